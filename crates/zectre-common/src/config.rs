@@ -1,0 +1,237 @@
+//! The configuration: `config/default.toml` (compiled in), then a file, then `ZECTRE__SECTION__KEY`.
+//!
+//! It is parsed and checked before a port is bound; an error names the key and where its value came from.
+
+use crate::spec::Labels;
+use figment::{
+    Figment,
+    providers::{Env, Format, Toml},
+};
+use secrecy::SecretString;
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+
+/// The defaults, comments and all.
+pub const DEFAULT_TOML: &str = include_str!("../../../config/default.toml");
+/// Read when no file is named and it exists.
+pub const SYSTEM_FILE: &str = "/etc/zectre/config.toml";
+
+/// The configuration can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The named file isn't there.
+    #[error("there is no configuration file {0}: check --config")]
+    Missing(PathBuf),
+    /// A value is wrong.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+macro_rules! sections {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$fdoc:meta])* $field:ident: $type:ty,)* })*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        #[expect(missing_docs, reason = "config/default.toml has a comment a key")]
+        pub struct $name { $($(#[$fdoc])* pub $field: $type,)* }
+    )*};
+}
+
+sections! {
+    /// `[database]`
+    DatabaseConfig { url: SecretString, connections_max: u32, }
+    /// `[api]`
+    ApiConfig {
+        host: String, port: u16, public_url: String, body_bytes_max: usize, request_timeout_ms: u64,
+        concurrency_max: usize,
+    }
+    /// `[scheduler]`
+    SchedulerConfig {
+        host: String, port: u16, public_url: String, heartbeat_ms: u64, node_lease_ms: u64, drain_timeout_ms: u64,
+        backoff_initial_ms: u64, backoff_max_ms: u64, backoff_reset_ms: u64, rollout_failures_max: u32,
+        max_runtime_secs_cap: u32,
+    }
+    /// `[agent]`
+    AgentConfig {
+        host: String, port: u16, name: String, scheduler_address: String, address_override: String,
+        join_token: SecretString, data_dir: PathBuf, shim: PathBuf, port_min: u16, port_max: u16, cpu_millis: u32,
+        memory_bytes: u64, task_slots: u32, labels: Labels, container_enabled: bool, container_socket: String,
+        allowed_volume_paths: Vec<PathBuf>, task_uid_min: u32, artifact_cache_bytes_max: u64,
+        log_spool_bytes_max: u64,
+    }
+    /// `[proxy]`
+    ProxyConfig {
+        host: String, port: u16, admin_port: u16, domain: String, name: String, snapshot_path: PathBuf,
+        connections_max: usize, header_timeout_ms: u64, header_bytes_max: usize, response_timeout_ms: u64,
+        connect_timeout_ms: u64, wake_timeout_ms: u64, held_requests_max: usize, drain_timeout_ms: u64,
+    }
+    /// `[registry]`
+    RegistryConfig {
+        host: String, port: u16, public_url: String, store: PathBuf, artifact_bytes_max: u64, url_ttl_secs: u64,
+    }
+    /// `[build]`
+    BuildConfig {
+        host: String, port: u16, public_url: String, compiler: PathBuf, sandbox: Sandbox, cache_dir: PathBuf,
+        work_dir: PathBuf, slots: u32, timeout_secs: u64, lease_ms: u64, source_bytes_max: u64,
+        unpacked_bytes_max: u64, files_max: u32,
+    }
+    /// `[auth]`
+    AuthConfig {
+        signup: Signup, token_ttl_secs: u64, catalog_jwks_url: String, jwt_expected_iss: String,
+        jwt_expected_aud: String,
+    }
+    /// `[secrets]`
+    SecretsConfig { service_key_file: PathBuf, token_key_file: PathBuf, master_key_file: PathBuf, }
+    /// `[logs]`
+    LogsConfig { filter: String, format: LogFormat, task_retention_days: u32, }
+    /// All of it.
+    Config {
+        database: DatabaseConfig, api: ApiConfig, scheduler: SchedulerConfig, agent: AgentConfig,
+        proxy: ProxyConfig, registry: RegistryConfig, build: BuildConfig, auth: AuthConfig,
+        secrets: SecretsConfig, logs: LogsConfig,
+    }
+}
+
+/// How builds are kept from the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sandbox {
+    /// No network, an unprivileged user, a read-only system.
+    Bubblewrap,
+    /// Nothing: only for sources that are trusted.
+    None,
+}
+
+/// Who may make an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Signup {
+    /// Anyone.
+    Open,
+    /// Nobody.
+    Closed,
+}
+
+/// How the daemons' own logs are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    /// Text.
+    Text,
+    /// JSON, an object a line.
+    Json,
+}
+
+impl Config {
+    /// Reads the defaults, `file` (or the system's file, when it exists) and the environment, and checks the result.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        Self::load_with(file, "")
+    }
+
+    /// Like [`Config::load`], with `overrides` (TOML) between the file and the environment.
+    pub fn load_with(file: Option<&Path>, overrides: &str) -> Result<Self, ConfigError> {
+        let mut figment = Figment::from(Toml::string(DEFAULT_TOML));
+        match file {
+            Some(path) if !path.is_file() => return Err(ConfigError::Missing(path.into())),
+            Some(path) => figment = figment.merge(Toml::file_exact(path)),
+            None if Path::new(SYSTEM_FILE).is_file() => {
+                figment = figment.merge(Toml::file_exact(SYSTEM_FILE))
+            }
+            None => {}
+        }
+        figment = figment.merge(Toml::string(overrides));
+        // ZECTRE_API_URL and its like belong to the command line; only the double underscore is ours.
+        figment = figment.merge(Env::prefixed("ZECTRE__").split("__"));
+        let config: Self = figment
+            .extract()
+            .map_err(|error| ConfigError::Invalid(explain(error)))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let refuse = |message: String| Err(ConfigError::Invalid(message));
+        let catalog = [
+            &self.auth.catalog_jwks_url,
+            &self.auth.jwt_expected_iss,
+            &self.auth.jwt_expected_aud,
+        ];
+        let set = catalog.iter().filter(|value| !value.is_empty()).count();
+        if set != 0 && set != catalog.len() {
+            return refuse(
+                "auth.catalog_jwks_url, auth.jwt_expected_iss and auth.jwt_expected_aud go together: set all three or none"
+                    .into(),
+            );
+        }
+        if self.agent.port_min == 0 || self.agent.port_min > self.agent.port_max {
+            return refuse("agent.port_min must be above 0 and not above agent.port_max".into());
+        }
+        if self.scheduler.node_lease_ms < 2 * self.scheduler.heartbeat_ms {
+            return refuse("scheduler.node_lease_ms must be at least twice scheduler.heartbeat_ms".into());
+        }
+        if crate::routing::normalize_host(&self.proxy.domain).as_deref() != Some(self.proxy.domain.as_str()) {
+            return refuse(format!(
+                "proxy.domain `{}` is not a lower-case host name",
+                self.proxy.domain
+            ));
+        }
+        if self.build.slots == 0 {
+            return refuse("build.slots must be at least 1".into());
+        }
+        Ok(())
+    }
+}
+
+/// Every problem on its own line: what, at which key, from which source.
+fn explain(error: figment::Error) -> String {
+    let explain_one = |one: figment::Error| {
+        let key = one.path.join(".");
+        let source = one.metadata.as_ref().map_or_else(String::new, |metadata| {
+            let place = metadata
+                .source
+                .as_ref()
+                .map_or_else(|| metadata.name.to_string(), ToString::to_string);
+            format!(" (from {place})")
+        });
+        if key.is_empty() {
+            format!("{}{source}", one.kind)
+        } else {
+            format!("{key}: {}{source}", one.kind)
+        }
+    };
+    error.into_iter().map(explain_one).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid_and_complete() {
+        let config = Config::load(None).expect("the compiled-in file is valid");
+        assert_eq!(
+            (config.api.port, config.proxy.port, config.agent.port),
+            (47080, 47000, 47092)
+        );
+    }
+
+    #[test]
+    fn an_unknown_key_and_a_wrong_type_are_named() {
+        let unknown = Config::load_with(None, "[api]\nprot = 1")
+            .expect_err("no such key")
+            .to_string();
+        assert!(unknown.contains("prot"), "{unknown}");
+        let wrong = Config::load_with(None, "[api]\nport = \"many\"")
+            .expect_err("not a number")
+            .to_string();
+        assert!(wrong.contains("api.port"), "{wrong}");
+    }
+
+    #[test]
+    fn the_catalog_is_set_wholly_or_not_at_all() {
+        let error = Config::load_with(None, "[auth]\njwt_expected_iss = \"x\"").expect_err("one of three");
+        assert!(error.to_string().contains("all three or none"), "{error}");
+    }
+}

@@ -1,0 +1,63 @@
+//! The platform database: the pool and the migrations.
+//!
+//! Every migration works while the previous version of the code still runs.
+
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use std::{str::FromStr, time::Duration};
+
+/// The channels that services notify on; a notification is only a hint.
+pub mod channel {
+    /// The routing epoch was raised; the payload is the new epoch.
+    pub const ROUTING: &str = "zectre_routing";
+    /// A proxy acknowledged an epoch or reported activity.
+    pub const PROXY: &str = "zectre_proxy";
+    /// Log lines of a task or build were stored; the payload is its id.
+    pub const LOGS: &str = "zectre_logs";
+    /// A build was queued, cancelled or finished; the payload is its id.
+    pub const BUILDS: &str = "zectre_builds";
+}
+
+/// The database can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DbError {
+    /// The URL is not one.
+    #[error("database.url is not a PostgreSQL URL: {0}")]
+    Url(#[source] sqlx::Error),
+    /// No connection within the deadline.
+    #[error("PostgreSQL does not answer at database.url: {0}. Start it, or correct database.url")]
+    Connect(#[source] sqlx::Error),
+    /// The migrations failed.
+    #[error("the database could not be brought to this version: {0}")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+}
+
+static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();
+
+/// Connection options from a URL, named after the service so that `pg_stat_activity` can be read.
+pub fn options(url: &SecretString, service: &str) -> Result<PgConnectOptions, DbError> {
+    let options = PgConnectOptions::from_str(url.expose_secret()).map_err(DbError::Url)?;
+    // Statements are logged by the code that knows what they are for, not here.
+    Ok(sqlx::ConnectOptions::disable_statement_logging(
+        options.application_name(service),
+    ))
+}
+
+/// A pool of at most `connections_max` connections; fails when the database doesn't answer in time.
+pub async fn connect(url: &SecretString, service: &str, connections_max: u32) -> Result<PgPool, DbError> {
+    PgPoolOptions::new()
+        .max_connections(connections_max)
+        .acquire_timeout(Duration::from_secs(5))
+        .idle_timeout(Duration::from_secs(60))
+        .connect_with(options(url, service)?)
+        .await
+        .map_err(DbError::Connect)
+}
+
+/// Brings the database to this version; safe to run from several services at once (advisory lock).
+pub async fn migrate(pool: &PgPool) -> Result<(), DbError> {
+    Ok(MIGRATOR.run(pool).await?)
+}

@@ -1,0 +1,129 @@
+//! An instant, UTC, written as RFC 3339: the only time type on the wire and in the database.
+//!
+//! PostgreSQL keeps microseconds, so a [`Time`] is always whole microseconds: what was written
+//! compares equal to what is read back.
+
+use jiff::{Timestamp, Unit};
+use serde::{Deserialize, Serialize};
+use sqlx::{
+    Decode, Encode, Postgres, Type,
+    encode::IsNull,
+    error::BoxDynError,
+    postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, PgValueRef},
+};
+use std::{fmt, time::Duration};
+use utoipa::ToSchema;
+
+/// Microseconds from the Unix epoch to 2000-01-01, where PostgreSQL starts counting.
+const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
+
+/// A point in time, with microsecond precision.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(transparent)]
+#[schema(value_type = String, format = DateTime)]
+pub struct Time(Timestamp);
+
+impl Time {
+    /// The wall clock. Pure code is given the time instead of asking for it.
+    pub fn now() -> Self {
+        Self::from_timestamp(Timestamp::now())
+    }
+
+    /// Rounds to whole microseconds.
+    pub fn from_timestamp(at: Timestamp) -> Self {
+        Self(at.round(Unit::Microsecond).unwrap_or(at))
+    }
+
+    /// From milliseconds since the Unix epoch; out of range saturates.
+    pub fn from_unix_ms(unix_ms: i64) -> Self {
+        Self(Timestamp::from_millisecond(unix_ms).unwrap_or(Timestamp::MAX))
+    }
+
+    /// Milliseconds since the Unix epoch.
+    pub fn unix_ms(self) -> i64 {
+        self.0.as_millisecond()
+    }
+
+    /// The instant as jiff's type.
+    pub const fn timestamp(self) -> Timestamp {
+        self.0
+    }
+
+    /// This instant plus `duration`; saturates at the end of time.
+    #[must_use]
+    pub fn plus(self, duration: Duration) -> Self {
+        Self(self.0.checked_add(duration).unwrap_or(Timestamp::MAX))
+    }
+
+    /// How long after `earlier` this is; zero when it isn't after it.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::try_from(self.0.duration_since(earlier.0)).unwrap_or(Duration::ZERO)
+    }
+}
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Type<Postgres> for Time {
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_name("timestamptz")
+    }
+}
+
+impl PgHasArrayType for Time {
+    fn array_type_info() -> PgTypeInfo {
+        PgTypeInfo::with_name("_timestamptz")
+    }
+}
+
+impl<'q> Encode<'q, Postgres> for Time {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        let micros = self.0.as_microsecond() - POSTGRES_EPOCH_MICROS;
+        Encode::<Postgres>::encode(micros, buffer)
+    }
+
+    fn size_hint(&self) -> usize {
+        size_of::<i64>()
+    }
+}
+
+impl<'r> Decode<'r, Postgres> for Time {
+    fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
+        let micros: i64 = Decode::<Postgres>::decode(value)?;
+        let unix_micros = micros
+            .checked_add(POSTGRES_EPOCH_MICROS)
+            .ok_or("the time is out of range")?;
+        Ok(Self(Timestamp::from_microsecond(unix_micros)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn since_is_never_negative() {
+        let early = Time::from_unix_ms(1_000);
+        let late = early.plus(Duration::from_millis(250));
+        assert_eq!(late.since(early), Duration::from_millis(250));
+        assert_eq!(early.since(late), Duration::ZERO);
+    }
+
+    #[test]
+    fn json_is_rfc_3339() {
+        let time = Time::from_unix_ms(0);
+        assert_eq!(
+            serde_json::to_string(&time).expect("a time is valid JSON"),
+            "\"1970-01-01T00:00:00Z\""
+        );
+    }
+}

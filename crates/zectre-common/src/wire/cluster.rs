@@ -1,0 +1,45 @@
+//! The cluster at a glance.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// How one service is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ServiceStatus {
+    /// Its name.
+    pub name: String,
+    /// Whether it can do its job.
+    pub ready: bool,
+    /// Why not.
+    #[serde(default)]
+    pub reasons: Vec<String>,
+}
+
+/// `GET /cluster/status`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ClusterStatus {
+    /// The API's version.
+    pub version: String,
+    /// The platform domain.
+    pub domain: String,
+    /// The services it could ask.
+    pub services: Vec<ServiceStatus>,
+    /// Nodes whose lease holds.
+    pub nodes_ready: u32,
+    /// Nodes in all.
+    pub nodes_total: u32,
+    /// Applications.
+    pub applications: u32,
+    /// Running tasks.
+    pub tasks_running: u32,
+}
+
+/// `GET /ready` of every daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Readiness {
+    /// Whether it can do its job.
+    pub ready: bool,
+    /// Why not.
+    #[serde(default)]
+    pub reasons: Vec<String>,
+}

@@ -1,0 +1,18 @@
+//! What services say to each other and to people, as JSON.
+//!
+//! Requests refuse unknown fields (a typo must not pass in silence); answers may grow.
+
+pub mod agent;
+pub mod app;
+pub mod artifact;
+pub mod auth;
+pub mod build;
+pub mod cluster;
+pub mod deployment;
+pub mod event;
+pub mod log;
+pub mod node;
+pub mod page;
+pub mod problem;
+pub mod scheduler;
+pub mod task;

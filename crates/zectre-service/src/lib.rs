@@ -1,0 +1,21 @@
+//! What every daemon does the same way: listen, shut down, log, measure, authenticate, answer errors.
+//!
+//! A service is `Service::new(&config)` (connects, loads keys, binds) and `service.run(shutdown)`;
+//! [`daemon::main`] makes a program of it. Background work goes through [`tasks::Tasks`], outgoing calls
+//! through [`call::Caller`], error answers through [`problem::Failure`].
+
+pub mod auth;
+pub mod call;
+pub mod daemon;
+pub mod extract;
+pub mod health;
+pub mod key;
+pub mod log;
+pub mod metrics;
+pub mod problem;
+pub mod request_id;
+pub mod seal;
+pub mod server;
+pub mod signed_url;
+pub mod tasks;
+pub mod token;

@@ -1,0 +1,45 @@
+//! Structured logs: text on a terminal, JSON otherwise; every line within a request carries its id.
+
+use std::io::IsTerminal;
+use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+use zectre_common::config::{LogFormat, LogsConfig};
+
+/// The filter is not one.
+#[derive(Debug, thiserror::Error)]
+#[error("logs.filter `{filter}` is not a filter such as `info` or `zectre_proxy=debug,info`: {source}")]
+pub struct FilterError {
+    filter: String,
+    source: tracing_subscriber::filter::ParseError,
+}
+
+/// Sets up the process's logs, to standard error. A second call changes nothing.
+pub fn init(config: &LogsConfig) -> Result<(), FilterError> {
+    init_to(config, std::io::stderr, std::io::stderr().is_terminal())
+}
+
+/// Like [`init`], with another destination.
+pub fn init_to<W>(config: &LogsConfig, writer: W, terminal: bool) -> Result<(), FilterError>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let filter = EnvFilter::try_new(&config.filter).map_err(|source| FilterError {
+        filter: config.filter.clone(),
+        source,
+    })?;
+    let json = match config.format {
+        LogFormat::Json => true,
+        LogFormat::Text => false,
+        LogFormat::Auto => !terminal,
+    };
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(writer)
+        .with_ansi(terminal);
+    // An error means that logs are set up already (several services in one process): the first one wins.
+    let _ = if json {
+        builder.json().flatten_event(true).try_init()
+    } else {
+        builder.compact().try_init()
+    };
+    Ok(())
+}

@@ -1,0 +1,12 @@
+//! What tests share: a private PostgreSQL with a database of its own for each test, waiting for conditions
+//! instead of sleeping, and ports that nobody else uses.
+
+mod database;
+mod ports;
+mod postgres;
+mod wait;
+
+pub use database::TestDatabase;
+pub use ports::{free_port, free_port_range};
+pub use postgres::{postgres_bin_dir, stop_shared_server};
+pub use wait::wait_until;

@@ -1,0 +1,172 @@
+//! One PostgreSQL server for all tests of a checkout, started by the first test that needs it.
+//!
+//! It stays for the next run (`cargo xtask test` stops it at the end). Nothing in it is kept: it runs without
+//! fsync, and a server of an older schema is replaced.
+
+use nix::{
+    fcntl::{Flock, FlockArg},
+    unistd::{Gid, Uid, User, chown, geteuid},
+};
+use std::{
+    fs, io,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// Where the shared server listens, and what to connect as.
+pub(crate) struct SharedServer {
+    directory: PathBuf,
+}
+
+/// The newest installed PostgreSQL's binaries.
+pub fn postgres_bin_dir() -> PathBuf {
+    let mut versions: Vec<_> = fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path().join("bin"))
+        .filter(|bin| bin.join("initdb").is_file())
+        .collect();
+    versions.sort();
+    versions
+        .pop()
+        .expect("PostgreSQL is installed: apt-get install postgresql")
+}
+
+/// A directory that an unprivileged PostgreSQL can reach whatever the checkout's own path allows, named after
+/// the checkout so that two checkouts don't meet.
+fn directory() -> PathBuf {
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).to_string_lossy();
+    let hash = checkout.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    PathBuf::from(format!("/tmp/zectre-test-pg-{}-{hash:016x}", geteuid()))
+}
+
+/// initdb and postgres refuse root: the user they run as instead.
+fn unprivileged_user() -> Option<(Uid, Gid)> {
+    if !geteuid().is_root() {
+        return None;
+    }
+    let user = ["postgres", "nobody"]
+        .iter()
+        .find_map(|name| User::from_name(name).ok().flatten());
+    let user = user.expect("the system has a user `postgres` or `nobody`");
+    Some((user.uid, user.gid))
+}
+
+fn command(program: &str) -> Command {
+    let mut command = Command::new(postgres_bin_dir().join(program));
+    if let Some((uid, gid)) = unprivileged_user() {
+        command.uid(uid.as_raw()).gid(gid.as_raw());
+    }
+    command.current_dir("/");
+    command
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().expect("the program is installed");
+    assert!(
+        output.status.success(),
+        "{command:?} failed: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+impl SharedServer {
+    /// Starts it unless it runs.
+    pub(crate) fn get() -> Self {
+        let directory = directory();
+        fs::create_dir_all(&directory).expect("/tmp is writable");
+        if let Some((uid, gid)) = unprivileged_user() {
+            chown(&directory, Some(uid), Some(gid)).expect("root may change owners");
+        }
+        let _lock = lock(&directory);
+        let data = directory.join("data");
+        if !is_running(&data) {
+            start(&directory, &data);
+        }
+        Self { directory }
+    }
+
+    /// The URL of one of its databases.
+    pub(crate) fn url(&self, database: &str) -> String {
+        format!(
+            "postgres://zectre@localhost/{database}?host={}",
+            self.directory.display()
+        )
+    }
+
+    /// Held while the template is made.
+    pub(crate) fn lock(&self) -> Flock<fs::File> {
+        lock(&self.directory)
+    }
+}
+
+fn lock(directory: &Path) -> Flock<fs::File> {
+    let file = fs::File::create(directory.join("lock")).expect("the directory is ours");
+    Flock::lock(file, FlockArg::LockExclusive)
+        .map_err(|(_, error)| error)
+        .expect("a lock can be waited for")
+}
+
+fn is_running(data: &Path) -> bool {
+    let status = command("pg_ctl")
+        .args(["status", "-D"])
+        .arg(data)
+        .output()
+        .expect("pg_ctl is installed");
+    status.status.success()
+}
+
+fn start(directory: &Path, data: &Path) {
+    match fs::remove_dir_all(data) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            panic!("{} can't be emptied: {error}", data.display())
+        }
+        _ => {}
+    }
+    run(command("initdb").arg("-D").arg(data).args([
+        "-A",
+        "trust",
+        "-U",
+        "zectre",
+        "-E",
+        "UTF8",
+        "--locale=C",
+        "--no-sync",
+    ]));
+    let settings = format!(
+        "-c listen_addresses='' -c unix_socket_directories={} -c max_connections=500 -c fsync=off -c full_page_writes=off",
+        directory.display()
+    );
+    // Its own process group: Ctrl-C in one test run must not take the server from another.
+    run(command("pg_ctl")
+        .arg("-D")
+        .arg(data)
+        .arg("-o")
+        .arg(settings)
+        .arg("-l")
+        .arg(directory.join("log"))
+        .args(["-w", "start"])
+        .process_group(0));
+}
+
+/// Stops the shared server and removes what it kept, if there is any.
+pub fn stop_shared_server() {
+    let directory = directory();
+    if !directory.is_dir() {
+        return;
+    }
+    let _lock = lock(&directory);
+    let data = directory.join("data");
+    if is_running(&data) {
+        run(command("pg_ctl")
+            .args(["-m", "immediate", "-w", "-D"])
+            .arg(&data)
+            .arg("stop"));
+    }
+    // Whoever still holds it open only loses scratch data.
+    let _ = fs::remove_dir_all(&directory);
+}

@@ -1,0 +1,22 @@
+//! Waiting for a condition, never for a time.
+
+use std::{future::Future, time::Duration};
+use tokio::time::Instant;
+
+/// Asks `condition` again and again, ever less often, until it gives a value; panics after `deadline`.
+pub async fn wait_until<T, F, W>(deadline: Duration, what: &str, mut condition: W) -> T
+where
+    W: FnMut() -> F,
+    F: Future<Output = Option<T>>,
+{
+    let until = Instant::now() + deadline;
+    let mut pause = Duration::from_millis(2);
+    loop {
+        if let Some(value) = condition().await {
+            return value;
+        }
+        assert!(Instant::now() < until, "{what}: not within {deadline:?}");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 3 / 2).min(Duration::from_millis(100));
+    }
+}
