@@ -1,14 +1,10 @@
 //! Waiting for a condition, never for a time.
 
-use std::{future::Future, time::Duration};
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// Asks `condition` again and again, ever less often, until it gives a value; panics after `deadline`.
-pub async fn wait_until<T, F, W>(deadline: Duration, what: &str, mut condition: W) -> T
-where
-    W: FnMut() -> F,
-    F: Future<Output = Option<T>>,
-{
+pub async fn wait_until<T>(deadline: Duration, what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
     let until = Instant::now() + deadline;
     let mut pause = Duration::from_millis(2);
     loop {

@@ -1,0 +1,110 @@
+//! `zectre up`: one process, a private PostgreSQL, keys, a login; it stops in order and recovers from anything.
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+use std::{collections::BTreeSet, fs, net::TcpListener, os::unix::fs::PermissionsExt, time::Duration};
+use zectre_e2e::{App, Settings, Single, is_alive, server_program, tasks_of};
+use zectre_testkit::wait_until;
+
+/// The private PostgreSQL's process.
+fn postmaster(single: &Single) -> i32 {
+    let pid_file = fs::read_to_string(single.data_dir().join("postgres/postmaster.pid")).expect("PostgreSQL runs");
+    pid_file.lines().next().and_then(|line| line.trim().parse().ok()).expect("the first line is the pid")
+}
+
+#[tokio::test]
+async fn it_serves_stops_in_order_and_finds_its_data_again() {
+    let mut single = Single::start().await;
+    let http = single.http();
+    let app = App::create(&http, "kept").await;
+    let deployment = app.deploy_program(&server_program(), json!({"env": {"GREETING": "kept"}})).await.succeeded();
+    assert!(http.app(&app.subdomain, "/").await.text().starts_with("kept "));
+    let whoami = single.cli().run(single.directory(), &["whoami"]).await;
+    assert!(whoami.success().contains("admin"), "the CLI is logged in: {}", whoami.stdout);
+    for key in ["service.key", "token.key", "master.key"] {
+        let mode = fs::metadata(single.data_dir().join("keys").join(key)).expect("a key").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{key}");
+    }
+
+    let (database, started) = (postmaster(&single), std::time::Instant::now());
+    let status = single.process_mut().end(Signal::SIGTERM).await;
+    assert!(status.success(), "{status}");
+    assert!(started.elapsed() < Duration::from_secs(30));
+    assert!(!is_alive(database), "PostgreSQL was stopped too");
+    assert!(tasks_of(deployment.id()).is_empty(), "no task is left");
+
+    single.start_again().await;
+    wait_until(Duration::from_secs(30), "the program answers again", async || {
+        let answer = http.app(&app.subdomain, "/").await;
+        (answer.status == 200 && answer.text().starts_with("kept ")).then_some(())
+    })
+    .await;
+    assert_eq!(tasks_of(deployment.id()).len(), 1);
+}
+
+#[tokio::test]
+async fn after_kill_9_nothing_is_orphaned_or_run_twice() {
+    let mut single = Single::start().await;
+    let http = single.http();
+    let app = App::create(&http, "survivor").await;
+    let deployment = app.deploy_program(&server_program(), json!({"replicas": 2})).await.succeeded();
+    app.wait_running(deployment.id(), 2).await;
+    let before: BTreeSet<_> = tasks_of(deployment.id()).into_iter().collect();
+
+    single.process_mut().end(Signal::SIGKILL).await;
+    single.start_again().await;
+    app.wait_running(deployment.id(), 2).await;
+    assert_eq!(http.app(&app.subdomain, "/").await.status, 200);
+    let after: BTreeSet<_> = tasks_of(deployment.id()).into_iter().collect();
+    assert_eq!(after.len(), 2, "two replicas, two processes");
+    assert_eq!(before, after, "those that ran were adopted");
+}
+
+#[tokio::test]
+async fn detached_it_returns_when_it_is_ready_and_down_ends_it() {
+    let directory = tempfile::Builder::new().prefix("zectre-detached-").tempdir().expect("a directory can be made");
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let single = zectre_e2e::Detached::new(directory.path(), Settings::default());
+    single.run(&["up", "--detach"]).await.success();
+    let again = single.run(&["up", "--detach"]).await;
+    assert!(again.failure().contains("already"), "{}", again.stderr);
+    let pid = single.pid();
+    assert!(is_alive(pid));
+    single.run(&["down"]).await.success();
+    assert!(!is_alive(pid));
+    let nothing = single.run(&["down"]).await;
+    assert!(!nothing.stderr.contains("panicked"), "{}", nothing.stderr);
+}
+
+#[tokio::test]
+async fn what_is_in_its_way_is_told_in_a_sentence() {
+    let directory = tempfile::Builder::new().prefix("zectre-errors-").tempdir().expect("a directory can be made");
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let settings = Settings::default();
+    let detached = zectre_e2e::Detached::new(directory.path(), settings.clone());
+
+    let holder = TcpListener::bind(("127.0.0.1", settings.proxy_port)).expect("the port is ours");
+    let taken = detached.run(&["up"]).await;
+    assert!(taken.failure().contains(&settings.proxy_port.to_string()), "{}", taken.stderr);
+    assert!(taken.stderr.contains("ZECTRE__PROXY__PORT"), "what to do: {}", taken.stderr);
+    drop(holder);
+
+    let foreign = directory.path().join("foreign");
+    fs::create_dir(&foreign).expect("it is ours");
+    fs::write(foreign.join("thesis.txt"), "precious").expect("it is ours");
+    let refused = detached.command(&["up", "--data-dir", foreign.to_str().expect("a plain path")]).await;
+    assert!(refused.failure().contains("foreign"), "{}", refused.stderr);
+    assert_eq!(fs::read_dir(&foreign).expect("it is ours").count(), 1, "nothing was touched");
+}
+
+#[tokio::test]
+async fn a_dead_postgresql_is_told_and_the_next_start_recovers() {
+    let mut single = Single::start().await;
+    let database = postmaster(&single);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(database), Signal::SIGKILL).expect("it is ours");
+    let process = single.process_mut();
+    wait_until(Duration::from_secs(60), "it ends by itself", async || process.ended()).await;
+    assert!(process.log().contains("PostgreSQL"), "{}", process.log());
+    single.start_again().await;
+    single.http().get("/apps").await.expect(200);
+}

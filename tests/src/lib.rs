@@ -1,0 +1,24 @@
+//! A whole platform for one test: real processes on ports of their own, driven from outside by HTTP and the CLI.
+//!
+//! [`Daemons`] runs every service as its own program over a database of its own; [`Single`] runs `zectre up` over a
+//! data directory of its own. Both end with the test, and take their tasks with them.
+
+mod app;
+mod cli;
+mod daemons;
+mod http;
+mod process;
+mod programs;
+mod server_program;
+mod settings;
+mod single;
+
+pub use app::{App, Outcome, archive};
+pub use cli::{Cli, CliOutput};
+pub use daemons::{Daemons, SERVICES, tasks_of};
+pub use http::{Answer, Http};
+pub use process::{Process, is_alive, processes_with};
+pub use programs::{native_program, program, tish_cache};
+pub use server_program::server_program;
+pub use settings::Settings;
+pub use single::{Detached, Single};

@@ -1,0 +1,116 @@
+//! Processes of the platform under test, and what is alive.
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::Duration,
+};
+use zectre_testkit::wait_until;
+
+/// A daemon; ended with the test.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts `command`; what it prints goes to `{name}.log` in `directory`.
+    pub fn start(name: &str, command: &mut Command, directory: &Path) -> Self {
+        let log = directory.join(format!("{name}.log"));
+        let file = File::options().create(true).append(true).open(&log).expect("the test's directory is writable");
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().expect("a file can be shared"))
+            .stderr(file)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{name} does not start: {error}"));
+        Self { name: name.into(), child, log }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> i32 {
+        self.child.id().cast_signed()
+    }
+
+    /// What it printed so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid()), signal).expect("the process is ours");
+    }
+
+    /// Sends a signal and waits until it is gone.
+    pub async fn end(&mut self, signal: Signal) -> ExitStatus {
+        self.signal(signal);
+        let name = self.name.clone();
+        wait_until(Duration::from_secs(60), &format!("{name} ends"), async || {
+            self.child.try_wait().expect("the process is ours")
+        })
+        .await
+    }
+
+    /// Its exit status once it has ended by itself.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("the process is ours")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail: Vec<_> = log.lines().rev().take(60).collect();
+            eprintln!("---- the end of {}'s log", self.name);
+            tail.iter().rev().for_each(|line| eprintln!("{line}"));
+        }
+    }
+}
+
+/// Whether a process runs: a zombie doesn't.
+pub fn is_alive(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The state follows the name, which is in parentheses and may hold anything.
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
+/// Live processes whose environment holds `NAME=value`, without this one.
+pub fn processes_with(variable: &str) -> Vec<i32> {
+    let entries = fs::read_dir("/proc").expect("/proc is mounted").flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let has = |pid: &i32| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|entry| entry == variable.as_bytes())
+    };
+    let own = std::process::id().cast_signed();
+    pids.filter(|pid| *pid != own).filter(has).filter(|pid| is_alive(*pid)).collect()
+}
+
+/// Ends what is left of a platform: processes whose command line or environment names its directory, and tasks on its ports.
+pub(crate) fn kill_tasks(directory: &str, task_ports: (u16, u16)) {
+    let entries = fs::read_dir("/proc").expect("/proc is mounted").flatten();
+    let own = std::process::id().cast_signed();
+    for pid in entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()).filter(|pid| *pid != own) {
+        let read = |file: &str| String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default()).into_owned();
+        let (command, environment) = (read("cmdline"), read("environ"));
+        let on_our_port = environment
+            .split('\0')
+            .filter_map(|entry| entry.strip_prefix("PORT=")?.parse::<u16>().ok())
+            .any(|port| (task_ports.0..=task_ports.1).contains(&port));
+        let is_task = environment.contains("\0TASK_ID=") || environment.starts_with("TASK_ID=");
+        if command.contains(directory) || (is_task && on_our_port) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Set-up and every developer chore: `cargo xtask up | test | bench | sqlx | tidy`.
+//!
+//! It has no dependencies, so it is there within seconds of a fresh checkout.
+
+mod bench;
+mod fail;
+mod packages;
+mod run;
+mod sqlx;
+mod test;
+mod tidy;
+mod up;
+
+use fail::Fail;
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  up            install what is missing, build, start the platform, deploy examples/hello
+  test          every check and every test; what CI runs
+  tidy          only the rules of the house over the sources
+  bench [NAME]  measure ours beside the peer: deploy, wake (all when no name is given)
+  sqlx          renew the committed query data (.sqlx) against a private PostgreSQL
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match words.as_slice() {
+        ["up", rest @ ..] => up::up(rest),
+        ["test"] => test::test(),
+        ["tidy"] => tidy::tidy(),
+        ["bench", names @ ..] => bench::bench(names),
+        ["sqlx"] => sqlx::renew(),
+        [] | ["help" | "--help" | "-h"] => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        [unknown, ..] => Err(Fail::new(format!("there is no command `{unknown}`\n\n{USAGE}"))),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fail) => {
+            eprintln!("\nxtask: {fail}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Installs what is missing from Debian's packages, and says what and why; elsewhere it names the packages.
+
+use crate::{
+    fail::Fail,
+    run::{is_installed, step},
+};
+use std::{fs, path::Path, process::Command};
+
+/// Something that a Debian package brings.
+pub(crate) struct Need {
+    /// The package.
+    pub(crate) package: &'static str,
+    /// What it is for, as the end of "needed …".
+    pub(crate) why: &'static str,
+    /// Whether it is there.
+    pub(crate) is_there: fn() -> bool,
+}
+
+/// The platform's database.
+pub(crate) const POSTGRESQL: Need = Need {
+    package: "postgresql",
+    why: "to keep the platform's state",
+    is_there: || {
+        let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+        versions.into_iter().any(|version| version.path().join("bin/initdb").is_file()) || is_installed("initdb")
+    },
+};
+
+/// The sandbox of builds.
+pub(crate) const BUBBLEWRAP: Need =
+    Need { package: "bubblewrap", why: "to build programs in a sandbox", is_there: || is_installed("bwrap") };
+
+/// A C linker: rustc calls it.
+pub(crate) const LINKER: Need = Need { package: "gcc", why: "to link programs", is_there: || is_installed("cc") };
+
+/// The container engine.
+pub(crate) const DOCKER: Need =
+    Need { package: "docker.io", why: "to test containers on a real engine", is_there: || is_installed("dockerd") };
+
+/// dockerd does not start without it.
+pub(crate) const IPTABLES: Need =
+    Need { package: "iptables", why: "because dockerd does not start without it", is_there: || is_installed("iptables") };
+
+/// Installs those of `needs` that are missing.
+pub(crate) fn install(needs: &[Need]) -> Result<(), Fail> {
+    let missing: Vec<_> = needs.iter().filter(|need| !(need.is_there)()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages: Vec<_> = missing.iter().map(|need| need.package).collect();
+    for need in &missing {
+        eprintln!("{} is missing; it is needed {}", need.package, need.why);
+    }
+    if !is_installed("apt-get") {
+        return Err(Fail::new(format!(
+            "this is not Debian or a relative of it: install these with your package manager (names may differ), then run this again: {}",
+            packages.join(" ")
+        )));
+    }
+    step("package lists", apt().args(["-qq", "update"]))?;
+    step(
+        &format!("install {}", packages.join(" ")),
+        apt().args(["-qq", "install", "-y", "--no-install-recommends"]).args(&packages),
+    )?;
+    match missing.iter().find(|need| !(need.is_there)()) {
+        Some(need) => Err(Fail::new(format!("{} was installed, and what it should bring still isn't there", need.package))),
+        None => Ok(()),
+    }
+}
+
+/// apt-get, through sudo where this isn't root.
+fn apt() -> Command {
+    let root = fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0);
+    let mut command = if root || !Path::new("/usr/bin/sudo").exists() {
+        Command::new("apt-get")
+    } else {
+        eprintln!("(with sudo: installing packages needs root)");
+        let mut sudo = Command::new("sudo");
+        // Variables set for this process don't pass through sudo.
+        sudo.args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]);
+        sudo
+    };
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    command
+}
