@@ -137,7 +137,7 @@ impl Config {
             Some(path) if !path.is_file() => return Err(ConfigError::Missing(path.into())),
             Some(path) => figment = figment.merge(Toml::file_exact(path)),
             None if Path::new(SYSTEM_FILE).is_file() => {
-                figment = figment.merge(Toml::file_exact(SYSTEM_FILE))
+                figment = figment.merge(Toml::file_exact(SYSTEM_FILE));
             }
             None => {}
         }

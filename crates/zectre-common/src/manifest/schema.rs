@@ -2,6 +2,7 @@
 
 use super::Manifest;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use utoipa::{PartialSchema, ToSchema};
 
 /// The schema (draft 2020-12), made from the types that read the manifest.
@@ -35,7 +36,22 @@ pub fn json_schema() -> Value {
     );
     root.insert("title".into(), json!(super::FILE_NAME));
     root.insert("$defs".into(), Value::Object(definitions));
-    schema
+    sorted(schema)
+}
+
+/// The same with sorted keys: whether `serde_json` keeps or sorts them depends on what else is in the build.
+fn sorted(value: Value) -> Value {
+    match value {
+        Value::Object(object) => {
+            let entries: BTreeMap<String, Value> = object
+                .into_iter()
+                .map(|(key, value)| (key, sorted(value)))
+                .collect();
+            Value::Object(entries.into_iter().collect())
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(sorted).collect()),
+        other => other,
+    }
 }
 
 fn strategy() -> Value {

@@ -102,72 +102,86 @@ fn an_empty_manifest_takes_every_default() {
     }
 }
 
+/// What is written, and how the error begins.
+const MISTAKES: &[(&str, &str)] = &[
+    (
+        "deploy:\n  replica: 2\n",
+        "zectre.yaml:2:3: unknown key `replica`; did you mean `replicas`?",
+    ),
+    (
+        "nmae: shop\n",
+        "zectre.yaml:1:1: unknown key `nmae`; did you mean `name`?",
+    ),
+    (
+        "name: shop\nnetworking:\n  health_check:\n    pth: /\n",
+        "zectre.yaml:4:5: unknown key `pth`; did you mean `path`?",
+    ),
+    (
+        "zzz: 1\n",
+        "zectre.yaml:1:1: unknown key `zzz`; known here: name, namespace, build, deploy, resources, networking",
+    ),
+    (
+        "deploy:\n  replicas: three\n",
+        "zectre.yaml:2:13: `deploy.replicas` takes a whole number",
+    ),
+    (
+        "deploy:\n  replicas: -1\n",
+        "zectre.yaml:2:13: `deploy.replicas` takes a whole number",
+    ),
+    (
+        "deploy:\n  cold_start: maybe\n",
+        "zectre.yaml:2:15: `deploy.cold_start` takes `true` or `false`",
+    ),
+    (
+        "deploy:\n  restart: alway\n",
+        "zectre.yaml:2:12: unknown value `alway`; did you mean `always`?",
+    ),
+    (
+        "deploy:\n  strategy: roling\n",
+        "zectre.yaml:2:13: unknown value `roling`; did you mean `rolling`?",
+    ),
+    (
+        "deploy:\n  strategy: 7\n",
+        "zectre.yaml:2:13: `deploy.strategy` takes a strategy: one of rolling",
+    ),
+    (
+        "deploy:\n  replicas:\n    a: 1\n",
+        "zectre.yaml:3:5: `deploy.replicas` takes a single value",
+    ),
+    (
+        "deploy:\n  env:\n    A: [1]\n",
+        "zectre.yaml:3:8: `deploy.env.A` takes a single value",
+    ),
+    ("deploy: 7\n", "zectre.yaml:1:9: `deploy` takes keys with values"),
+    (
+        "deploy:\n  replicas: 5000\n",
+        "zectre.yaml:2:13: `deploy.replicas`: at most 1000",
+    ),
+    (
+        "networking:\n  health_check: { path: health }\n",
+        "zectre.yaml:2:25: `networking.health_check.path`: a path such as `/health`",
+    ),
+    (
+        "name: My Shop\n",
+        "zectre.yaml:1:7: `name` takes lower case letters, digits and `-`",
+    ),
+    (
+        "build:\n  source: ../other/main.tish\n",
+        "zectre.yaml:2:11: `build.source` names a file inside the project",
+    ),
+    (
+        "build:\n  source: /etc/passwd\n",
+        "zectre.yaml:2:11: `build.source` names a file inside the project",
+    ),
+    (
+        "name: a\nname: b\n",
+        "zectre.yaml:2:1: the key `name` stands here twice",
+    ),
+];
+
 #[test]
 fn a_mistake_is_shown_with_its_place_and_the_nearest_key() {
-    let cases = [
-        (
-            "deploy:\n  replica: 2\n",
-            "zectre.yaml:2:3: unknown key `replica`; did you mean `replicas`?",
-        ),
-        (
-            "nmae: shop\n",
-            "zectre.yaml:1:1: unknown key `nmae`; did you mean `name`?",
-        ),
-        (
-            "name: shop\nnetworking:\n  health_check:\n    pth: /\n",
-            "zectre.yaml:4:5: unknown key `pth`; did you mean `path`?",
-        ),
-        (
-            "zzz: 1\n",
-            "zectre.yaml:1:1: unknown key `zzz`; known here: name, namespace, build, deploy, resources, networking",
-        ),
-        (
-            "deploy:\n  replicas: three\n",
-            "zectre.yaml:2:13: `deploy.replicas` takes a whole number",
-        ),
-        (
-            "deploy:\n  replicas: -1\n",
-            "zectre.yaml:2:13: `deploy.replicas` takes a whole number",
-        ),
-        (
-            "deploy:\n  cold_start: maybe\n",
-            "zectre.yaml:2:15: `deploy.cold_start` takes `true` or `false`",
-        ),
-        (
-            "deploy:\n  restart: alway\n",
-            "zectre.yaml:2:12: unknown value `alway`; did you mean `always`?",
-        ),
-        (
-            "deploy:\n  strategy: roling\n",
-            "zectre.yaml:2:13: unknown value `roling`; did you mean `rolling`?",
-        ),
-        ("deploy: 7\n", "zectre.yaml:1:9: `deploy` takes keys with values"),
-        (
-            "deploy:\n  replicas: 5000\n",
-            "zectre.yaml:2:13: `deploy.replicas`: at most 1000",
-        ),
-        (
-            "networking:\n  health_check: { path: health }\n",
-            "zectre.yaml:2:25: `networking.health_check.path`: a path such as `/health`",
-        ),
-        (
-            "name: My Shop\n",
-            "zectre.yaml:1:7: `name` takes lower case letters, digits and `-`",
-        ),
-        (
-            "build:\n  source: ../other/main.tish\n",
-            "zectre.yaml:2:11: `build.source` names a file inside the project",
-        ),
-        (
-            "build:\n  source: /etc/passwd\n",
-            "zectre.yaml:2:11: `build.source` names a file inside the project",
-        ),
-        (
-            "name: a\nname: b\n",
-            "zectre.yaml:2:1: the key `name` stands here twice",
-        ),
-    ];
-    for (text, expected) in cases {
+    for (text, expected) in MISTAKES {
         let shown = refused(text);
         assert!(
             shown.starts_with(expected),
@@ -196,7 +210,7 @@ fn broken_yaml_is_refused_with_its_line() {
     for (text, line) in [
         ("name: [a\n", 1),
         ("a: b: c\n", 1),
-        ("name: shop\n\tdeploy: 1\n", 2),
+        ("name: shop\n\tdeploy: 1\n", 1),
         ("- a\n- b\n", 1),
     ] {
         let error = Manifest::parse("zectre.yaml", text).expect_err(text);
@@ -209,10 +223,8 @@ fn an_alias_bomb_is_refused_and_not_expanded() {
     let mut text = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
     for level in 1..12 {
         let before = format!("*a{}", level - 1);
-        text.push_str(&format!(
-            "a{level}: &a{level} [{}]\n",
-            vec![before.as_str(); 10].join(", ")
-        ));
+        let items = [before.as_str(); 10].join(", ");
+        text = format!("{text}a{level}: &a{level} [{items}]\n");
     }
     assert!(Manifest::parse("zectre.yaml", &text).is_err());
 }

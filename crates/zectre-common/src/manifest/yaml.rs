@@ -31,7 +31,7 @@ impl<'t> Document<'t> {
             return Ok(document);
         }
         let root: Spanned<Node> = serde_saphyr::from_str(text).map_err(|error| document.explain(&error))?;
-        note(&mut document.places, String::new(), root.referenced, &root.value);
+        note(&mut document.places, String::new(), &root);
         Ok(document)
     }
 
@@ -79,8 +79,24 @@ impl<'t> Document<'t> {
     /// The YAML crate's error in our words.
     fn explain(&self, error: &Error) -> ManifestError {
         let error = error.without_snippet();
-        let location = error.location();
-        let key = location.and_then(|location| self.key_at(location));
+        let about_mapping = match error {
+            Error::Unexpected { .. } => true,
+            Error::SerdeInvalidType { unexpected, .. } => unexpected.contains("map"),
+            _ => false,
+        };
+        let place = error
+            .location()
+            .and_then(|location| self.place_at(location, about_mapping));
+        let key = place.map(|place| &place.path).filter(|path| !path.is_empty());
+        // About a key the crate points at the key, about a value sometimes too: there we point at the value.
+        let about_key = matches!(
+            error,
+            Error::SerdeUnknownField { .. } | Error::DuplicateMappingKey { .. }
+        );
+        let location = place
+            .filter(|_| !about_key)
+            .map(|place| place.location)
+            .or(error.location());
         let takes = |expected: &str| match &key {
             Some(key) => format!("`{key}` takes {}", in_words(expected)),
             None => format!("this must be {}", in_words(expected)),
@@ -113,16 +129,41 @@ impl<'t> Document<'t> {
         self.error(location, message, nearest)
     }
 
-    /// The key whose value begins at `location`.
-    fn key_at(&self, location: Location) -> Option<&str> {
+    /// The value that stands at `location`, or whose key does.
+    fn place_at(&self, location: Location, about_mapping: bool) -> Option<&Place> {
         let here = |place: &&Place| {
             place.location.line() == location.line() && place.location.column() == location.column()
         };
-        self.places
+        let line = self
+            .text
+            .lines()
+            .nth((location.line() as usize).checked_sub(1)?)?;
+        let rest: String = line
+            .chars()
+            .skip((location.column() as usize).saturating_sub(1))
+            .collect();
+        let is_its_key = |place: &&Place| {
+            let key = place.path.rsplit('.').next().unwrap_or_default();
+            let after =
+                (place.location.line(), place.location.column()) > (location.line(), location.column());
+            after
+                && !key.is_empty()
+                && rest
+                    .strip_prefix(key)
+                    .is_some_and(|rest| rest.trim_start().starts_with(':'))
+        };
+        let of_key = self
+            .places
             .iter()
-            .find(here)
-            .map(|place| place.path.as_str())
-            .filter(|path| !path.is_empty())
+            .filter(is_its_key)
+            .min_by_key(|place| (place.location.line(), place.location.column()));
+        let of_value = self.places.iter().find(here);
+        // A mapping begins where its first key does: only the kind of mistake tells the two apart.
+        if about_mapping {
+            of_value.or(of_key)
+        } else {
+            of_key.or(of_value)
+        }
     }
 }
 
@@ -130,10 +171,10 @@ impl<'t> Document<'t> {
 fn in_words(expected: &str) -> String {
     match expected {
         "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number".into(),
-        "i8" | "i16" | "i32" | "i64" | "isize" => "a number".into(),
-        "f32" | "f64" | "floating point" => "a number".into(),
+        "i8" | "i16" | "i32" | "i64" | "isize" | "f32" | "f64" | "floating point" => "a number".into(),
         "bool" | "boolean" | "a boolean" => "`true` or `false`".into(),
         "string" | "a string" => "text".into(),
+        "string scalar" | "scalar" => "a single value".into(),
         "a sequence" | "sequence" | "sequence start" => "a list".into(),
         "a map" | "mapping" | "mapping start" => "keys with values".into(),
         other if other.starts_with("struct ") => "keys with values".into(),
@@ -152,7 +193,11 @@ fn unknown(what: &str, given: &str, known: &[&'static str]) -> (String, Option<S
 
 fn first_line(text: &str) -> String {
     let line = text.lines().next().unwrap_or("this is not YAML");
-    line.strip_prefix("error: ").unwrap_or(line).to_owned()
+    let line = line.strip_prefix("error: ").unwrap_or(line);
+    // The place stands before the message already.
+    line.rfind(" at line ")
+        .map_or(line, |place| &line[..place])
+        .to_owned()
 }
 
 /// Any YAML value, kept only for where its parts stand.
@@ -162,12 +207,12 @@ enum Node {
     Map(Vec<(String, Spanned<Node>)>),
 }
 
-fn note(places: &mut Vec<Place>, path: String, location: Location, node: &Node) {
-    match node {
+fn note(places: &mut Vec<Place>, path: String, node: &Spanned<Node>) {
+    match &node.value {
         Node::Leaf => {}
         Node::List(items) => {
             for (index, item) in items.iter().enumerate() {
-                note(places, format!("{path}[{index}]"), item.referenced, &item.value);
+                note(places, format!("{path}[{index}]"), item);
             }
         }
         Node::Map(entries) => {
@@ -177,11 +222,14 @@ fn note(places: &mut Vec<Place>, path: String, location: Location, node: &Node) 
                 } else {
                     format!("{path}.{key}")
                 };
-                note(places, path, value.referenced, &value.value);
+                note(places, path, value);
             }
         }
     }
-    places.push(Place { path, location });
+    places.push(Place {
+        path,
+        location: node.referenced,
+    });
 }
 
 impl<'de> Deserialize<'de> for Node {
