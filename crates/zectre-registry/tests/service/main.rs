@@ -1,0 +1,5 @@
+//! The registry as its callers see it: a real service over a real PostgreSQL.
+
+mod downloads;
+mod harness;
+mod uploads;
