@@ -1,0 +1,275 @@
+//! The steps of one build: fetch, unpack, read the manifest, compile, store.
+
+use crate::{
+    compiler,
+    core::verdict::Outcome,
+    error::Error,
+    log::Log,
+    prepare::{Preparer, Ready},
+    registry::Registry,
+    sandbox::{Sandbox, View},
+    source::{self, Bounds, SourceError},
+    store::{artifacts, builds::Claimed},
+};
+use sqlx::PgPool;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tempfile::TempDir;
+use zectre_common::{
+    id::ArtifactId,
+    manifest::{Manifest, ManifestError},
+    state::Reason,
+    wire::build::Diagnostic,
+};
+
+/// What every build needs.
+#[derive(Debug, Clone)]
+pub struct Workshop {
+    /// The rows.
+    pub pool: PgPool,
+    /// The bytes.
+    pub registry: Registry,
+    /// The walls.
+    pub sandbox: Arc<Sandbox>,
+    /// The compiler.
+    pub preparer: Preparer,
+    /// Where sources are unpacked.
+    pub work_dir: PathBuf,
+    /// What a source may hold.
+    pub bounds: Bounds,
+    /// How long a build may take once the compiler is ready.
+    pub timeout: Duration,
+}
+
+impl Workshop {
+    /// Builds; the outcome of everything that can go wrong is the error.
+    pub async fn build(&self, claimed: &Claimed, log: &Log) -> Result<ArtifactId, Outcome> {
+        let ready = self.preparer.ready(log).await;
+        let ready = ready.map_err(|reason| Outcome::refused(Reason::BuildWorkerFailed, reason))?;
+        if let Some(weakness) = self.sandbox.weakness() {
+            log.say(format!("this build has no memory limit: {weakness}"))
+                .await;
+        }
+        let built = tokio::time::timeout(self.timeout, self.steps(claimed, &ready, log)).await;
+        built.unwrap_or_else(|_| {
+            let message = format!(
+                "the build took longer than {} s (build.timeout_secs)",
+                self.timeout.as_secs()
+            );
+            Err(Outcome::refused(Reason::BuildTimeout, message))
+        })
+    }
+
+    async fn steps(&self, claimed: &Claimed, ready: &Ready, log: &Log) -> Result<ArtifactId, Outcome> {
+        let prefix = format!("{}-", claimed.id);
+        let dir = tempfile::Builder::new()
+            .prefix(&prefix)
+            .tempdir_in(&self.work_dir);
+        let dir = dir.map_err(|source| {
+            broken(&Error::WorkDir {
+                path: self.work_dir.clone(),
+                source,
+            })
+        })?;
+        log.say("fetching the source").await;
+        let project = self.fetch(claimed, &dir).await?;
+        let entry = entry(&project)?;
+        log.say(format!("compiling {entry}")).await;
+        let program = self.compile(claimed, ready, &dir, &project, &entry, log).await?;
+        log.say(format!(
+            "storing the program ({:.1} MB)",
+            program.size as f64 / 1e6
+        ))
+        .await;
+        let id = self.store(claimed, &program).await?;
+        // Thousands of files: not on a thread that others wait for.
+        tokio::task::spawn_blocking(move || drop(dir));
+        Ok(id)
+    }
+
+    async fn fetch(&self, claimed: &Claimed, dir: &TempDir) -> Result<PathBuf, Outcome> {
+        let (archive, target) = (dir.path().join("source"), dir.path().join("project"));
+        self.registry.download(claimed.source, &archive).await?;
+        let bounds = self.bounds;
+        let unpacked = tokio::task::spawn_blocking(move || {
+            fs::create_dir(&target).map_err(SourceError::Disk)?;
+            let root = source::unpack(&archive, &target, bounds)?;
+            fs::remove_file(&archive).map_err(SourceError::Disk)?;
+            Ok(root)
+        });
+        match unpacked.await {
+            Ok(Ok(root)) => Ok(root),
+            Ok(Err(SourceError::Refused(message))) => Err(Outcome::refused(Reason::InvalidSource, message)),
+            Ok(Err(error)) => Err(Outcome::Broken(error.to_string())),
+            Err(_) => Err(Outcome::Broken("unpacking the source failed inside".into())),
+        }
+    }
+
+    async fn compile(
+        &self,
+        claimed: &Claimed,
+        ready: &Ready,
+        dir: &TempDir,
+        project: &Path,
+        entry: &str,
+        log: &Log,
+    ) -> Result<compiler::Program, Outcome> {
+        let output = dir.path().join("output");
+        fs::create_dir(&output)
+            .map_err(|source| Error::WorkDir {
+                path: output.clone(),
+                source,
+            })
+            .and_then(|()| self.sandbox.give(&output))
+            .map_err(|error| broken(&error))?;
+        let view = View {
+            compiler: &ready.compiler,
+            sysroot: &ready.sysroot,
+            cache: &ready.cache,
+            project,
+            output: &output,
+        };
+        let begun = Instant::now();
+        let name = format!("{}-{}", claimed.id, claimed.lease.simple());
+        let compiled = compiler::compile(&self.sandbox, view, entry, &name, log).await;
+        tracing::info!(build = %claimed.id, elapsed_ms = begun.elapsed().as_millis() as u64, ok = compiled.is_ok(), "compiled");
+        if matches!(compiled, Err(Outcome::Broken(_))) {
+            self.preparer.look_again();
+        }
+        compiled
+    }
+
+    async fn store(&self, claimed: &Claimed, program: &compiler::Program) -> Result<ArtifactId, Outcome> {
+        let id = ArtifactId::new();
+        artifacts::announce(&self.pool, claimed.application, id)
+            .await
+            .map_err(|error| broken(&error))?;
+        let stored = self.registry.upload(id, program).await;
+        if stored.is_err()
+            && let Err(error) = artifacts::withdraw(&self.pool, id).await
+        {
+            tracing::warn!(artifact = %id, %error, "an announced artifact stays without content");
+        }
+        stored.map(|()| id)
+    }
+}
+
+fn broken(error: &Error) -> Outcome {
+    Outcome::Broken(error.to_string())
+}
+
+/// What to compile: the manifest's entry, which must be there.
+fn entry(project: &Path) -> Result<String, Outcome> {
+    let manifest = Manifest::load_dir(project).map_err(|error| invalid_manifest(&error))?;
+    let entry = manifest.entry().trim_start_matches("./").to_owned();
+    if project.join(&entry).is_file() {
+        return Ok(entry);
+    }
+    let message = if let Some(image) = manifest.image() {
+        format!(
+            "zectre.yaml names the image {image}, so there is nothing to build: deploy it with `zectre deploy --image {image}`"
+        )
+    } else if project.join("Dockerfile").is_file() {
+        "a Dockerfile isn't built here: build the image, push it to a registry, and deploy it with \
+         `zectre deploy --image NAME`"
+            .to_owned()
+    } else {
+        format!(
+            "there is no {entry} in the source: add it, or name the program's first file in build.source of zectre.yaml"
+        )
+    };
+    Err(Outcome::refused(Reason::InvalidSource, message))
+}
+
+fn invalid_manifest(error: &ManifestError) -> Outcome {
+    let place = |at: u32| Some(at).filter(|at| *at > 0);
+    let diagnostic = Diagnostic {
+        file: Some(error.file.clone()),
+        line: place(error.line),
+        column: place(error.column),
+        message: error.message.clone(),
+        hint: error
+            .nearest
+            .as_ref()
+            .map(|nearest| format!("did you mean `{nearest}`?")),
+    };
+    Outcome::Refused {
+        reason: Reason::InvalidSource,
+        message: error.to_string(),
+        diagnostics: vec![diagnostic],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn project(files: &[(&str, &str)]) -> TempDir {
+        let dir = tempfile::tempdir().expect("a directory");
+        for (name, content) in files {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().expect("it has one")).expect("made");
+            fs::write(path, content).expect("written");
+        }
+        dir
+    }
+
+    fn refusal(files: &[(&str, &str)]) -> (String, Vec<Diagnostic>) {
+        match entry(project(files).path()) {
+            Err(Outcome::Refused {
+                reason: Reason::InvalidSource,
+                message,
+                diagnostics,
+            }) => (message, diagnostics),
+            other => panic!("it must be refused, not {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_manifest_names_the_entry() {
+        assert_eq!(
+            entry(project(&[("src/main.tish", "")]).path()),
+            Ok("src/main.tish".into())
+        );
+        let named = project(&[
+            ("zectre.yaml", "build:\n  source: ./app.tish\n"),
+            ("app.tish", ""),
+        ]);
+        assert_eq!(entry(named.path()), Ok("app.tish".into()));
+    }
+
+    #[test]
+    fn what_is_missing_is_said_with_what_to_do() {
+        assert!(refusal(&[("readme", "")]).0.contains("no src/main.tish"));
+        assert!(
+            refusal(&[("Dockerfile", "FROM scratch")])
+                .0
+                .contains("a Dockerfile isn't built here")
+        );
+        assert!(
+            refusal(&[("zectre.yaml", "deploy:\n  image: nginx\n")])
+                .0
+                .contains("--image nginx")
+        );
+    }
+
+    #[test]
+    fn a_broken_manifest_is_shown_with_its_place() {
+        let (message, diagnostics) = refusal(&[
+            ("zectre.yaml", "name: a\nbuidl:\n  source: x\n"),
+            ("src/main.tish", ""),
+        ]);
+        assert!(
+            message.starts_with("zectre.yaml:2:1:") && message.contains("`build`"),
+            "{message}"
+        );
+        assert_eq!(
+            (diagnostics[0].file.as_deref(), diagnostics[0].line),
+            (Some("zectre.yaml"), Some(2))
+        );
+    }
+}

@@ -1,0 +1,172 @@
+//! The build worker: source in, artifact out, in a sandbox.
+//!
+//! Work is rows in PostgreSQL, claimed by lease ([`worker`]); hints over HTTP and NOTIFY only make it fast.
+//! A build fetches its source from the registry, unpacks it with suspicion ([`source`]), compiles it with
+//! `zectre-tishc` behind walls ([`sandbox`]), and stores the program ([`job`]). Whether builds can run at all is
+//! found out beside ([`prepare`]), never by refusing to start.
+
+pub mod cgroup;
+pub mod compiler;
+pub mod core;
+pub mod error;
+pub mod job;
+pub mod log;
+pub mod nudges;
+pub mod prepare;
+pub mod registry;
+pub mod routes;
+pub mod sandbox;
+pub mod source;
+pub mod store;
+mod work_dir;
+pub mod worker;
+
+use error::Error;
+use job::Workshop;
+use nudges::Nudges;
+use prepare::{Preparation, Preparer};
+use prometheus_client::metrics::counter::Counter;
+use registry::Registry;
+use sandbox::Sandbox;
+use source::Bounds;
+use sqlx::PgPool;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use tokio::net::TcpListener;
+use work_dir::WorkDir;
+use worker::Worker;
+use zectre_common::{config::Config, db};
+use zectre_service::{
+    call::Caller,
+    key::{Keys, ServiceKey},
+    server::{self, Base, Limits},
+    tasks::{Shutdown, Tasks},
+    token::name,
+};
+
+/// How long slots may take to give their builds back.
+const STOP: Duration = Duration::from_secs(10);
+
+/// The build worker, bound and ready to run.
+pub struct Service {
+    listener: TcpListener,
+    address: SocketAddr,
+    base: Base,
+    key: ServiceKey,
+    slots: u32,
+    worker: Worker,
+    // Held while the service lives: nobody else empties it.
+    work_dir: WorkDir,
+}
+
+impl Service {
+    /// Connects, empties the work directory, and binds. A missing compiler or sandbox is told by `/ready` and by
+    /// the builds that need it.
+    pub async fn new(config: &Config) -> Result<Self, Error> {
+        let key = Keys::load(&config.secrets)?.service()?;
+        let pool = db::connect(&config.database.url, name::BUILD, config.database.connections_max).await?;
+        let work_dir = WorkDir::open(&config.build.work_dir)?;
+        let listener = server::bind(name::BUILD, "build", &config.build.host, config.build.port).await?;
+        let address = listener.local_addr().map_err(Error::Serve)?;
+        let base = Base::new(name::BUILD);
+        let worker = worker(config, &base, &pool, &key, &work_dir);
+        watch(&base, &pool, &worker.workshop.preparer);
+        Ok(Self {
+            listener,
+            address,
+            base,
+            key,
+            slots: config.build.slots,
+            worker,
+            work_dir,
+        })
+    }
+
+    /// Where it listens.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Runs until `shutdown` is requested; builds under way are given back.
+    pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
+        let tasks = Tasks::new(shutdown.clone());
+        let (nudges, pool) = (self.worker.nudges.clone(), self.worker.workshop.pool.clone());
+        let preparer = self.worker.workshop.preparer.clone();
+        let app = routes::App {
+            pool: pool.clone(),
+            nudges: nudges.clone(),
+            shutdown: shutdown.clone(),
+        };
+        tasks.spawn("nudges", |stop| nudges.run(pool.clone(), stop));
+        tasks.spawn("prepare", |stop| preparer.run(stop));
+        let worker = Arc::new(self.worker);
+        for _ in 0..self.slots {
+            tasks.spawn("slot", |stop| worker.clone().slot(stop));
+        }
+        // Logs are followed for as long as a build takes.
+        let limits = Limits {
+            request_timeout: None,
+            ..Limits::default()
+        };
+        let router = self.base.wrap(routes::router(app, self.key), limits);
+        tracing::info!(address = %self.address, slots = self.slots, "the build worker is up");
+        server::serve(self.listener, router, limits, shutdown).await;
+        tasks.stop(STOP).await;
+        pool.close().await;
+        drop(self.work_dir);
+        Ok(())
+    }
+}
+
+fn worker(config: &Config, base: &Base, pool: &PgPool, key: &ServiceKey, work_dir: &WorkDir) -> Worker {
+    let build = &config.build;
+    let caller = Caller::new(name::BUILD, key.clone());
+    let sandbox = Arc::new(Sandbox::new(build.sandbox));
+    let workshop = Workshop {
+        pool: pool.clone(),
+        registry: Registry::new(
+            caller.clone(),
+            &config.registry.public_url,
+            build.source_bytes_max,
+        ),
+        preparer: Preparer::new(build, sandbox.clone()),
+        sandbox,
+        work_dir: work_dir.path().to_owned(),
+        bounds: Bounds {
+            unpacked_bytes_max: build.unpacked_bytes_max,
+            files_max: build.files_max,
+        },
+        timeout: Duration::from_secs(build.timeout_secs),
+    };
+    Worker {
+        workshop,
+        lease: Duration::from_millis(build.lease_ms),
+        nudges: Nudges::default(),
+        caller,
+        scheduler_url: config.scheduler.public_url.trim_end_matches('/').to_owned(),
+        ended: base
+            .metrics
+            .register("builds_ended", "Builds brought to an end", Counter::default()),
+    }
+}
+
+fn watch(base: &Base, pool: &PgPool, preparer: &Preparer) {
+    let (pool, preparer) = (pool.clone(), preparer.clone());
+    base.health.check("database", move || {
+        let pool = pool.clone();
+        async move {
+            store::builds::ping(&pool)
+                .await
+                .map_err(|error| error.to_string())
+        }
+    });
+    base.health.check("compiler", move || {
+        let state = preparer.state();
+        async move {
+            match state {
+                Preparation::Ready(_) => Ok(()),
+                Preparation::Underway(line) => Err(format!("being prepared: {line}")),
+                Preparation::Failed(reason) => Err(reason),
+            }
+        }
+    });
+}

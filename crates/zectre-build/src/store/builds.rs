@@ -1,0 +1,217 @@
+//! Builds: claimed by lease, ended once. Every write of a worker names its lease, so a worker that lost it
+//! changes nothing.
+
+use crate::{core::verdict::End, error::Error};
+use sqlx::{PgPool, types::Json};
+use std::time::Duration;
+use uuid::Uuid;
+use zectre_common::{
+    db::channel,
+    id::{ApplicationId, ArtifactId, BuildId, EventId},
+    state::{BuildStatus, Reason},
+    time::Time,
+    wire::build::{Build, Diagnostic},
+};
+use zectre_service::token::name;
+
+/// A build that this worker holds.
+#[derive(Debug, Clone)]
+pub struct Claimed {
+    /// Which.
+    pub id: BuildId,
+    /// Whose.
+    pub application: ApplicationId,
+    /// The uploaded source.
+    pub source: ArtifactId,
+    /// Names this claim; no other one has it.
+    pub lease: Uuid,
+    /// This one counted.
+    pub attempts: u32,
+    /// Someone cancelled it before the claim.
+    pub cancel_requested: bool,
+}
+
+/// Takes the oldest build that waits, or whose worker fell silent.
+pub async fn claim(pool: &PgPool, lease_for: Duration) -> Result<Option<Claimed>, Error> {
+    let lease = Uuid::now_v7();
+    let row = sqlx::query!(
+        r#"UPDATE builds SET status = 'running', lease_owner = $1, attempts = attempts + 1,
+               lease_expires_at = now() + $2 * interval '1 millisecond', started_at = coalesce(started_at, now())
+           WHERE id = (SELECT id FROM builds
+                       WHERE status = 'queued' OR (status = 'running' AND lease_expires_at < now())
+                       ORDER BY created_at LIMIT 1 FOR UPDATE SKIP LOCKED)
+           RETURNING id AS "id: BuildId", application_id AS "application: ApplicationId",
+               source_artifact_id AS "source: ArtifactId", attempts, cancel_requested"#,
+        lease,
+        lease_for.as_millis() as f64
+    )
+    .fetch_optional(pool)
+    .await?;
+    Ok(row.map(|row| Claimed {
+        id: row.id,
+        application: row.application,
+        source: row.source,
+        lease,
+        attempts: u32::try_from(row.attempts).unwrap_or(u32::MAX),
+        cancel_requested: row.cancel_requested,
+    }))
+}
+
+/// Renews a lease: whether the build should stop, or `None` when the lease is lost.
+pub async fn renew(pool: &PgPool, claimed: &Claimed, lease_for: Duration) -> Result<Option<bool>, Error> {
+    Ok(sqlx::query_scalar!(
+        "UPDATE builds SET lease_expires_at = now() + $3 * interval '1 millisecond'
+         WHERE id = $1 AND lease_owner = $2 AND status = 'running' RETURNING cancel_requested",
+        claimed.id as _,
+        claimed.lease,
+        lease_for.as_millis() as f64
+    )
+    .fetch_optional(pool)
+    .await?)
+}
+
+/// Ends a build. False when the lease is lost: then nothing was written.
+pub async fn end(pool: &PgPool, claimed: &Claimed, end: &End) -> Result<bool, Error> {
+    let mut transaction = pool.begin().await?;
+    let done = sqlx::query!(
+        "UPDATE builds SET status = $3, reason = $4, message = $5, diagnostics = $6, artifact_id = $7,
+             finished_at = now(), lease_owner = NULL, lease_expires_at = NULL
+         WHERE id = $1 AND lease_owner = $2 AND status = 'running'",
+        claimed.id as _,
+        claimed.lease,
+        end.status as _,
+        end.reason as _,
+        end.message,
+        Json(&end.diagnostics) as _,
+        end.artifact as _
+    )
+    .execute(&mut *transaction)
+    .await?;
+    if done.rows_affected() == 0 {
+        return Ok(false);
+    }
+    tell(&mut transaction, claimed.id, claimed.application, end).await?;
+    transaction.commit().await?;
+    Ok(true)
+}
+
+/// The event and the hint that go with an end.
+async fn tell(
+    transaction: &mut sqlx::PgConnection,
+    id: BuildId,
+    application: ApplicationId,
+    end: &End,
+) -> Result<(), Error> {
+    let action = format!("build.{}", end.status);
+    let message = match &end.message {
+        Some(message) => format!("build {id} {}: {message}", end.status),
+        None => format!("build {id} {}", end.status),
+    };
+    sqlx::query!(
+        "INSERT INTO events (id, actor, action, application_id, message, reason) VALUES ($1, $2, $3, $4, $5, $6)",
+        EventId::new() as _,
+        name::BUILD,
+        action,
+        application as _,
+        message,
+        end.reason as _
+    )
+    .execute(&mut *transaction)
+    .await?;
+    hint(transaction, id).await
+}
+
+async fn hint(connection: &mut sqlx::PgConnection, id: BuildId) -> Result<(), Error> {
+    sqlx::query!(
+        r#"SELECT pg_notify($1, $2) AS "told!: ()""#,
+        channel::BUILDS,
+        id.to_string()
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Gives a build back, so that it is tried again.
+pub async fn requeue(pool: &PgPool, claimed: &Claimed, counted: bool) -> Result<(), Error> {
+    let mut transaction = pool.begin().await?;
+    sqlx::query!(
+        "UPDATE builds SET status = 'queued', lease_owner = NULL, lease_expires_at = NULL,
+             attempts = attempts - CASE WHEN $3 THEN 0 ELSE 1 END
+         WHERE id = $1 AND lease_owner = $2 AND status = 'running'",
+        claimed.id as _,
+        claimed.lease,
+        counted
+    )
+    .execute(&mut *transaction)
+    .await?;
+    hint(&mut transaction, claimed.id).await?;
+    transaction.commit().await?;
+    Ok(())
+}
+
+/// Cancels a build: at once when it waits, else its worker is told. `None` when there is no such build.
+pub async fn cancel(pool: &PgPool, id: BuildId) -> Result<Option<Build>, Error> {
+    let mut transaction = pool.begin().await?;
+    let before = sqlx::query!(
+        r#"UPDATE builds SET cancel_requested = true WHERE id = $1 AND status IN ('queued', 'running')
+           RETURNING status AS "status: BuildStatus", application_id AS "application: ApplicationId""#,
+        id as _
+    )
+    .fetch_optional(&mut *transaction)
+    .await?;
+    if let Some(before) = before {
+        if before.status == BuildStatus::Queued {
+            let end = End::cancelled();
+            sqlx::query!(
+                "UPDATE builds SET status = 'cancelled', reason = $2, message = $3, finished_at = now() WHERE id = $1",
+                id as _,
+                end.reason as _,
+                end.message
+            )
+            .execute(&mut *transaction)
+            .await?;
+            tell(&mut transaction, id, before.application, &end).await?;
+        } else {
+            hint(&mut transaction, id).await?;
+        }
+    }
+    transaction.commit().await?;
+    get(pool, id).await
+}
+
+/// Reads one.
+pub async fn get(pool: &PgPool, id: BuildId) -> Result<Option<Build>, Error> {
+    let row = sqlx::query!(
+        r#"SELECT id AS "id: BuildId", application_id AS "application: ApplicationId",
+               status AS "status: BuildStatus", reason AS "reason: Reason", message,
+               diagnostics AS "diagnostics: Json<Vec<Diagnostic>>", source_artifact_id AS "source: ArtifactId",
+               artifact_id AS "artifact: ArtifactId", created_at AS "created_at: Time",
+               started_at AS "started_at: Time", finished_at AS "finished_at: Time"
+           FROM builds WHERE id = $1"#,
+        id as _
+    )
+    .fetch_optional(pool)
+    .await?;
+    Ok(row.map(|row| Build {
+        id: row.id,
+        application_id: row.application,
+        status: row.status,
+        reason: row.reason,
+        message: row.message,
+        diagnostics: row.diagnostics.0,
+        source_artifact_id: row.source,
+        artifact_id: row.artifact,
+        created_at: row.created_at,
+        started_at: row.started_at,
+        finished_at: row.finished_at,
+    }))
+}
+
+/// Whether the database answers.
+pub async fn ping(pool: &PgPool) -> Result<(), Error> {
+    sqlx::query_scalar!(r#"SELECT 1 AS "one!""#)
+        .fetch_one(pool)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,5 @@
+//! The build worker at work: real PostgreSQL, the real compiler, the real sandbox.
+
+mod building;
+mod harness;
+mod lifecycle;
