@@ -1,0 +1,21 @@
+//! Why the proxy can't start. What goes wrong with one request is a [`crate::ingress::Refusal`].
+
+use zectre_common::db::DbError;
+use zectre_service::{key::KeyError, server::BindError};
+
+/// The proxy's errors.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A port can't be opened.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The service key is missing or unreadable.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The database's URL is wrong. (A database that is away is waited for.)
+    #[error(transparent)]
+    Database(#[from] DbError),
+    /// The listener's own address can't be read.
+    #[error("the address of the proxy's listener can't be read: {0}")]
+    Address(#[source] std::io::Error),
+}

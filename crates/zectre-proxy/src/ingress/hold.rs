@@ -1,0 +1,203 @@
+//! From a host to a place on a replica. A request for a sleeping deployment waits for the one wake call, a
+//! request between two replicas waits for the table, both bounded in number and time.
+
+use super::{Ingress, Refusal};
+use crate::{
+    live::{Held, Lease, Visit, roll},
+    table::{self, Deployment, Idle},
+};
+use http::HeaderValue;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::{sync::watch, time::timeout_at};
+use zectre_common::wire::task::Phases;
+
+/// A request on its way to a replica.
+#[derive(Debug)]
+pub(super) struct Waiting<'r> {
+    host: &'r str,
+    id: &'r HeaderValue,
+    visit: Option<Visit>,
+    held: Option<Held>,
+    changes: Option<watch::Receiver<u64>>,
+    since: Option<Instant>,
+    /// It waited for a wake, whoever told first that there is a replica: the call's answer or the table.
+    slept: bool,
+    /// What the wake said.
+    woken: Option<Phases>,
+    /// The last replica that could not be reached.
+    unreachable: Option<String>,
+}
+
+/// A place on a replica, and what is spoken there.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) lease: Lease,
+    pub(super) http2: bool,
+}
+
+impl<'r> Waiting<'r> {
+    pub(super) fn new(host: &'r str, id: &'r HeaderValue) -> Self {
+        Self {
+            host,
+            id,
+            visit: None,
+            held: None,
+            changes: None,
+            since: None,
+            slept: false,
+            woken: None,
+            unreachable: None,
+        }
+    }
+
+    /// The replica that was tried is gone; the next place must be elsewhere.
+    pub(super) fn unreachable(&mut self, cause: String) {
+        self.unreachable = Some(cause);
+    }
+
+    /// Ends the waiting: the count of the deployment, and how long a woken request waited with the wake's phases.
+    pub(super) fn finish(self) -> (Option<Visit>, Option<(Duration, Phases)>) {
+        let waited = self.since.map_or(Duration::ZERO, |since| since.elapsed());
+        let phases = self.slept.then(|| self.woken.unwrap_or_default());
+        (self.visit, phases.map(|phases| (waited, phases)))
+    }
+}
+
+impl Ingress {
+    /// A place for the request. Each turn looks at the table of now: what a request waits for may change.
+    pub(super) async fn place(&self, waiting: &mut Waiting<'_>) -> Result<Place, Refusal> {
+        loop {
+            let deployment = {
+                let table = self.tables.current();
+                let found = find(&table, waiting.host)?;
+                if waiting
+                    .visit
+                    .as_ref()
+                    .is_none_or(|visit| visit.deployment() != found.id)
+                {
+                    waiting.visit = Some(found.traffic.visit());
+                }
+                let lease = found.with_replicas(|replicas| table::choose(replicas, roll(), self.now_ms()));
+                if let Some(lease) = lease {
+                    waiting.held = None;
+                    return Ok(Place {
+                        lease,
+                        http2: found.http2,
+                    });
+                }
+                Arc::clone(found)
+            };
+            let all_ejected = deployment.with_replicas(|replicas| !replicas.is_empty());
+            let idle = if all_ejected {
+                Idle::Await
+            } else {
+                deployment.idle()
+            };
+            self.wait(waiting, &deployment, idle).await?;
+        }
+    }
+
+    /// Waits until it may be worth to look again.
+    async fn wait(
+        &self,
+        waiting: &mut Waiting<'_>,
+        deployment: &Arc<Deployment>,
+        idle: Idle,
+    ) -> Result<(), Refusal> {
+        let version = deployment.version;
+        let wake = match idle {
+            Idle::Pending => return Err(Refusal::DeploymentPending(version)),
+            Idle::Asleep => return Err(Refusal::Asleep(version)),
+            Idle::Failed => {
+                let (reason, message) = (deployment.reason, deployment.message.clone());
+                return Err(Refusal::DeploymentFailed {
+                    version,
+                    reason,
+                    message,
+                });
+            }
+            Idle::Await => false,
+            // A wake that was answered without a usable replica is not asked for a second time.
+            Idle::Wake => waiting.woken.is_none(),
+        };
+        if waiting
+            .held
+            .as_ref()
+            .is_none_or(|held| held.deployment() != deployment.id)
+        {
+            waiting.held = Some(
+                deployment
+                    .traffic
+                    .hold(self.limits.held_requests_max)
+                    .ok_or(Refusal::TooManyHeld)?,
+            );
+        }
+        let Some(changes) = &mut waiting.changes else {
+            // What changes from now on is told; what changed before is seen in the next turn.
+            waiting.changes = Some(self.tables.changes());
+            return Ok(());
+        };
+        let bound = if wake {
+            self.limits.wake_timeout
+        } else {
+            self.limits.replace_timeout
+        };
+        let until = *waiting.since.get_or_insert_with(Instant::now) + bound;
+        if wake {
+            waiting.slept = true;
+            let mut waking = self
+                .waker
+                .wake(deployment, waiting.id.to_str().unwrap_or_default());
+            let waited = timeout_at(until.into(), async {
+                tokio::select! {
+                    result = waking.result() => Some(result),
+                    _ = changes.changed() => None,
+                }
+            });
+            match waited.await {
+                Ok(Some(Ok(phases))) => waiting.woken = Some(phases),
+                Ok(Some(Err(failure))) => return Err(Refusal::WakeFailed(failure)),
+                Ok(None) => {}
+                Err(_) => return Err(Refusal::WakeTimeout(bound.as_secs())),
+            }
+            return Ok(());
+        }
+        let waited = timeout_at(until.into(), async {
+            tokio::select! {
+                _ = changes.changed() => {}
+                () = self.ejections_over(deployment) => {}
+            }
+        });
+        waited.await.map_err(|_| match waiting.unreachable.take() {
+            Some(cause) => Refusal::BadGateway(cause),
+            None => Refusal::NoReplica(bound.as_secs()),
+        })
+    }
+
+    /// Resolves when the first ejected replica may be tried again; never when there are none.
+    async fn ejections_over(&self, deployment: &Deployment) {
+        let first = deployment
+            .with_replicas(|replicas| replicas.iter().map(|replica| replica.ejected_until_ms()).min());
+        match first {
+            Some(until_ms) => {
+                tokio::time::sleep_until((self.started + Duration::from_millis(until_ms)).into()).await;
+            }
+            None => std::future::pending().await,
+        }
+    }
+}
+
+fn find<'t>(table: &'t table::Table, host: &str) -> Result<&'t Arc<Deployment>, Refusal> {
+    if table.epoch() == 0 {
+        return Err(Refusal::NoTable);
+    }
+    let route = table
+        .resolve(host)
+        .ok_or_else(|| Refusal::UnknownHost(host.to_owned()))?;
+    route
+        .deployment(roll())
+        .ok_or_else(|| Refusal::NothingDeployed(host.to_owned()))
+}

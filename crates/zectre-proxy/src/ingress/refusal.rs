@@ -1,0 +1,202 @@
+//! The one place where a request's errors become responses: a status, a stable code, a sentence in
+//! `X-Error-Detail` and in the body (a problem, or a page for people).
+
+use super::body::Answer;
+use crate::wake::WakeFailure;
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use std::{fmt::Write, sync::Arc};
+use zectre_common::{
+    state::Reason,
+    wire::problem::{CONTENT_TYPE, Problem},
+};
+use zectre_service::request_id;
+
+/// Carries the sentence, for whoever looks at headers only.
+pub const ERROR_DETAIL: HeaderName = HeaderName::from_static("x-error-detail");
+
+/// Why a request was not answered by a task.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Refusal {
+    /// It can be read in two ways, or in none.
+    #[error("{0}")]
+    Malformed(&'static str),
+    /// CONNECT is for forward proxies.
+    #[error("this is a reverse proxy: it does not take CONNECT")]
+    Connect,
+    /// No table has this host.
+    #[error(
+        "no application answers at `{0}`: check the name, that it was deployed, and, for a domain of your own, that it is verified"
+    )]
+    UnknownHost(String),
+    /// The host is known, and nothing was ever deployed there.
+    #[error("nothing has been deployed at `{0}` yet: run `zectre deploy`")]
+    NothingDeployed(String),
+    /// The table has not been read yet.
+    #[error("the proxy has just started and knows no routes yet; try again")]
+    NoTable,
+    /// The only deployment there is failed.
+    #[error("version {version} never served{}: {}", reason.map(|reason| format!(" ({reason})")).unwrap_or_default(),
+        message.as_deref().unwrap_or("see `zectre status`"))]
+    DeploymentFailed {
+        /// Its number.
+        version: i32,
+        /// Why.
+        reason: Option<Reason>,
+        /// The same in a sentence.
+        message: Option<String>,
+    },
+    /// It waits for its build or a place.
+    #[error("version {0} is on its way; try again in a moment")]
+    DeploymentPending(i32),
+    /// Requests may not wake it.
+    #[error(
+        "version {0} is asleep, and requests do not wake it (cold_start_enabled is off): run `zectre scale` or `wake` it"
+    )]
+    Asleep(i32),
+    /// The wake call failed.
+    #[error("the application is asleep and could not be woken: {}", .0.detail)]
+    WakeFailed(Arc<WakeFailure>),
+    /// The wake call took too long.
+    #[error("the application is asleep and did not wake within {0} s; it may still do so")]
+    WakeTimeout(u64),
+    /// The waiting room is full.
+    #[error("too many requests wait for the application to start")]
+    TooManyHeld,
+    /// Awake without a replica for too long.
+    #[error("the application has no healthy replica; a replacement did not come within {0} s")]
+    NoReplica(u64),
+    /// A task took the request and failed it, or could not be reached.
+    #[error("the application failed the request: {0}")]
+    BadGateway(String),
+    /// A task did not answer in time.
+    #[error("the application did not answer within {0} s")]
+    Timeout(u64),
+}
+
+impl Refusal {
+    /// Its status and code, and after how many seconds a second try makes sense.
+    fn kind(&self) -> (StatusCode, &str, Option<u32>) {
+        const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
+        match self {
+            Self::Malformed(_) => (StatusCode::BAD_REQUEST, "BAD_REQUEST", None),
+            Self::Connect => (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", None),
+            Self::UnknownHost(_) => (StatusCode::NOT_FOUND, "UNKNOWN_HOST", None),
+            Self::NothingDeployed(_) => (UNAVAILABLE, "NOTHING_DEPLOYED", Some(10)),
+            Self::NoTable => (UNAVAILABLE, "NO_ROUTES", Some(1)),
+            Self::DeploymentFailed { .. } => (UNAVAILABLE, "DEPLOYMENT_FAILED", Some(30)),
+            Self::DeploymentPending(_) => (UNAVAILABLE, "DEPLOYMENT_PENDING", Some(2)),
+            Self::Asleep(_) => (UNAVAILABLE, "ASLEEP", Some(30)),
+            Self::WakeFailed(failure) => (UNAVAILABLE, &failure.code, Some(5)),
+            Self::WakeTimeout(_) => (UNAVAILABLE, "WAKE_TIMEOUT", Some(5)),
+            Self::TooManyHeld => (UNAVAILABLE, "TOO_MANY_HELD", Some(1)),
+            Self::NoReplica(_) => (UNAVAILABLE, "NO_HEALTHY_REPLICA", Some(2)),
+            Self::BadGateway(_) => (StatusCode::BAD_GATEWAY, "BAD_GATEWAY", None),
+            Self::Timeout(_) => (StatusCode::GATEWAY_TIMEOUT, "UPSTREAM_TIMEOUT", None),
+        }
+    }
+
+    /// The response; `html` for browsers.
+    pub fn respond(&self, id: &HeaderValue, html: bool) -> Response<Answer> {
+        let (status, code, retry_after_secs) = self.kind();
+        let detail = self.to_string();
+        let mut problem = Problem::new(status, code, &detail);
+        problem.request_id = id.to_str().ok().map(str::to_owned);
+        let (kind, body) = if html {
+            ("text/html; charset=utf-8", page(&problem).into_bytes())
+        } else {
+            (
+                CONTENT_TYPE,
+                serde_json::to_vec(&problem).expect("a problem is plain strings and numbers"),
+            )
+        };
+        let mut response = Response::new(Answer::text(Bytes::from(body)));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(ERROR_DETAIL, header_text(&detail));
+        headers.insert(request_id::HEADER, id.clone());
+        if let Some(secs) = retry_after_secs {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));
+        }
+        response
+    }
+}
+
+/// `text` as a header value: what can't stand in one becomes `?`.
+fn header_text(text: &str) -> HeaderValue {
+    let plain: String = text
+        .chars()
+        .map(|c| if (' '..='~').contains(&c) { c } else { '?' })
+        .collect();
+    HeaderValue::try_from(plain).unwrap_or_else(|_| HeaderValue::from_static("see the body"))
+}
+
+/// Escaped for HTML text.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+fn page(problem: &Problem) -> String {
+    let title = escaped(&problem.title);
+    let mut page = String::with_capacity(1_024);
+    // Writing to a String can't fail.
+    let _ = write!(
+        page,
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
+         <title>{status} {title}</title><style>body{{font:16px/1.6 system-ui,sans-serif;max-width:36rem;margin:18vh auto;\
+         padding:0 1.5rem;color:#222;background:#fafafa}}h1{{font-size:1.4rem}}code,small{{color:#777}}\
+         @media(prefers-color-scheme:dark){{body{{color:#ddd;background:#161616}}}}</style></head>\
+         <body><h1>{status} {title}</h1><p>{detail}</p><p><code>{code}</code></p><small>request {id}</small></body></html>",
+        status = problem.status,
+        detail = escaped(&problem.detail),
+        code = escaped(&problem.code),
+        id = escaped(problem.request_id.as_deref().unwrap_or_default()),
+    );
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_from_outside_reaches_a_page_or_a_header_raw() {
+        let refusal = Refusal::BadGateway("<script>\r\nSet-Cookie: a=b\u{e9}".into());
+        let response = refusal.respond(&HeaderValue::from_static("id-1"), true);
+        let detail = response.headers()[ERROR_DETAIL]
+            .to_str()
+            .expect("plain text")
+            .to_owned();
+        assert!(!detail.contains('\n') && detail.ends_with("a=b?"), "{detail}");
+        let mut problem = Problem::new(StatusCode::BAD_GATEWAY, "BAD_GATEWAY", refusal.to_string());
+        problem.request_id = Some("\"><img>".into());
+        let page = page(&problem);
+        assert!(!page.contains("<script>") && !page.contains("<img>"), "{page}");
+    }
+
+    #[test]
+    fn a_failed_deployment_says_why() {
+        let refusal = Refusal::DeploymentFailed {
+            version: 3,
+            reason: Some(Reason::PortNeverOpened),
+            message: Some("the program did not listen on PORT".into()),
+        };
+        assert_eq!(
+            refusal.to_string(),
+            "version 3 never served (port_never_opened): the program did not listen on PORT"
+        );
+    }
+}

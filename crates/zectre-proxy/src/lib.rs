@@ -1,0 +1,301 @@
+//! The ingress: from a host name to a task, waking what sleeps.
+//!
+//! The hot path never waits for a database: [`tables`] holds the routing table in memory, [`store`] keeps it
+//! at PostgreSQL's epoch and tells PostgreSQL what the scheduler must know, and [`ingress`] is the way of a
+//! request. [`table`] decides where a host leads, and is pure; [`live`] is what changes with every request.
+
+pub mod error;
+pub mod ingress;
+pub mod live;
+pub mod metrics;
+pub mod store;
+pub mod table;
+pub mod tables;
+pub mod upstream;
+pub mod wake;
+
+mod admin;
+
+pub use error::Error;
+
+use ingress::{Ingress, Limits, accept::Bounds};
+use metrics::Metrics;
+use sqlx::{PgPool, postgres::PgPoolOptions};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use store::{activity, feed, lease, snapshot};
+use tables::Tables;
+use tokio::{
+    net::TcpListener,
+    time::{MissedTickBehavior, interval, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use upstream::{Patience, Upstream};
+use wake::{Calls, Waker};
+use zectre_common::{
+    config::{Config, ProxyConfig},
+    db,
+    id::ProxyId,
+};
+use zectre_service::{
+    call::Caller,
+    key::{Keys, ServiceKey},
+    server::{self, Base},
+    tasks::{Shutdown, Tasks},
+};
+
+/// The service's name.
+pub const NAME: &str = "zectre-proxy";
+/// A crashed replica of an awake deployment is replaced within this time or the request fails.
+const REPLACE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often idle connections to tasks are looked through.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// How long the last words to the database may take at shutdown.
+const GOODBYE: Duration = Duration::from_secs(3);
+/// How long the start waits for PostgreSQL before it takes the snapshot.
+const FIRST_READ: Duration = Duration::from_secs(2);
+
+/// The ingress.
+pub struct Service {
+    config: ProxyConfig,
+    pool: PgPool,
+    id: ProxyId,
+    name: String,
+    key: ServiceKey,
+    base: Base,
+    ingress: Arc<Ingress>,
+    /// Connections to tasks and calls to the API.
+    wires: TaskTracker,
+    listener: TcpListener,
+    address: SocketAddr,
+    admin: TcpListener,
+    admin_address: SocketAddr,
+}
+
+impl Service {
+    /// Loads the keys, reads the first table and opens both ports. PostgreSQL may be away: it is waited for in the
+    /// background, while the snapshot serves.
+    pub async fn new(config: &Config) -> Result<Self, Error> {
+        let proxy = &config.proxy;
+        let key = Keys::load(&config.secrets)?.service()?;
+        let pool = PgPoolOptions::new()
+            .max_connections(config.database.connections_max)
+            .acquire_timeout(Duration::from_secs(5))
+            .connect_lazy_with(db::options(&config.database.url, NAME)?);
+        let listener = server::bind(NAME, "proxy", &proxy.host, proxy.port).await?;
+        let admin = server::bind(NAME, "proxy", &proxy.host, proxy.admin_port).await?;
+        let base = Base::new(NAME);
+        let tables = Arc::new(Tables::new(&proxy.domain, keeps_snapshot(proxy)));
+        first_table(proxy, &pool, &tables).await;
+        check_routes(&base, &tables);
+        let metrics = Metrics::new(&base.metrics);
+        let wires = TaskTracker::new();
+        let cut = CancellationToken::new();
+        let wake_timeout = Duration::from_millis(proxy.wake_timeout_ms);
+        let patience = Patience {
+            connect: Duration::from_millis(proxy.connect_timeout_ms),
+            response: Duration::from_millis(proxy.response_timeout_ms),
+        };
+        let caller = Caller::new(NAME, key.clone());
+        let calls = Calls {
+            timeout: wake_timeout,
+            tasks: wires.clone(),
+            cut: cut.clone(),
+        };
+        let waker = Waker::new(
+            caller,
+            &config.api.public_url,
+            Arc::clone(&tables),
+            metrics.clone(),
+            calls,
+        );
+        let ingress = Ingress {
+            tables,
+            waker: Arc::new(waker),
+            upstream: Upstream::new(patience, wires.clone(), cut.clone()),
+            metrics,
+            limits: Limits {
+                wake_timeout,
+                replace_timeout: REPLACE_TIMEOUT.min(wake_timeout),
+                held_requests_max: u32::try_from(proxy.held_requests_max).unwrap_or(u32::MAX),
+                response_timeout: patience.response,
+            },
+            connections: TaskTracker::new(),
+            cut,
+            started: Instant::now(),
+        };
+        let name = if proxy.name.is_empty() {
+            host_name()
+        } else {
+            proxy.name.clone()
+        };
+        Ok(Self {
+            config: proxy.clone(),
+            pool,
+            id: ProxyId::new(),
+            name,
+            key,
+            base,
+            ingress: Arc::new(ingress),
+            wires,
+            address: listener.local_addr().map_err(Error::Address)?,
+            listener,
+            admin_address: admin.local_addr().map_err(Error::Address)?,
+            admin,
+        })
+    }
+
+    /// Where clients connect.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where `/health`, `/ready`, `/metrics` and `/routes` are.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin_address
+    }
+
+    /// Serves until `shutdown`, then finishes what is under way within the drain time-out.
+    pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
+        let Self {
+            config,
+            pool,
+            id,
+            name,
+            key,
+            base,
+            ingress,
+            wires,
+            listener,
+            address,
+            admin,
+            ..
+        } = self;
+        let tables = Arc::clone(&ingress.tables);
+        let drain_timeout = Duration::from_millis(config.drain_timeout_ms);
+        let tasks = Tasks::new(shutdown.clone());
+        tasks.spawn("routing feed", |stop| {
+            feed::run(pool.clone(), Arc::clone(&tables), stop)
+        });
+        tasks.spawn("lease", |stop| {
+            lease::run(pool.clone(), Arc::clone(&tables), id, name, stop)
+        });
+        tasks.spawn("activity", |stop| {
+            activity::run(pool.clone(), Arc::clone(&tables), id, stop)
+        });
+        tasks.spawn("upkeep", |stop| upkeep(Arc::clone(&ingress), stop));
+        if keeps_snapshot(&config) {
+            tasks.spawn("snapshot", |stop| {
+                snapshot::run(config.snapshot_path.clone(), Arc::clone(&tables), stop)
+            });
+        }
+        let router = admin::router(Arc::clone(&tables), key, ingress.started);
+        let limits = server::Limits::default();
+        let router = base.wrap(router, limits);
+        tasks.spawn("admin", |stop| server::serve(admin, router, limits, stop));
+        let bounds = Bounds {
+            connections_max: config.connections_max,
+            header_timeout: Duration::from_millis(config.header_timeout_ms),
+            header_bytes_max: config.header_bytes_max,
+        };
+        tracing::info!(%address, domain = config.domain, proxy = %id, "the proxy takes requests");
+        ingress::accept::run(Arc::clone(&ingress), listener, bounds, shutdown).await;
+        drain(&ingress, &wires, drain_timeout).await;
+        // Only now does nobody need to wait for this proxy any longer.
+        tasks.stop(GOODBYE).await;
+        let last_words = async {
+            activity::flush(&pool, &tables, id).await?;
+            lease::release(&pool, id).await
+        };
+        match timeout(GOODBYE, last_words).await {
+            Ok(Ok(())) => {}
+            _ => tracing::warn!("PostgreSQL did not hear that this proxy stops; its lease will run out"),
+        }
+        Ok(())
+    }
+}
+
+/// Waits for connections and tunnels to end, then ends them and what served them.
+async fn drain(ingress: &Ingress, wires: &TaskTracker, drain_timeout: Duration) {
+    ingress.connections.close();
+    if timeout(drain_timeout, ingress.connections.wait()).await.is_err() {
+        tracing::warn!(
+            in_flight = ingress.metrics.in_flight.get(),
+            "requests were cut off: they did not finish in time"
+        );
+    }
+    ingress.cut.cancel();
+    ingress.connections.wait().await;
+    wires.close();
+    wires.wait().await;
+}
+
+/// Keeps connections to tasks and the epoch's gauge up to date.
+async fn upkeep(ingress: Arc<Ingress>, shutdown: Shutdown) {
+    let mut changes = ingress.tables.changes();
+    let mut sweep = interval(SWEEP_EVERY);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let due = async {
+            tokio::select! {
+                _ = sweep.tick() => {}
+                _ = changes.changed() => {}
+            }
+        };
+        if shutdown.or_requested(due).await.is_none() {
+            return;
+        }
+        ingress.upstream.sweep(|task| ingress.tables.ledger().knows(task));
+        ingress.metrics.epoch.set(ingress.tables.current().epoch() as i64);
+    }
+}
+
+fn keeps_snapshot(config: &ProxyConfig) -> bool {
+    !config.snapshot_path.as_os_str().is_empty()
+}
+
+/// The table of now; only where PostgreSQL doesn't answer, what was known last. A request must not be told that its
+/// host is unknown by an old table when the new one is a moment away.
+async fn first_table(config: &ProxyConfig, pool: &PgPool, tables: &Tables) {
+    match timeout(FIRST_READ, feed::sync(pool, tables)).await {
+        Ok(Ok(())) => {}
+        _ => restore(config, tables),
+    }
+}
+
+fn restore(config: &ProxyConfig, tables: &Tables) {
+    if !keeps_snapshot(config) {
+        return;
+    }
+    match snapshot::read(&config.snapshot_path) {
+        Ok(Some(rows)) => tables.restore(rows),
+        Ok(None) => {}
+        // A proxy without memory is better than none.
+        Err(error) => {
+            tracing::warn!(%error, path = %config.snapshot_path.display(), "the routing snapshot is unusable");
+        }
+    }
+}
+
+fn check_routes(base: &Base, tables: &Arc<Tables>) {
+    let tables = Arc::clone(tables);
+    base.health.check("routes", move || {
+        let loaded = tables.is_loaded();
+        async move {
+            if loaded {
+                Ok(())
+            } else {
+                Err("no routing table has been read yet".to_owned())
+            }
+        }
+    });
+}
+
+fn host_name() -> String {
+    // Only a name in logs: a system that doesn't tell its own is still a system.
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| NAME.to_owned(), |name| name.trim().to_owned())
+}

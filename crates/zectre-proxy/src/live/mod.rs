@@ -1,0 +1,12 @@
+//! What changes with every request, kept across swaps of the routing table: requests under way per
+//! task, activity per deployment, and what a wake answered before the table knew.
+
+mod dice;
+mod ledger;
+mod replica;
+mod traffic;
+
+pub use dice::roll;
+pub use ledger::{Acknowledgement, Kept, Ledger};
+pub use replica::{EJECT_MS, Lease, Replica};
+pub use traffic::{Activity, Held, Traffic, Visit, Woken};

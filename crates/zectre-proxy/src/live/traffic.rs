@@ -1,0 +1,172 @@
+//! One deployment as its visitors see it: who is here, who waits for it to wake, when the last one left.
+
+use super::Replica;
+use arc_swap::ArcSwapOption;
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::SeqCst},
+    },
+    time::Instant,
+};
+use zectre_common::{id::DeploymentId, time::Time};
+
+/// Deployments with something to tell, each at most once.
+pub(super) type Changed = Mutex<Vec<Arc<Traffic>>>;
+
+/// What a wake answered: used until a table that was read later takes over.
+#[derive(Debug)]
+pub struct Woken {
+    /// Ready tasks.
+    pub replicas: Vec<Arc<Replica>>,
+    /// When the answer came.
+    pub at: Instant,
+}
+
+/// What is told to the database about a deployment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Activity {
+    /// Which.
+    pub deployment: DeploymentId,
+    /// When it last had a request.
+    pub last_active_at: Time,
+    /// Requests under way, held ones and tunnels included.
+    pub in_flight: u32,
+}
+
+/// The live side of a deployment.
+#[derive(Debug)]
+pub struct Traffic {
+    id: DeploymentId,
+    in_flight: AtomicU32,
+    held: AtomicU32,
+    last_active_unix_ms: AtomicI64,
+    changed: AtomicBool,
+    log: Arc<Changed>,
+    woken: ArcSwapOption<Woken>,
+    /// The wake call under way, if any; see [`crate::wake`].
+    pub(crate) waking: Mutex<Option<crate::wake::Waking>>,
+}
+
+impl Traffic {
+    pub(super) fn new(id: DeploymentId, log: Arc<Changed>) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            in_flight: AtomicU32::new(0),
+            held: AtomicU32::new(0),
+            last_active_unix_ms: AtomicI64::new(0),
+            changed: AtomicBool::new(false),
+            log,
+            woken: ArcSwapOption::empty(),
+            waking: Mutex::new(None),
+        })
+    }
+
+    /// Which deployment.
+    pub fn id(&self) -> DeploymentId {
+        self.id
+    }
+
+    /// Requests under way.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(SeqCst)
+    }
+
+    /// Requests that wait for a replica.
+    pub fn held(&self) -> u32 {
+        self.held.load(SeqCst)
+    }
+
+    /// Counts a request, from its routing to its last byte.
+    pub fn visit(self: &Arc<Self>) -> Visit {
+        self.in_flight.fetch_add(1, SeqCst);
+        self.mark();
+        Visit(Arc::clone(self))
+    }
+
+    /// A waiting place, unless `max` are taken.
+    pub fn hold(self: &Arc<Self>, max: u32) -> Option<Held> {
+        let taken = self
+            .held
+            .fetch_update(SeqCst, SeqCst, |held| (held < max).then_some(held + 1));
+        taken.is_ok().then(|| Held(Arc::clone(self)))
+    }
+
+    /// What the last wake answered.
+    pub fn woken(&self) -> Option<Arc<Woken>> {
+        self.woken.load_full()
+    }
+
+    pub(super) fn set_woken(&self, woken: Option<Arc<Woken>>) {
+        self.woken.store(woken);
+    }
+
+    /// Puts it on the list of what is to be told, once.
+    fn mark(self: &Arc<Self>) {
+        if !self.changed.swap(true, SeqCst) {
+            self.log
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(Arc::clone(self));
+        }
+    }
+
+    /// What to tell now. A request under way is activity now, and stays on the list.
+    pub(super) fn tell(self: &Arc<Self>, now: Time) -> Activity {
+        self.changed.store(false, SeqCst);
+        let in_flight = self.in_flight();
+        if in_flight > 0 {
+            self.last_active_unix_ms.fetch_max(now.unix_ms(), SeqCst);
+            self.mark();
+        }
+        let last_active_at = Time::from_unix_ms(self.last_active_unix_ms.load(SeqCst));
+        Activity {
+            deployment: self.id,
+            last_active_at,
+            in_flight,
+        }
+    }
+
+    /// Was not told after all: try again.
+    pub(super) fn tell_again(self: &Arc<Self>) {
+        self.mark();
+    }
+}
+
+/// A request of a deployment.
+#[derive(Debug)]
+pub struct Visit(Arc<Traffic>);
+
+impl Visit {
+    /// Of which deployment.
+    pub fn deployment(&self) -> DeploymentId {
+        self.0.id
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        self.0
+            .last_active_unix_ms
+            .fetch_max(Time::now().unix_ms(), SeqCst);
+        self.0.in_flight.fetch_sub(1, SeqCst);
+        self.0.mark();
+    }
+}
+
+/// A waiting place; dropping it (the client went away) frees it.
+#[derive(Debug)]
+pub struct Held(Arc<Traffic>);
+
+impl Held {
+    /// Of which deployment.
+    pub fn deployment(&self) -> DeploymentId {
+        self.0.id
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.held.fetch_sub(1, SeqCst);
+    }
+}

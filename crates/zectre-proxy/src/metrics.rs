@@ -1,0 +1,133 @@
+//! What the proxy counts.
+
+use http::StatusCode;
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+};
+use zectre_service::metrics::Registry;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Class {
+    class: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Kind {
+    kind: &'static str,
+}
+
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// How a task failed a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamError {
+    /// No connection.
+    Connect,
+    /// The connection broke before an answer.
+    Lost,
+    /// No answer in time.
+    Timeout,
+}
+
+/// Counters that the hot path reaches without a lookup.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    requests: [Counter; 5],
+    upstream_errors: [Counter; 3],
+    /// Requests under way, held ones and tunnels included.
+    pub in_flight: Gauge,
+    /// Open client connections.
+    pub connections: Gauge,
+    /// Wake calls that brought a replica.
+    pub wakes: Counter,
+    /// Wake calls that failed.
+    pub wakes_failed: Counter,
+    /// Seconds from the wake call to its answer.
+    pub wake_seconds: Histogram,
+    /// The epoch that is routed by.
+    pub epoch: Gauge,
+}
+
+impl Metrics {
+    /// Adds them to `registry`.
+    pub fn new(registry: &Registry) -> Self {
+        let requests = registry.register(
+            "proxy_requests",
+            "Requests by class of status",
+            Family::<Class, Counter>::default(),
+        );
+        let upstream_errors = registry.register(
+            "proxy_upstream_errors",
+            "Requests that a task failed, before any second try",
+            Family::<Kind, Counter>::default(),
+        );
+        // 0.5 ms to 16 s.
+        let wake_seconds = Histogram::new(exponential_buckets(0.0005, 2.0, 16));
+        Self {
+            requests: CLASSES.map(|class| requests.get_or_create(&Class { class }).clone()),
+            upstream_errors: ["connect", "lost", "timeout"]
+                .map(|kind| upstream_errors.get_or_create(&Kind { kind }).clone()),
+            in_flight: registry.register(
+                "proxy_in_flight",
+                "Requests under way, tunnels included",
+                Gauge::default(),
+            ),
+            connections: registry.register("proxy_connections", "Open client connections", Gauge::default()),
+            wakes: registry.register(
+                "proxy_wakes",
+                "Wake calls that brought a replica",
+                Counter::default(),
+            ),
+            wakes_failed: registry.register(
+                "proxy_wakes_failed",
+                "Wake calls that failed",
+                Counter::default(),
+            ),
+            wake_seconds: registry.register(
+                "proxy_wake_seconds",
+                "From a wake call to its answer",
+                wake_seconds,
+            ),
+            epoch: registry.register(
+                "proxy_routing_epoch",
+                "The epoch that is routed by",
+                Gauge::default(),
+            ),
+        }
+    }
+
+    /// A request was answered.
+    pub fn answered(&self, status: StatusCode) {
+        let class = usize::from(status.as_u16() / 100).clamp(1, CLASSES.len());
+        self.requests[class - 1].inc();
+    }
+
+    /// A task failed a request.
+    pub fn upstream_error(&self, error: UpstreamError) {
+        self.upstream_errors[error as usize].inc();
+    }
+}
+
+/// Adds one to a gauge for as long as it lives.
+#[derive(Debug)]
+pub struct Counted(Gauge);
+
+impl Counted {
+    /// One more.
+    pub fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

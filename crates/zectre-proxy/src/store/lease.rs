@@ -1,0 +1,114 @@
+//! The proxy's own row: that it lives, which epoch it routes by, and which one has drained. The scheduler
+//! stops a task only after every live proxy has acknowledged an epoch without it.
+
+use crate::{
+    live::Acknowledgement,
+    store::{STATEMENT_TIMEOUT, feed::too_slow},
+    tables::Tables,
+};
+use sqlx::PgPool;
+use std::{sync::Arc, time::Duration};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use zectre_common::{db::channel, id::ProxyId};
+use zectre_service::tasks::Shutdown;
+
+/// Renewed long before the ten seconds of the lease are over.
+const RENEW_EVERY: Duration = Duration::from_secs(2);
+
+/// Renews the lease of `proxy` until `shutdown`: in time, at each new table, and when an old one has drained.
+pub async fn run(pool: PgPool, tables: Arc<Tables>, proxy: ProxyId, name: String, shutdown: Shutdown) {
+    let mut changes = tables.changes();
+    let mut renewal = interval(RENEW_EVERY);
+    renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut failing, mut swept) = (false, false);
+    loop {
+        let due = async {
+            tokio::select! {
+                _ = renewal.tick() => {}
+                _ = changes.changed() => {}
+                () = tables.ledger().drained() => {}
+            }
+        };
+        if shutdown.or_requested(due).await.is_none() {
+            return;
+        }
+        // Before the first table from the database there is nothing to acknowledge, and nobody to wait for.
+        let Some(acknowledgement) = tables.acknowledgement() else {
+            continue;
+        };
+        let renewed = timeout(STATEMENT_TIMEOUT, renew(&pool, proxy, &name, acknowledgement)).await;
+        match renewed.map_err(too_slow).and_then(|result| result) {
+            Ok(()) => {
+                failing = false;
+                if !std::mem::replace(&mut swept, true) {
+                    sweep(&pool).await;
+                }
+            }
+            Err(error) if !failing => {
+                failing = true;
+                tracing::warn!(%error, "the proxy's lease could not be renewed");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+async fn renew(
+    pool: &PgPool,
+    proxy: ProxyId,
+    name: &str,
+    acknowledged: Acknowledgement,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "WITH renewed AS (
+             INSERT INTO proxies (id, name, lease_expires_at, applied_epoch, drained_epoch)
+             VALUES ($1, $2, now() + interval '10 seconds', $3, $4)
+             ON CONFLICT (id) DO UPDATE SET lease_expires_at = excluded.lease_expires_at,
+                 applied_epoch = excluded.applied_epoch, drained_epoch = excluded.drained_epoch
+             RETURNING id)
+         SELECT pg_notify($5, id::text) FROM renewed",
+        proxy as _,
+        name,
+        acknowledged.applied_epoch as i64,
+        acknowledged.drained_epoch as i64,
+        channel::PROXY,
+    )
+    .fetch_one(pool)
+    .await
+    .map(drop)
+}
+
+/// Nobody waits for `proxy` any longer.
+pub async fn release(pool: &PgPool, proxy: ProxyId) -> Result<(), sqlx::Error> {
+    let released = sqlx::query!(
+        "WITH gone AS (DELETE FROM proxies WHERE id = $1 RETURNING id) SELECT pg_notify($2, id::text) FROM gone",
+        proxy as _,
+        channel::PROXY,
+    )
+    .fetch_optional(pool);
+    timeout(Duration::from_secs(2), released)
+        .await
+        .map_err(too_slow)?
+        .map(drop)
+}
+
+/// Clears away what proxies left behind that did not stop in order; a new start is a good time for it.
+async fn sweep(pool: &PgPool) {
+    let swept = async {
+        sqlx::query!("DELETE FROM proxies WHERE lease_expires_at < now() - interval '1 hour'")
+            .execute(pool)
+            .await?;
+        // Longer than any sensible idle time-out, so that no deployment is put to sleep for it.
+        sqlx::query!("DELETE FROM deployment_activity WHERE last_active_at < now() - interval '30 days'")
+            .execute(pool)
+            .await
+    };
+    match timeout(STATEMENT_TIMEOUT, swept)
+        .await
+        .map_err(too_slow)
+        .and_then(|result| result)
+    {
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "rows of former proxies could not be cleared away"),
+    }
+}

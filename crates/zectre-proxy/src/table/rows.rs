@@ -1,0 +1,98 @@
+//! What a table is built from: the rows of one epoch, as read from PostgreSQL or from the snapshot.
+//! Nothing in them is secret.
+
+use serde::{Deserialize, Serialize};
+use zectre_common::{
+    id::{ApplicationId, DeploymentId, EnvironmentId, TaskId},
+    state::DeploymentStatus,
+};
+
+/// An application.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ApplicationRow {
+    /// Its id.
+    pub id: ApplicationId,
+    /// Its label under the platform domain.
+    pub subdomain: String,
+}
+
+/// An environment.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EnvironmentRow {
+    /// Its id.
+    pub id: EnvironmentId,
+    /// Its application.
+    pub application_id: ApplicationId,
+    /// Its name.
+    pub slug: String,
+    /// Serves.
+    pub current_deployment_id: Option<DeploymentId>,
+    /// Is being rolled out.
+    pub target_deployment_id: Option<DeploymentId>,
+    /// Percent of the traffic that the target gets already.
+    pub target_weight: Option<i16>,
+}
+
+/// A deployment.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DeploymentRow {
+    /// Its id.
+    pub id: DeploymentId,
+    /// Its environment.
+    pub environment_id: EnvironmentId,
+    /// Counts up within the application.
+    pub version: i32,
+    /// Its own label under the platform domain.
+    pub preview_label: String,
+    /// How its rollout went.
+    pub status: DeploymentStatus,
+    /// Why it failed; as text, so that a reason of a newer scheduler doesn't stop the feed.
+    pub reason: Option<String>,
+    /// The same in a sentence.
+    pub message: Option<String>,
+    /// Wanted replicas.
+    pub replicas: i32,
+    /// Whether a request may wake it.
+    pub cold_start_enabled: bool,
+    /// Without tasks on purpose.
+    pub asleep: bool,
+    /// Whether its tasks speak HTTP/2.
+    pub http2: bool,
+}
+
+/// A routed task.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TaskRow {
+    /// Its id.
+    pub id: TaskId,
+    /// Its deployment.
+    pub deployment_id: DeploymentId,
+    /// Host or IP address.
+    pub address: String,
+    /// Its published port.
+    pub port: u16,
+}
+
+/// A domain.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RouteRow {
+    /// The exact host.
+    pub domain: String,
+    /// The environment it belongs to.
+    pub environment_id: EnvironmentId,
+    /// The deployment it is pinned to, if any.
+    pub deployment_id: Option<DeploymentId>,
+}
+
+/// All rows of one epoch.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "named after what they hold")]
+pub struct Rows {
+    /// Raised with every change of the rest.
+    pub epoch: u64,
+    pub applications: Vec<ApplicationRow>,
+    pub environments: Vec<EnvironmentRow>,
+    pub deployments: Vec<DeploymentRow>,
+    pub tasks: Vec<TaskRow>,
+    pub routes: Vec<RouteRow>,
+}

@@ -1,0 +1,106 @@
+//! The table that serves now, and the swap to the next one: a request sees one table or the other, and an
+//! epoch is acknowledged only after the swap.
+
+use crate::{
+    live::{Acknowledgement, Ledger},
+    table::{Rows, Table},
+};
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+use tokio::sync::watch;
+
+/// The serving table.
+#[derive(Debug)]
+pub struct Tables {
+    table: ArcSwap<Table>,
+    ledger: Ledger,
+    platform_domain: String,
+    /// Counts swaps.
+    version: watch::Sender<u64>,
+    /// Kept only for the snapshot.
+    rows: ArcSwapOption<Rows>,
+    keep_rows: bool,
+    from_database: AtomicBool,
+}
+
+impl Tables {
+    /// Empty; `keep_rows` is for the snapshot.
+    pub fn new(platform_domain: &str, keep_rows: bool) -> Self {
+        Self {
+            table: ArcSwap::default(),
+            ledger: Ledger::default(),
+            platform_domain: platform_domain.to_owned(),
+            version: watch::Sender::new(0),
+            rows: ArcSwapOption::empty(),
+            keep_rows,
+            from_database: AtomicBool::new(false),
+        }
+    }
+
+    /// The table now.
+    pub fn current(&self) -> Guard<Arc<Table>> {
+        self.table.load()
+    }
+
+    /// What outlives tables.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Told after every swap.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    /// Swaps to the table of `rows`, which were read from the database from `read_from` on.
+    pub fn apply(&self, rows: Rows, read_from: Instant) {
+        self.swap(rows, read_from, true);
+    }
+
+    /// Swaps to the table of a snapshot, until the database can be read.
+    pub fn restore(&self, rows: Rows) {
+        self.swap(rows, Instant::now(), false);
+    }
+
+    fn swap(&self, rows: Rows, read_from: Instant, from_database: bool) {
+        let mut kept = self.ledger.open();
+        let table = Arc::new(Table::build(&rows, &self.platform_domain, &mut kept));
+        self.table.store(Arc::clone(&table));
+        // Only now: whoever still holds the old table can't lease what this removes, and looks again.
+        table.settle(&mut kept, read_from);
+        drop(kept);
+        if self.keep_rows && from_database {
+            self.rows.store(Some(Arc::new(rows)));
+        }
+        self.from_database.fetch_or(from_database, Ordering::SeqCst);
+        tracing::debug!(
+            epoch = table.epoch(),
+            from_database,
+            "a routing table was applied"
+        );
+        self.version.send_modify(|version| *version += 1);
+    }
+
+    /// The rows of the table now, when they are kept.
+    pub fn rows(&self) -> Option<Arc<Rows>> {
+        self.rows.load_full()
+    }
+
+    /// Whether there is any table to route by.
+    pub fn is_loaded(&self) -> bool {
+        self.current().epoch() > 0
+    }
+
+    /// What to tell the scheduler; `None` before the first table from the database.
+    pub fn acknowledgement(&self) -> Option<Acknowledgement> {
+        self.from_database
+            .load(Ordering::SeqCst)
+            .then(|| self.ledger.acknowledgement())
+    }
+}

@@ -1,0 +1,45 @@
+//! One connection to a task, on loan to a request.
+
+use super::pool::Pool;
+use crate::ingress::body::Upload;
+use hyper::client::conn::{http1, http2};
+use std::sync::{Arc, Weak};
+use zectre_common::id::TaskId;
+
+/// What requests are handed to.
+#[derive(Debug)]
+pub(super) enum Sender {
+    /// One request at a time.
+    Http1(http1::SendRequest<Upload>),
+    /// Many at a time: the pool keeps a clone.
+    Http2(http2::SendRequest<Upload>),
+}
+
+/// The loan.
+#[derive(Debug)]
+pub struct Link {
+    task: TaskId,
+    sender: Sender,
+    pool: Weak<Pool>,
+}
+
+impl Link {
+    pub(super) fn new(task: TaskId, sender: Sender, pool: &Arc<Pool>) -> Self {
+        Self {
+            task,
+            sender,
+            pool: Arc::downgrade(pool),
+        }
+    }
+
+    pub(super) fn sender(&mut self) -> &mut Sender {
+        &mut self.sender
+    }
+
+    /// The answer has been read to its end: the connection may serve again.
+    pub fn release(self) {
+        if let (Sender::Http1(sender), Some(pool)) = (self.sender, self.pool.upgrade()) {
+            pool.put(self.task, sender);
+        }
+    }
+}

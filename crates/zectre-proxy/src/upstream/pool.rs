@@ -1,0 +1,101 @@
+//! Idle connections by task, the last used first.
+
+use super::link::{Link, Sender};
+use crate::{ingress::body::Upload, live::Replica};
+use hyper::client::conn::{http1, http2};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+use zectre_common::id::TaskId;
+
+/// Idle connections kept for one task; more are closed.
+const IDLE_MAX: usize = 256;
+/// An idle connection is closed after so long.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+#[derive(Debug)]
+struct Idle {
+    sender: http1::SendRequest<Upload>,
+    since: Instant,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    http1: Vec<Idle>,
+    http2: Option<http2::SendRequest<Upload>>,
+}
+
+/// The pool.
+#[derive(Debug, Default)]
+pub(super) struct Pool(Mutex<HashMap<TaskId, Kept>>);
+
+impl Pool {
+    fn lock(&self) -> MutexGuard<'_, HashMap<TaskId, Kept>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A usable connection to `replica` that has been idle for at most `idle_max`.
+    pub(super) fn take(self: &Arc<Self>, replica: &Replica, idle_max: Option<Duration>) -> Option<Link> {
+        let task = replica.task();
+        let mut kept = self.lock();
+        let kept = kept.get_mut(&task)?;
+        if replica.http2() {
+            let open = kept.http2.clone().filter(|sender| !sender.is_closed());
+            kept.http2.clone_from(&open);
+            return open.map(|sender| Link::new(task, Sender::Http2(sender), self));
+        }
+        let mut index = kept.http1.len();
+        while index > 0 {
+            index -= 1;
+            let idle = &kept.http1[index];
+            if idle.sender.is_closed() {
+                kept.http1.swap_remove(index);
+            } else if idle_max.is_some_and(|max| idle.since.elapsed() > max) {
+                return None;
+            } else if idle.sender.is_ready() {
+                return Some(Link::new(
+                    task,
+                    Sender::Http1(kept.http1.remove(index).sender),
+                    self,
+                ));
+            }
+            // Neither closed nor ready: it is about to notice the end of its last answer.
+        }
+        None
+    }
+
+    /// A new connection on loan; HTTP/2 ones are shared from now on.
+    pub(super) fn link(self: &Arc<Self>, replica: &Replica, sender: Sender) -> Link {
+        if let Sender::Http2(sender) = &sender {
+            self.lock().entry(replica.task()).or_default().http2 = Some(sender.clone());
+        }
+        Link::new(replica.task(), sender, self)
+    }
+
+    /// Keeps a connection for the next request.
+    pub(super) fn put(&self, task: TaskId, sender: http1::SendRequest<Upload>) {
+        if sender.is_closed() {
+            return;
+        }
+        let mut kept = self.lock();
+        let idle = &mut kept.entry(task).or_default().http1;
+        if idle.len() < IDLE_MAX {
+            idle.push(Idle {
+                sender,
+                since: Instant::now(),
+            });
+        }
+    }
+
+    /// Closes what is idle for too long or leads to a task that `keep` doesn't know.
+    pub(super) fn sweep(&self, keep: impl Fn(TaskId) -> bool) {
+        self.lock().retain(|task, kept| {
+            kept.http1
+                .retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < IDLE_TIMEOUT);
+            kept.http2.take_if(|sender| sender.is_closed());
+            keep(*task) && !(kept.http1.is_empty() && kept.http2.is_none())
+        });
+    }
+}

@@ -1,0 +1,153 @@
+//! One wake call a deployment, however many requests wait for it. The call belongs to nobody's connection:
+//! a client that goes away doesn't take it along.
+
+use crate::{metrics::Metrics, table::Deployment, tables::Tables};
+use std::{
+    sync::{Arc, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use zectre_common::wire::{deployment::WakeResponse, task::Phases};
+use zectre_service::{
+    call::{CallError, Caller},
+    request_id,
+};
+
+/// Who answers wakes, as the audience of the token.
+const AUDIENCE: &str = "zectre-api";
+
+/// Why a deployment could not be woken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WakeFailure {
+    /// Stable, `UPPER_SNAKE`.
+    pub code: String,
+    /// A sentence.
+    pub detail: String,
+}
+
+/// How a wake went.
+pub type WakeResult = Result<Phases, Arc<WakeFailure>>;
+
+/// A wake call under way.
+#[derive(Debug, Clone)]
+pub struct Waking(watch::Receiver<Option<WakeResult>>);
+
+impl Waking {
+    /// Waits for its result.
+    pub async fn result(&mut self) -> WakeResult {
+        let answered = self.0.wait_for(Option::is_some).await;
+        match answered.as_deref() {
+            Ok(Some(result)) => result.clone(),
+            _ => Err(Arc::new(WakeFailure {
+                code: "WAKE_FAILED".into(),
+                detail: "the wake call was given up: the proxy is stopping".into(),
+            })),
+        }
+    }
+}
+
+/// How wake calls run.
+#[derive(Debug)]
+pub struct Calls {
+    /// For one call.
+    pub timeout: Duration,
+    /// Runs them.
+    pub tasks: TaskTracker,
+    /// Gives them up.
+    pub cut: CancellationToken,
+}
+
+/// Makes wake calls.
+#[derive(Debug)]
+pub struct Waker {
+    caller: Caller,
+    /// Without a trailing slash.
+    api_url: String,
+    tables: Arc<Tables>,
+    metrics: Metrics,
+    calls: Calls,
+}
+
+impl Waker {
+    /// Calls the API at `api_url`.
+    pub fn new(caller: Caller, api_url: &str, tables: Arc<Tables>, metrics: Metrics, calls: Calls) -> Self {
+        Self {
+            caller,
+            api_url: api_url.trim_end_matches('/').to_owned(),
+            tables,
+            metrics,
+            calls,
+        }
+    }
+
+    /// The wake call of `deployment`: the one under way, or a new one on behalf of the request `id`.
+    pub fn wake(self: &Arc<Self>, deployment: &Arc<Deployment>, id: &str) -> Waking {
+        let mut slot = deployment
+            .traffic
+            .waking
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(waking) = &*slot {
+            return waking.clone();
+        }
+        let (answer, waking) = watch::channel(None);
+        let waking = Waking(waking);
+        *slot = Some(waking.clone());
+        drop(slot);
+        let call = Arc::clone(self).call(Arc::clone(deployment), answer);
+        let (id, cut) = (id.to_owned(), self.calls.cut.clone());
+        self.calls
+            .tasks
+            .spawn(async move { cut.run_until_cancelled(request_id::scope(id, call)).await });
+        waking
+    }
+
+    async fn call(self: Arc<Self>, deployment: Arc<Deployment>, answer: watch::Sender<Option<WakeResult>>) {
+        let url = format!(
+            "{}/api/v1/deployments/{}/wake?wait=ready",
+            self.api_url, deployment.id
+        );
+        let started = Instant::now();
+        let called = self
+            .caller
+            .post_json(&url, AUDIENCE, &serde_json::json!({}), self.calls.timeout)
+            .await;
+        let result = match called {
+            Ok(WakeResponse { backends, phases }) => {
+                self.metrics.wakes.inc();
+                self.metrics.wake_seconds.observe(started.elapsed().as_secs_f64());
+                self.tables
+                    .ledger()
+                    .wake(&deployment.traffic, deployment.http2, &backends);
+                Ok(phases)
+            }
+            Err(error) => {
+                self.metrics.wakes_failed.inc();
+                tracing::warn!(deployment = %deployment.id, %error, "a deployment could not be woken");
+                Err(Arc::new(explain(&error)))
+            }
+        };
+        // First the replicas, then the slot, then the news: a request in between finds one or the other.
+        *deployment
+            .traffic
+            .waking
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = None;
+        answer.send_replace(Some(result));
+    }
+}
+
+fn explain(error: &CallError) -> WakeFailure {
+    match error.problem() {
+        // That the platform's parts don't trust each other is no visitor's business.
+        Some(problem) if !matches!(problem.status, 401 | 403) => WakeFailure {
+            code: problem.code.clone(),
+            detail: problem.detail.clone(),
+        },
+        _ => WakeFailure {
+            code: "WAKE_UNAVAILABLE".into(),
+            detail: "the part of the platform that wakes deployments does not answer; try again".into(),
+        },
+    }
+}

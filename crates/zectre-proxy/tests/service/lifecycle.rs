@@ -1,0 +1,155 @@
+//! Starts, stops, and a database that goes away.
+
+use crate::{
+    client::{client, full, raw, send},
+    origin::{Origin, text},
+    world::{Running, SOON, World},
+};
+use http::StatusCode;
+use std::sync::Arc;
+use tokio::{net::TcpStream, sync::Notify, task::JoinSet};
+use zectre_testkit::wait_until;
+
+#[tokio::test]
+async fn a_stop_lets_requests_finish_and_then_nobody_waits_for_the_proxy() {
+    let world = World::new().await;
+    let (began, finish) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (begins, finishes) = (Arc::clone(&began), Arc::clone(&finish));
+    let origin = Origin::new(move |_| {
+        let (begins, finishes) = (Arc::clone(&begins), Arc::clone(&finishes));
+        async move {
+            begins.notify_one();
+            finishes.notified().await;
+            text("finished")
+        }
+    })
+    .await;
+    world.app_at("slow", &[&origin]).await;
+    let mut proxy = world.start().await;
+    assert_eq!(world.proxies().await.len(), 1);
+    let address = proxy.address;
+    let mut clients = JoinSet::new();
+    let request = format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", full("slow-default"));
+    clients.spawn(async move { raw(address, request.as_bytes()).await });
+    began.notified().await;
+    proxy.shutdown.request();
+    wait_until(SOON, "the listener is closed", || async {
+        TcpStream::connect(address).await.err()
+    })
+    .await;
+    assert_eq!(world.proxies().await.len(), 1, "it still serves");
+    finish.notify_one();
+    let answer = clients
+        .join_next()
+        .await
+        .expect("one client")
+        .expect("it did not panic");
+    assert!(answer.ends_with("finished"), "{answer}");
+    proxy.ended().await;
+    assert!(world.proxies().await.is_empty());
+}
+
+#[tokio::test]
+async fn requests_that_never_end_are_cut_off_at_the_end_of_the_drain() {
+    let mut world = World::new().await;
+    world.configure("[proxy]\ndrain_timeout_ms = 100");
+    let began = Arc::new(Notify::new());
+    let begins = Arc::clone(&began);
+    let origin = Origin::new(move |_| {
+        begins.notify_one();
+        std::future::pending()
+    })
+    .await;
+    world.app_at("stuck", &[&origin]).await;
+    let proxy = world.start().await;
+    let address = proxy.address;
+    let mut clients = JoinSet::new();
+    let request = format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", full("stuck-default"));
+    clients.spawn(async move { raw(address, request.as_bytes()).await });
+    began.notified().await;
+    proxy.stop().await;
+    assert_eq!(
+        clients
+            .join_next()
+            .await
+            .expect("one client")
+            .expect("it did not panic"),
+        ""
+    );
+}
+
+#[tokio::test]
+async fn the_snapshot_serves_while_the_database_is_away() {
+    let mut world = World::new().await;
+    let origin = Origin::saying("remembered").await;
+    world.app_at("memory", &[&origin]).await;
+    world.configure(&format!(
+        "[proxy]\nsnapshot_path = \"{}\"",
+        world.snapshot_path().display()
+    ));
+    let proxy = world.start().await;
+    wait_until(SOON, "the snapshot is written", || async {
+        world.snapshot_path().is_file().then_some(())
+    })
+    .await;
+    proxy.stop().await;
+
+    let mut config = world.config();
+    // Nobody listens there.
+    config.database.url = "postgres://zectre@127.0.0.1:1/none".to_owned().into();
+    let proxy = Running::start(&config).await;
+    assert_eq!(proxy.get("memory-default").await.body, "remembered");
+    let ready = send(client().get(format!("http://{}/ready", proxy.admin))).await;
+    assert_eq!(ready.status, StatusCode::OK);
+    proxy.stop().await;
+
+    config.proxy.snapshot_path = world.directory.path().join("none.json");
+    let proxy = Running::start(&config).await;
+    let got = proxy.get("memory-default").await;
+    assert_eq!(
+        (got.status, got.problem().code.as_str()),
+        (StatusCode::SERVICE_UNAVAILABLE, "NO_ROUTES")
+    );
+    let ready = send(client().get(format!("http://{}/ready", proxy.admin))).await;
+    assert_eq!(ready.status, StatusCode::SERVICE_UNAVAILABLE);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_lost_database_connection_is_made_again_and_changes_are_caught_up_with() {
+    let world = World::new().await;
+    let (one, two) = (Origin::saying("one").await, Origin::saying("two").await);
+    let app = world.app("catch").await;
+    let task = world.task(app.deployment, one.address).await;
+    let proxy = world.start().await;
+    assert_eq!(proxy.get("catch-default").await.body, "one");
+    // Every connection of the proxy is cut; the change is made while it listens to nobody.
+    sqlx::query!(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE application_name = 'zectre-proxy' AND datname = current_database()"
+    )
+    .fetch_all(&world.pool)
+    .await
+    .expect("terminated");
+    world.unroute(task).await;
+    world.task(app.deployment, two.address).await;
+    let epoch = world.raise().await;
+    world.applied(epoch).await;
+    assert_eq!(proxy.get("catch-default").await.body, "two");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_taken_port_is_a_sentence() {
+    let world = World::new().await;
+    let proxy = world.start().await;
+    let mut config = world.config();
+    config.proxy.port = proxy.address.port();
+    let error = zectre_proxy::Service::new(&config)
+        .await
+        .err()
+        .expect("the port is taken")
+        .to_string();
+    assert!(error.contains("the port is taken"), "{error}");
+    proxy.stop().await;
+}

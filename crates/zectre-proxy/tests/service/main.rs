@@ -1,0 +1,12 @@
+//! The proxy against a real PostgreSQL, real sockets and origins that answer what a test tells them to.
+
+mod client;
+mod errors;
+mod hostile;
+mod lifecycle;
+mod origin;
+mod routing;
+mod streaming;
+mod upstream;
+mod wake;
+mod world;

@@ -1,0 +1,89 @@
+//! An HTTP server that answers what a test says, counts, and can be killed.
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full, combinators::BoxBody};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
+use std::{
+    convert::Infallible,
+    future::Future,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+};
+use tokio::{net::TcpListener, task::JoinSet};
+
+pub(crate) type Body = BoxBody<Bytes, hyper::Error>;
+
+pub(crate) struct Origin {
+    pub(crate) address: SocketAddr,
+    requests: Arc<AtomicUsize>,
+    connections: Arc<AtomicUsize>,
+    /// Dropping it closes the listener and every connection at once, like a kill.
+    _running: JoinSet<()>,
+}
+
+pub(crate) fn text(text: impl Into<Bytes>) -> Response<Body> {
+    Response::new(
+        Full::new(text.into())
+            .map_err(|never: Infallible| match never {})
+            .boxed(),
+    )
+}
+
+impl Origin {
+    pub(crate) async fn new<H, F>(handler: H) -> Self
+    where
+        H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let (requests, connections) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (seen, accepted) = (Arc::clone(&requests), Arc::clone(&connections));
+        let mut running = JoinSet::new();
+        running.spawn(async move {
+            let mut open = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                accepted.fetch_add(1, SeqCst);
+                let (seen, handler) = (Arc::clone(&seen), handler.clone());
+                let service = service_fn(move |request| {
+                    seen.fetch_add(1, SeqCst);
+                    let answer = handler(request);
+                    async move { Ok::<_, Infallible>(answer.await) }
+                });
+                open.spawn(async move {
+                    let server = auto::Builder::new(TokioExecutor::new());
+                    let _ = server
+                        .serve_connection_with_upgrades(TokioIo::new(stream), service)
+                        .await;
+                });
+            }
+        });
+        Self {
+            address,
+            requests,
+            connections,
+            _running: running,
+        }
+    }
+
+    /// Answers every request with `words`.
+    pub(crate) async fn saying(words: &'static str) -> Self {
+        Self::new(move |_| async move { text(words) }).await
+    }
+
+    pub(crate) fn requests(&self) -> usize {
+        self.requests.load(SeqCst)
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(SeqCst)
+    }
+}

@@ -1,0 +1,174 @@
+//! Where hosts lead, and what reaches the task.
+
+use crate::{
+    client::{client, full, send},
+    origin::{Origin, text},
+    world::World,
+};
+use http::StatusCode;
+use zectre_common::id::RouteId;
+
+#[tokio::test]
+async fn a_host_leads_where_the_four_rules_say_and_changes_at_once() {
+    let world = World::new().await;
+    let (one, two) = (Origin::saying("one").await, Origin::saying("two").await);
+    let app = world.app_at("shop", &[&one]).await;
+    let proxy = world.start().await;
+    for host in [
+        "shop-default",
+        "shop-preview",
+        "SHOP-default.Zectre.Localhost.:47000",
+    ] {
+        assert_eq!(proxy.get(host).await.body, "one", "{host}");
+    }
+    assert_eq!(proxy.get("www.shop.example").await.status, StatusCode::NOT_FOUND);
+
+    let application = sqlx::query_scalar!(
+        "SELECT application_id FROM environments WHERE id = $1",
+        app.environment as _
+    );
+    let application = application.fetch_one(&world.pool).await.expect("there");
+    let newer = world.deployment(application, app.environment, "shop-newer").await;
+    world.task(newer, two.address).await;
+    world.make_current(app.environment, newer).await;
+    for (domain, deployment) in [
+        ("www.shop.example", None),
+        ("old.shop.example", Some(app.deployment)),
+    ] {
+        sqlx::query!(
+            "INSERT INTO routes (id, domain, application_id, environment_id, deployment_id) VALUES ($1, $2, $3, $4, $5)",
+            RouteId::new() as _,
+            domain,
+            application as _,
+            app.environment as _,
+            deployment as _
+        )
+        .execute(&world.pool)
+        .await
+        .expect("inserted");
+    }
+    world.publish().await;
+    for (host, words) in [
+        ("shop-default", "two"),
+        ("shop-newer", "two"),
+        ("www.shop.example", "two"),
+        ("shop-preview", "one"),
+        ("old.shop.example", "one"),
+    ] {
+        assert_eq!(proxy.get(host).await.body, words, "{host}");
+    }
+    // Deleted: it answers nowhere, though its tasks still run.
+    sqlx::query!(
+        "UPDATE applications SET deleted_at = now() WHERE id = $1",
+        application as _
+    )
+    .execute(&world.pool)
+    .await
+    .expect("updated");
+    world.publish().await;
+    for host in [
+        "shop-default",
+        "shop-preview",
+        "www.shop.example",
+        "old.shop.example",
+    ] {
+        assert_eq!(proxy.get(host).await.status, StatusCode::NOT_FOUND, "{host}");
+    }
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn the_task_sees_the_client_as_the_proxy_saw_it() {
+    let world = World::new().await;
+    let origin = Origin::new(|request| async move {
+        let mut lines: Vec<String> = request
+            .headers()
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", value.to_str().expect("plain text")))
+            .collect();
+        lines.sort();
+        let mut response = text(format!(
+            "{} {}\n{}",
+            request.method(),
+            request.uri(),
+            lines.join("\n")
+        ));
+        response
+            .headers_mut()
+            .insert("connection", "x-private".parse().expect("a value"));
+        response
+            .headers_mut()
+            .insert("x-private", "1".parse().expect("a value"));
+        response
+            .headers_mut()
+            .insert("x-public", "1".parse().expect("a value"));
+        response
+    })
+    .await;
+    world.app_at("echo", &[&origin]).await;
+    let proxy = world.start().await;
+    let host = full("echo-default");
+    let request = client()
+        .get(proxy.url("/a%20b?c=d&e"))
+        .header("host", &host)
+        .header("x-forwarded-for", "6.6.6.6")
+        .header("forwarded", "for=6.6.6.6")
+        .header("x-forwarded-host", "evil.example")
+        .header("x-request-id", "taken-1")
+        .header("connection", "x-hop")
+        .header("x-hop", "1");
+    let got = send(request).await;
+    let expected = format!(
+        "GET /a%20b?c=d&e\naccept: */*\nhost: {host}\nx-forwarded-for: 127.0.0.1\nx-forwarded-host: {host}\n\
+         x-forwarded-proto: http\nx-request-id: taken-1"
+    );
+    assert_eq!(got.body, expected);
+    assert_eq!(
+        (
+            got.header("x-request-id"),
+            got.header("x-public"),
+            got.header("x-private")
+        ),
+        ("taken-1", "1", "")
+    );
+    let got = send(
+        client()
+            .get(proxy.url("/"))
+            .header("host", &host)
+            .header("x-request-id", "not sane!"),
+    )
+    .await;
+    assert_eq!(got.header("x-request-id").len(), 32);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn the_admin_port_tells_what_is_routed_and_counted() {
+    let world = World::new().await;
+    let origin = Origin::saying("hello").await;
+    let app = world.app_at("hello", &[&origin]).await;
+    let proxy = world.start().await;
+    proxy.get("hello-default").await;
+    proxy.get("nobody").await;
+    let admin = |path: &str| send(client().get(format!("http://{}{path}", proxy.admin)));
+    assert_eq!(admin("/ready").await.status, StatusCode::OK);
+    let routes: serde_json::Value = serde_json::from_str(&admin("/routes").await.body).expect("JSON");
+    assert_eq!(routes["epoch"], world.epoch().await);
+    assert_eq!(
+        routes["hosts"]["hello-default.zectre.localhost"],
+        app.deployment.to_string()
+    );
+    let backend = &routes["deployments"][app.deployment.to_string()]["backends"][0];
+    assert_eq!(
+        (&backend["port"], &backend["in_flight"]),
+        (&origin.address.port().into(), &0.into())
+    );
+    let metrics = admin("/metrics").await.body;
+    for line in [
+        "zectre_proxy_requests_total{class=\"2xx\"} 1",
+        "zectre_proxy_requests_total{class=\"4xx\"} 1",
+    ] {
+        assert!(metrics.contains(line), "{metrics}");
+    }
+    proxy.stop().await;
+}

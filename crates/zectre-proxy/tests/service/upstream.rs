@@ -1,0 +1,177 @@
+//! Connections to tasks: kept, dead, and draining.
+
+use crate::{
+    client::{client, full, raw, read_until, send},
+    origin::{Origin, text},
+    world::{SOON, World},
+};
+use http::StatusCode;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::SeqCst},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::Notify,
+    task::JoinSet,
+};
+use zectre_testkit::wait_until;
+
+#[tokio::test]
+async fn connections_are_kept_on_both_sides() {
+    let world = World::new().await;
+    let origin = Origin::saying("hello").await;
+    world.app_at("hello", &[&origin]).await;
+    let proxy = world.start().await;
+    let mut stream = TcpStream::connect(proxy.address).await.expect("it listens");
+    let head = format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", full("hello-default"));
+    for _ in 0..20 {
+        stream.write_all(head.as_bytes()).await.expect("it reads");
+        read_until(&mut stream, "hello").await;
+    }
+    assert_eq!((origin.requests(), origin.connections()), (20, 1));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_died_is_nobodys_error() {
+    let world = World::new().await;
+    // Says that it keeps the connection, and closes it after each answer.
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut bytes = [0; 4_096];
+            if stream.read(&mut bytes).await.is_ok_and(|count| count > 0) {
+                let _ = stream
+                    .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                    .await;
+            }
+        }
+    });
+    let app = world.app("fickle").await;
+    world.task(app.deployment, address).await;
+    let proxy = world.start().await;
+    for _ in 0..200 {
+        assert_eq!(proxy.get("fickle-default").await.status, StatusCode::OK);
+    }
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_killed_task_costs_no_request() {
+    let world = World::new().await;
+    let (one, two) = (Origin::saying("one").await, Origin::saying("two").await);
+    world.app_at("pair", &[&one, &two]).await;
+    let proxy = Arc::new(world.start().await);
+    let killed = Arc::new(AtomicBool::new(false));
+    let mut clients = JoinSet::new();
+    for _ in 0..8 {
+        let (proxy, killed) = (Arc::clone(&proxy), Arc::clone(&killed));
+        clients.spawn(async move {
+            let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+            let mut after = 0;
+            while after < 100 {
+                after += usize::from(killed.load(SeqCst));
+                let got = send(client.get(proxy.url("/")).header("host", full("pair-default"))).await;
+                assert_eq!(got.status, StatusCode::OK, "{}", got.body);
+            }
+        });
+    }
+    wait_until(SOON, "both serve", || async {
+        (one.requests() > 50 && two.requests() > 50).then_some(())
+    })
+    .await;
+    drop(one);
+    killed.store(true, SeqCst);
+    while let Some(client) = clients.join_next().await {
+        client.expect("every answer was a 200");
+    }
+    Arc::into_inner(proxy).expect("the clients are gone").stop().await;
+}
+
+#[tokio::test]
+async fn a_removed_task_keeps_what_it_has_and_the_epoch_drains_with_it() {
+    let world = World::new().await;
+    let (began, finish) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (begins, finishes) = (Arc::clone(&began), Arc::clone(&finish));
+    let slow = Origin::new(move |_| {
+        let (begins, finishes) = (Arc::clone(&begins), Arc::clone(&finishes));
+        async move {
+            begins.notify_one();
+            finishes.notified().await;
+            text("slow")
+        }
+    })
+    .await;
+    let next = Origin::saying("next").await;
+    let app = world.app("slow").await;
+    let task = world.task(app.deployment, slow.address).await;
+    let proxy = world.start().await;
+    let address = proxy.address;
+    let mut clients = JoinSet::new();
+    let request = format!(
+        "GET / HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+        full("slow-default")
+    );
+    clients.spawn(async move { raw(address, request.as_bytes()).await });
+    began.notified().await;
+
+    world.unroute(task).await;
+    world.task(app.deployment, next.address).await;
+    let epoch = world.publish().await;
+    assert_eq!(proxy.get("slow-default").await.body, "next");
+    let (applied, drained) = world.acknowledged().await.expect("it lives");
+    assert!(
+        applied >= epoch && drained < epoch,
+        "applied {applied}, drained {drained}, of {epoch}"
+    );
+    // A later epoch that removes nothing does not make it forget.
+    let later = world.publish().await;
+    assert!(world.acknowledged().await.expect("it lives").1 < epoch);
+    finish.notify_one();
+    let answer = clients
+        .join_next()
+        .await
+        .expect("one client")
+        .expect("it did not panic");
+    assert!(answer.ends_with("slow"), "{answer}");
+    wait_until(SOON, "the epoch drains", || async {
+        world
+            .acknowledged()
+            .await
+            .filter(|(_, drained)| *drained >= later)
+    })
+    .await;
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_between_two_replicas_waits_for_the_next_one() {
+    let world = World::new().await;
+    let origin = Origin::saying("here").await;
+    let app = world.app("gap").await;
+    let proxy = Arc::new(world.start().await);
+    let waiting = Arc::clone(&proxy);
+    let mut clients = JoinSet::new();
+    clients.spawn(async move { waiting.get("gap-default").await });
+    wait_until(SOON, "the request is held", || async {
+        let routes = send(client().get(format!("http://{}/routes", proxy.admin))).await;
+        let routes: serde_json::Value = serde_json::from_str(&routes.body).expect("JSON");
+        (routes["deployments"][app.deployment.to_string()]["held"] == 1).then_some(())
+    })
+    .await;
+    world.task(app.deployment, origin.address).await;
+    world.publish().await;
+    let got = clients
+        .join_next()
+        .await
+        .expect("one client")
+        .expect("it did not panic");
+    assert_eq!((got.status, got.body.as_str()), (StatusCode::OK, "here"));
+    assert_eq!(got.header("server-timing"), "");
+    drop(clients);
+    Arc::into_inner(proxy).expect("the client is gone").stop().await;
+}

@@ -1,0 +1,224 @@
+//! Asleep until someone comes. A listener of the test's own plays the API's wake endpoint.
+
+use crate::{
+    client::{client, full, send},
+    origin::{Origin, text},
+    world::{App, SOON, World},
+};
+use http::StatusCode;
+use std::{net::SocketAddr, sync::Arc};
+use tokio::{io::AsyncWriteExt, net::TcpStream, sync::Semaphore, task::JoinSet};
+use zectre_common::{
+    id::TaskId,
+    wire::{
+        deployment::{Backend, WakeResponse},
+        problem::Problem,
+        task::Phases,
+    },
+};
+use zectre_service::{auth, key::ServiceKey, token};
+use zectre_testkit::wait_until;
+
+/// Wakes to `address`, once `gate` has a permit; refuses callers that are not the proxy.
+async fn api(key: ServiceKey, address: SocketAddr, gate: Arc<Semaphore>) -> Origin {
+    Origin::new(move |request| {
+        let (key, gate) = (key.clone(), Arc::clone(&gate));
+        async move {
+            let token = auth::bearer(request.headers()).expect("a token").to_owned();
+            token::verify_service(&key, &token, "zectre-api", &["zectre-proxy"])
+                .expect("from the proxy, for the API");
+            assert!(request.uri().path().ends_with("/wake") && request.uri().query() == Some("wait=ready"));
+            gate.acquire().await.expect("open").forget();
+            let backend = Backend {
+                task_id: TaskId::new(),
+                address: address.ip().to_string(),
+                port: address.port(),
+            };
+            let phases = Phases {
+                place_us: Some(1_000),
+                fetch_us: None,
+                start_us: Some(2_000),
+                ready_us: Some(3_000),
+            };
+            text(
+                serde_json::to_vec(&WakeResponse {
+                    backends: vec![backend],
+                    phases,
+                })
+                .expect("JSON"),
+            )
+        }
+    })
+    .await
+}
+
+async fn asleep(world: &World, name: &str) -> App {
+    let app = world.app(name).await;
+    world.sleep(app.deployment).await;
+    app
+}
+
+async fn held(admin: SocketAddr, app: App) -> u64 {
+    let routes = send(client().get(format!("http://{admin}/routes"))).await;
+    let routes: serde_json::Value = serde_json::from_str(&routes.body).expect("JSON");
+    routes["deployments"][app.deployment.to_string()]["held"]
+        .as_u64()
+        .expect("a number")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_first_requests_are_one_wake() {
+    let mut world = World::new().await;
+    let origin = Origin::saying("awake").await;
+    let gate = Arc::new(Semaphore::new(0));
+    let api = api(world.key.clone(), origin.address, Arc::clone(&gate)).await;
+    world.configure(&format!("[api]\npublic_url = \"http://{}\"", api.address));
+    let app = asleep(&world, "sleeper").await;
+    let proxy = Arc::new(world.start().await);
+    let mut clients = JoinSet::new();
+    for _ in 0..1_000 {
+        let proxy = Arc::clone(&proxy);
+        clients.spawn(async move { proxy.get("sleeper-default").await });
+    }
+    wait_until(SOON, "all are held", || async {
+        (held(proxy.admin, app).await == 1_000).then_some(())
+    })
+    .await;
+    gate.add_permits(1);
+    while let Some(got) = clients.join_next().await {
+        let got = got.expect("it did not panic");
+        assert_eq!((got.status, got.body.as_str()), (StatusCode::OK, "awake"));
+        let timing = got.header("server-timing");
+        for phase in [
+            "queue;dur=",
+            "place;dur=1.000",
+            "start;dur=2.000",
+            "ready;dur=3.000",
+            "first-byte;dur=",
+        ] {
+            assert!(timing.contains(phase), "{timing}");
+        }
+    }
+    assert_eq!((api.requests(), origin.requests()), (1, 1_000));
+    // What the wake said holds until a table says otherwise.
+    assert_eq!(proxy.get("sleeper-default").await.body, "awake");
+    world.publish().await;
+    gate.add_permits(1);
+    assert_eq!(proxy.get("sleeper-default").await.body, "awake");
+    assert_eq!(api.requests(), 2, "the table says asleep: it is woken again");
+    wait_until(SOON, "activity is told", || async {
+        world.in_flight(app.deployment).await
+    })
+    .await;
+    drop(clients);
+    Arc::into_inner(proxy).expect("the clients are gone").stop().await;
+}
+
+#[tokio::test]
+async fn a_wake_that_fails_says_why_and_when_to_come_back() {
+    let mut world = World::new().await;
+    let api = Origin::new(|_| async {
+        let problem = Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "NO_CAPACITY",
+            "no node has 4 CPUs free",
+        );
+        let mut response = text(serde_json::to_vec(&problem).expect("JSON"));
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        response
+    })
+    .await;
+    world.configure(&format!("[api]\npublic_url = \"http://{}/\"", api.address));
+    let app = asleep(&world, "big").await;
+    let proxy = world.start().await;
+    let got = proxy.get("big-default").await;
+    let problem = got.problem();
+    assert_eq!(
+        (got.status, problem.code.as_str()),
+        (StatusCode::SERVICE_UNAVAILABLE, "NO_CAPACITY")
+    );
+    assert_eq!(got.header("retry-after"), "5");
+    assert!(got.header("x-error-detail").contains("no node has 4 CPUs free"));
+    drop(api);
+    let got = proxy.get("big-default").await;
+    assert_eq!(
+        (got.status, got.problem().code.as_str()),
+        (StatusCode::SERVICE_UNAVAILABLE, "WAKE_UNAVAILABLE")
+    );
+    sqlx::query!(
+        "UPDATE deployments SET cold_start_enabled = false WHERE id = $1",
+        app.deployment as _
+    )
+    .execute(&world.pool)
+    .await
+    .expect("updated");
+    world.publish().await;
+    assert_eq!(proxy.get("big-default").await.problem().code, "ASLEEP");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn places_to_wait_are_bounded_and_freed_by_clients_that_leave() {
+    let mut world = World::new().await;
+    let origin = Origin::saying("awake").await;
+    let gate = Arc::new(Semaphore::new(0));
+    let api = api(world.key.clone(), origin.address, Arc::clone(&gate)).await;
+    world.configure(&format!(
+        "[api]\npublic_url = \"http://{}\"\n[proxy]\nheld_requests_max = 2",
+        api.address
+    ));
+    let app = asleep(&world, "small").await;
+    let proxy = world.start().await;
+    let request = format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", full("small-default"));
+    let mut waiting = Vec::new();
+    for count in 1..=2 {
+        let mut stream = TcpStream::connect(proxy.address).await.expect("it listens");
+        stream.write_all(request.as_bytes()).await.expect("it reads");
+        waiting.push(stream);
+        wait_until(SOON, "it is held", || async {
+            (held(proxy.admin, app).await == count).then_some(())
+        })
+        .await;
+    }
+    let got = proxy.get("small-default").await;
+    assert_eq!(
+        (got.status, got.problem().code.as_str()),
+        (StatusCode::SERVICE_UNAVAILABLE, "TOO_MANY_HELD")
+    );
+    drop(waiting);
+    wait_until(SOON, "the places are free", || async {
+        (held(proxy.admin, app).await == 0).then_some(())
+    })
+    .await;
+    gate.add_permits(1);
+    assert_eq!(proxy.get("small-default").await.body, "awake");
+    assert_eq!(api.requests(), 1, "the call outlived those who asked first");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_wake_in_the_table_is_as_good_as_one_in_the_answer() {
+    let mut world = World::new().await;
+    let origin = Origin::saying("awake").await;
+    let api = api(world.key.clone(), origin.address, Arc::new(Semaphore::new(0))).await;
+    world.configure(&format!("[api]\npublic_url = \"http://{}\"", api.address));
+    let app = asleep(&world, "table").await;
+    let proxy = Arc::new(world.start().await);
+    let waiting = Arc::clone(&proxy);
+    let mut clients = JoinSet::new();
+    clients.spawn(async move { waiting.get("table-default").await });
+    wait_until(SOON, "the wake is asked for", || async {
+        (api.requests() == 1).then_some(())
+    })
+    .await;
+    world.task(app.deployment, origin.address).await;
+    world.publish().await;
+    let got = clients
+        .join_next()
+        .await
+        .expect("one client")
+        .expect("it did not panic");
+    assert_eq!(got.body, "awake");
+    drop(clients);
+    Arc::into_inner(proxy).expect("the client is gone").stop().await;
+}
