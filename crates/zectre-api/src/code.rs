@@ -1,0 +1,116 @@
+//! Every error code of the API, in one table: docs/ERRORS.md is written from it.
+//!
+//! A code is never renamed and never given another meaning; people and programs match on it.
+
+use http::StatusCode;
+use std::fmt::Write as _;
+
+/// A stable error code.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Code {
+    /// `UPPER_SNAKE`.
+    pub name: &'static str,
+    /// The status it comes with.
+    pub status: StatusCode,
+    /// What it means and what to do.
+    pub meaning: &'static str,
+}
+
+macro_rules! codes {
+    ($($name:ident $status:ident $meaning:literal;)*) => {
+        $(#[doc = $meaning] pub(crate) static $name: Code =
+            Code { name: stringify!($name), status: StatusCode::$status, meaning: $meaning };)*
+        /// All of them, in the order of docs/ERRORS.md.
+        pub static ALL: &[&Code] = &[$(&$name,)*];
+    };
+}
+
+codes! {
+    MALFORMED_JSON BAD_REQUEST "The body is not JSON. The sentence names the line and column.";
+    INVALID_INPUT BAD_REQUEST "A field is missing, unknown or wrong. `errors` names the fields where there are several.";
+    INVALID_BODY BAD_REQUEST "The body could not be read to its end. Send it again.";
+    INVALID_PATH BAD_REQUEST "The path holds something else than expected, mostly an id that is no UUID.";
+    INVALID_QUERY BAD_REQUEST "A query parameter is unknown or has a wrong value. The sentence lists what is possible.";
+    INVALID_EMAIL BAD_REQUEST "The e-mail address is not one.";
+    WEAK_PASSWORD BAD_REQUEST "The password has fewer than 8 characters (or more than 1,024 bytes).";
+    NOTHING_TO_DEPLOY BAD_REQUEST "The deployment names no artifact, build or image, and no build of the application is under way.";
+    INVALID_DIGEST BAD_REQUEST "The `Digest` header (or `X-Content-Sha256`) is not one: write it as `sha-256=` and base64.";
+    UPLOAD_ABORTED BAD_REQUEST "The upload ended before its announced length. Send it again.";
+    INVALID_IDEMPOTENCY_KEY BAD_REQUEST "`Idempotency-Key` must be 1 to 255 visible ASCII characters.";
+    INVALID_LAST_EVENT_ID BAD_REQUEST "`Last-Event-ID` is not an id that this stream gave out. Leave it out to start anew.";
+    UNAUTHENTICATED UNAUTHORIZED "No credential, or one that is wrong, expired or revoked. Log in, or send an API key as `X-API-Key`.";
+    INVALID_CREDENTIALS UNAUTHORIZED "No account has this e-mail address and password.";
+    FORBIDDEN FORBIDDEN "You are known, but your role does not allow this.";
+    ACCOUNT_DISABLED FORBIDDEN "An admin has disabled this account.";
+    SIGNUP_CLOSED FORBIDDEN "This cluster takes no sign-ups. Ask its admin for an account.";
+    NOT_FOUND NOT_FOUND "There is no such path.";
+    APP_NOT_FOUND NOT_FOUND "There is no such application, or it is not yours.";
+    ENVIRONMENT_NOT_FOUND NOT_FOUND "The application has no such environment. Make it first.";
+    VARIABLE_NOT_FOUND NOT_FOUND "The application has no such variable in this environment.";
+    DEPLOYMENT_NOT_FOUND NOT_FOUND "There is no such deployment, or it is not yours.";
+    TASK_NOT_FOUND NOT_FOUND "There is no such task, or it is not yours.";
+    ARTIFACT_NOT_FOUND NOT_FOUND "There is no such artifact, or it is not yours.";
+    ARTIFACT_MISSING NOT_FOUND "The artifact is known, but its bytes are gone from the store. Upload it anew as another artifact.";
+    BUILD_NOT_FOUND NOT_FOUND "There is no such build, or it is not yours.";
+    NODE_NOT_FOUND NOT_FOUND "There is no such node.";
+    NAMESPACE_NOT_FOUND NOT_FOUND "There is no such namespace, or it is not yours.";
+    ORGANIZATION_NOT_FOUND NOT_FOUND "There is no such organization, or it is not yours.";
+    API_KEY_NOT_FOUND NOT_FOUND "You have no such API key.";
+    METHOD_NOT_ALLOWED METHOD_NOT_ALLOWED "The path exists, but does not take this method.";
+    UPLOAD_STALLED REQUEST_TIMEOUT "No byte of the upload came for too long. Send it again.";
+    EMAIL_EXISTS CONFLICT "An account with this e-mail address exists. Log in instead.";
+    ORGANIZATION_EXISTS CONFLICT "The slug is taken.";
+    NAMESPACE_EXISTS CONFLICT "The name is taken.";
+    APP_EXISTS CONFLICT "The namespace has an application of this name, or another one has the same subdomain.";
+    ENVIRONMENT_EXISTS CONFLICT "The application has this environment already.";
+    ENVIRONMENT_PROTECTED CONFLICT "`production` and `development` belong to every application and can't be deleted.";
+    TOO_MANY_VARIABLES CONFLICT "The application has as many variables as it may. Delete some.";
+    ARTIFACT_NOT_READY CONFLICT "The artifact was announced, but not uploaded. Upload it first.";
+    ARTIFACT_IMMUTABLE CONFLICT "The artifact was uploaded already. Make a new one for other bytes.";
+    ARTIFACT_IN_USE CONFLICT "A deployment or a build refers to the artifact.";
+    ARTIFACT_KIND_MISMATCH CONFLICT "The artifact is of a kind that can't be run.";
+    BUILD_NOT_USABLE CONFLICT "The build failed or was cancelled. Start another one.";
+    BUILD_FINISHED CONFLICT "The build has ended.";
+    SOURCE_NOT_CONNECTED CONFLICT "The application has no connected repository. Send a tar archive as the body.";
+    DEPLOYMENT_FINISHED CONFLICT "The rollout of the deployment has ended.";
+    DEPLOYMENT_NOT_USABLE CONFLICT "The deployment failed or was cancelled. Deploy again.";
+    NOTHING_TO_ROLL_BACK_TO CONFLICT "No earlier deployment served this environment.";
+    TASK_FINISHED CONFLICT "The task has ended.";
+    NODE_IN_USE CONFLICT "Tasks run on the node. Drain it first.";
+    IDEMPOTENCY_KEY_REUSED CONFLICT "The `Idempotency-Key` was used for another request. Use a new one.";
+    IDEMPOTENCY_IN_PROGRESS CONFLICT "The first request with this `Idempotency-Key` has not been answered (or was cut off). Look whether its effect is there.";
+    BODY_TOO_LARGE PAYLOAD_TOO_LARGE "The body is larger than this endpoint takes.";
+    ARTIFACT_TOO_LARGE PAYLOAD_TOO_LARGE "The artifact is larger than the registry takes.";
+    UNSUPPORTED_MEDIA_TYPE UNSUPPORTED_MEDIA_TYPE "The `Content-Type` is not one that this endpoint takes. The sentence lists them.";
+    HASH_MISMATCH UNPROCESSABLE_ENTITY "The uploaded bytes are not those of the `Digest` header. Upload again.";
+    RANGE_NOT_SATISFIABLE RANGE_NOT_SATISFIABLE "The artifact ends before the range begins.";
+    TOO_MANY_ATTEMPTS TOO_MANY_REQUESTS "Too many failed logins. Wait as long as `Retry-After` says.";
+    INTERNAL INTERNAL_SERVER_ERROR "The platform failed. The request id leads to the cause in its logs.";
+    OVERLOADED SERVICE_UNAVAILABLE "Too many requests (or open streams) at once. Try again.";
+    DATABASE_UNAVAILABLE SERVICE_UNAVAILABLE "PostgreSQL does not answer. Try again.";
+    SERVICE_UNAVAILABLE SERVICE_UNAVAILABLE "A part of the platform does not answer. Try again.";
+    TIMEOUT GATEWAY_TIMEOUT "The request took too long. It may still have its effect.";
+}
+
+/// docs/ERRORS.md.
+pub fn errors_page() -> String {
+    let mut page = String::from(
+        "# Error codes\n\n\
+         Every error answer is `application/problem+json` (RFC 9457) with a `code` from this table. Codes are stable: match on\n\
+         them, not on the sentence in `detail`. A wake that fails answers 503 with the deployment's reason code in capitals, such as\n\
+         `NO_CAPACITY`.\n\n\
+         This page is written from the code; `ZECTRE_UPDATE=1 cargo test -p zectre-api` renews it.\n\n\
+         | code | status | meaning |\n|---|---|---|\n",
+    );
+    for code in ALL {
+        // Writing to a String can't fail.
+        let _ = writeln!(
+            page,
+            "| `{}` | {} | {} |",
+            code.name,
+            code.status.as_u16(),
+            code.meaning
+        );
+    }
+    page
+}

@@ -1,0 +1,59 @@
+//! What every handler may use.
+
+use crate::{fanout::Fanout, login_limit::LoginLimit, urls::Urls};
+use sqlx::PgPool;
+use std::{ops::Deref, sync::Arc, time::Duration};
+use tokio::sync::Semaphore;
+use zectre_common::config::Signup;
+use zectre_service::{
+    call::Caller,
+    key::{MasterKey, ServiceKey, TokenKey},
+    tasks::Shutdown,
+};
+
+/// Shared by all requests.
+#[derive(Clone)]
+pub(crate) struct Context(Arc<Inner>);
+
+/// The parts.
+pub(crate) struct Inner {
+    pub(crate) pool: PgPool,
+    pub(crate) service_key: ServiceKey,
+    pub(crate) token_key: TokenKey,
+    pub(crate) master_key: MasterKey,
+    pub(crate) caller: Caller,
+    pub(crate) urls: Urls,
+    pub(crate) settings: Settings,
+    pub(crate) login_limit: LoginLimit,
+    pub(crate) fanout: Fanout,
+    /// One permit an open stream.
+    pub(crate) streams: Arc<Semaphore>,
+    /// Ends streams when the service stops.
+    pub(crate) shutdown: Shutdown,
+}
+
+/// What the configuration says.
+pub(crate) struct Settings {
+    pub(crate) signup: Signup,
+    pub(crate) token_ttl: Duration,
+    pub(crate) request_timeout: Duration,
+    pub(crate) body_bytes_max: usize,
+    pub(crate) wake_timeout: Duration,
+    pub(crate) max_runtime_secs_cap: u32,
+    pub(crate) source_bytes_max: u64,
+    pub(crate) artifact_bytes_max: u64,
+}
+
+impl Context {
+    /// Wraps the parts.
+    pub(crate) fn new(inner: Inner) -> Self {
+        Self(Arc::new(inner))
+    }
+}
+
+impl Deref for Context {
+    type Target = Inner;
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}

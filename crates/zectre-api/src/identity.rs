@@ -1,0 +1,182 @@
+//! Who calls: a login token, an API key, a service or a node.
+
+use crate::{
+    code,
+    context::Context,
+    error::{Error, refuse},
+    login_token,
+    store::{account, api_key},
+};
+use http::{HeaderMap, request::Parts};
+use sha2::{Digest, Sha256};
+use std::net::IpAddr;
+use subtle::ConstantTimeEq;
+use uuid::Uuid;
+use zectre_common::{
+    id::{NodeId, UserId},
+    time::Time,
+    wire::auth::Membership,
+};
+use zectre_service::{auth::bearer, request_id, server::Peer};
+
+/// The header of API keys.
+pub(crate) const API_KEY_HEADER: &str = "x-api-key";
+/// What every API key begins with.
+pub(crate) const API_KEY_PREFIX: &str = "zk_";
+/// A credential longer than this is not one.
+const CREDENTIAL_BYTES_MAX: usize = 4_096;
+
+/// Who calls.
+#[derive(Debug, Clone)]
+pub(crate) enum Identity {
+    /// Nobody known.
+    Anonymous,
+    /// A user.
+    Person(Box<Person>),
+    /// A service of the platform.
+    Service(String),
+    /// An agent.
+    Node(NodeId),
+}
+
+/// With what a user proved to be one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Credential {
+    /// A login token, which can be revoked by its id.
+    Login { token_id: Uuid, expires_at: Time },
+    /// An API key.
+    ApiKey,
+}
+
+/// A signed-in user.
+#[derive(Debug, Clone)]
+pub(crate) struct Person {
+    pub(crate) id: UserId,
+    pub(crate) email: String,
+    pub(crate) name: String,
+    pub(crate) is_admin: bool,
+    pub(crate) created_at: Time,
+    pub(crate) memberships: Vec<Membership>,
+    pub(crate) credential: Credential,
+}
+
+/// Who is written into events and operations.
+#[derive(Debug, Clone)]
+pub(crate) struct Actor {
+    /// `user:…`, `node:…` or a service's name.
+    pub(crate) name: String,
+    pub(crate) user_id: Option<UserId>,
+    pub(crate) address: Option<IpAddr>,
+    pub(crate) request_id: Option<String>,
+}
+
+impl Actor {
+    /// From the request and who sent it.
+    pub(crate) fn new(identity: &Identity, parts: &Parts) -> Self {
+        let (name, user_id) = match identity {
+            Identity::Anonymous => ("anonymous".into(), None),
+            Identity::Person(person) => (format!("user:{}", person.email), Some(person.id)),
+            Identity::Service(name) => (name.clone(), None),
+            Identity::Node(node) => (format!("node:{node}"), None),
+        };
+        let address = parts.extensions.get::<Peer>().map(|peer| peer.0.ip());
+        Self {
+            name,
+            user_id,
+            address,
+            request_id: request_id::current(),
+        }
+    }
+
+    /// The API itself, for what it does on nobody's behalf.
+    pub(crate) fn platform() -> Self {
+        Self {
+            name: "zectre-api".into(),
+            user_id: None,
+            address: None,
+            request_id: None,
+        }
+    }
+
+    /// The same request, by someone who has just become known.
+    pub(crate) fn known_as(&self, id: UserId, email: &str) -> Self {
+        Self {
+            name: format!("user:{email}"),
+            user_id: Some(id),
+            ..self.clone()
+        }
+    }
+}
+
+/// The SHA-256 under which a key or token is stored.
+pub(crate) fn fingerprint(secret: &str) -> [u8; 32] {
+    Sha256::digest(secret.as_bytes()).into()
+}
+
+/// The user whose credential the request carries.
+pub(crate) async fn authenticate(context: &Context, headers: &HeaderMap) -> Result<Person, Error> {
+    if let Some(value) = headers.get(API_KEY_HEADER) {
+        let key = value
+            .to_str()
+            .ok()
+            .filter(|key| key.starts_with(API_KEY_PREFIX) && key.len() <= CREDENTIAL_BYTES_MAX);
+        let key = key.ok_or_else(|| {
+            refuse(
+                &code::UNAUTHENTICATED,
+                "the API key is not one: it begins with `zk_`",
+            )
+        })?;
+        return by_api_key(context, key).await;
+    }
+    match bearer(headers) {
+        Some(token) if token.len() <= CREDENTIAL_BYTES_MAX => by_login(context, token).await,
+        Some(_) => Err(refuse(
+            &code::UNAUTHENTICATED,
+            "the bearer token is too long to be one",
+        )),
+        None => Err(refuse(
+            &code::UNAUTHENTICATED,
+            "who are you? Log in and send the token as `Authorization: Bearer`, or send an API key as `X-API-Key`",
+        )),
+    }
+}
+
+async fn by_api_key(context: &Context, key: &str) -> Result<Person, Error> {
+    let hash = fingerprint(key);
+    let unknown = || {
+        refuse(
+            &code::UNAUTHENTICATED,
+            "the API key is unknown, expired or deleted",
+        )
+    };
+    let found = api_key::by_hash(&context.pool, &hash)
+        .await?
+        .ok_or_else(unknown)?;
+    if !bool::from(found.hash.as_slice().ct_eq(&hash)) || found.account.disabled {
+        return Err(unknown());
+    }
+    if found.use_is_old {
+        api_key::used(&context.pool, found.id).await?;
+    }
+    Ok(found.account.into_person(Credential::ApiKey))
+}
+
+async fn by_login(context: &Context, token: &str) -> Result<Person, Error> {
+    let unknown = || {
+        refuse(
+            &code::UNAUTHENTICATED,
+            "the login is not valid here, or has ended; log in again",
+        )
+    };
+    let login = login_token::verify(&context.token_key, token).ok_or_else(unknown)?;
+    let account = account::by_login(&context.pool, login.user_id, login.token_id)
+        .await?
+        .ok_or_else(unknown)?;
+    if account.disabled {
+        return Err(unknown());
+    }
+    Ok(account.into_person(Credential::Login {
+        token_id: login.token_id,
+        expires_at: login.expires_at,
+    }))
+}

@@ -1,0 +1,202 @@
+//! The public REST API.
+//!
+//! Read in this order: [`policy`] says who may call what and enforces it, `routes` holds the handlers, one file
+//! a resource, `store` the SQL behind them. A write is one transaction with the wanted columns, an operation for
+//! the scheduler and an event (`store::change`); the call to the scheduler after it is only a nudge.
+
+pub mod bootstrap;
+pub mod code;
+mod context;
+mod endpoint;
+mod error;
+mod fanout;
+mod idempotency;
+mod identity;
+mod login_limit;
+mod login_token;
+mod maintenance;
+pub mod openapi;
+mod page;
+mod password;
+pub mod policy;
+mod registry;
+mod routes;
+mod scheduler;
+mod sse;
+mod store;
+mod urls;
+
+pub use error::Error;
+
+use axum::{
+    Router,
+    response::Html,
+    routing::{MethodRouter, get},
+};
+use context::{Context, Inner, Settings};
+use fanout::Fanout;
+use http::header;
+use login_limit::LoginLimit;
+use sqlx::PgPool;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{net::TcpListener, sync::Semaphore};
+use utoipa_axum::router::OpenApiRouter;
+use zectre_common::{config::Config, db};
+use zectre_service::{
+    call::Caller,
+    key::Keys,
+    server::{self, Base, Limits},
+    tasks::{Shutdown, Tasks},
+    token::name,
+};
+
+/// How long background work may take to stop.
+const STOP_DEADLINE: Duration = Duration::from_secs(5);
+
+/// The API, bound to its port and ready to run.
+pub struct Service {
+    base: Base,
+    limits: Limits,
+    listener: TcpListener,
+    address: SocketAddr,
+    context: Context,
+    task_retention_days: u32,
+    /// Ends streams before the listener drains.
+    streams: Shutdown,
+}
+
+impl Service {
+    /// Loads keys, connects and migrates the database, and binds the port.
+    ///
+    /// # Errors
+    /// A missing key, a database that does not answer, a taken port: one sentence that says what to do.
+    pub async fn new(config: &Config) -> Result<Self, Error> {
+        let keys = Keys::load(&config.secrets)?;
+        let (service_key, token_key, master_key) = (keys.service()?, keys.token()?, keys.master()?);
+        let listener = server::bind(name::API, "api", &config.api.host, config.api.port).await?;
+        let address = listener
+            .local_addr()
+            .map_err(|error| Error::Internal(format!("the listener has no address: {error}")))?;
+        let pool = db::connect(&config.database.url, name::API, config.database.connections_max).await?;
+        db::migrate(&pool).await?;
+        maintenance::prepare(&pool).await?;
+        let base = Base::new(name::API);
+        let checked = pool.clone();
+        base.health
+            .check("database", move || database_answers(checked.clone()));
+        let streams = Shutdown::new();
+        let context = Context::new(Inner {
+            pool,
+            caller: Caller::new(name::API, service_key.clone()),
+            service_key,
+            token_key,
+            master_key,
+            urls: urls::Urls::new(config),
+            settings: settings(config),
+            login_limit: LoginLimit::default(),
+            fanout: Fanout::new(),
+            streams: Arc::new(Semaphore::new(sse::STREAMS_MAX)),
+            shutdown: streams.clone(),
+        });
+        let limits = Limits {
+            body_bytes_max: config.api.body_bytes_max,
+            // Each endpoint's guard bounds its time: streams, uploads and wakes may take longer than the others.
+            request_timeout: None,
+            concurrency_max: config.api.concurrency_max,
+            ..Limits::default()
+        };
+        Ok(Self {
+            base,
+            limits,
+            listener,
+            address,
+            context,
+            task_retention_days: config.logs.task_retention_days,
+            streams,
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until the shutdown is requested, then drains.
+    ///
+    /// # Errors
+    /// None once it runs; the type is that of every service.
+    pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
+        let tasks = Tasks::new(shutdown.clone());
+        let (context, pool) = (self.context.clone(), self.context.pool.clone());
+        tasks.spawn("maintenance", {
+            let (pool, days) = (pool.clone(), self.task_retention_days);
+            move |stop| maintenance::run(pool, days, stop)
+        });
+        tasks.spawn("fanout", {
+            let (pool, fanout) = (pool.clone(), context.fanout.clone());
+            move |stop| fanout.run(pool, stop)
+        });
+        tasks.spawn("streams", {
+            let (shutdown, streams) = (shutdown.clone(), self.streams);
+            move |stop| async move {
+                // Streams never end by themselves: they must before the listener waits for them.
+                shutdown.requested().await;
+                streams.request();
+                stop.requested().await;
+            }
+        });
+        tracing::info!(address = %self.address, "listening");
+        let router = self.base.wrap(router(&context), self.limits);
+        server::serve(self.listener, router, self.limits, shutdown).await;
+        tasks.stop(STOP_DEADLINE).await;
+        pool.close().await;
+        Ok(())
+    }
+}
+
+fn settings(config: &Config) -> Settings {
+    Settings {
+        signup: config.auth.signup,
+        token_ttl: Duration::from_secs(config.auth.token_ttl_secs),
+        request_timeout: Duration::from_millis(config.api.request_timeout_ms),
+        body_bytes_max: config.api.body_bytes_max,
+        wake_timeout: Duration::from_millis(config.proxy.wake_timeout_ms),
+        max_runtime_secs_cap: config.scheduler.max_runtime_secs_cap,
+        source_bytes_max: config.build.source_bytes_max,
+        artifact_bytes_max: config.registry.artifact_bytes_max,
+    }
+}
+
+async fn database_answers(pool: PgPool) -> Result<(), String> {
+    pool.acquire()
+        .await
+        .map(drop)
+        .map_err(|error| format!("it does not answer: {error}"))
+}
+
+fn router(context: &Context) -> Router {
+    let endpoints = routes::endpoints();
+    let inner = endpoints
+        .into_iter()
+        .fold(OpenApiRouter::new(), |router, endpoint| {
+            endpoint.route(router, context)
+        });
+    let (inner, _) = inner.split_for_parts();
+    let (document, page) = documents();
+    Router::new()
+        .nest(
+            openapi::PREFIX,
+            inner.with_state(context.clone()).route("/openapi.json", document),
+        )
+        .route("/docs", page)
+}
+
+/// The two pages about the API itself: public, and the same for everyone.
+fn documents() -> (MethodRouter, MethodRouter) {
+    let json: Arc<str> = openapi::json().into();
+    let value = serde_json::from_str(&json).expect("the document was just written");
+    let page: Arc<str> = openapi::page(&value).into();
+    let document =
+        get(move || async move { ([(header::CONTENT_TYPE, "application/json")], json.to_string()) });
+    (document, get(move || async move { Html(page.to_string()) }))
+}

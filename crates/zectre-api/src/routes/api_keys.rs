@@ -1,0 +1,130 @@
+//! API keys of the signed-in user.
+
+use crate::{
+    bootstrap::new_api_key,
+    code,
+    context::Context,
+    endpoint::{Endpoint, endpoint},
+    error::{Error, invalid_field, refuse},
+    identity::{Actor, Person, fingerprint},
+    page::list_query,
+    policy::Policy,
+    store::{
+        api_key,
+        change::{About, Change},
+    },
+};
+use axum::{extract::State, response::Response};
+use http::StatusCode;
+use secrecy::ExposeSecret;
+use utoipa_axum::routes;
+use zectre_common::{
+    id::ApiKeyId,
+    time::Time,
+    wire::{
+        auth::{ApiKey, CreateApiKeyRequest, CreatedApiKey},
+        page::Page,
+    },
+};
+use zectre_service::extract::{Json, Path, Query};
+
+list_query! {
+    /// Of API keys.
+    ApiKeysQuery sorted by ApiKeySort { CreatedAt = "created_at", Name = "name" } largest first, filtered by {}
+}
+
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    vec![
+        endpoint(Policy::User, routes!(list)),
+        endpoint(Policy::User, routes!(create)).creates(),
+        endpoint(Policy::User, routes!(delete)),
+    ]
+}
+
+/// Your API keys, without the keys themselves.
+#[utoipa::path(get, path = "/api-keys", tag = "auth", params(ApiKeysQuery),
+               responses((status = 200, description = "A page", body = Page<ApiKey>)))]
+async fn list(
+    State(context): State<Context>,
+    person: Person,
+    Query(query): Query<ApiKeysQuery>,
+) -> Result<Json<Page<ApiKey>>, Error> {
+    let window = query.window()?;
+    let (keys, total) = api_key::list(&context.pool, person.id, &window).await?;
+    Ok(Json(window.page(keys, total)))
+}
+
+/// Makes an API key; this answer is the only time that it is shown.
+#[utoipa::path(post, path = "/api-keys", tag = "auth", request_body = CreateApiKeyRequest,
+               responses((status = 201, description = "The key", body = CreatedApiKey)))]
+async fn create(
+    State(context): State<Context>,
+    person: Person,
+    actor: Actor,
+    Json(request): Json<CreateApiKeyRequest>,
+) -> Result<Response, Error> {
+    let name = request.name.trim();
+    if name.is_empty() || name.chars().count() > 100 || name.contains('\0') {
+        return Err(invalid_field("name", "from 1 to 100 characters"));
+    }
+    if request.expires_at.is_some_and(|at| at <= Time::now()) {
+        return Err(invalid_field("expires_at", "a time in the future"));
+    }
+    let (key, prefix) = new_api_key();
+    let hash = fingerprint(key.expose_secret());
+    let mut change = Change::begin(&context.pool, &actor).await?;
+    let api_key = api_key::insert(
+        change.connection(),
+        person.id,
+        name,
+        &prefix,
+        &hash,
+        request.expires_at,
+    )
+    .await?;
+    let api_key = api_key.ok_or_else(|| {
+        invalid_field(
+            "name",
+            format!("at most {} API keys; delete some", api_key::KEYS_MAX),
+        )
+    })?;
+    change
+        .event(
+            "api_key.created",
+            About::default(),
+            &format!("API key `{name}` was made"),
+        )
+        .await?;
+    change.commit().await?;
+    let path = format!("/api-keys/{}", api_key.id);
+    Ok(super::created(
+        &path,
+        CreatedApiKey {
+            api_key,
+            key: key.expose_secret().to_owned(),
+        },
+    ))
+}
+
+/// Deletes an API key; it stops working at once.
+#[utoipa::path(delete, path = "/api-keys/{id}", tag = "auth", params(("id" = ApiKeyId, Path, description = "The key's id")),
+               responses((status = 204, description = "Deleted")))]
+async fn delete(
+    State(context): State<Context>,
+    person: Person,
+    actor: Actor,
+    Path(id): Path<ApiKeyId>,
+) -> Result<StatusCode, Error> {
+    let mut change = Change::begin(&context.pool, &actor).await?;
+    let name = api_key::delete(change.connection(), person.id, id).await?;
+    let name = name.ok_or_else(|| refuse(&code::API_KEY_NOT_FOUND, format!("you have no API key {id}")))?;
+    change
+        .event(
+            "api_key.deleted",
+            About::default(),
+            &format!("API key `{name}` was deleted"),
+        )
+        .await?;
+    change.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}

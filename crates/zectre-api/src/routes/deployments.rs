@@ -1,0 +1,376 @@
+//! Deployments: reading them, and what people ask of them.
+
+use super::{accepted, gone};
+use crate::{
+    code,
+    context::Context,
+    endpoint::{Endpoint, endpoint},
+    error::{Error, invalid_field, refuse},
+    identity::Actor,
+    page::list_query,
+    policy::{Policy, Thing},
+    scheduler,
+    store::{
+        change::{About, Change},
+        deployment::{self, Standing},
+        task,
+    },
+};
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use http::StatusCode;
+use serde::Deserialize;
+use std::time::Duration;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::routes;
+use zectre_common::{
+    id::{ApplicationId, DeploymentId},
+    spec::REPLICAS_MAX,
+    state::{DeploymentStatus, OperationKind, Role, TaskState},
+    wire::{
+        deployment::{Deployment, UpdateDeploymentRequest, WakeResponse},
+        page::Page,
+        task::Task,
+    },
+};
+use zectre_service::{
+    extract::{Json, Path, Query},
+    token::name,
+};
+
+/// The longest idle time-out, in seconds: a week, as in the spec.
+const IDLE_TIMEOUT_SECS_MAX: u32 = 7 * 24 * 3_600;
+
+list_query! {
+    /// Of deployments.
+    DeploymentsQuery sorted by DeploymentSort { Version = "version", CreatedAt = "created_at" } largest first, filtered by {
+        /// Only those of this environment.
+        environment: String,
+        /// Only those with this status.
+        status: DeploymentStatus,
+    }
+}
+
+list_query! {
+    /// Of a deployment's tasks.
+    DeploymentTasksQuery sorted by DeploymentTaskSort { CreatedAt = "created_at", Slot = "slot" } largest first, filtered by {
+        /// Only those in this state.
+        state: TaskState,
+    }
+}
+
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    let (viewer, developer) = (Role::Viewer, Role::Developer);
+    vec![
+        endpoint(Policy::Owned(viewer, Thing::App), routes!(list)),
+        endpoint(Policy::Owned(viewer, Thing::Deployment), routes!(get)),
+        endpoint(Policy::Owned(developer, Thing::Deployment), routes!(update)),
+        endpoint(Policy::Owned(developer, Thing::Deployment), routes!(promote)),
+        endpoint(Policy::Owned(developer, Thing::Deployment), routes!(cancel)),
+        endpoint(Policy::Owned(developer, Thing::Deployment), routes!(rollback)),
+        endpoint(Policy::Owned(developer, Thing::Deployment), routes!(restart)),
+        endpoint(Policy::Owned(developer, Thing::Deployment), routes!(sleep)),
+        endpoint(
+            Policy::OwnedOrService(developer, Thing::Deployment, &[name::PROXY]),
+            routes!(wake),
+        )
+        .patient(),
+        endpoint(Policy::Owned(viewer, Thing::Deployment), routes!(tasks)),
+    ]
+}
+
+/// An application's deployments, newest first.
+#[utoipa::path(get, path = "/apps/{id}/deployments", tag = "deployments",
+               params(("id" = ApplicationId, Path, description = "The application's id"), DeploymentsQuery),
+               responses((status = 200, description = "A page", body = Page<Deployment>)))]
+async fn list(
+    State(context): State<Context>,
+    Path(id): Path<ApplicationId>,
+    Query(query): Query<DeploymentsQuery>,
+) -> Result<Json<Page<Deployment>>, Error> {
+    let window = query.window()?;
+    let (rows, total) = deployment::list(
+        &context.pool,
+        id,
+        query.environment.as_deref(),
+        query.status,
+        &window,
+    )
+    .await?;
+    Ok(Json(
+        window.page(
+            rows.into_iter()
+                .map(|row| row.into_deployment(&context.urls))
+                .collect(),
+            total,
+        ),
+    ))
+}
+
+/// A deployment.
+#[utoipa::path(get, path = "/deployments/{id}", tag = "deployments", params(("id" = DeploymentId, Path, description = "Its id")),
+               responses((status = 200, description = "The deployment", body = Deployment)))]
+async fn get(
+    State(context): State<Context>,
+    Path(id): Path<DeploymentId>,
+) -> Result<Json<Deployment>, Error> {
+    Ok(Json(show(&context, id).await?))
+}
+
+/// Scales a deployment, or changes how it sleeps.
+#[utoipa::path(patch, path = "/deployments/{id}", tag = "deployments", params(("id" = DeploymentId, Path, description = "Its id")),
+               request_body = UpdateDeploymentRequest,
+               responses((status = 200, description = "The deployment", body = Deployment)))]
+async fn update(
+    State(context): State<Context>,
+    actor: Actor,
+    Path(id): Path<DeploymentId>,
+    Json(request): Json<UpdateDeploymentRequest>,
+) -> Result<Json<Deployment>, Error> {
+    if request.replicas.is_some_and(|replicas| replicas > REPLICAS_MAX) {
+        return Err(invalid_field("replicas", format!("at most {REPLICAS_MAX}")));
+    }
+    if request
+        .idle_timeout_secs
+        .is_some_and(|secs| secs > IDLE_TIMEOUT_SECS_MAX)
+    {
+        return Err(invalid_field(
+            "idle_timeout_secs",
+            format!("at most {IDLE_TIMEOUT_SECS_MAX} seconds"),
+        ));
+    }
+    let mut change = Change::begin(&context.pool, &actor).await?;
+    let standing = deployment::lock(change.connection(), id)
+        .await?
+        .ok_or_else(|| gone(Thing::Deployment, id))?;
+    let about = About::deployment(standing.application_id, id);
+    deployment::update(change.connection(), id, request).await?;
+    change.operation(OperationKind::Reconcile, about).await?;
+    let message = match request.replicas {
+        Some(replicas) => format!("version {} is scaled to {replicas}", standing.version),
+        None => format!("version {} sleeps differently", standing.version),
+    };
+    change.event("deployment.updated", about, &message).await?;
+    change.commit().await?;
+    scheduler::nudge(&context, Some(id)).await;
+    Ok(Json(show(&context, id).await?))
+}
+
+/// What one of the actions below needs and does.
+struct Action {
+    kind: OperationKind,
+    event: &'static str,
+    says: &'static str,
+    refuses: fn(&Standing) -> Option<Error>,
+}
+
+async fn act(context: &Context, actor: &Actor, id: DeploymentId, action: Action) -> Result<Response, Error> {
+    let mut change = Change::begin(&context.pool, actor).await?;
+    let standing = deployment::lock(change.connection(), id)
+        .await?
+        .ok_or_else(|| gone(Thing::Deployment, id))?;
+    if let Some(refusal) = (action.refuses)(&standing) {
+        return Err(refusal);
+    }
+    let about = About::deployment(standing.application_id, id);
+    change.operation(action.kind, about).await?;
+    change
+        .event(
+            action.event,
+            about,
+            &format!("version {} {}", standing.version, action.says),
+        )
+        .await?;
+    change.commit().await?;
+    scheduler::nudge(context, Some(id)).await;
+    Ok(accepted(show(context, id).await?))
+}
+
+fn unless_usable(standing: &Standing) -> Option<Error> {
+    let unusable = matches!(
+        standing.status,
+        DeploymentStatus::Failed | DeploymentStatus::Cancelled
+    );
+    unusable.then(|| {
+        let detail = format!(
+            "version {} has {}; deploy again",
+            standing.version, standing.status
+        );
+        refuse(&code::DEPLOYMENT_NOT_USABLE, detail)
+    })
+}
+
+/// Makes a deployment current now: ends a canary, or brings a superseded version back.
+#[utoipa::path(post, path = "/deployments/{id}/promote", tag = "deployments", params(("id" = DeploymentId, Path, description = "Its id")),
+               responses((status = 202, description = "Written down", body = Deployment)))]
+async fn promote(
+    State(context): State<Context>,
+    actor: Actor,
+    Path(id): Path<DeploymentId>,
+) -> Result<Response, Error> {
+    let action = Action {
+        kind: OperationKind::Promote,
+        event: "deployment.promote_requested",
+        says: "is promoted",
+        refuses: unless_usable,
+    };
+    act(&context, &actor, id, action).await
+}
+
+/// Gives up the rollout of a deployment; what serves goes on serving.
+#[utoipa::path(post, path = "/deployments/{id}/cancel", tag = "deployments", params(("id" = DeploymentId, Path, description = "Its id")),
+               responses((status = 202, description = "Written down", body = Deployment)))]
+async fn cancel(
+    State(context): State<Context>,
+    actor: Actor,
+    Path(id): Path<DeploymentId>,
+) -> Result<Response, Error> {
+    let action = Action {
+        kind: OperationKind::Cancel,
+        event: "deployment.cancel_requested",
+        says: "is cancelled",
+        refuses: |standing| {
+            standing.status.is_ended().then(|| {
+                let detail = format!(
+                    "the rollout of version {} has ended: {}",
+                    standing.version, standing.status
+                );
+                refuse(&code::DEPLOYMENT_FINISHED, detail)
+            })
+        },
+    };
+    act(&context, &actor, id, action).await
+}
+
+/// Gives the deployment's environment back to the version that served before it.
+#[utoipa::path(post, path = "/deployments/{id}/rollback", tag = "deployments", params(("id" = DeploymentId, Path, description = "Its id")),
+               responses((status = 202, description = "Written down", body = Deployment)))]
+async fn rollback(
+    State(context): State<Context>,
+    actor: Actor,
+    Path(id): Path<DeploymentId>,
+) -> Result<Response, Error> {
+    let action = Action {
+        kind: OperationKind::Rollback,
+        event: "deployment.rollback_requested",
+        says: "is rolled back",
+        refuses: |standing| {
+            let serves = standing.current || standing.target;
+            let nothing = !serves || (standing.current && standing.previous_deployment_id.is_none());
+            nothing.then(|| {
+                let detail = if serves {
+                    format!("no version served before version {}", standing.version)
+                } else {
+                    format!(
+                        "version {} does not serve its environment, so there is nothing to roll back",
+                        standing.version
+                    )
+                };
+                refuse(&code::NOTHING_TO_ROLL_BACK_TO, detail)
+            })
+        },
+    };
+    act(&context, &actor, id, action).await
+}
+
+/// Replaces the tasks of a deployment one by one.
+#[utoipa::path(post, path = "/deployments/{id}/restart", tag = "deployments", params(("id" = DeploymentId, Path, description = "Its id")),
+               responses((status = 202, description = "Written down", body = Deployment)))]
+async fn restart(
+    State(context): State<Context>,
+    actor: Actor,
+    Path(id): Path<DeploymentId>,
+) -> Result<Response, Error> {
+    let action = Action {
+        kind: OperationKind::Restart,
+        event: "deployment.restart_requested",
+        says: "is restarted",
+        refuses: unless_usable,
+    };
+    act(&context, &actor, id, action).await
+}
+
+/// Puts a deployment to sleep; the next request wakes it.
+#[utoipa::path(post, path = "/deployments/{id}/sleep", tag = "deployments", params(("id" = DeploymentId, Path, description = "Its id")),
+               responses((status = 202, description = "Written down", body = Deployment)))]
+async fn sleep(
+    State(context): State<Context>,
+    actor: Actor,
+    Path(id): Path<DeploymentId>,
+) -> Result<Response, Error> {
+    let action = Action {
+        kind: OperationKind::Sleep,
+        event: "deployment.sleep_requested",
+        says: "is put to sleep",
+        refuses: unless_usable,
+    };
+    act(&context, &actor, id, action).await
+}
+
+/// What a wake waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum WakeWait {
+    /// A ready task.
+    Ready,
+}
+
+/// How to wake.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct WakeQuery {
+    /// `ready` answers once a task is ready, with its address.
+    wait: Option<WakeWait>,
+}
+
+/// Wakes a deployment.
+///
+/// One wake runs however many ask. With `?wait=ready` the answer names the ready tasks; a wake that fails is a 503
+/// with the reason as its code.
+#[utoipa::path(post, path = "/deployments/{id}/wake", tag = "deployments",
+               params(("id" = DeploymentId, Path, description = "Its id"), WakeQuery),
+               responses((status = 200, description = "Ready tasks", body = WakeResponse),
+                         (status = 202, description = "Being woken", body = WakeResponse)))]
+async fn wake(
+    State(context): State<Context>,
+    Path(id): Path<DeploymentId>,
+    Query(query): Query<WakeQuery>,
+) -> Result<Response, Error> {
+    if query.wait.is_none() {
+        return Ok(accepted(scheduler::wake(&context, id, Duration::ZERO).await?));
+    }
+    let woken = scheduler::wake(&context, id, context.settings.wake_timeout).await?;
+    Ok((StatusCode::OK, axum::Json(woken)).into_response())
+}
+
+/// A deployment's tasks, those that ended too.
+#[utoipa::path(get, path = "/deployments/{id}/tasks", tag = "deployments",
+               params(("id" = DeploymentId, Path, description = "Its id"), DeploymentTasksQuery),
+               responses((status = 200, description = "A page", body = Page<Task>)))]
+async fn tasks(
+    State(context): State<Context>,
+    Path(id): Path<DeploymentId>,
+    Query(query): Query<DeploymentTasksQuery>,
+) -> Result<Json<Page<Task>>, Error> {
+    let window = query.window()?;
+    // Whose deployment it is has been decided: no second filter.
+    let filter = task::Filter {
+        reach: None,
+        application_id: None,
+        deployment_id: Some(id),
+        node_id: None,
+        state: query.state,
+    };
+    let (rows, total) = task::list(&context.pool, &filter, &window).await?;
+    Ok(Json(window.page(rows, total)))
+}
+
+async fn show(context: &Context, id: DeploymentId) -> Result<Deployment, Error> {
+    let row = deployment::get(&context.pool, id)
+        .await?
+        .ok_or_else(|| gone(Thing::Deployment, id))?;
+    Ok(row.into_deployment(&context.urls))
+}

@@ -1,0 +1,227 @@
+//! Nodes, for admins of the cluster.
+
+use super::accepted;
+use crate::{
+    bootstrap::make_join_token,
+    code,
+    context::Context,
+    endpoint::{Endpoint, endpoint},
+    error::{Error, refuse},
+    identity::Actor,
+    page::list_query,
+    policy::Policy,
+    scheduler,
+    store::{
+        change::{About, Change},
+        node,
+    },
+};
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use http::StatusCode;
+use secrecy::ExposeSecret;
+use serde::Deserialize;
+use std::time::Duration;
+use tokio::time::Instant;
+use utoipa::IntoParams;
+use utoipa_axum::routes;
+use zectre_common::{
+    id::NodeId,
+    state::{Eligibility, NodeStatus, OperationKind},
+    time::Time,
+    wire::{
+        node::{JoinToken, Node},
+        page::Page,
+    },
+};
+use zectre_service::extract::{Json, Path, Query};
+
+/// How long a join token made here admits a node.
+const JOIN_TOKEN_TTL: Duration = Duration::from_secs(3_600);
+/// How long `?wait` waits for a node to be empty; after that the answer is 202 and the drain goes on.
+const DRAIN_WAIT: Duration = Duration::from_secs(120);
+/// How often it looks.
+const DRAIN_LOOK_EVERY: Duration = Duration::from_millis(200);
+
+list_query! {
+    /// Of nodes.
+    NodesQuery sorted by NodeSort { Name = "name", RegisteredAt = "registered_at" } smallest first, filtered by {
+        /// Only those with this status.
+        status: NodeStatus,
+        /// Only those with this eligibility.
+        eligibility: Eligibility,
+    }
+}
+
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    vec![
+        endpoint(Policy::ClusterAdmin, routes!(list)),
+        endpoint(Policy::ClusterAdmin, routes!(join_token)).creates(),
+        endpoint(Policy::ClusterAdmin, routes!(get)),
+        endpoint(Policy::ClusterAdmin, routes!(delete)),
+        endpoint(Policy::ClusterAdmin, routes!(cordon)),
+        endpoint(Policy::ClusterAdmin, routes!(uncordon)),
+        endpoint(Policy::ClusterAdmin, routes!(drain)).patient(),
+    ]
+}
+
+/// The nodes of the cluster.
+#[utoipa::path(get, path = "/nodes", tag = "nodes", params(NodesQuery),
+               responses((status = 200, description = "A page", body = Page<Node>)))]
+async fn list(
+    State(context): State<Context>,
+    Query(query): Query<NodesQuery>,
+) -> Result<Json<Page<Node>>, Error> {
+    let window = query.window()?;
+    let (rows, total) = node::list(&context.pool, query.status, query.eligibility, &window).await?;
+    Ok(Json(window.page(rows, total)))
+}
+
+/// A node.
+#[utoipa::path(get, path = "/nodes/{id}", tag = "nodes", params(("id" = NodeId, Path, description = "Its id")),
+               responses((status = 200, description = "The node", body = Node)))]
+async fn get(State(context): State<Context>, Path(id): Path<NodeId>) -> Result<Json<Node>, Error> {
+    Ok(Json(show(&context, id).await?))
+}
+
+/// Makes a token that admits one node once, within the hour.
+#[utoipa::path(post, path = "/nodes/join-tokens", tag = "nodes",
+               responses((status = 201, description = "The token, shown once", body = JoinToken)))]
+async fn join_token(State(context): State<Context>, actor: Actor) -> Result<Response, Error> {
+    let expires_at = Time::now().plus(JOIN_TOKEN_TTL);
+    let mut change = Change::begin(&context.pool, &actor).await?;
+    let token = make_join_token(&mut change, actor.user_id, expires_at).await?;
+    change.commit().await?;
+    let body = JoinToken {
+        token: token.expose_secret().to_owned(),
+        expires_at,
+    };
+    Ok((StatusCode::CREATED, axum::Json(body)).into_response())
+}
+
+/// Places no new tasks on a node.
+#[utoipa::path(post, path = "/nodes/{id}/cordon", tag = "nodes", params(("id" = NodeId, Path, description = "Its id")),
+               responses((status = 200, description = "The node", body = Node)))]
+async fn cordon(
+    State(context): State<Context>,
+    actor: Actor,
+    Path(id): Path<NodeId>,
+) -> Result<Json<Node>, Error> {
+    set(&context, &actor, id, Eligibility::Cordoned, "node.cordoned").await?;
+    Ok(Json(show(&context, id).await?))
+}
+
+/// Places tasks on a node again.
+#[utoipa::path(post, path = "/nodes/{id}/uncordon", tag = "nodes", params(("id" = NodeId, Path, description = "Its id")),
+               responses((status = 200, description = "The node", body = Node)))]
+async fn uncordon(
+    State(context): State<Context>,
+    actor: Actor,
+    Path(id): Path<NodeId>,
+) -> Result<Json<Node>, Error> {
+    set(&context, &actor, id, Eligibility::Eligible, "node.uncordoned").await?;
+    Ok(Json(show(&context, id).await?))
+}
+
+/// Whether to wait.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct DrainQuery {
+    /// `?wait` (or `?wait=true`) answers once nothing runs on the node.
+    wait: Option<String>,
+}
+
+/// Moves all tasks away from a node.
+#[utoipa::path(post, path = "/nodes/{id}/drain", tag = "nodes", params(("id" = NodeId, Path, description = "Its id"), DrainQuery),
+               responses((status = 200, description = "Nothing runs on it any more", body = Node),
+                         (status = 202, description = "Being drained", body = Node)))]
+async fn drain(
+    State(context): State<Context>,
+    actor: Actor,
+    Path(id): Path<NodeId>,
+    Query(query): Query<DrainQuery>,
+) -> Result<Response, Error> {
+    let wait = match query.wait.as_deref() {
+        None | Some("false") => false,
+        Some("" | "true") => true,
+        Some(_) => return Err(refuse(&code::INVALID_QUERY, "`wait` is `true` or `false`")),
+    };
+    set(
+        &context,
+        &actor,
+        id,
+        Eligibility::Draining,
+        "node.drain_requested",
+    )
+    .await?;
+    let until = Instant::now() + DRAIN_WAIT;
+    let mut looks = tokio::time::interval(DRAIN_LOOK_EVERY);
+    while wait && Instant::now() < until && !context.shutdown.is_requested() {
+        looks.tick().await;
+        if node::live_tasks(&context.pool, id).await? == 0 {
+            return Ok(Json(show(&context, id).await?).into_response());
+        }
+    }
+    Ok(accepted(show(&context, id).await?))
+}
+
+/// Forgets a node on which nothing runs.
+#[utoipa::path(delete, path = "/nodes/{id}", tag = "nodes", params(("id" = NodeId, Path, description = "Its id")),
+               responses((status = 204, description = "Deleted")))]
+async fn delete(
+    State(context): State<Context>,
+    actor: Actor,
+    Path(id): Path<NodeId>,
+) -> Result<StatusCode, Error> {
+    let node = show(&context, id).await?;
+    let mut change = Change::begin(&context.pool, &actor).await?;
+    if node::delete(change.connection(), id).await?.is_none() {
+        let detail = format!(
+            "tasks run on node `{}`; drain it first: POST /nodes/{id}/drain",
+            node.name
+        );
+        return Err(refuse(&code::NODE_IN_USE, detail));
+    }
+    change.operation(OperationKind::Node, About::node(id)).await?;
+    change
+        .event(
+            "node.deleted",
+            About::node(id),
+            &format!("node `{}` was removed", node.name),
+        )
+        .await?;
+    change.commit().await?;
+    scheduler::nudge(&context, None).await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn set(
+    context: &Context,
+    actor: &Actor,
+    id: NodeId,
+    eligibility: Eligibility,
+    event: &str,
+) -> Result<(), Error> {
+    let mut change = Change::begin(&context.pool, actor).await?;
+    let name = node::set_eligibility(change.connection(), id, eligibility)
+        .await?
+        .ok_or_else(|| unknown(id))?;
+    change.operation(OperationKind::Node, About::node(id)).await?;
+    change
+        .event(event, About::node(id), &format!("node `{name}` is {eligibility}"))
+        .await?;
+    change.commit().await?;
+    scheduler::nudge(context, None).await;
+    Ok(())
+}
+
+async fn show(context: &Context, id: NodeId) -> Result<Node, Error> {
+    node::get(&context.pool, id).await?.ok_or_else(|| unknown(id))
+}
+
+fn unknown(id: NodeId) -> Error {
+    refuse(&code::NODE_NOT_FOUND, format!("there is no node {id}"))
+}

@@ -1,0 +1,158 @@
+//! Server-Sent Events that resume: a stream is a position in rows that only grow.
+//!
+//! It reads what lies after its position, sends it, and waits for a hint or a moment; so a lost hint delays
+//! and never skips, and a client that comes back with `Last-Event-ID` gets neither a gap nor a repeat.
+
+use crate::{
+    code,
+    context::Context,
+    error::{Error, refuse},
+};
+use axum::response::{
+    IntoResponse, Response,
+    sse::{Event, KeepAlive, Sse},
+};
+use http::HeaderMap;
+use std::{collections::VecDeque, convert::Infallible, future::Future, str::FromStr, time::Duration};
+use tokio::{
+    sync::{OwnedSemaphorePermit, broadcast},
+    time::Instant,
+};
+use uuid::Uuid;
+
+/// The most streams open at once.
+pub(crate) const STREAMS_MAX: usize = 1_024;
+/// Rows read at once.
+pub(crate) const BATCH_ROWS: i64 = 500;
+/// How long a stream waits for a hint before it looks by itself.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Comments that keep idle connections open.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// A stream ends after this long; its client resumes it, with its credential checked anew.
+const STREAM_TIMEOUT: Duration = Duration::from_secs(3_600);
+
+/// What a stream found when it looked.
+pub(crate) struct Batch {
+    pub(crate) events: Vec<Event>,
+    /// Nothing will ever come after these.
+    pub(crate) ended: bool,
+}
+
+/// Where a stream's rows come from.
+pub(crate) trait Feed: Send + Sync + 'static {
+    /// What lies after the position, which moves past it.
+    fn look(&mut self) -> impl Future<Output = Result<Batch, Error>> + Send;
+    /// Whether a hint about `id` concerns it.
+    fn concerns(&self, id: Uuid) -> bool;
+}
+
+struct Open<F> {
+    feed: F,
+    hints: broadcast::Receiver<Uuid>,
+    ready: VecDeque<Event>,
+    ended: bool,
+    until: Instant,
+    context: Context,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Answers with the feed's events until it ends, the client leaves, or the service stops.
+pub(crate) fn stream<F: Feed>(context: &Context, feed: F) -> Result<Response, Error> {
+    let permit = context
+        .streams
+        .clone()
+        .try_acquire_owned()
+        .map_err(|_| Error::Refused {
+            code: &code::OVERLOADED,
+            detail: "too many streams are open; try again".into(),
+            errors: Vec::new(),
+            retry_after_secs: Some(5),
+        })?;
+    let open = Open {
+        feed,
+        // Before the first look: what is told between the look and the wait is not missed.
+        hints: context.fanout.subscribe(),
+        ready: VecDeque::new(),
+        ended: false,
+        until: Instant::now() + STREAM_TIMEOUT,
+        context: context.clone(),
+        _permit: permit,
+    };
+    let events = futures_util::stream::unfold(open, |mut open| async move {
+        let event = open.next().await?;
+        Some((Ok::<_, Infallible>(event), open))
+    });
+    Ok(Sse::new(events)
+        .keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
+        .into_response())
+}
+
+impl<F: Feed> Open<F> {
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(event);
+            }
+            if self.ended || self.context.shutdown.is_requested() || Instant::now() >= self.until {
+                return None;
+            }
+            match self.feed.look().await {
+                Ok(batch) => {
+                    self.ended = batch.ended;
+                    self.ready = batch.events.into();
+                }
+                Err(error) => tracing::warn!(%error, "a stream could not look; it will again"),
+            }
+            if self.ready.is_empty() && !self.ended {
+                self.wait().await;
+            }
+        }
+    }
+
+    async fn wait(&mut self) {
+        let hint = async {
+            loop {
+                match self.hints.recv().await {
+                    Ok(id) if !self.feed.concerns(id) => {}
+                    // Lagging means that something was missed: look.
+                    Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => return,
+                    Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+                }
+            }
+        };
+        let _ = self
+            .context
+            .shutdown
+            .or_requested(tokio::time::timeout(LOOK_EVERY, hint))
+            .await;
+    }
+}
+
+/// The position that the client has seen.
+pub(crate) fn last_event_id<P: FromStr>(headers: &HeaderMap) -> Result<Option<P>, Error> {
+    let Some(value) = headers.get("last-event-id").filter(|value| !value.is_empty()) else {
+        return Ok(None);
+    };
+    let parsed = value.to_str().ok().and_then(|text| text.parse().ok());
+    parsed.map(Some).ok_or_else(|| {
+        refuse(
+            &code::INVALID_LAST_EVENT_ID,
+            "`Last-Event-ID` is not an id of this stream; leave it out to start anew",
+        )
+    })
+}
+
+/// An event with JSON data.
+pub(crate) fn json_event(
+    id: Option<String>,
+    name: &str,
+    data: &impl serde::Serialize,
+) -> Result<Event, Error> {
+    let json = serde_json::to_string(data)
+        .map_err(|error| Error::Internal(format!("could not write an event: {error}")))?;
+    let event = Event::default().event(name).data(json);
+    Ok(match id {
+        Some(id) => event.id(id),
+        None => event,
+    })
+}

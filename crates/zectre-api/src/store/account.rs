@@ -1,0 +1,149 @@
+//! Users and their logins.
+
+use super::is_duplicate;
+use crate::{
+    error::Error,
+    identity::{Credential, Person},
+};
+use sqlx::{PgConnection, PgPool, types::Json};
+use uuid::Uuid;
+use zectre_common::{id::UserId, time::Time, wire::auth::Membership};
+
+/// A user as stored.
+#[derive(Debug)]
+pub(crate) struct Account {
+    pub(crate) id: UserId,
+    pub(crate) email: String,
+    pub(crate) name: String,
+    pub(crate) is_admin: bool,
+    pub(crate) disabled: bool,
+    pub(crate) created_at: Time,
+    pub(crate) memberships: Json<Vec<Membership>>,
+}
+
+impl Account {
+    /// The signed-in user.
+    pub(crate) fn into_person(self, credential: Credential) -> Person {
+        Person {
+            id: self.id,
+            email: self.email,
+            name: self.name,
+            is_admin: self.is_admin,
+            created_at: self.created_at,
+            memberships: self.memberships.0,
+            credential,
+        }
+    }
+}
+
+macro_rules! account {
+    ($condition:literal, $($argument:expr),*) => {
+        sqlx::query_as!(
+            Account,
+            r#"SELECT u.id AS "id: UserId", u.email, u.name, u.is_admin, u.disabled, u.created_at,
+                      COALESCE((SELECT jsonb_agg(jsonb_build_object('organization_id', o.id, 'organization', o.slug,
+                                                                    'role', m.role) ORDER BY o.slug)
+                                FROM memberships m JOIN organizations o ON o.id = m.organization_id
+                                WHERE m.user_id = u.id), '[]') AS "memberships!: Json<Vec<Membership>>"
+               FROM users u WHERE "# + $condition,
+            $($argument),*
+        )
+    };
+}
+
+/// The user of a login token that was not revoked.
+pub(crate) async fn by_login(pool: &PgPool, id: UserId, token_id: Uuid) -> Result<Option<Account>, Error> {
+    let query = account!(
+        "u.id = $1 AND NOT EXISTS (SELECT 1 FROM revoked_tokens WHERE token_id = $2)",
+        id as _,
+        token_id
+    );
+    Ok(query.fetch_optional(pool).await?)
+}
+
+/// The user with this id.
+pub(crate) async fn by_id(pool: &PgPool, id: UserId) -> Result<Option<Account>, Error> {
+    Ok(account!("u.id = $1", id as _).fetch_optional(pool).await?)
+}
+
+/// What a login needs to know.
+#[derive(Debug)]
+pub(crate) struct Login {
+    pub(crate) id: UserId,
+    pub(crate) password_hash: Option<String>,
+    pub(crate) disabled: bool,
+}
+
+/// The login of an e-mail address, compared without regard to case.
+pub(crate) async fn login(pool: &PgPool, email: &str) -> Result<Option<Login>, Error> {
+    Ok(sqlx::query_as!(
+        Login,
+        r#"SELECT id AS "id: UserId", password_hash, disabled FROM users WHERE lower(email) = lower($1)"#,
+        email
+    )
+    .fetch_optional(pool)
+    .await?)
+}
+
+/// Makes a user; false when the address is taken.
+pub(crate) async fn insert(
+    connection: &mut PgConnection,
+    id: UserId,
+    email: &str,
+    name: &str,
+    password_hash: Option<&str>,
+) -> Result<bool, Error> {
+    let inserted = sqlx::query!(
+        "INSERT INTO users (id, email, name, password_hash) VALUES ($1, $2, $3, $4)",
+        id as _,
+        email,
+        name,
+        password_hash
+    )
+    .execute(connection)
+    .await;
+    match inserted {
+        Ok(_) => Ok(true),
+        Err(error) if is_duplicate(&error) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Ends a login before its time.
+pub(crate) async fn revoke(pool: &PgPool, token_id: Uuid, expires_at: Time) -> Result<(), Error> {
+    sqlx::query!(
+        "INSERT INTO revoked_tokens (token_id, expires_at) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+        token_id,
+        expires_at as _
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Makes the local admin, or makes it one again, and the owner of the organization `default`.
+pub(crate) async fn ensure_admin(
+    connection: &mut PgConnection,
+    email: &str,
+    name: &str,
+) -> Result<UserId, Error> {
+    let id = sqlx::query_scalar!(
+        r#"INSERT INTO users (id, email, name, is_admin) VALUES ($1, $2, $3, true)
+           ON CONFLICT (lower(email)) DO UPDATE SET is_admin = true, disabled = false
+           RETURNING id AS "id: UserId""#,
+        UserId::new() as _,
+        email,
+        name
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    sqlx::query!(
+        "INSERT INTO memberships (user_id, organization_id, role)
+         SELECT $1, id, 'owner' FROM organizations WHERE slug = 'default'
+         ON CONFLICT (user_id, organization_id) DO UPDATE SET role = 'owner'",
+        id as _
+    )
+    .execute(connection)
+    .await?;
+    Ok(id)
+}

@@ -1,0 +1,151 @@
+//! API keys, of which only a hash is stored.
+
+use super::account::Account;
+use crate::{error::Error, page::Window};
+use sqlx::{PgConnection, PgPool, types::Json};
+use zectre_common::{
+    id::{ApiKeyId, UserId},
+    time::Time,
+    wire::auth::{ApiKey, Membership},
+};
+
+/// The most keys one user may have.
+pub(crate) const KEYS_MAX: i64 = 100;
+
+/// A key that was found by its hash.
+pub(crate) struct Found {
+    pub(crate) id: ApiKeyId,
+    pub(crate) hash: Vec<u8>,
+    /// Its last use was noted more than a minute ago.
+    pub(crate) use_is_old: bool,
+    pub(crate) account: Account,
+}
+
+/// The key with this hash, unless it has expired.
+pub(crate) async fn by_hash(pool: &PgPool, hash: &[u8]) -> Result<Option<Found>, Error> {
+    let row = sqlx::query!(
+        r#"SELECT k.id AS "key_id: ApiKeyId", k.hash,
+                  (k.last_used_at IS NULL OR k.last_used_at < now() - interval '1 minute') AS "use_is_old!",
+                  u.id AS "id: UserId", u.email, u.name, u.is_admin, u.disabled, u.created_at,
+                  COALESCE((SELECT jsonb_agg(jsonb_build_object('organization_id', o.id, 'organization', o.slug,
+                                                                'role', m.role) ORDER BY o.slug)
+                            FROM memberships m JOIN organizations o ON o.id = m.organization_id
+                            WHERE m.user_id = u.id), '[]') AS "memberships!: Json<Vec<Membership>>"
+           FROM api_keys k JOIN users u ON u.id = k.user_id
+           WHERE k.hash = $1 AND (k.expires_at IS NULL OR k.expires_at > now())"#,
+        hash
+    )
+    .fetch_optional(pool)
+    .await?;
+    Ok(row.map(|row| Found {
+        id: row.key_id,
+        hash: row.hash,
+        use_is_old: row.use_is_old,
+        account: Account {
+            id: row.id,
+            email: row.email,
+            name: row.name,
+            is_admin: row.is_admin,
+            disabled: row.disabled,
+            created_at: row.created_at,
+            memberships: row.memberships,
+        },
+    }))
+}
+
+/// Notes a use, at most once a minute.
+pub(crate) async fn used(pool: &PgPool, id: ApiKeyId) -> Result<(), Error> {
+    sqlx::query!(
+        "UPDATE api_keys SET last_used_at = now()
+         WHERE id = $1 AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')",
+        id as _
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Stores a key's hash; `None` when the user has as many as they may.
+pub(crate) async fn insert(
+    connection: &mut PgConnection,
+    user_id: UserId,
+    name: &str,
+    prefix: &str,
+    hash: &[u8],
+    expires_at: Option<Time>,
+) -> Result<Option<ApiKey>, Error> {
+    Ok(sqlx::query_as!(
+        ApiKey,
+        r#"INSERT INTO api_keys (id, user_id, name, prefix, hash, expires_at)
+           SELECT $1, $2, $3, $4, $5, $6
+           WHERE (SELECT count(*) FROM api_keys WHERE user_id = $2) < $7
+           RETURNING id AS "id: ApiKeyId", name, prefix, expires_at, last_used_at, created_at"#,
+        ApiKeyId::new() as _,
+        user_id as _,
+        name,
+        prefix,
+        hash,
+        expires_at as _,
+        KEYS_MAX
+    )
+    .fetch_optional(connection)
+    .await?)
+}
+
+/// The user's keys.
+pub(crate) async fn list(
+    pool: &PgPool,
+    user_id: UserId,
+    window: &Window,
+) -> Result<(Vec<ApiKey>, i64), Error> {
+    let rows = sqlx::query_as!(
+        ApiKey,
+        r#"SELECT id AS "id: ApiKeyId", name, prefix, expires_at, last_used_at, created_at FROM api_keys
+           WHERE user_id = $1
+           ORDER BY CASE WHEN $2 = 'name' AND NOT $3 THEN name END, CASE WHEN $2 = 'name' AND $3 THEN name END DESC,
+                    CASE WHEN NOT $3 THEN created_at END, CASE WHEN $3 THEN created_at END DESC, id
+           LIMIT $4 OFFSET $5"#,
+        user_id as _,
+        window.sort,
+        window.descending,
+        window.limit(),
+        window.offset()
+    )
+    .fetch_all(pool)
+    .await?;
+    let total = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "n!" FROM api_keys WHERE user_id = $1"#,
+        user_id as _
+    );
+    Ok((rows, total.fetch_one(pool).await?))
+}
+
+/// Deletes one of the user's keys; its name, or `None` when there is no such key.
+pub(crate) async fn delete(
+    connection: &mut PgConnection,
+    user_id: UserId,
+    id: ApiKeyId,
+) -> Result<Option<String>, Error> {
+    let query = sqlx::query_scalar!(
+        "DELETE FROM api_keys WHERE id = $1 AND user_id = $2 RETURNING name",
+        id as _,
+        user_id as _
+    );
+    Ok(query.fetch_optional(connection).await?)
+}
+
+/// Deletes the user's keys of this name.
+pub(crate) async fn delete_named(
+    connection: &mut PgConnection,
+    user_id: UserId,
+    name: &str,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "DELETE FROM api_keys WHERE user_id = $1 AND name = $2",
+        user_id as _,
+        name
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}

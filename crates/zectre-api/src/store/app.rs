@@ -1,0 +1,196 @@
+//! Applications.
+
+use super::is_duplicate;
+use crate::{error::Error, page::Window, urls::Urls};
+use sqlx::{PgConnection, PgPool, types::Json};
+use zectre_common::{
+    id::{ApplicationId, NamespaceId, OrganizationId},
+    spec::{DeploymentRequest, Labels},
+    time::Time,
+    wire::app::{App, CreateAppRequest, UpdateAppRequest},
+};
+
+/// As stored.
+pub(crate) struct Row {
+    id: ApplicationId,
+    name: String,
+    namespace: String,
+    subdomain: String,
+    description: String,
+    labels: Json<Labels>,
+    default_deployment_spec: Json<DeploymentRequest>,
+    created_at: Time,
+    updated_at: Time,
+}
+
+impl Row {
+    /// As shown.
+    pub(crate) fn into_app(self, urls: &Urls) -> App {
+        App {
+            id: self.id,
+            name: self.name,
+            namespace: self.namespace,
+            url: urls.of_label(&self.subdomain),
+            subdomain: self.subdomain,
+            description: self.description,
+            labels: self.labels.0,
+            default_deployment_spec: self.default_deployment_spec.0,
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+        }
+    }
+}
+
+macro_rules! apps {
+    ($rest:literal, $($argument:expr),*) => {
+        sqlx::query_as!(
+            Row,
+            r#"SELECT a.id AS "id: ApplicationId", a.name, n.name AS namespace, a.subdomain, a.description,
+                      a.labels AS "labels: Json<Labels>",
+                      a.default_deployment_spec AS "default_deployment_spec: Json<DeploymentRequest>",
+                      a.created_at, a.updated_at
+               FROM applications a JOIN namespaces n ON n.id = a.namespace_id
+               WHERE a.deleted_at IS NULL AND "# + $rest,
+            $($argument),*
+        )
+    };
+}
+
+/// Those of the organizations in `reach`.
+pub(crate) async fn list(
+    pool: &PgPool,
+    reach: Option<&[OrganizationId]>,
+    namespace: Option<&str>,
+    window: &Window,
+) -> Result<(Vec<Row>, i64), Error> {
+    let rows = apps!(
+        r#"($1::uuid[] IS NULL OR n.organization_id = ANY($1)) AND ($2::text IS NULL OR n.name = $2)
+           ORDER BY CASE WHEN NOT $4 THEN CASE $3 WHEN 'name' THEN a.name WHEN 'namespace' THEN n.name
+                                                  WHEN 'subdomain' THEN a.subdomain END END,
+                    CASE WHEN $4 THEN CASE $3 WHEN 'name' THEN a.name WHEN 'namespace' THEN n.name
+                                              WHEN 'subdomain' THEN a.subdomain END END DESC,
+                    CASE WHEN NOT $4 THEN CASE $3 WHEN 'updated_at' THEN a.updated_at ELSE a.created_at END END,
+                    CASE WHEN $4 THEN CASE $3 WHEN 'updated_at' THEN a.updated_at ELSE a.created_at END END DESC, a.id
+           LIMIT $5 OFFSET $6"#,
+        reach as _,
+        namespace,
+        window.sort,
+        window.descending,
+        window.limit(),
+        window.offset()
+    )
+    .fetch_all(pool)
+    .await?;
+    let total = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "n!" FROM applications a JOIN namespaces n ON n.id = a.namespace_id
+           WHERE a.deleted_at IS NULL AND ($1::uuid[] IS NULL OR n.organization_id = ANY($1))
+             AND ($2::text IS NULL OR n.name = $2)"#,
+        reach as _,
+        namespace
+    );
+    Ok((rows, total.fetch_one(pool).await?))
+}
+
+/// By id.
+pub(crate) async fn get(pool: &PgPool, id: ApplicationId) -> Result<Option<Row>, Error> {
+    Ok(apps!("a.id = $1", id as _).fetch_optional(pool).await?)
+}
+
+/// By its names.
+pub(crate) async fn by_name(pool: &PgPool, namespace: &str, name: &str) -> Result<Option<Row>, Error> {
+    Ok(apps!("n.name = $1 AND a.name = $2", namespace, name)
+        .fetch_optional(pool)
+        .await?)
+}
+
+/// By its host label.
+pub(crate) async fn by_subdomain(pool: &PgPool, subdomain: &str) -> Result<Option<Row>, Error> {
+    Ok(apps!("a.subdomain = $1", subdomain).fetch_optional(pool).await?)
+}
+
+/// Makes one; false when its name or subdomain is taken.
+pub(crate) async fn insert(
+    connection: &mut PgConnection,
+    id: ApplicationId,
+    namespace_id: NamespaceId,
+    subdomain: &str,
+    request: &CreateAppRequest,
+) -> Result<bool, Error> {
+    let inserted = sqlx::query!(
+        "INSERT INTO applications (id, namespace_id, name, subdomain, description, labels, default_deployment_spec)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        id as _,
+        namespace_id as _,
+        request.name,
+        subdomain,
+        request.description.as_deref().unwrap_or_default(),
+        Json(request.labels.clone().unwrap_or_default()) as _,
+        Json(request.default_deployment_spec.clone().unwrap_or_default()) as _
+    )
+    .execute(connection)
+    .await;
+    match inserted {
+        Ok(_) => Ok(true),
+        Err(error) if is_duplicate(&error) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Changes what is given.
+pub(crate) async fn update(
+    connection: &mut PgConnection,
+    id: ApplicationId,
+    request: &UpdateAppRequest,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "UPDATE applications SET description = COALESCE($2, description), labels = COALESCE($3, labels),
+                default_deployment_spec = COALESCE($4, default_deployment_spec), updated_at = now()
+         WHERE id = $1",
+        id as _,
+        request.description.as_deref(),
+        request.labels.as_ref().map(Json) as _,
+        request.default_deployment_spec.as_ref().map(Json) as _
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// An application that is being deployed; its row stays locked until the change ends, which orders versions.
+pub(crate) struct Locked {
+    pub(crate) name: String,
+    pub(crate) namespace: String,
+}
+
+/// Locks it.
+pub(crate) async fn lock(connection: &mut PgConnection, id: ApplicationId) -> Result<Option<Locked>, Error> {
+    let query = sqlx::query_as!(
+        Locked,
+        "SELECT a.name, n.name AS namespace FROM applications a JOIN namespaces n ON n.id = a.namespace_id
+         WHERE a.id = $1 AND a.deleted_at IS NULL FOR UPDATE OF a",
+        id as _
+    );
+    Ok(query.fetch_optional(connection).await?)
+}
+
+/// Hides it and frees its names; the rows go once its last task has ended. False when it is gone already.
+pub(crate) async fn hide(connection: &mut PgConnection, id: ApplicationId) -> Result<bool, Error> {
+    let hidden = sqlx::query!(
+        "UPDATE applications SET deleted_at = now(), name = 'deleted:' || id, subdomain = 'deleted:' || id
+         WHERE id = $1 AND deleted_at IS NULL",
+        id as _
+    );
+    if hidden.execute(&mut *connection).await?.rows_affected() == 0 {
+        return Ok(false);
+    }
+    // Nobody can ask for a host with a colon: the previews lead nowhere from now on.
+    let previews = sqlx::query!(
+        "UPDATE deployments SET preview_label = 'deleted:' || id WHERE application_id = $1",
+        id as _
+    );
+    previews.execute(&mut *connection).await?;
+    sqlx::query!("DELETE FROM routes WHERE application_id = $1", id as _)
+        .execute(connection)
+        .await?;
+    Ok(true)
+}

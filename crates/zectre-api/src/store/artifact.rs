@@ -1,0 +1,154 @@
+//! Artifacts; their bytes, size, hash and state are the registry's.
+
+use crate::{error::Error, page::Window};
+use sqlx::{PgConnection, PgPool};
+use zectre_common::{
+    id::{ArtifactId, OrganizationId, UserId},
+    state::{ArtifactKind, ArtifactState},
+    time::Time,
+    wire::artifact::Artifact,
+};
+
+struct Row {
+    id: ArtifactId,
+    name: String,
+    kind: ArtifactKind,
+    content_type: String,
+    state: ArtifactState,
+    size_bytes: Option<i64>,
+    sha256: Option<String>,
+    created_at: Time,
+}
+
+impl From<Row> for Artifact {
+    fn from(row: Row) -> Self {
+        Self {
+            id: row.id,
+            name: row.name,
+            kind: row.kind,
+            content_type: row.content_type,
+            state: row.state,
+            size: row.size_bytes.map(|bytes| bytes as u64),
+            sha256: row.sha256,
+            created_at: row.created_at,
+        }
+    }
+}
+
+macro_rules! artifacts {
+    ($rest:literal, $($argument:expr),*) => {
+        sqlx::query_as!(
+            Row,
+            r#"SELECT id AS "id: ArtifactId", name, kind AS "kind: ArtifactKind", content_type,
+                      state AS "state: ArtifactState", size_bytes, sha256, created_at
+               FROM artifacts WHERE "# + $rest,
+            $($argument),*
+        )
+    };
+}
+
+/// What a list may be narrowed to.
+pub(crate) struct Filter<'a> {
+    pub(crate) reach: Option<&'a [OrganizationId]>,
+    pub(crate) kind: Option<ArtifactKind>,
+    pub(crate) state: Option<ArtifactState>,
+    pub(crate) sha256: Option<&'a str>,
+}
+
+/// Those that pass the filter.
+pub(crate) async fn list(
+    pool: &PgPool,
+    filter: &Filter<'_>,
+    window: &Window,
+) -> Result<(Vec<Artifact>, i64), Error> {
+    let (kind, state) = (
+        filter.kind.map(ArtifactKind::as_str),
+        filter.state.map(ArtifactState::as_str),
+    );
+    let rows = artifacts!(
+        r#"($1::uuid[] IS NULL OR organization_id = ANY($1)) AND ($2::text IS NULL OR kind = $2)
+             AND ($3::text IS NULL OR state = $3) AND ($4::text IS NULL OR sha256 = $4)
+           ORDER BY CASE WHEN $5 = 'name' AND NOT $6 THEN name END, CASE WHEN $5 = 'name' AND $6 THEN name END DESC,
+                    CASE WHEN $5 = 'size' AND NOT $6 THEN size_bytes END,
+                    CASE WHEN $5 = 'size' AND $6 THEN size_bytes END DESC NULLS LAST,
+                    CASE WHEN NOT $6 THEN created_at END, CASE WHEN $6 THEN created_at END DESC, id
+           LIMIT $7 OFFSET $8"#,
+        filter.reach as _,
+        kind,
+        state,
+        filter.sha256,
+        window.sort,
+        window.descending,
+        window.limit(),
+        window.offset()
+    )
+    .fetch_all(pool)
+    .await?;
+    let total = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "n!" FROM artifacts
+           WHERE ($1::uuid[] IS NULL OR organization_id = ANY($1)) AND ($2::text IS NULL OR kind = $2)
+             AND ($3::text IS NULL OR state = $3) AND ($4::text IS NULL OR sha256 = $4)"#,
+        filter.reach as _,
+        kind,
+        state,
+        filter.sha256
+    );
+    Ok((
+        rows.into_iter().map(Artifact::from).collect(),
+        total.fetch_one(pool).await?,
+    ))
+}
+
+/// By id.
+pub(crate) async fn get(pool: &PgPool, id: ArtifactId) -> Result<Option<Artifact>, Error> {
+    Ok(artifacts!("id = $1", id as _)
+        .fetch_optional(pool)
+        .await?
+        .map(Artifact::from))
+}
+
+/// By id, when the organization owns it.
+pub(crate) async fn get_owned(
+    connection: &mut PgConnection,
+    owner: OrganizationId,
+    id: ArtifactId,
+) -> Result<Option<Artifact>, Error> {
+    let query = artifacts!("organization_id = $1 AND id = $2 FOR SHARE", owner as _, id as _);
+    Ok(query.fetch_optional(connection).await?.map(Artifact::from))
+}
+
+/// Announces one.
+pub(crate) async fn insert(
+    connection: &mut PgConnection,
+    id: ArtifactId,
+    owner: OrganizationId,
+    name: &str,
+    kind: ArtifactKind,
+    content_type: &str,
+    created_by: Option<UserId>,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "INSERT INTO artifacts (id, organization_id, name, kind, content_type, created_by) VALUES ($1, $2, $3, $4, $5, $6)",
+        id as _,
+        owner as _,
+        name,
+        kind.as_str(),
+        content_type,
+        created_by as _
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Deletes one unless a deployment or a build refers to it; whether it did.
+pub(crate) async fn delete(connection: &mut PgConnection, id: ArtifactId) -> Result<bool, Error> {
+    let deleted = sqlx::query!("DELETE FROM artifacts WHERE id = $1", id as _)
+        .execute(connection)
+        .await;
+    match deleted {
+        Ok(_) => Ok(true),
+        Err(sqlx::Error::Database(database)) if database.is_foreign_key_violation() => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,209 @@
+//! Builds. The row is the worker's, but for what is asked of it.
+
+use crate::{error::Error, page::Window};
+use sqlx::{PgConnection, PgPool, types::Json};
+use zectre_common::{
+    id::{ApplicationId, ArtifactId, BuildId, DeploymentId, OrganizationId, UserId},
+    state::{BuildStatus, Reason},
+    time::Time,
+    wire::{
+        build::{Build, Diagnostic},
+        log::{LogLine, Stream},
+    },
+};
+
+struct Row {
+    id: BuildId,
+    application_id: ApplicationId,
+    status: BuildStatus,
+    reason: Option<Reason>,
+    message: Option<String>,
+    diagnostics: Json<Vec<Diagnostic>>,
+    source_artifact_id: ArtifactId,
+    artifact_id: Option<ArtifactId>,
+    created_at: Time,
+    started_at: Option<Time>,
+    finished_at: Option<Time>,
+}
+
+impl From<Row> for Build {
+    fn from(row: Row) -> Self {
+        Self {
+            id: row.id,
+            application_id: row.application_id,
+            status: row.status,
+            reason: row.reason,
+            message: row.message,
+            diagnostics: row.diagnostics.0,
+            source_artifact_id: row.source_artifact_id,
+            artifact_id: row.artifact_id,
+            created_at: row.created_at,
+            started_at: row.started_at,
+            finished_at: row.finished_at,
+        }
+    }
+}
+
+macro_rules! builds {
+    ($rest:literal, $($argument:expr),*) => {
+        sqlx::query_as!(
+            Row,
+            r#"SELECT b.id AS "id: BuildId", b.application_id AS "application_id: ApplicationId",
+                      b.status AS "status: BuildStatus", b.reason AS "reason: Reason", b.message,
+                      b.diagnostics AS "diagnostics: Json<Vec<Diagnostic>>",
+                      b.source_artifact_id AS "source_artifact_id: ArtifactId",
+                      b.artifact_id AS "artifact_id: ArtifactId", b.created_at, b.started_at, b.finished_at
+               FROM builds b JOIN applications a ON a.id = b.application_id JOIN namespaces n ON n.id = a.namespace_id
+               WHERE a.deleted_at IS NULL AND "# + $rest,
+            $($argument),*
+        )
+    };
+}
+
+/// Those of the organizations in `reach`.
+pub(crate) async fn list(
+    pool: &PgPool,
+    reach: Option<&[OrganizationId]>,
+    app: Option<ApplicationId>,
+    status: Option<BuildStatus>,
+    window: &Window,
+) -> Result<(Vec<Build>, i64), Error> {
+    let status = status.map(BuildStatus::as_str);
+    let rows = builds!(
+        r#"($1::uuid[] IS NULL OR n.organization_id = ANY($1)) AND ($2::uuid IS NULL OR b.application_id = $2)
+             AND ($3::text IS NULL OR b.status = $3)
+           ORDER BY CASE WHEN NOT $4 THEN b.created_at END, CASE WHEN $4 THEN b.created_at END DESC, b.id
+           LIMIT $5 OFFSET $6"#,
+        reach as _,
+        app as _,
+        status,
+        window.descending,
+        window.limit(),
+        window.offset()
+    )
+    .fetch_all(pool)
+    .await?;
+    let total = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "n!"
+           FROM builds b JOIN applications a ON a.id = b.application_id JOIN namespaces n ON n.id = a.namespace_id
+           WHERE a.deleted_at IS NULL AND ($1::uuid[] IS NULL OR n.organization_id = ANY($1))
+             AND ($2::uuid IS NULL OR b.application_id = $2) AND ($3::text IS NULL OR b.status = $3)"#,
+        reach as _,
+        app as _,
+        status
+    );
+    Ok((
+        rows.into_iter().map(Build::from).collect(),
+        total.fetch_one(pool).await?,
+    ))
+}
+
+/// By id.
+pub(crate) async fn get(pool: &PgPool, id: BuildId) -> Result<Option<Build>, Error> {
+    Ok(builds!("b.id = $1", id as _)
+        .fetch_optional(pool)
+        .await?
+        .map(Build::from))
+}
+
+/// By id, when it belongs to the application.
+pub(crate) async fn get_of_app(
+    connection: &mut PgConnection,
+    app: ApplicationId,
+    id: BuildId,
+) -> Result<Option<Build>, Error> {
+    let query = builds!("b.application_id = $1 AND b.id = $2", app as _, id as _);
+    Ok(query.fetch_optional(connection).await?.map(Build::from))
+}
+
+/// The application's newest build that has not ended.
+pub(crate) async fn newest_open(
+    connection: &mut PgConnection,
+    app: ApplicationId,
+) -> Result<Option<Build>, Error> {
+    let query = builds!(
+        "b.application_id = $1 AND b.status IN ('queued', 'running') ORDER BY b.created_at DESC, b.id DESC LIMIT 1",
+        app as _
+    );
+    Ok(query.fetch_optional(connection).await?.map(Build::from))
+}
+
+/// Queues one, and tells the workers when the change is committed.
+pub(crate) async fn insert(
+    connection: &mut PgConnection,
+    id: BuildId,
+    app: ApplicationId,
+    source: ArtifactId,
+    created_by: Option<UserId>,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "INSERT INTO builds (id, application_id, source_artifact_id, created_by) VALUES ($1, $2, $3, $4)",
+        id as _,
+        app as _,
+        source as _,
+        created_by as _
+    )
+    .execute(&mut *connection)
+    .await?;
+    notify(connection, id).await
+}
+
+async fn notify(connection: &mut PgConnection, id: BuildId) -> Result<(), Error> {
+    sqlx::query!("SELECT pg_notify('zectre_builds', $1)", id.to_string())
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Asks for its end: a queued one ends at once, a running one when its worker sees the wish. False when it
+/// has ended already.
+pub(crate) async fn cancel(connection: &mut PgConnection, id: BuildId) -> Result<bool, Error> {
+    let cancelled = sqlx::query!(
+        "UPDATE builds SET cancel_requested = true,
+                reason = CASE WHEN status = 'queued' THEN 'cancelled' ELSE reason END,
+                message = CASE WHEN status = 'queued' THEN 'cancelled before a worker took it' ELSE message END,
+                finished_at = CASE WHEN status = 'queued' THEN now() ELSE finished_at END,
+                status = CASE WHEN status = 'queued' THEN 'cancelled' ELSE status END
+         WHERE id = $1 AND status IN ('queued', 'running')",
+        id as _
+    );
+    if cancelled.execute(&mut *connection).await?.rows_affected() == 0 {
+        return Ok(false);
+    }
+    notify(connection, id).await?;
+    Ok(true)
+}
+
+/// Deployments that wait for it.
+pub(crate) async fn waiting_deployments(
+    connection: &mut PgConnection,
+    id: BuildId,
+) -> Result<Vec<DeploymentId>, Error> {
+    let query = sqlx::query_scalar!(
+        r#"SELECT id AS "id: DeploymentId" FROM deployments WHERE build_id = $1 AND status = 'pending'"#,
+        id as _
+    );
+    Ok(query.fetch_all(connection).await?)
+}
+
+/// Lines of its log after `after`, in order.
+pub(crate) async fn log(pool: &PgPool, id: BuildId, after: i64, limit: i64) -> Result<Vec<LogLine>, Error> {
+    let rows = sqlx::query!(
+        "SELECT seq, time, stream, message FROM build_logs WHERE build_id = $1 AND seq > $2 ORDER BY seq LIMIT $3",
+        id as _,
+        after,
+        limit
+    )
+    .fetch_all(pool)
+    .await?;
+    let line = |seq: i64, time, stream: &str, message| LogLine {
+        seq: seq as u64,
+        time,
+        stream: Stream::from_stored(stream),
+        message,
+    };
+    Ok(rows
+        .into_iter()
+        .map(|row| line(row.seq, row.time, &row.stream, row.message))
+        .collect())
+}

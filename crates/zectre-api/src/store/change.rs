@@ -1,0 +1,118 @@
+//! A write: one transaction with what is wanted, the operation for the scheduler, and the event.
+
+use crate::{error::Error, identity::Actor};
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use zectre_common::{
+    id::{ApplicationId, DeploymentId, EventId, NodeId, TaskId},
+    state::OperationKind,
+};
+
+/// A write under way; dropped without [`Change::commit`] it never happened.
+pub(crate) struct Change<'a> {
+    transaction: Transaction<'static, Postgres>,
+    actor: &'a Actor,
+}
+
+/// What an event is about.
+#[derive(Debug, Default, Clone, Copy)]
+#[expect(clippy::struct_field_names, reason = "they are named as the columns are")]
+pub(crate) struct About {
+    pub(crate) application_id: Option<ApplicationId>,
+    pub(crate) deployment_id: Option<DeploymentId>,
+    pub(crate) task_id: Option<TaskId>,
+    pub(crate) node_id: Option<NodeId>,
+}
+
+impl About {
+    /// An application.
+    pub(crate) fn app(id: ApplicationId) -> Self {
+        Self {
+            application_id: Some(id),
+            ..Self::default()
+        }
+    }
+
+    /// A deployment of it.
+    pub(crate) fn deployment(app: ApplicationId, id: DeploymentId) -> Self {
+        Self {
+            application_id: Some(app),
+            deployment_id: Some(id),
+            ..Self::default()
+        }
+    }
+
+    /// A node.
+    pub(crate) fn node(id: NodeId) -> Self {
+        Self {
+            node_id: Some(id),
+            ..Self::default()
+        }
+    }
+}
+
+impl<'a> Change<'a> {
+    /// Begins one on behalf of `actor`.
+    pub(crate) async fn begin(pool: &PgPool, actor: &'a Actor) -> Result<Self, Error> {
+        Ok(Self {
+            transaction: pool.begin().await?,
+            actor,
+        })
+    }
+
+    /// For the statements of the resource.
+    pub(crate) fn connection(&mut self) -> &mut PgConnection {
+        &mut self.transaction
+    }
+
+    /// Asks the scheduler for something.
+    pub(crate) async fn operation(&mut self, kind: OperationKind, about: About) -> Result<(), Error> {
+        sqlx::query!(
+            "INSERT INTO operations (kind, deployment_id, task_id, node_id, actor, request_id)
+             VALUES ($1, $2, $3, $4, $5, $6)",
+            kind.as_str(),
+            about.deployment_id as _,
+            about.task_id as _,
+            about.node_id as _,
+            self.actor.name,
+            self.actor.request_id.as_deref()
+        )
+        .execute(&mut *self.transaction)
+        .await?;
+        Ok(())
+    }
+
+    /// Writes the activity feed.
+    pub(crate) async fn event(&mut self, action: &str, about: About, message: &str) -> Result<(), Error> {
+        sqlx::query!(
+            "INSERT INTO events (id, actor, action, application_id, deployment_id, task_id, node_id, message,
+                                 source_address, request_id)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+            EventId::new() as _,
+            self.actor.name,
+            action,
+            about.application_id as _,
+            about.deployment_id as _,
+            about.task_id as _,
+            about.node_id as _,
+            message,
+            self.actor.address.map(|address| address.to_string()),
+            self.actor.request_id.as_deref()
+        )
+        .execute(&mut *self.transaction)
+        .await?;
+        Ok(())
+    }
+
+    /// Hosts changed: proxies look again.
+    pub(crate) async fn raise_routing_epoch(&mut self) -> Result<(), Error> {
+        sqlx::query!("SELECT raise_routing_epoch()")
+            .fetch_one(&mut *self.transaction)
+            .await?;
+        Ok(())
+    }
+
+    /// Makes it so.
+    pub(crate) async fn commit(self) -> Result<(), Error> {
+        Ok(self.transaction.commit().await?)
+    }
+}

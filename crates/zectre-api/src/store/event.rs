@@ -1,0 +1,153 @@
+//! The activity feed. Streams read it in order of commit, see [`super::task_log`].
+
+use crate::{error::Error, page::Window};
+use sqlx::PgPool;
+use std::{fmt, str::FromStr};
+use uuid::Uuid;
+use zectre_common::{
+    id::{ApplicationId, DeploymentId, EventId, NodeId, OrganizationId, TaskId},
+    wire::event::Event,
+};
+
+/// What a list or stream may be narrowed to.
+#[derive(Debug, Clone)]
+pub(crate) struct Filter {
+    /// Events of these organizations' applications; `None`: of everything, nodes and the like too.
+    pub(crate) reach: Option<Vec<OrganizationId>>,
+    pub(crate) application_id: Option<ApplicationId>,
+    pub(crate) deployment_id: Option<DeploymentId>,
+    pub(crate) action: Option<String>,
+}
+
+/// Where an event lies in the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Position {
+    txid: i64,
+    id: EventId,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.txid, self.id.get().simple())
+    }
+}
+
+impl FromStr for Position {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (txid, id) = text.split_once(':').ok_or(())?;
+        let id = EventId::from_uuid(Uuid::try_parse(id).map_err(drop)?);
+        Ok(Self {
+            txid: txid.parse().map_err(drop)?,
+            id,
+        })
+    }
+}
+
+macro_rules! visible {
+    ($columns:literal, $rest:literal, $filter:expr $(, $argument:expr)*) => {
+        sqlx::query!(
+            "SELECT " + $columns + r#"
+             FROM events v
+             WHERE ($1::uuid[] IS NULL OR EXISTS (
+                       SELECT 1 FROM applications a JOIN namespaces n ON n.id = a.namespace_id
+                       WHERE n.organization_id = ANY($1) AND a.id = COALESCE(v.application_id,
+                           (SELECT d.application_id FROM deployments d WHERE d.id = v.deployment_id))))
+               AND ($2::uuid IS NULL OR v.application_id = $2) AND ($3::uuid IS NULL OR v.deployment_id = $3)
+               AND ($4::text IS NULL OR v.action = $4)"# + $rest,
+            $filter.reach.as_deref() as _,
+            $filter.application_id as _,
+            $filter.deployment_id as _,
+            $filter.action.as_deref()
+            $(, $argument)*
+        )
+    };
+}
+
+macro_rules! event {
+    ($row:expr) => {
+        Event {
+            id: $row.id,
+            time: $row.time,
+            actor: $row.actor,
+            action: $row.action,
+            application_id: $row.application_id,
+            deployment_id: $row.deployment_id,
+            task_id: $row.task_id,
+            node_id: $row.node_id,
+            message: $row.message,
+            reason: $row.reason,
+            request_id: $row.request_id,
+        }
+    };
+}
+
+/// A page of the feed.
+pub(crate) async fn list(
+    pool: &PgPool,
+    filter: &Filter,
+    window: &Window,
+) -> Result<(Vec<Event>, i64), Error> {
+    let rows = visible!(
+        r#"v.id AS "id: EventId", v.time, v.actor, v.action, v.application_id AS "application_id: ApplicationId",
+           v.deployment_id AS "deployment_id: DeploymentId", v.task_id AS "task_id: TaskId",
+           v.node_id AS "node_id: NodeId", v.message, v.reason, v.request_id"#,
+        " ORDER BY CASE WHEN NOT $5 THEN v.time END, CASE WHEN NOT $5 THEN v.id END, v.time DESC, v.id DESC
+          LIMIT $6 OFFSET $7",
+        filter,
+        window.descending,
+        window.limit(),
+        window.offset()
+    )
+    .fetch_all(pool)
+    .await?;
+    let total = visible!(r#"count(*) AS "n!""#, "", filter)
+        .fetch_one(pool)
+        .await?
+        .n;
+    Ok((rows.into_iter().map(|row| event!(row)).collect(), total))
+}
+
+/// Events after `after`, in order of commit.
+pub(crate) async fn after(
+    pool: &PgPool,
+    filter: &Filter,
+    after: Position,
+    limit: i64,
+) -> Result<Vec<(Position, Event)>, Error> {
+    let rows = visible!(
+        r#"v.txid, v.id AS "id: EventId", v.time, v.actor, v.action, v.application_id AS "application_id: ApplicationId",
+           v.deployment_id AS "deployment_id: DeploymentId", v.task_id AS "task_id: TaskId",
+           v.node_id AS "node_id: NodeId", v.message, v.reason, v.request_id"#,
+        " AND (v.txid, v.id) > ($5, $6) AND v.txid < pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+          ORDER BY v.txid, v.id LIMIT $7",
+        filter,
+        after.txid,
+        after.id as _,
+        limit
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| {
+            (
+                Position {
+                    txid: row.txid,
+                    id: row.id,
+                },
+                event!(row),
+            )
+        })
+        .collect())
+}
+
+/// The position behind everything that is committed now: a stream from here shows what happens next.
+pub(crate) async fn now(pool: &PgPool) -> Result<Position, Error> {
+    let txid =
+        sqlx::query_scalar!(r#"SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS "txid!""#);
+    Ok(Position {
+        txid: txid.fetch_one(pool).await? - 1,
+        id: EventId::from_uuid(Uuid::max()),
+    })
+}

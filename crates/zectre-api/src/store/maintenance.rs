@@ -1,0 +1,162 @@
+//! What is made ahead and what is cleared away; every statement may run in several services at once.
+
+use crate::error::Error;
+use sqlx::PgPool;
+
+/// Makes the partitions of today and the days ahead.
+pub(crate) async fn ensure_partitions(pool: &PgPool, days_ahead: i32) -> Result<(), Error> {
+    sqlx::query!("SELECT ensure_task_log_partitions($1)", days_ahead)
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
+/// Drops days of task logs that are past their retention; how many.
+pub(crate) async fn drop_partitions(pool: &PgPool, retention_days: i32) -> Result<i32, Error> {
+    let query = sqlx::query_scalar!(r#"SELECT drop_task_log_partitions($1) AS "n!""#, retention_days);
+    Ok(query.fetch_one(pool).await?)
+}
+
+/// Forgets answers kept for repeated requests, and revocations of logins that have ended anyway.
+pub(crate) async fn forget_expired(pool: &PgPool, keep_hours: i32) -> Result<u64, Error> {
+    let keys = sqlx::query!(
+        "DELETE FROM idempotency_keys WHERE created_at < now() - make_interval(hours => $1)",
+        keep_hours
+    );
+    let mut forgotten = keys.execute(pool).await?.rows_affected();
+    // A minute more than any clock may differ.
+    let tokens = sqlx::query!("DELETE FROM revoked_tokens WHERE expires_at < now() - interval '1 minute'");
+    forgotten += tokens.execute(pool).await?.rows_affected();
+    let joins = sqlx::query!(
+        "DELETE FROM join_tokens WHERE expires_at < now() - interval '1 day' AND used_by IS NULL"
+    );
+    forgotten += joins.execute(pool).await?.rows_affected();
+    // Announced a day ago and never uploaded: nothing will come any more.
+    let artifacts = sqlx::query!(
+        "DELETE FROM artifacts a WHERE a.state = 'pending' AND a.created_at < now() - interval '1 day'
+           AND NOT EXISTS (SELECT 1 FROM builds b WHERE b.source_artifact_id = a.id OR b.artifact_id = a.id)
+           AND NOT EXISTS (SELECT 1 FROM deployments d WHERE d.artifact_id = a.id)"
+    );
+    Ok(forgotten + artifacts.execute(pool).await?.rows_affected())
+}
+
+/// Removes what was deleted and has no task left; a minute later, so that agents have forgotten it too.
+pub(crate) async fn purge_deleted(pool: &PgPool) -> Result<u64, Error> {
+    let apps = sqlx::query!(
+        "DELETE FROM applications a WHERE a.deleted_at < now() - interval '1 minute' AND NOT EXISTS (
+             SELECT 1 FROM tasks t JOIN deployments d ON d.id = t.deployment_id
+             WHERE d.application_id = a.id
+               AND (t.state NOT IN ('stopped', 'failed') OR t.finished_at > now() - interval '1 minute'))"
+    );
+    let purged = apps.execute(pool).await?.rows_affected();
+    let environments = sqlx::query!(
+        "DELETE FROM environments e WHERE e.deleted_at < now() - interval '1 minute' AND NOT EXISTS (
+             SELECT 1 FROM tasks t JOIN deployments d ON d.id = t.deployment_id
+             WHERE d.environment_id = e.id
+               AND (t.state NOT IN ('stopped', 'failed') OR t.finished_at > now() - interval '1 minute'))"
+    );
+    Ok(purged + environments.execute(pool).await?.rows_affected())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zectre_testkit::TestDatabase;
+
+    async fn count(pool: &PgPool, of: &'static str) -> i64 {
+        sqlx::query_scalar(of)
+            .fetch_one(pool)
+            .await
+            .expect("the statement is valid")
+    }
+
+    async fn run(pool: &PgPool, statement: &'static str) {
+        sqlx::query(statement)
+            .execute(pool)
+            .await
+            .expect("the statement is valid");
+    }
+
+    #[tokio::test]
+    async fn days_are_made_ahead_and_dropped_when_they_are_old() {
+        let database = TestDatabase::create().await;
+        let pool = database.pool().await;
+        ensure_partitions(&pool, 3).await.expect("made");
+        ensure_partitions(&pool, 3).await.expect("made once");
+        let days = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'task_logs'::regclass";
+        assert_eq!(count(&pool, days).await, 5, "four days and the default");
+        run(
+            &pool,
+            "CREATE TABLE task_logs_20200101 PARTITION OF task_logs
+             FOR VALUES FROM ('2020-01-01 00:00:00+00') TO ('2020-01-02 00:00:00+00')",
+        )
+        .await;
+        run(
+            &pool,
+            "INSERT INTO task_logs (task_id, seq, time, stream, message)
+             SELECT gen_random_uuid(), 1, time, 'stdout', '' FROM
+             unnest(ARRAY['2020-01-01T12:00:00Z', '2020-06-01T12:00:00Z', now()::text]::timestamptz[]) AS time",
+        )
+        .await;
+        assert_eq!(drop_partitions(&pool, 7).await.expect("dropped"), 1);
+        assert_eq!(
+            count(&pool, "SELECT count(*) FROM task_logs").await,
+            1,
+            "only today's line is left"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_was_deleted_goes_with_its_last_task() {
+        let database = TestDatabase::create().await;
+        let pool = database.pool().await;
+        run(
+            &pool,
+            "WITH app AS (INSERT INTO applications (id, namespace_id, name, subdomain, deleted_at)
+                          SELECT gen_random_uuid(), id, 'x', 'x', now() - interval '1 hour' FROM namespaces RETURNING id),
+                  environment AS (INSERT INTO environments (id, application_id, slug)
+                                  SELECT gen_random_uuid(), id, 'production' FROM app RETURNING id, application_id),
+                  deployment AS (INSERT INTO deployments (id, application_id, environment_id, version, spec, preview_label,
+                                                          replicas, idle_timeout_secs, cold_start_enabled)
+                                 SELECT gen_random_uuid(), application_id, id, 1, '{}', 'x', 1, 0, true FROM environment
+                                 RETURNING id)
+             INSERT INTO tasks (id, deployment_id, slot, state, wanted)
+             SELECT gen_random_uuid(), id, 0, 'stopping', 'stop' FROM deployment",
+        )
+        .await;
+        assert_eq!(
+            purge_deleted(&pool).await.expect("looked"),
+            0,
+            "a task still stops"
+        );
+        run(
+            &pool,
+            "UPDATE tasks SET state = 'stopped', finished_at = now() - interval '2 minutes'",
+        )
+        .await;
+        assert_eq!(purge_deleted(&pool).await.expect("purged"), 1);
+        assert_eq!(count(&pool, "SELECT count(*) FROM deployments").await, 0);
+    }
+
+    #[tokio::test]
+    async fn expired_things_are_forgotten_and_others_kept() {
+        let database = TestDatabase::create().await;
+        let pool = database.pool().await;
+        run(
+            &pool,
+            "INSERT INTO revoked_tokens (token_id, expires_at)
+             VALUES (gen_random_uuid(), now() - interval '1 hour'), (gen_random_uuid(), now() + interval '1 hour')",
+        )
+        .await;
+        run(
+            &pool,
+            "INSERT INTO artifacts (id, organization_id, name, kind, content_type, created_at)
+             SELECT gen_random_uuid(), id, 'x', 'binary', 'x/y', at
+             FROM organizations, unnest(ARRAY[now(), now() - interval '2 days']) AS at",
+        )
+        .await;
+        assert_eq!(forget_expired(&pool, 24).await.expect("forgot"), 2);
+        let left = "SELECT (SELECT count(*) FROM revoked_tokens) + (SELECT count(*) FROM artifacts)";
+        assert_eq!(count(&pool, left).await, 2);
+    }
+}

@@ -1,0 +1,43 @@
+//! Where things answer: other services, and applications behind the proxy.
+
+use zectre_common::config::Config;
+
+/// Addresses taken from the configuration.
+#[derive(Debug, Clone)]
+pub(crate) struct Urls {
+    /// The platform domain.
+    pub(crate) domain: String,
+    pub(crate) scheduler: String,
+    pub(crate) registry: String,
+    pub(crate) build: String,
+    pub(crate) proxy_admin: String,
+    proxy_port: u16,
+}
+
+impl Urls {
+    /// From the configuration.
+    pub(crate) fn new(config: &Config) -> Self {
+        let clean = |url: &str| url.trim_end_matches('/').to_owned();
+        // A wildcard address is for listening; the proxy of this machine is at its loopback.
+        let proxy_host = match config.proxy.host.as_str() {
+            "0.0.0.0" | "::" | "[::]" => "127.0.0.1",
+            host => host,
+        };
+        Self {
+            domain: config.proxy.domain.clone(),
+            scheduler: clean(&config.scheduler.public_url),
+            registry: clean(&config.registry.public_url),
+            build: clean(&config.build.public_url),
+            proxy_admin: format!("http://{proxy_host}:{}", config.proxy.admin_port),
+            proxy_port: config.proxy.port,
+        }
+    }
+
+    /// The URL of a host label under the platform domain.
+    pub(crate) fn of_label(&self, label: &str) -> String {
+        match self.proxy_port {
+            80 => format!("http://{label}.{}", self.domain),
+            port => format!("http://{label}.{}:{port}", self.domain),
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Applications and what belongs to them.
+
+use crate::{
+    harness::{Harness, normal},
+    rows,
+};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+#[tokio::test]
+async fn applications() {
+    let api = Harness::start().await;
+    let before = rows::epoch(&api.pool).await;
+    let body = json!({ "name": "hello", "description": "says so", "labels": { "team": "a" }, "default_deployment_spec": { "replicas": 2 } });
+    let made = api.post("/apps", body).await.expect(201);
+    let id = made.id();
+    assert_eq!(made.headers["location"], format!("/api/v1/apps/{id}"));
+    assert!(
+        rows::epoch(&api.pool).await > before,
+        "proxies are told of the new host"
+    );
+    insta::assert_json_snapshot!("app", normal(&made.json()));
+    assert_eq!(
+        api.post("/apps", json!({ "name": "hello" }))
+            .await
+            .expect(409)
+            .code(),
+        "APP_EXISTS"
+    );
+    for path in [
+        format!("/apps/{id}"),
+        "/apps/default/hello".into(),
+        "/apps/by-subdomain/hello-default".into(),
+    ] {
+        assert_eq!(api.get(&path).await.expect(200).json(), made.json(), "{path}");
+    }
+    api.app("another").await;
+    let list = api
+        .get("/apps?namespace=default&sort_by=name&sort_order=asc&page_size=1&page=2")
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(
+        (&list["total"], &list["page"], &list["page_size"]),
+        (&json!(2), &json!(2), &json!(1))
+    );
+    assert_eq!(list["data"][0]["name"], "hello");
+    let changed = api
+        .call(
+            &api.admin,
+            Method::PUT,
+            &format!("/apps/{id}"),
+            Some(json!({ "description": "new" })),
+        )
+        .await;
+    let changed = changed.expect(200).json();
+    assert_eq!(
+        (&changed["description"], &changed["labels"]["team"]),
+        (&json!("new"), &json!("a"))
+    );
+    api.call(&api.admin, Method::DELETE, &format!("/apps/{id}"), None)
+        .await
+        .expect(204);
+    assert_eq!(
+        api.get(&format!("/apps/{id}")).await.expect(404).code(),
+        "APP_NOT_FOUND"
+    );
+    api.app("hello").await;
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn organizations_and_environments() {
+    let api = Harness::start().await;
+    let org = api
+        .post("/orgs", json!({ "slug": "acme", "name": "Acme" }))
+        .await
+        .expect(201);
+    insta::assert_json_snapshot!("organization", normal(&org.json()));
+    let namespace = api
+        .post("/namespaces", json!({ "name": "shop", "organization": "acme" }))
+        .await
+        .expect(201);
+    insta::assert_json_snapshot!("namespace", normal(&namespace.json()));
+    assert_eq!(
+        api.post("/namespaces", json!({ "name": "shop" }))
+            .await
+            .expect(409)
+            .code(),
+        "NAMESPACE_EXISTS"
+    );
+    let app = api
+        .post("/apps", json!({ "name": "web", "namespace": "shop" }))
+        .await
+        .expect(201)
+        .id();
+    let path = format!("/apps/{app}/environments");
+    api.post(&path, json!({ "slug": "staging" })).await.expect(201);
+    assert_eq!(
+        api.post(&path, json!({ "slug": "staging" }))
+            .await
+            .expect(409)
+            .code(),
+        "ENVIRONMENT_EXISTS"
+    );
+    insta::assert_json_snapshot!("environments", normal(&api.get(&path).await.expect(200).json()));
+    let delete = async |slug: &str| {
+        api.call(&api.admin, Method::DELETE, &format!("{path}/{slug}"), None)
+            .await
+    };
+    assert_eq!(
+        delete("production").await.expect(409).code(),
+        "ENVIRONMENT_PROTECTED"
+    );
+    delete("staging").await.expect(204);
+    assert_eq!(
+        delete("staging").await.expect(404).code(),
+        "ENVIRONMENT_NOT_FOUND"
+    );
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn variables_are_sealed_and_secrets_never_come_back() {
+    let api = Harness::start().await;
+    let app = api.app("hello").await;
+    let path = format!("/apps/{app}/env");
+    let put = async |key: &str, body: Value| {
+        api.call(&api.admin, Method::PUT, &format!("{path}/{key}"), Some(body))
+            .await
+    };
+    put("PLAIN", json!({ "value": "visible" })).await.expect(200);
+    let secret = put(
+        "SECRET",
+        json!({ "value": "hunter2", "secret": true, "environment": "production" }),
+    )
+    .await
+    .expect(200);
+    assert!(!secret.text.contains("hunter2"));
+    assert_eq!(
+        put("A", json!({ "value": "x", "environment": "nowhere" }))
+            .await
+            .expect(404)
+            .code(),
+        "ENVIRONMENT_NOT_FOUND"
+    );
+    let changes = json!([{ "key": "PLAIN", "value": "changed" }, { "key": "MORE", "value": "" }, { "key": "GONE", "value": null }]);
+    let all = api
+        .call(&api.admin, Method::PATCH, &path, Some(changes))
+        .await
+        .expect(200);
+    assert!(!all.text.contains("hunter2"));
+    insta::assert_json_snapshot!(
+        "variables",
+        all.json()["data"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|one| { json!([one["key"], one["value"], one["environment"], one["secret"]]) })
+            .collect::<Vec<_>>()
+    );
+    let stored: Vec<Vec<u8>> = sqlx::query_scalar("SELECT value FROM env_vars")
+        .fetch_all(&api.pool)
+        .await
+        .expect("there");
+    assert!(
+        stored
+            .iter()
+            .all(|value| !String::from_utf8_lossy(value).contains("hunter2"))
+    );
+    // A mistake anywhere changes nothing.
+    let half = json!([{ "key": "PLAIN", "value": null }, { "key": "1BAD", "value": "x" }]);
+    assert_eq!(
+        api.call(&api.admin, Method::PATCH, &path, Some(half))
+            .await
+            .expect(400)
+            .json()["errors"][0]["field"],
+        "env.1BAD"
+    );
+    let gone = api
+        .call(&api.admin, Method::DELETE, &format!("{path}/PLAIN"), None)
+        .await;
+    gone.expect(204);
+    let again = api
+        .call(&api.admin, Method::DELETE, &format!("{path}/PLAIN"), None)
+        .await;
+    assert_eq!(again.expect(404).code(), "VARIABLE_NOT_FOUND");
+    api.stop().await;
+}

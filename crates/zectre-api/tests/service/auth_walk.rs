@@ -1,0 +1,348 @@
+//! Every endpoint of the document with every kind of caller: deny by default, and nothing forgotten.
+
+use crate::{harness::Harness, rows};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use reqwest::{Method, RequestBuilder};
+use serde_json::{Value, json};
+use uuid::Uuid;
+use zectre_common::id::NodeId;
+use zectre_service::{
+    key::{from_hex, node_key},
+    token::{mint_node, mint_service, name},
+};
+
+const CALLERS: [&str; 9] = [
+    "anonymous",
+    "expired",
+    "garbage",
+    "outsider",
+    "viewer",
+    "developer",
+    "admin",
+    "owner",
+    "cluster admin",
+];
+
+/// The things of one organization that paths name.
+struct Things {
+    organization: rows::Organization,
+    app: String,
+    deployment: String,
+    task: Uuid,
+    node: Uuid,
+    artifact: String,
+    build: String,
+    api_key: Uuid,
+}
+
+impl Things {
+    async fn make(api: &Harness, api_key: Uuid) -> Self {
+        let organization = rows::organization(&api.pool).await;
+        let namespace = organization.slug.clone();
+        let app = api
+            .post("/apps", json!({ "name": "hello", "namespace": namespace }))
+            .await
+            .expect(201)
+            .id();
+        let artifact = api
+            .post("/artifacts", json!({ "name": "x", "organization": namespace }))
+            .await
+            .expect(201)
+            .id();
+        let image = json!({ "image": "nginx" });
+        let deployment = api
+            .post(&format!("/apps/{app}/deployments"), image)
+            .await
+            .expect(201)
+            .id();
+        let node = rows::node(&api.pool).await;
+        let task = rows::task(
+            &api.pool,
+            deployment.parse().expect("an id"),
+            Some(node),
+            "running",
+        )
+        .await;
+        let request = api
+            .request(Method::POST, &format!("/apps/{app}/builds"))
+            .header("X-API-Key", &api.admin);
+        let build = api
+            .send(request.header("Content-Type", "application/gzip").body("x"))
+            .await
+            .expect(201)
+            .id();
+        Self {
+            organization,
+            app,
+            deployment,
+            task,
+            node,
+            artifact,
+            build,
+            api_key,
+        }
+    }
+
+    fn path(&self, template: &str) -> String {
+        let id = match template.split('/').nth(1) {
+            Some("apps") => self.app.clone(),
+            Some("deployments") => self.deployment.clone(),
+            Some("tasks") => self.task.to_string(),
+            Some("nodes") => self.node.to_string(),
+            Some("artifacts") => self.artifact.clone(),
+            Some("builds") => self.build.clone(),
+            Some("api-keys") => self.api_key.to_string(),
+            _ => String::new(),
+        };
+        template
+            .replace("{id}", &id)
+            .replace("{namespace}", &self.organization.slug)
+            .replace("{name}", "hello")
+            .replace("{subdomain}", &format!("hello-{}", self.organization.slug))
+            .replace("{slug}", "staging")
+            .replace("{key}", "KEY")
+    }
+
+    fn with_body(&self, request: RequestBuilder, method: &Method, template: &str) -> RequestBuilder {
+        let slug = &self.organization.slug;
+        let fresh = format!("n{}", &Uuid::now_v7().simple().to_string()[20..]);
+        let body = match (method.as_str(), template) {
+            ("POST", "/apps/{id}/builds") => {
+                return request.header("Content-Type", "application/gzip").body("x");
+            }
+            ("POST", "/artifacts/{id}/upload") => return request.body("x"),
+            ("POST", "/auth/signup" | "/auth/login") => {
+                json!({ "email": "a@example.org", "password": "long enough" })
+            }
+            ("POST", "/api-keys") => json!({ "name": "x" }),
+            ("POST", "/orgs" | "/apps/{id}/environments") => json!({ "slug": fresh }),
+            ("POST", "/namespaces") => json!({ "name": fresh, "organization": slug }),
+            ("POST", "/apps") => json!({ "name": fresh, "namespace": slug }),
+            ("POST", "/artifacts") => json!({ "name": "x", "organization": slug }),
+            ("POST", "/apps/{id}/deployments") => json!({ "image": "nginx" }),
+            ("POST", "/tasks/{id}/logs") => json!({ "lines": [] }),
+            ("PUT", "/apps/{id}/env/{key}") => json!({ "value": "x" }),
+            ("PUT", "/apps/{id}") | ("PATCH", "/deployments/{id}") => json!({}),
+            ("PATCH", "/apps/{id}/env") => json!([]),
+            _ => return request,
+        };
+        request.json(&body)
+    }
+}
+
+fn expired_token(api: &Harness, user: Uuid) -> String {
+    let hex = std::fs::read_to_string(&api.token_key_file).expect("the key was made");
+    let key: [u8; 32] = from_hex(hex.trim()).expect("a key");
+    let claims = json!({ "sub": user, "jti": Uuid::now_v7(), "iat": 1_000_000_000, "exp": 1_000_000_600, "iss": "zectre", "aud": "zectre-api" });
+    jsonwebtoken::encode(
+        &Header::new(Algorithm::HS256),
+        &claims,
+        &EncodingKey::from_secret(&key),
+    )
+    .expect("plain claims")
+}
+
+/// What the policy says about a caller.
+#[derive(Debug, PartialEq)]
+enum Expected {
+    Let,
+    Status(u16),
+}
+
+fn rank(role: &str) -> usize {
+    ["viewer", "developer", "admin", "owner", "cluster admin"]
+        .iter()
+        .position(|one| *one == role)
+        .map_or(0, |at| at + 1)
+}
+
+fn expected(policy: &str, method: &Method, caller: &str) -> Expected {
+    let known = rank(caller) > 0 || caller == "outsider";
+    match policy.split_once(':') {
+        None if policy == "public" => Expected::Let,
+        _ if !known || policy == "task_agent" => Expected::Status(401),
+        None if policy == "user" => Expected::Let,
+        None if policy == "cluster_admin" && caller == "cluster admin" => Expected::Let,
+        None if policy == "cluster_admin" => Expected::Status(403),
+        Some(("member", _)) if method == Method::GET => Expected::Let,
+        Some((_, least)) => {
+            let least = rank(least.split('|').next().unwrap_or_default());
+            match rank(caller) {
+                0 => Expected::Status(404),
+                have if have >= least => Expected::Let,
+                _ => Expected::Status(403),
+            }
+        }
+        None => panic!("an endpoint has the unknown policy `{policy}`"),
+    }
+}
+
+/// A caller with a key of their own.
+struct Caller {
+    kind: &'static str,
+    user: Uuid,
+    key: String,
+    api_key: Uuid,
+}
+
+impl Caller {
+    async fn make(api: &Harness, kind: &'static str) -> Self {
+        let (user, key) = rows::user(&api.pool, kind == "cluster admin").await;
+        let api_key = sqlx::query_scalar("SELECT id FROM api_keys WHERE user_id = $1").bind(user);
+        Self {
+            kind,
+            user,
+            key,
+            api_key: api_key.fetch_one(&api.pool).await.expect("was made"),
+        }
+    }
+
+    async fn join(&self, api: &Harness, things: &Things) {
+        if rank(self.kind) > 0 && self.kind != "cluster admin" {
+            rows::member(&api.pool, self.user, things.organization.id, self.kind).await;
+        }
+    }
+
+    fn sign(&self, api: &Harness, request: RequestBuilder) -> RequestBuilder {
+        match self.kind {
+            "anonymous" => request,
+            "expired" => request.bearer_auth(expired_token(api, self.user)),
+            "garbage" => request.header("X-API-Key", "zk_garbage"),
+            _ => request.header("X-API-Key", &self.key),
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_endpoint_answers_every_caller_as_its_policy_says() {
+    let api = Harness::start().await;
+    let shared = Things::make(&api, Uuid::now_v7()).await;
+    let mut callers = Vec::new();
+    for kind in CALLERS {
+        let caller = Caller::make(&api, kind).await;
+        caller.join(&api, &shared).await;
+        callers.push(caller);
+    }
+    let document = serde_json::to_value(zectre_api::openapi::document()).expect("plain data");
+    let mut walked = 0;
+    for (path, item) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in item.as_object().expect("operations") {
+            let policy = operation["x-policy"]
+                .as_str()
+                .unwrap_or_else(|| panic!("{method} {path} has no policy"));
+            let method = Method::from_bytes(method.to_uppercase().as_bytes()).expect("a method");
+            let template = path.strip_prefix("/api/v1").expect("the prefix");
+            for caller in &callers {
+                walk(&api, &shared, &method, template, policy, caller).await;
+                walked += 1;
+            }
+        }
+    }
+    assert!(
+        walked > 50 * CALLERS.len(),
+        "the document lists {walked} calls only"
+    );
+    api.stop().await;
+}
+
+async fn walk(
+    api: &Harness,
+    shared: &Things,
+    method: &Method,
+    template: &str,
+    policy: &str,
+    caller: &Caller,
+) {
+    let expected = expected(policy, method, caller.kind);
+    // What is allowed to change things gets its own: the next caller must find them whole.
+    if expected != Expected::Let || *method == Method::GET {
+        return ask(api, shared, (method, template, policy), caller, expected).await;
+    }
+    let caller = Caller::make(api, caller.kind).await;
+    let things = Things::make(api, caller.api_key).await;
+    caller.join(api, &things).await;
+    if template.ends_with("environments/{slug}") {
+        let path = format!("/apps/{}/environments", things.app);
+        api.post(&path, json!({ "slug": "staging" })).await.expect(201);
+    }
+    ask(api, &things, (method, template, policy), &caller, expected).await;
+}
+
+async fn ask(
+    api: &Harness,
+    things: &Things,
+    (method, template, policy): (&Method, &str, &str),
+    caller: &Caller,
+    expected: Expected,
+) {
+    let request = api.request(method.clone(), &things.path(template));
+    let request = caller.sign(api, things.with_body(request, method, template));
+    let response = request.send().await.expect("the service answers");
+    let status = response.status().as_u16();
+    let what = format!("{method} {template} ({policy}) by {}: {status}", caller.kind);
+    match expected {
+        Expected::Status(wanted) => assert_eq!(status, wanted, "{what}"),
+        // Public ones refuse for reasons of their own.
+        Expected::Let if policy == "public" => assert!(status < 500, "{what}"),
+        // A variable that was never set is no question of rights.
+        Expected::Let if *method == Method::DELETE && template.ends_with("{key}") => {
+            assert_eq!(status, 404, "{what}");
+        }
+        Expected::Let => assert!(![401, 403, 404].contains(&status) && status < 500, "{what}"),
+    }
+    let sees_nothing = caller.kind == "outsider" && policy.starts_with("member:") && *method == Method::GET;
+    if sees_nothing && !template.ends_with("/stream") {
+        let list: Value = response.json().await.expect("a list");
+        assert_eq!(list["total"], 0, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn services_and_agents_may_do_their_own_thing_and_nothing_else() {
+    let api = Harness::start().await;
+    let things = Things::make(&api, Uuid::now_v7()).await;
+    let service_key = api.keys.service().expect("was made");
+    let call = async |method: Method, path: String, token: &str, body: Value| {
+        api.send(api.request(method, &path).bearer_auth(token).json(&body))
+            .await
+            .status
+            .as_u16()
+    };
+    let wake = format!("/deployments/{}/wake?wait=ready", things.deployment);
+    for (caller, status) in [(name::PROXY, 200), (name::BUILD, 401), (name::SCHEDULER, 401)] {
+        let token = mint_service(&service_key, caller, name::API);
+        assert_eq!(
+            call(Method::POST, wake.clone(), &token, Value::Null).await,
+            status,
+            "{caller}"
+        );
+    }
+    let proxy = mint_service(&service_key, name::PROXY, name::API);
+    assert_eq!(
+        call(
+            Method::GET,
+            format!("/deployments/{}", things.deployment),
+            &proxy,
+            Value::Null
+        )
+        .await,
+        401
+    );
+    let elsewhere = mint_service(&service_key, name::PROXY, name::REGISTRY);
+    assert_eq!(call(Method::POST, wake, &elsewhere, Value::Null).await, 401);
+    let node = NodeId::from_uuid(things.node);
+    let agent = mint_node(&node_key(&service_key, node), node, name::AGENT, name::API);
+    let logs = format!("/tasks/{}/logs", things.task);
+    assert_eq!(
+        call(Method::POST, logs.clone(), &agent, json!({ "lines": [] })).await,
+        204
+    );
+    assert_eq!(call(Method::GET, logs.clone(), &agent, Value::Null).await, 401);
+    let other = NodeId::from_uuid(rows::node(&api.pool).await);
+    let stranger = mint_node(&node_key(&service_key, other), other, name::AGENT, name::API);
+    assert_eq!(
+        call(Method::POST, logs, &stranger, json!({ "lines": [] })).await,
+        404
+    );
+    api.stop().await;
+}

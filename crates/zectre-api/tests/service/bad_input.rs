@@ -1,0 +1,109 @@
+//! Whatever is sent, the answer is a 4xx problem that says what to do.
+
+use crate::harness::{Harness, normal};
+use reqwest::Method;
+use serde_json::json;
+use uuid::Uuid;
+
+#[tokio::test]
+async fn bad_bodies_paths_and_queries() {
+    let api = Harness::start().await;
+    let app = api.app("hello").await;
+    let post = |body: &'static str| {
+        api.request(Method::POST, "/apps")
+            .header("X-API-Key", &api.admin)
+            .body(body)
+    };
+    let json = |body| post(body).header("Content-Type", "application/json");
+    let mut seen = Vec::new();
+    for (request, status, code) in [
+        (json("{\"name\": "), 400, "MALFORMED_JSON"),
+        (json("{\"nam\": \"x\"}"), 400, "INVALID_INPUT"),
+        (json("{\"name\": 7}"), 400, "INVALID_INPUT"),
+        (json("{\"name\": \"Not A Slug\"}"), 400, "INVALID_INPUT"),
+        (json("{\"name\": \"env\"}"), 400, "INVALID_INPUT"),
+        (
+            json("{\"name\": \"x\", \"namespace\": \"nowhere\"}"),
+            404,
+            "NAMESPACE_NOT_FOUND",
+        ),
+        (post("{}"), 415, "UNSUPPORTED_MEDIA_TYPE"),
+    ] {
+        let answer = api.send(request).await.expect(status);
+        assert_eq!(answer.code(), code);
+        seen.push(normal(&answer.json()));
+    }
+    for (path, status, code) in [
+        ("/apps/not-an-id".to_owned(), 400, "INVALID_PATH"),
+        (format!("/apps/{}", Uuid::now_v7()), 404, "APP_NOT_FOUND"),
+        ("/apps?sort_by=colour".into(), 400, "INVALID_QUERY"),
+        ("/apps?sort_order=up".into(), 400, "INVALID_QUERY"),
+        ("/apps?colour=red".into(), 400, "INVALID_QUERY"),
+        ("/apps?page=0".into(), 400, "INVALID_INPUT"),
+        ("/apps?page_size=101".into(), 400, "INVALID_INPUT"),
+        ("/apps?page=x".into(), 400, "INVALID_QUERY"),
+        (
+            format!("/apps/{app}/deployments?status=fine"),
+            400,
+            "INVALID_QUERY",
+        ),
+        ("/apps/default/nothing".into(), 404, "APP_NOT_FOUND"),
+        ("/nothing".into(), 404, "NOT_FOUND"),
+        ("/tasks?node_id=x".into(), 400, "INVALID_QUERY"),
+    ] {
+        let answer = api.get(&path).await.expect(status);
+        assert_eq!(answer.code(), code, "{path}");
+        seen.push(normal(&answer.json()));
+    }
+    insta::assert_json_snapshot!("bad_input", seen);
+    let wrong_method = api.call(&api.admin, Method::PUT, "/apps", None).await;
+    assert_eq!(wrong_method.expect(405).code(), "METHOD_NOT_ALLOWED");
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn bodies_have_a_bound() {
+    let api = Harness::start_with("api.body_bytes_max = 1000\nbuild.source_bytes_max = 2000").await;
+    let large = json!({ "name": "hello", "description": "x".repeat(2_000) });
+    assert_eq!(
+        api.post("/apps", large).await.expect(413).code(),
+        "BODY_TOO_LARGE"
+    );
+    let app = api.app("hello").await;
+    let build = |bytes: usize| {
+        let request = api
+            .request(Method::POST, &format!("/apps/{app}/builds"))
+            .header("X-API-Key", &api.admin);
+        request
+            .header("Content-Type", "application/gzip")
+            .body("x".repeat(bytes))
+    };
+    assert_eq!(api.send(build(2_001)).await.expect(413).code(), "BODY_TOO_LARGE");
+    api.send(build(2_000)).await.expect(201);
+    // Without a length the bound holds while the bytes come.
+    let chunks = futures_util::stream::iter((0..100).map(|_| Ok::<_, std::io::Error>("x".repeat(100))));
+    let chunked = build(0).body(reqwest::Body::wrap_stream(chunks));
+    assert_eq!(api.send(chunked).await.expect(413).code(), "BODY_TOO_LARGE");
+    assert_eq!(api.send(build(0)).await.expect(400).code(), "INVALID_INPUT");
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn the_pages_about_the_api_are_public() {
+    let api = Harness::start().await;
+    let document = api
+        .send(api.request(Method::GET, "/openapi.json"))
+        .await
+        .expect(200);
+    assert_eq!(document.text, zectre_api::openapi::json());
+    let page = api.send(api.request(Method::GET, "/docs")).await.expect(200);
+    assert!(page.text.contains("/api/v1/apps/{id}/deployments") && !page.text.contains("<script"));
+    assert_eq!(
+        api.send(api.request(Method::GET, "/ready"))
+            .await
+            .expect(200)
+            .json()["ready"],
+        true
+    );
+    api.stop().await;
+}

@@ -1,0 +1,107 @@
+//! Builds: queued with their source, cancelled, deployed.
+
+use crate::{
+    harness::{Harness, normal},
+    rows,
+};
+use reqwest::{Method, RequestBuilder};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+fn uuid(text: &str) -> Uuid {
+    text.parse().expect("an id")
+}
+
+fn build(api: &Harness, app: &str, kind: &str, body: &'static str) -> RequestBuilder {
+    let request = api.request(Method::POST, &format!("/apps/{app}/builds"));
+    request
+        .header("X-API-Key", &api.admin)
+        .header("Content-Type", kind)
+        .body(body)
+}
+
+#[tokio::test]
+async fn a_build_is_queued_and_its_worker_is_told() {
+    let api = Harness::start().await;
+    let app = api.app("hello").await;
+    let json_body = api.send(build(&api, &app, "application/json", "{}")).await;
+    assert_eq!(json_body.expect(409).code(), "SOURCE_NOT_CONNECTED");
+    let text = api.send(build(&api, &app, "text/plain", "x")).await;
+    assert_eq!(text.expect(415).code(), "UNSUPPORTED_MEDIA_TYPE");
+    let made = api
+        .send(build(&api, &app, "application/gzip", "an archive"))
+        .await
+        .expect(201);
+    insta::assert_json_snapshot!("build", normal(&made.json()));
+    let told = api.upstream.told();
+    assert!(
+        told.iter()
+            .any(|(what, body)| what == "build" && body["build_id"] == json!(made.id()))
+    );
+    let source = made.json()["source_artifact_id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    let source = api.get(&format!("/artifacts/{source}")).await.expect(200).json();
+    assert_eq!(
+        (&source["kind"], &source["state"]),
+        (&json!("source"), &json!("ready"))
+    );
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn deployments_wait_for_a_build_and_learn_of_its_end() {
+    let api = Harness::start().await;
+    let app = api.app("hello").await;
+    let id = api
+        .send(build(&api, &app, "application/gzip", "an archive"))
+        .await
+        .expect(201)
+        .id();
+    let deployments = format!("/apps/{app}/deployments");
+    let waiting = api.post(&deployments, json!({})).await.expect(201).json();
+    assert_eq!(
+        (&waiting["build_id"], &waiting["artifact_id"]),
+        (&json!(id), &Value::Null)
+    );
+    let cancelled = api.act(&format!("/builds/{id}/cancel")).await.expect(202).json();
+    assert_eq!(
+        (&cancelled["status"], &cancelled["reason"]),
+        (&json!("cancelled"), &json!("cancelled"))
+    );
+    let waiting = waiting["id"].as_str().expect("an id");
+    assert_eq!(
+        rows::operations(&api.pool, uuid(waiting)).await,
+        ["deploy", "reconcile"]
+    );
+    let again = api.act(&format!("/builds/{id}/cancel")).await;
+    assert_eq!(again.expect(409).code(), "BUILD_FINISHED");
+    let unusable = api.post(&deployments, json!({ "build_id": id })).await;
+    assert_eq!(unusable.expect(409).code(), "BUILD_NOT_USABLE");
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn a_finished_build_is_deployed_by_its_artifact() {
+    let api = Harness::start().await;
+    let app = api.app("hello").await;
+    let id = api
+        .send(build(&api, &app, "application/octet-stream", "an archive"))
+        .await
+        .expect(201)
+        .id();
+    let artifact = api.artifact("built").await;
+    rows::end_build(&api.pool, uuid(&id), "succeeded", Some(uuid(&artifact))).await;
+    let deployed = api
+        .post(&format!("/apps/{app}/deployments"), json!({ "build_id": id }))
+        .await;
+    assert_eq!(deployed.expect(201).json()["artifact_id"], json!(artifact));
+    let list = api
+        .get(&format!("/builds?application_id={app}&status=succeeded"))
+        .await
+        .expect(200)
+        .json();
+    assert_eq!((&list["total"], &list["data"][0]["id"]), (&json!(1), &json!(id)));
+    api.stop().await;
+}

@@ -1,0 +1,221 @@
+//! Deployments: what makes one, what is asked of one, and what is refused.
+
+use crate::{
+    harness::{Harness, normal},
+    rows,
+};
+use reqwest::Method;
+use serde_json::json;
+use uuid::Uuid;
+
+fn uuid(text: &str) -> Uuid {
+    text.parse().expect("an id")
+}
+
+#[tokio::test]
+async fn a_deployment_is_a_row_an_operation_an_event_and_a_nudge() {
+    let api = Harness::start().await;
+    let (app, artifact) = (api.app("hello").await, api.artifact("some bytes").await);
+    api.upstream.told();
+    let before = rows::epoch(&api.pool).await;
+    let path = format!("/apps/{app}/deployments");
+    let made = api
+        .post(
+            &path,
+            json!({ "artifact_id": artifact, "environment": "production" }),
+        )
+        .await
+        .expect(201);
+    insta::assert_json_snapshot!("deployment", normal(&made.json()));
+    let id = made.id();
+    assert_eq!(rows::operations(&api.pool, uuid(&id)).await, ["deploy"]);
+    assert!(
+        rows::epoch(&api.pool).await > before,
+        "the preview host is routable"
+    );
+    let told = api.upstream.told();
+    assert_eq!(
+        (told[0].0.as_str(), &told[0].1["deployment_id"]),
+        ("deploy", &json!(id))
+    );
+    let second = api
+        .post(&path, json!({ "artifact_id": artifact }))
+        .await
+        .expect(201)
+        .json();
+    assert_eq!(
+        (&second["version"], &second["environment"]),
+        (&json!(2), &json!("development"))
+    );
+    let list = api
+        .get(&format!("{path}?environment=production"))
+        .await
+        .expect(200)
+        .json();
+    assert_eq!((&list["total"], &list["data"][0]["id"]), (&json!(1), &json!(id)));
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_asked_of_a_deployment_is_written_down() {
+    let api = Harness::start().await;
+    let app = api.app("hello").await;
+    let body = json!({ "image": "nginx", "environment": "production" });
+    let id = api
+        .post(&format!("/apps/{app}/deployments"), body)
+        .await
+        .expect(201)
+        .id();
+    rows::serve(&api.pool, uuid(&id), None).await;
+    let serving = api.get(&format!("/deployments/{id}")).await.expect(200).json();
+    assert_eq!(
+        (&serving["current"], &serving["url"]),
+        (
+            &json!(true),
+            &json!("http://hello-default.zectre.localhost:47000")
+        )
+    );
+    let scaled = api
+        .call(
+            &api.admin,
+            Method::PATCH,
+            &format!("/deployments/{id}"),
+            Some(json!({ "replicas": 3 })),
+        )
+        .await;
+    assert_eq!(scaled.expect(200).json()["replicas"], 3);
+    for (action, status) in [
+        ("restart", 202),
+        ("sleep", 202),
+        ("promote", 202),
+        ("cancel", 409),
+        ("rollback", 409),
+    ] {
+        api.act(&format!("/deployments/{id}/{action}"))
+            .await
+            .expect(status);
+    }
+    rows::serve(&api.pool, uuid(&id), Some(Uuid::now_v7())).await;
+    api.act(&format!("/deployments/{id}/rollback")).await.expect(202);
+    let operations = rows::operations(&api.pool, uuid(&id)).await;
+    assert_eq!(
+        operations,
+        ["deploy", "reconcile", "restart", "sleep", "promote", "rollback"]
+    );
+    let events = api
+        .get(&format!("/deployments/{id}/events?sort_order=asc"))
+        .await
+        .expect(200)
+        .json();
+    insta::assert_json_snapshot!("deployment_events", normal(&events));
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn what_can_not_be_deployed_says_what_to_do() {
+    let api = Harness::start_with("scheduler.max_runtime_secs_cap = 60").await;
+    let app = api.app("hello").await;
+    let path = format!("/apps/{app}/deployments");
+    let announced = api
+        .post("/artifacts", json!({ "name": "hello" }))
+        .await
+        .expect(201)
+        .id();
+    let source = api
+        .post("/artifacts", json!({ "name": "src", "kind": "source" }))
+        .await
+        .expect(201)
+        .id();
+    api.send(
+        api.request(Method::POST, &format!("/artifacts/{source}/upload"))
+            .header("X-API-Key", &api.admin)
+            .body("x"),
+    )
+    .await
+    .expect(200);
+    let foreign = rows::organization(&api.pool).await;
+    let elsewhere = api
+        .post(
+            "/artifacts",
+            json!({ "name": "hello", "organization": foreign.slug }),
+        )
+        .await
+        .expect(201)
+        .id();
+    let nowhere = Uuid::now_v7();
+    for (body, status, code) in [
+        (json!({}), 400, "NOTHING_TO_DEPLOY"),
+        (json!({ "process_type": "docker" }), 400, "INVALID_INPUT"),
+        (json!({ "artifact_id": announced }), 409, "ARTIFACT_NOT_READY"),
+        (json!({ "artifact_id": source }), 409, "ARTIFACT_KIND_MISMATCH"),
+        (json!({ "artifact_id": elsewhere }), 404, "ARTIFACT_NOT_FOUND"),
+        (json!({ "artifact_id": nowhere }), 404, "ARTIFACT_NOT_FOUND"),
+        (json!({ "build_id": nowhere }), 404, "BUILD_NOT_FOUND"),
+        (
+            json!({ "image": "nginx", "environment": "nowhere" }),
+            404,
+            "ENVIRONMENT_NOT_FOUND",
+        ),
+        (
+            json!({ "image": "nginx", "replicas": 5000 }),
+            400,
+            "INVALID_INPUT",
+        ),
+        (
+            json!({ "image": "nginx", "max_runtime_secs": 61 }),
+            400,
+            "INVALID_INPUT",
+        ),
+    ] {
+        assert_eq!(
+            api.post(&path, body.clone()).await.expect(status).code(),
+            code,
+            "{body}"
+        );
+    }
+    let image = api
+        .post(&path, json!({ "image": "nginx:1" }))
+        .await
+        .expect(201)
+        .json();
+    assert_eq!(
+        (&image["image"], &image["spec"]["process_type"], &image["version"]),
+        (&json!("nginx:1"), &json!("docker"), &json!(1))
+    );
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn a_wake_answers_with_addresses_or_with_the_reason() {
+    let api = Harness::start().await;
+    let app = api.app("hello").await;
+    let id = api
+        .post(&format!("/apps/{app}/deployments"), json!({ "image": "nginx" }))
+        .await
+        .expect(201)
+        .id();
+    let woken = api
+        .act(&format!("/deployments/{id}/wake?wait=ready"))
+        .await
+        .expect(200);
+    insta::assert_json_snapshot!("woken", woken.json());
+    api.act(&format!("/deployments/{id}/wake")).await.expect(202);
+    let waits: Vec<_> = api
+        .upstream
+        .told()
+        .into_iter()
+        .filter(|(what, _)| what == "wake")
+        .map(|(_, body)| body["wait_ms"].clone())
+        .collect();
+    assert_eq!(waits, [json!(30000), json!(0)]);
+    api.upstream.have_no_capacity();
+    let failed = api
+        .act(&format!("/deployments/{id}/wake?wait=ready"))
+        .await
+        .expect(503);
+    assert_eq!(
+        (failed.code().as_str(), failed.headers["retry-after"].as_bytes()),
+        ("NO_CAPACITY", &b"5"[..])
+    );
+    api.stop().await;
+}

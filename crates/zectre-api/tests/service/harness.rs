@@ -1,0 +1,277 @@
+//! An API on a port of its own, over a database of its own, beside listeners that stand where the other
+//! services are.
+
+use crate::upstream::Upstream;
+use reqwest::{Method, RequestBuilder, StatusCode, header::HeaderMap};
+use secrecy::ExposeSecret;
+use serde_json::Value;
+use sqlx::PgPool;
+use std::{path::PathBuf, time::Duration};
+use tempfile::TempDir;
+use zectre_api::{Service, bootstrap};
+use zectre_common::config::Config;
+use zectre_service::{
+    key::{Keys, ensure_key_file},
+    tasks::{Shutdown, Tasks},
+};
+use zectre_testkit::TestDatabase;
+
+/// A running API.
+pub(crate) struct Harness {
+    pub(crate) pool: PgPool,
+    pub(crate) upstream: Upstream,
+    /// The API key of the cluster's admin.
+    pub(crate) admin: String,
+    pub(crate) keys: Keys,
+    pub(crate) token_key_file: PathBuf,
+    http: reqwest::Client,
+    base: String,
+    shutdown: Shutdown,
+    tasks: Tasks,
+    _directory: TempDir,
+    // Last: the database is dropped after everything that uses it.
+    _database: TestDatabase,
+}
+
+/// An answer, read whole.
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+}
+
+impl Answer {
+    /// Its JSON; `null` when it has no body.
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        if self.text.is_empty() {
+            return Value::Null;
+        }
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
+    }
+
+    /// The stable code of a problem.
+    #[track_caller]
+    pub(crate) fn code(&self) -> String {
+        assert_eq!(
+            self.headers["content-type"], "application/problem+json",
+            "{}",
+            self.text
+        );
+        let problem = self.json();
+        assert_eq!(problem["status"], self.status.as_u16(), "{problem}");
+        assert!(
+            problem["request_id"].is_string()
+                && problem["detail"].as_str().is_some_and(|text| !text.is_empty())
+        );
+        problem["code"].as_str().expect("a problem has a code").to_owned()
+    }
+
+    /// The same answer, if it has this status.
+    #[track_caller]
+    pub(crate) fn expect(self, status: u16) -> Self {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+        self
+    }
+
+    /// The id of the answered resource.
+    #[track_caller]
+    pub(crate) fn id(&self) -> String {
+        self.json()["id"]
+            .as_str()
+            .expect("a resource has an id")
+            .to_owned()
+    }
+}
+
+impl Harness {
+    /// Starts one with the default configuration.
+    pub(crate) async fn start() -> Self {
+        Self::start_with("").await
+    }
+
+    /// Starts one with more configuration: lines such as `api.port = 1`.
+    pub(crate) async fn start_with(overrides: &str) -> Self {
+        let database = TestDatabase::create().await;
+        let pool = database.pool().await;
+        let directory = tempfile::tempdir().expect("the temporary directory is writable");
+        let shutdown = Shutdown::new();
+        let tasks = Tasks::new(shutdown.clone());
+        let file = |name: &str| {
+            let path = directory.path().join(name);
+            ensure_key_file(&path).expect("the temporary directory is writable");
+            path
+        };
+        let (service, token, master) = (file("service"), file("token"), file("master"));
+        let config = |upstream: &str| {
+            format!(
+                "secrets.service_key_file = '{}'\nsecrets.token_key_file = '{}'\nsecrets.master_key_file = '{}'\n\
+                 database.url = {:?}\nscheduler.public_url = {upstream:?}\nregistry.public_url = {upstream:?}\n\
+                 build.public_url = {upstream:?}\napi.port = 0\n{overrides}",
+                service.display(),
+                token.display(),
+                master.display(),
+                database.url().expose_secret()
+            )
+        };
+        let config_without =
+            Config::load_with(None, &config("http://127.0.0.1:1")).expect("the configuration is valid");
+        let keys = Keys::load(&config_without.secrets).expect("the keys were just made");
+        let upstream = Upstream::start(
+            &tasks,
+            &shutdown,
+            pool.clone(),
+            keys.service().expect("was just made"),
+        )
+        .await;
+        let config = Config::load_with(None, &config(&upstream.url)).expect("the configuration is valid");
+        let service = Service::new(&config).await.expect("the service starts");
+        let base = format!("http://{}", service.address());
+        let stop = shutdown.clone();
+        tasks.spawn("api", move |_| async move {
+            service.run(stop).await.expect("the service runs");
+        });
+        let admin = bootstrap::ensure_admin(&pool)
+            .await
+            .expect("the database is migrated");
+        let http = reqwest::Client::builder()
+            .timeout(Duration::from_secs(30))
+            .build()
+            .expect("fixed settings");
+        Self {
+            pool,
+            upstream,
+            admin: admin.api_key.expose_secret().to_owned(),
+            keys,
+            token_key_file: token,
+            http,
+            base,
+            shutdown,
+            tasks,
+            _directory: directory,
+            _database: database,
+        }
+    }
+
+    /// A request with nobody's credential.
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let prefix = if path.starts_with("/docs") || path.starts_with("/ready") {
+            ""
+        } else {
+            "/api/v1"
+        };
+        self.http.request(method, format!("{}{prefix}{path}", self.base))
+    }
+
+    /// Sends it and reads the answer.
+    pub(crate) async fn send(&self, request: RequestBuilder) -> Answer {
+        let response = request.send().await.expect("the service answers");
+        let (status, headers) = (response.status(), response.headers().clone());
+        Answer {
+            status,
+            headers,
+            text: response.text().await.expect("the answer is text"),
+        }
+    }
+
+    /// A call with an API key.
+    pub(crate) async fn call(&self, key: &str, method: Method, path: &str, body: Option<Value>) -> Answer {
+        let request = self.request(method, path).header("X-API-Key", key);
+        self.send(match body {
+            Some(body) => request.json(&body),
+            None => request,
+        })
+        .await
+    }
+
+    /// GET by the admin.
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.call(&self.admin, Method::GET, path, None).await
+    }
+
+    /// POST by the admin.
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Answer {
+        self.call(&self.admin, Method::POST, path, Some(body)).await
+    }
+
+    /// POST without a body, by the admin.
+    pub(crate) async fn act(&self, path: &str) -> Answer {
+        self.call(&self.admin, Method::POST, path, None).await
+    }
+
+    /// An application made by the admin; its id.
+    pub(crate) async fn app(&self, name: &str) -> String {
+        self.post("/apps", serde_json::json!({ "name": name }))
+            .await
+            .expect(201)
+            .id()
+    }
+
+    /// A ready artifact in `default`; its id.
+    pub(crate) async fn artifact(&self, bytes: &str) -> String {
+        let id = self
+            .post("/artifacts", serde_json::json!({ "name": "hello" }))
+            .await
+            .expect(201)
+            .id();
+        let upload = self
+            .request(Method::POST, &format!("/artifacts/{id}/upload"))
+            .header("X-API-Key", &self.admin);
+        self.send(upload.body(bytes.to_owned())).await.expect(200);
+        id
+    }
+
+    /// Stops everything in order.
+    pub(crate) async fn stop(self) {
+        self.shutdown.request();
+        self.tasks.stop(Duration::from_secs(10)).await;
+        self.pool.close().await;
+    }
+}
+
+/// The value with what differs from run to run made equal: ids, times, hosts' random parts, ports.
+pub(crate) fn normal(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => map
+            .iter()
+            .map(|(key, value)| (key.clone(), normal_field(key, value)))
+            .collect(),
+        Value::Array(items) => items.iter().map(normal).collect(),
+        other => other.clone(),
+    }
+}
+
+fn normal_field(key: &str, value: &Value) -> Value {
+    match value {
+        Value::String(_) if key == "request_id" => "[request id]".into(),
+        Value::String(_) if key.ends_with("_at") || key == "time" => "[time]".into(),
+        Value::String(_) if key == "token" || key == "key" || key == "prefix" => "[secret]".into(),
+        Value::String(text) if key.starts_with("preview") => hex_hidden(text).into(),
+        Value::String(text) => uuids_hidden(text).into(),
+        other => normal(other),
+    }
+}
+
+fn hex_hidden(text: &str) -> String {
+    let random = |part: &str| part.len() == 8 && part.bytes().all(|b| b.is_ascii_hexdigit());
+    let first = text.split('.').next().unwrap_or(text);
+    match first.rsplit_once('-') {
+        Some((_, hex)) if random(hex) => text.replacen(hex, "[hex]", 1),
+        _ => text.to_owned(),
+    }
+}
+
+fn uuids_hidden(text: &str) -> String {
+    let is_uuid = |part: &str| part.len() == 36 && part.bytes().filter(|b| *b == b'-').count() == 4;
+    let pieces = text.split_inclusive([' ', '/', ';', '?', ',']);
+    pieces
+        .map(|piece| {
+            let bare = piece.trim_end_matches([' ', '/', ';', '?', ',']);
+            if is_uuid(bare) {
+                piece.replacen(bare, "[id]", 1)
+            } else {
+                piece.to_owned()
+            }
+        })
+        .collect()
+}

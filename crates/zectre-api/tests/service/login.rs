@@ -1,0 +1,150 @@
+//! Signing up, in and out; keys; the first admin.
+
+use crate::harness::{Harness, normal};
+use reqwest::Method;
+use secrecy::ExposeSecret;
+use serde_json::json;
+use std::time::Duration;
+use zectre_api::bootstrap;
+
+#[tokio::test]
+async fn sign_up_log_in_log_out() {
+    let api = Harness::start_with("auth.signup = \"open\"").await;
+    let post = async |path: &str, body| api.send(api.request(Method::POST, path).json(&body)).await;
+    for (email, password, code) in [
+        ("nobody", "long enough", "INVALID_EMAIL"),
+        ("a@example.org", "short", "WEAK_PASSWORD"),
+    ] {
+        let answer = post("/auth/signup", json!({ "email": email, "password": password }))
+            .await
+            .expect(400);
+        assert_eq!(answer.code(), code);
+    }
+    let account = json!({ "email": "Ann@example.org", "password": "long enough" });
+    insta::assert_json_snapshot!(
+        "signup",
+        normal(&post("/auth/signup", account.clone()).await.expect(201).json())
+    );
+    let again = post(
+        "/auth/signup",
+        json!({ "email": "ann@EXAMPLE.org", "password": "long enough" }),
+    )
+    .await;
+    assert_eq!(again.expect(409).code(), "EMAIL_EXISTS");
+    let wrong = post(
+        "/auth/login",
+        json!({ "email": "ann@example.org", "password": "wrong enough" }),
+    )
+    .await
+    .expect(401);
+    let unknown = post(
+        "/auth/login",
+        json!({ "email": "bob@example.org", "password": "wrong enough" }),
+    )
+    .await
+    .expect(401);
+    assert_eq!(
+        (wrong.code(), &wrong.json()["detail"]),
+        (unknown.code(), &unknown.json()["detail"])
+    );
+    let login = post("/auth/login", account).await.expect(200);
+    insta::assert_json_snapshot!("login", normal(&login.json()));
+    let token = login.json()["token"].as_str().expect("a token").to_owned();
+    let user = async || {
+        api.send(api.request(Method::GET, "/user").bearer_auth(&token))
+            .await
+    };
+    assert_eq!(user().await.expect(200).json()["email"], "Ann@example.org");
+    api.send(api.request(Method::POST, "/auth/logout").bearer_auth(&token))
+        .await
+        .expect(204);
+    assert_eq!(user().await.expect(401).code(), "UNAUTHENTICATED");
+    sqlx::query("UPDATE users SET disabled = true WHERE email = 'Ann@example.org'")
+        .execute(&api.pool)
+        .await
+        .expect("valid");
+    let disabled = post(
+        "/auth/login",
+        json!({ "email": "ann@example.org", "password": "long enough" }),
+    )
+    .await;
+    assert_eq!(disabled.expect(403).code(), "ACCOUNT_DISABLED");
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn a_closed_cluster_takes_no_sign_ups_and_slows_guessing_down() {
+    let api = Harness::start().await;
+    let account = json!({ "email": "ann@example.org", "password": "long enough" });
+    let signup = api
+        .send(api.request(Method::POST, "/auth/signup").json(&account))
+        .await;
+    assert_eq!(signup.expect(403).code(), "SIGNUP_CLOSED");
+    for _ in 0..10 {
+        api.send(api.request(Method::POST, "/auth/login").json(&account))
+            .await
+            .expect(401);
+    }
+    let limited = api
+        .send(api.request(Method::POST, "/auth/login").json(&account))
+        .await
+        .expect(429);
+    assert_eq!(limited.code(), "TOO_MANY_ATTEMPTS");
+    assert!(
+        limited.headers["retry-after"]
+            .to_str()
+            .is_ok_and(|secs| secs.parse::<u32>().is_ok())
+    );
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn keys_are_shown_once_and_stop_working_when_deleted() {
+    let api = Harness::start().await;
+    let made = api.post("/api-keys", json!({ "name": "ci" })).await.expect(201);
+    insta::assert_json_snapshot!("api_key_created", normal(&made.json()));
+    let key = made.json()["key"].as_str().expect("shown once").to_owned();
+    assert!(key.starts_with("zk_"));
+    api.call(&key, Method::GET, "/user", None).await.expect(200);
+    let list = api.get("/api-keys?sort_by=name&sort_order=asc").await.expect(200);
+    assert!(!list.text.contains(&key));
+    insta::assert_json_snapshot!("api_keys", normal(&list.json()));
+    let id = made.id();
+    api.call(&api.admin, Method::DELETE, &format!("/api-keys/{id}"), None)
+        .await
+        .expect(204);
+    assert_eq!(
+        api.call(&key, Method::GET, "/user", None)
+            .await
+            .expect(401)
+            .code(),
+        "UNAUTHENTICATED"
+    );
+    let again = api
+        .call(&api.admin, Method::DELETE, &format!("/api-keys/{id}"), None)
+        .await;
+    assert_eq!(again.expect(404).code(), "API_KEY_NOT_FOUND");
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn the_first_admin_is_made_once_and_its_key_is_replaced() {
+    let api = Harness::start().await;
+    let again = bootstrap::ensure_admin(&api.pool).await.expect("idempotent");
+    api.call(&api.admin, Method::GET, "/user", None).await.expect(401);
+    let user = api
+        .call(again.api_key.expose_secret(), Method::GET, "/user", None)
+        .await
+        .expect(200);
+    insta::assert_json_snapshot!("first_admin", normal(&user.json()));
+    let token = bootstrap::join_token(&api.pool, Duration::from_secs(60))
+        .await
+        .expect("made");
+    assert!(token.expose_secret().starts_with("zj_"));
+    let stored: i64 = sqlx::query_scalar("SELECT count(*) FROM join_tokens")
+        .fetch_one(&api.pool)
+        .await
+        .expect("there");
+    assert_eq!(stored, 1);
+    api.stop().await;
+}

@@ -1,0 +1,17 @@
+//! The API against a real PostgreSQL, over real sockets: every answer of the main flows is snapshotted, every
+//! endpoint is walked with every role.
+
+mod applications;
+mod artifacts;
+mod auth_walk;
+mod bad_input;
+mod builds;
+mod cluster;
+mod deployments;
+mod document;
+mod harness;
+mod idempotency;
+mod login;
+mod rows;
+mod streams;
+mod upstream;

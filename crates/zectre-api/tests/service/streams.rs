@@ -1,0 +1,314 @@
+//! Logs are stored exactly once, and streams resume without gap or repeat.
+
+use crate::{
+    harness::{Answer, Harness},
+    rows,
+};
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::time::Duration;
+use uuid::Uuid;
+use zectre_common::id::NodeId;
+use zectre_service::{
+    key::node_key,
+    token::{mint_node, name},
+};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// One Server-Sent Event.
+#[derive(Debug, Clone, PartialEq)]
+struct Sent {
+    id: String,
+    name: String,
+    data: Value,
+}
+
+struct Stream {
+    response: reqwest::Response,
+    text: String,
+}
+
+impl Stream {
+    async fn open(api: &Harness, path: &str, last_event_id: Option<&str>) -> Self {
+        let mut request = api.request(Method::GET, path).header("X-API-Key", &api.admin);
+        if let Some(id) = last_event_id {
+            request = request.header("Last-Event-ID", id);
+        }
+        let response = request.send().await.expect("the service answers");
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Self {
+            response,
+            text: String::new(),
+        }
+    }
+
+    /// The next event, or `None` when the stream has ended.
+    async fn next(&mut self) -> Option<Sent> {
+        loop {
+            if let Some((event, rest)) = self.text.split_once("\n\n") {
+                let (event, rest) = (event.to_owned(), rest.to_owned());
+                self.text = rest;
+                if event.starts_with(':') {
+                    continue;
+                }
+                let field = |name: &str| {
+                    let line = event.lines().find_map(|line| line.strip_prefix(name));
+                    line.map(str::trim).unwrap_or_default().to_owned()
+                };
+                let data = serde_json::from_str(&field("data:")).expect("data is JSON");
+                return Some(Sent {
+                    id: field("id:"),
+                    name: field("event:"),
+                    data,
+                });
+            }
+            let chunk = tokio::time::timeout(DEADLINE, self.response.chunk())
+                .await
+                .expect("something comes");
+            let chunk = chunk.expect("the stream is whole")?;
+            self.text.push_str(std::str::from_utf8(&chunk).expect("text"));
+        }
+    }
+
+    async fn take(&mut self, count: usize) -> Vec<Sent> {
+        let mut events = Vec::new();
+        while events.len() < count {
+            events.push(self.next().await.expect("more is to come"));
+        }
+        events
+    }
+}
+
+async fn append(api: &Harness, node: Uuid, task: Uuid, lines: &[(u64, &str)]) -> Answer {
+    let lines: Vec<_> = lines
+        .iter()
+        .map(|(seq, message)| {
+            json!({ "seq": seq, "time": "2026-01-01T00:00:00.000001Z", "stream": "stdout", "message": message })
+        })
+        .collect();
+    let node = NodeId::from_uuid(node);
+    let key = node_key(&api.keys.service().expect("was made"), node);
+    let request = api.request(Method::POST, &format!("/tasks/{task}/logs"));
+    api.send(
+        request
+            .bearer_auth(mint_node(&key, node, name::AGENT, name::API))
+            .json(&json!({ "lines": lines })),
+    )
+    .await
+}
+
+async fn deployment(api: &Harness) -> Uuid {
+    let app = api.app("hello").await;
+    let made = api
+        .post(&format!("/apps/{app}/deployments"), json!({ "image": "nginx" }))
+        .await
+        .expect(201);
+    made.id().parse().expect("an id")
+}
+
+#[tokio::test]
+async fn lines_are_stored_once_whatever_is_repeated() {
+    let api = Harness::start().await;
+    let (deployment, node, other) = (
+        deployment(&api).await,
+        rows::node(&api.pool).await,
+        rows::node(&api.pool).await,
+    );
+    let task = rows::task(&api.pool, deployment, Some(node), "running").await;
+    append(&api, node, task, &[(1, "one"), (2, "two")])
+        .await
+        .expect(204);
+    append(&api, node, task, &[(2, "two"), (3, "with a \0 byte")])
+        .await
+        .expect(204);
+    assert_eq!(
+        append(&api, other, task, &[(4, "forged")])
+            .await
+            .expect(404)
+            .code(),
+        "TASK_NOT_FOUND"
+    );
+    assert_eq!(
+        append(&api, node, task, &[(0, "zero")]).await.expect(400).code(),
+        "INVALID_INPUT"
+    );
+    let lines = api.get(&format!("/tasks/{task}/logs")).await.expect(200).json();
+    insta::assert_json_snapshot!("task_logs", lines);
+    let after = api
+        .get(&format!("/tasks/{task}/logs?after=1&limit=1"))
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(
+        (after.as_array().map(Vec::len), &after[0]["seq"]),
+        (Some(1), &json!(2))
+    );
+    let tail = api
+        .get(&format!("/tasks/{task}/logs?tail=1"))
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(
+        (tail.as_array().map(Vec::len), &tail[0]["seq"]),
+        (Some(1), &json!(3))
+    );
+    let all = api
+        .get(&format!("/deployments/{deployment}/logs"))
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(
+        (all.as_array().map(Vec::len), &all[0]["task_id"]),
+        (Some(3), &json!(task))
+    );
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn a_task_stream_follows_resumes_and_ends() {
+    let api = Harness::start().await;
+    let (deployment, node) = (deployment(&api).await, rows::node(&api.pool).await);
+    let task = rows::task(&api.pool, deployment, Some(node), "running").await;
+    let path = format!("/tasks/{task}/logs/stream");
+    append(&api, node, task, &[(1, "one")]).await.expect(204);
+    let mut stream = Stream::open(&api, &path, None).await;
+    assert_eq!(stream.take(1).await[0].data["message"], "one");
+    append(&api, node, task, &[(2, "two"), (3, "three")])
+        .await
+        .expect(204);
+    let more = stream.take(2).await;
+    assert_eq!(
+        (more[0].id.as_str(), &more[1].data["message"]),
+        ("2", &json!("three"))
+    );
+    drop(stream);
+    append(&api, node, task, &[(4, "four")]).await.expect(204);
+    let mut resumed = Stream::open(&api, &path, Some("2")).await;
+    let seqs: Vec<_> = resumed.take(2).await.into_iter().map(|event| event.id).collect();
+    assert_eq!(seqs, ["3", "4"]);
+    sqlx::query("UPDATE tasks SET state = 'stopped', finished_at = now() - interval '1 hour'")
+        .execute(&api.pool)
+        .await
+        .expect("valid");
+    assert_eq!(resumed.next().await.expect("the end is told").name, "end");
+    assert_eq!(resumed.next().await, None);
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn a_deployment_stream_has_neither_gap_nor_repeat_over_many_tasks() {
+    let api = Harness::start().await;
+    let (deployment, node) = (deployment(&api).await, rows::node(&api.pool).await);
+    let a = rows::task(&api.pool, deployment, Some(node), "running").await;
+    let b = rows::task(&api.pool, deployment, Some(node), "running").await;
+    let path = format!("/deployments/{deployment}/logs/stream");
+    append(&api, node, b, &[(1, "b1")]).await.expect(204);
+    append(&api, node, a, &[(1, "a1"), (2, "a2")]).await.expect(204);
+    let mut stream = Stream::open(&api, &path, None).await;
+    let first = stream.take(2).await;
+    drop(stream);
+    // A line that is written before another one but committed after it must not be skipped.
+    let mut late = api.pool.begin().await.expect("the database is there");
+    sqlx::query(
+        "INSERT INTO task_logs (task_id, seq, time, stream, message) VALUES ($1, 2, now(), 'stdout', 'b2')",
+    )
+    .bind(b)
+    .execute(&mut *late)
+    .await
+    .expect("valid");
+    append(&api, node, a, &[(3, "a3")]).await.expect(204);
+    let mut resumed = Stream::open(&api, &path, Some(&first[1].id)).await;
+    let mut messages: Vec<_> = first.iter().map(|event| event.data["message"].clone()).collect();
+    messages.extend(
+        resumed
+            .take(1)
+            .await
+            .iter()
+            .map(|event| event.data["message"].clone()),
+    );
+    late.commit().await.expect("valid");
+    messages.extend(
+        resumed
+            .take(2)
+            .await
+            .iter()
+            .map(|event| event.data["message"].clone()),
+    );
+    assert_eq!(messages, ["b1", "a1", "a2", "b2", "a3"]);
+    let bad = api
+        .request(Method::GET, &path)
+        .header("X-API-Key", &api.admin)
+        .header("Last-Event-ID", "x");
+    assert_eq!(api.send(bad).await.expect(400).code(), "INVALID_LAST_EVENT_ID");
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn a_build_stream_ends_with_the_build() {
+    let api = Harness::start().await;
+    let app = api.app("hello").await;
+    let request = api
+        .request(Method::POST, &format!("/apps/{app}/builds"))
+        .header("X-API-Key", &api.admin);
+    let made = api
+        .send(
+            request
+                .header("Content-Type", "application/gzip")
+                .body("an archive"),
+        )
+        .await
+        .expect(201);
+    let build: Uuid = made.id().parse().expect("an id");
+    let mut stream = Stream::open(&api, &format!("/builds/{build}/logs/stream"), None).await;
+    rows::build_line(&api.pool, build, 1, "compiling").await;
+    assert_eq!(stream.take(1).await[0].data["message"], "compiling");
+    rows::build_line(&api.pool, build, 2, "done").await;
+    rows::end_build(&api.pool, build, "failed", None).await;
+    let rest = stream.take(2).await;
+    assert_eq!(
+        (
+            rest[0].id.as_str(),
+            rest[1].name.as_str(),
+            &rest[1].data["status"]
+        ),
+        ("2", "end", &json!("failed"))
+    );
+    assert_eq!(stream.next().await, None);
+    let lines = api
+        .get(&format!("/builds/{build}/logs?after=1"))
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(lines[0]["message"], "done");
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn the_event_stream_shows_what_happens_to_those_who_may_see_it() {
+    let api = Harness::start().await;
+    let (_, outsider) = rows::user(&api.pool, false).await;
+    let mut stream = Stream::open(&api, "/events/stream", None).await;
+    let app = api.app("hello").await;
+    let event = stream.take(1).await.remove(0);
+    assert_eq!(
+        (&event.data["action"], &event.data["application_id"]),
+        (&json!("app.created"), &json!(app))
+    );
+    api.post(&format!("/apps/{app}/environments"), json!({ "slug": "staging" }))
+        .await
+        .expect(201);
+    let mut resumed = Stream::open(&api, "/events/stream", Some(&event.id)).await;
+    assert_eq!(resumed.take(1).await[0].data["action"], "environment.created");
+    assert_eq!(
+        api.call(&outsider, Method::GET, "/events", None)
+            .await
+            .expect(200)
+            .json()["total"],
+        0
+    );
+    // Open streams end when the service stops, or it would never stop.
+    api.stop().await;
+    assert_eq!(resumed.next().await, None);
+}
