@@ -1,0 +1,283 @@
+//! What an end means: state, reason and a sentence.
+
+use std::time::Duration;
+use zectre_common::{
+    spec::RestartPolicy,
+    state::{Reason, TaskState},
+};
+
+/// How the program ended; both absent when nobody saw it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Exit {
+    /// Its exit code.
+    pub code: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+}
+
+/// What made it end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cause {
+    /// Nothing of ours.
+    Itself {
+        /// It had been ready before.
+        was_ready: bool,
+    },
+    /// An order.
+    Ordered,
+    /// It ran longer than it may.
+    MaxRuntime(Duration),
+    /// It did not become ready in time.
+    NotReady {
+        /// How long it had.
+        start_timeout: Duration,
+        /// What kept it from being ready.
+        obstacle: Obstacle,
+    },
+    /// Its liveness probes failed.
+    Unhealthy {
+        /// How many in a row.
+        failures: u32,
+    },
+    /// It was never started.
+    NotStarted {
+        /// The code.
+        reason: Reason,
+        /// The sentence.
+        message: String,
+    },
+}
+
+/// Why a task wasn't ready when its time was over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Obstacle {
+    /// Nothing listened on its port.
+    PortClosed,
+    /// Something that isn't the task listened on its port.
+    PortForeign,
+    /// The port was open, but the health check failed.
+    CheckFailed,
+}
+
+/// All that is known about an end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// What made it end.
+    pub cause: Cause,
+    /// How the program ended.
+    pub exit: Exit,
+    /// The kernel killed some of it for want of memory.
+    pub oom_killed: bool,
+    /// Bytes of memory it was allowed.
+    pub memory_bytes: u64,
+    /// The port it was given.
+    pub port: u16,
+    /// What its end means to its deployment.
+    pub restart: RestartPolicy,
+}
+
+/// The conclusion.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ending {
+    /// [`TaskState::Stopped`] or [`TaskState::Failed`].
+    pub state: TaskState,
+    /// The code, for a failure.
+    pub reason: Option<Reason>,
+    /// The sentence.
+    pub message: String,
+}
+
+/// Concludes from the facts.
+pub fn conclude(facts: &Facts) -> Ending {
+    let failed = |reason, message| Ending {
+        state: TaskState::Failed,
+        reason: Some(reason),
+        message,
+    };
+    let stopped = |message| Ending {
+        state: TaskState::Stopped,
+        reason: None,
+        message,
+    };
+    let how = describe(facts.exit);
+    // Memory explains an end better than the signal it came by, unless the end was ordered.
+    if facts.oom_killed && !matches!(facts.cause, Cause::Ordered | Cause::NotStarted { .. }) {
+        let limit_mib = facts.memory_bytes.div_ceil(1 << 20);
+        return failed(
+            Reason::OomKilled,
+            format!(
+                "the program needed more than its {limit_mib} MiB of memory and was killed; raise resources.memory"
+            ),
+        );
+    }
+    match &facts.cause {
+        Cause::Ordered => stopped(format!("stopped as ordered; the program {how}")),
+        Cause::NotStarted { reason, message } => failed(*reason, message.clone()),
+        Cause::MaxRuntime(limit) => failed(
+            Reason::MaxRuntime,
+            format!(
+                "the program ran longer than its {} s and was stopped",
+                limit.as_secs()
+            ),
+        ),
+        Cause::Unhealthy { failures } => failed(
+            Reason::HealthCheckFailed,
+            format!("{failures} health checks in a row failed, so the program was stopped"),
+        ),
+        Cause::NotReady {
+            start_timeout,
+            obstacle,
+        } => not_ready(facts.port, *start_timeout, obstacle),
+        Cause::Itself { was_ready } => match (facts.restart, facts.exit.code) {
+            (RestartPolicy::Never | RestartPolicy::OnFailure, Some(0)) => {
+                stopped(format!("the program {how}"))
+            }
+            (RestartPolicy::Never, _) => failed(Reason::Exited, format!("the program {how}")),
+            _ if *was_ready => failed(Reason::Exited, format!("the program {how} while it was serving")),
+            _ => failed(
+                Reason::Exited,
+                format!("the program {how} before it was ready; it must stay and listen on the port in PORT"),
+            ),
+        },
+    }
+}
+
+fn not_ready(port: u16, start_timeout: Duration, obstacle: &Obstacle) -> Ending {
+    let within = format!("within {} s", start_timeout.as_secs_f64());
+    let (reason, message) = match obstacle {
+        Obstacle::PortClosed => (
+            Reason::PortNeverOpened,
+            format!(
+                "the program did not listen on port {port} {within}; it must listen on 0.0.0.0 and the port in PORT"
+            ),
+        ),
+        Obstacle::PortForeign => (
+            Reason::PortTaken,
+            format!("something other than the program listens on its port {port}"),
+        ),
+        Obstacle::CheckFailed => (
+            Reason::HealthCheckFailed,
+            format!("the program listened on port {port}, but its health check did not pass {within}"),
+        ),
+    };
+    Ending {
+        state: TaskState::Failed,
+        reason: Some(reason),
+        message,
+    }
+}
+
+fn describe(exit: Exit) -> String {
+    match (exit.code, exit.signal) {
+        (Some(code), _) => format!("ended with code {code}"),
+        (None, Some(signal)) => format!("was ended by signal {signal}"),
+        (None, None) => "ended while nobody watched, so its exit code is unknown".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn facts(cause: Cause, exit: Exit) -> Facts {
+        Facts {
+            cause,
+            exit,
+            oom_killed: false,
+            memory_bytes: 64 << 20,
+            port: 20_000,
+            restart: RestartPolicy::Always,
+        }
+    }
+
+    const CODE_0: Exit = Exit {
+        code: Some(0),
+        signal: None,
+    };
+
+    #[test]
+    fn a_server_that_ends_has_failed_and_a_job_has_not() {
+        let itself = Cause::Itself { was_ready: true };
+        assert_eq!(
+            conclude(&facts(itself.clone(), CODE_0)).reason,
+            Some(Reason::Exited)
+        );
+        for restart in [RestartPolicy::Never, RestartPolicy::OnFailure] {
+            let job = Facts {
+                restart,
+                ..facts(itself.clone(), CODE_0)
+            };
+            assert_eq!(conclude(&job).state, TaskState::Stopped);
+            let broken = Facts {
+                exit: Exit {
+                    code: Some(3),
+                    signal: None,
+                },
+                ..job
+            };
+            let ending = conclude(&broken);
+            assert_eq!(
+                (ending.state, ending.reason),
+                (TaskState::Failed, Some(Reason::Exited))
+            );
+            assert!(ending.message.contains("code 3"), "{}", ending.message);
+        }
+    }
+
+    #[test]
+    fn memory_explains_a_kill_but_not_an_ordered_stop() {
+        let killed = Exit {
+            code: None,
+            signal: Some(9),
+        };
+        let oom = Facts {
+            oom_killed: true,
+            ..facts(Cause::Itself { was_ready: true }, killed)
+        };
+        assert_eq!(conclude(&oom).reason, Some(Reason::OomKilled));
+        let ordered = Facts {
+            cause: Cause::Ordered,
+            ..oom
+        };
+        assert_eq!(conclude(&ordered).state, TaskState::Stopped);
+    }
+
+    #[test]
+    fn what_kept_it_from_being_ready_is_named() {
+        for (obstacle, reason) in [
+            (Obstacle::PortClosed, Reason::PortNeverOpened),
+            (Obstacle::PortForeign, Reason::PortTaken),
+            (Obstacle::CheckFailed, Reason::HealthCheckFailed),
+        ] {
+            let cause = Cause::NotReady {
+                start_timeout: Duration::from_secs(2),
+                obstacle,
+            };
+            let ending = conclude(&facts(
+                cause,
+                Exit {
+                    code: None,
+                    signal: Some(15),
+                },
+            ));
+            assert_eq!(ending.reason, Some(reason));
+            assert!(ending.message.contains("20000"), "{}", ending.message);
+        }
+    }
+
+    proptest! {
+        /// Every end is an end, and every failure has its code.
+        #[test]
+        fn every_end_is_concluded(
+            code in proptest::option::of(0_i32..256), signal in proptest::option::of(1_i32..32),
+            was_ready in any::<bool>(), oom_killed in any::<bool>(), restart in 0_usize..3,
+        ) {
+            let restart = [RestartPolicy::Always, RestartPolicy::OnFailure, RestartPolicy::Never][restart];
+            let facts = Facts { oom_killed, restart, ..facts(Cause::Itself { was_ready }, Exit { code, signal }) };
+            let ending = conclude(&facts);
+            prop_assert!(ending.state.is_ended());
+            prop_assert_eq!(ending.state == TaskState::Failed, ending.reason.is_some());
+        }
+    }
+}

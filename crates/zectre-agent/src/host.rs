@@ -1,0 +1,209 @@
+//! What every task on this node shares.
+
+use crate::{
+    artifact::Cache,
+    cgroup::Cgroups,
+    error::{Error, StartError},
+    log::{Follower, Shipping, Watcher},
+    machine,
+    task::{Board, Home, Pool},
+    users::Users,
+};
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use std::{
+    fs, io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use zectre_common::{config::AgentConfig, config::Config, id::TaskId, wire::node::Enforcement};
+use zectre_container::Engine;
+use zectre_service::{
+    call::Caller,
+    key::to_hex,
+    metrics::Registry,
+    tasks::{Shutdown, Tasks},
+};
+
+/// The supervisor of native tasks, where the configuration names none: beside the running program.
+const SHIM_NAME: &str = "zectre-shim";
+
+/// What every task on this node shares.
+pub(crate) struct Host {
+    pub(crate) config: AgentConfig,
+    pub(crate) tasks_dir: PathBuf,
+    pub(crate) address: String,
+    pub(crate) enforcement: Enforcement,
+    pub(crate) cgroups: Cgroups,
+    pub(crate) users: Option<Users>,
+    pub(crate) cache: Cache,
+    pub(crate) pool: Pool,
+    pub(crate) engine: Option<Engine>,
+    pub(crate) board: Board,
+    pub(crate) watcher: Arc<Watcher>,
+    pub(crate) shipping: Shipping,
+    background: Tasks,
+    cut: Shutdown,
+    start_seconds: Histogram,
+}
+
+impl Host {
+    /// Takes stock of the machine and of what is in the data directory.
+    pub(crate) async fn new(
+        config: &Config,
+        caller: &Caller,
+        shipping: Shipping,
+        background: Tasks,
+        metrics: &Registry,
+    ) -> Result<Self, Error> {
+        let agent = &config.agent;
+        let in_dir = |path: PathBuf| move |source| Error::DataDir { path, source };
+        let data_dir = agent
+            .data_dir
+            .canonicalize()
+            .map_err(in_dir(agent.data_dir.clone()))?;
+        let tasks_dir = data_dir.join("tasks");
+        make_dir(&tasks_dir).map_err(in_dir(tasks_dir.clone()))?;
+        let artifacts = data_dir.join("artifacts");
+        let cache = Cache::open(&artifacts, agent.artifact_cache_bytes_max, caller.raw().clone())
+            .map_err(in_dir(artifacts.clone()))?;
+        let users_file = data_dir.join("users.json");
+        let users = Users::open(&users_file, agent.task_uid_min).map_err(in_dir(users_file))?;
+        let scope = scope(&data_dir);
+        let (cgroups, mut enforcement) = Cgroups::detect(&scope);
+        enforcement.users = users.is_some();
+        if users.is_none() {
+            enforcement
+                .gaps
+                .push("native tasks run as the agent's own user: the agent is not run as root".into());
+        }
+        let watcher = Watcher::new().map_err(|source| Error::Io {
+            doing: "watching files",
+            source,
+        })?;
+        let start_seconds = Histogram::new(exponential_buckets(0.000_5, 2.0, 16));
+        Ok(Self {
+            tasks_dir,
+            address: address(config)?,
+            enforcement,
+            pool: Pool::new(shim(agent)?, cgroups.clone()),
+            cgroups,
+            users,
+            cache,
+            engine: engine(agent, &scope).await?,
+            board: Board::new(metrics),
+            watcher: Arc::new(watcher),
+            shipping,
+            background,
+            cut: Shutdown::new(),
+            start_seconds: metrics.register(
+                "agent_task_start_seconds",
+                "From the spawned task to the ready one",
+                start_seconds,
+            ),
+            config: agent.clone(),
+        })
+    }
+
+    /// The user that an application's native tasks run as.
+    pub(crate) fn uid(&self, namespace: &str, application: &str) -> Result<Option<u32>, StartError> {
+        let uid = self
+            .users
+            .as_ref()
+            .map(|users| users.uid(namespace, application))
+            .transpose();
+        uid.map_err(|error| StartError::internal("to give the application a user", &error))
+    }
+
+    /// Where containers' ports are published: only to this machine when only it can reach the node.
+    pub(crate) fn publish_address(&self) -> String {
+        let is_local = self
+            .address
+            .parse()
+            .is_ok_and(|address: std::net::IpAddr| address.is_loopback());
+        if is_local {
+            "127.0.0.1".into()
+        } else {
+            "0.0.0.0".into()
+        }
+    }
+
+    /// Follows a task's output from now on.
+    pub(crate) fn follow(&self, task: TaskId, home: &Home) -> io::Result<Follower> {
+        let bytes_max = self.config.log_spool_bytes_max;
+        let (follower, work) =
+            Follower::open(task, home.dir(), bytes_max, &self.watcher, self.shipping.clone())?;
+        self.spawn("task output", work);
+        Ok(follower)
+    }
+
+    /// Runs work about one task in the background. It ends with the agent, the task itself doesn't.
+    pub(crate) fn spawn(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        let cut = self.cut.clone();
+        self.background.spawn_brief(name, async move {
+            cut.or_requested(work).await;
+        });
+    }
+
+    /// Lets go of all tasks: they run on, and the next agent takes them up.
+    pub(crate) fn let_go(&self) {
+        self.cut.request();
+    }
+
+    /// A task became ready.
+    pub(crate) fn started(&self, took: Duration) {
+        self.start_seconds.observe(took.as_secs_f64());
+    }
+}
+
+fn make_dir(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o711).create(path)
+}
+
+/// Tells this agent's control groups and containers from those of other agents on the machine. Stable as long as
+/// the data directory stays where it is.
+fn scope(data_dir: &Path) -> String {
+    use sha2::{Digest, Sha256};
+    let hash = Sha256::digest(data_dir.as_os_str().as_encoded_bytes());
+    to_hex(&hash[..6])
+}
+
+fn shim(config: &AgentConfig) -> Result<PathBuf, Error> {
+    let path = if config.shim.as_os_str().is_empty() {
+        let program = std::env::current_exe().map_err(|source| Error::Io {
+            doing: "finding the running program",
+            source,
+        })?;
+        program.with_file_name(SHIM_NAME)
+    } else {
+        config.shim.clone()
+    };
+    if path.is_file() {
+        Ok(path)
+    } else {
+        Err(Error::ShimMissing(path))
+    }
+}
+
+fn address(config: &Config) -> Result<String, Error> {
+    if !config.agent.address_override.is_empty() {
+        return Ok(config.agent.address_override.clone());
+    }
+    let found = machine::address(&crate::scheduler_url(config));
+    found
+        .map(|address| address.to_string())
+        .map_err(|source| Error::Io {
+            doing: "finding this node's address (set agent.address_override)",
+            source,
+        })
+}
+
+async fn engine(config: &AgentConfig, scope: &str) -> Result<Option<Engine>, Error> {
+    if !config.container_enabled {
+        return Ok(None);
+    }
+    let engine = Engine::connect(&config.container_socket, scope)?;
+    engine.ping().await?;
+    Ok(Some(engine))
+}

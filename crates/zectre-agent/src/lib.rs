@@ -1,0 +1,249 @@
+//! `zectre-agent`: runs tasks on one node, as native processes or containers.
+//!
+//! It obeys the scheduler and decides nothing by itself: orders come in ([`routes`], [`link`]), each starts or stops
+//! a life ([`task`]), and what becomes of it is reported. Tasks outlive the agent: each has a supervisor of its own
+//! ([`shim`]), and an agent that starts takes up what it finds. What an order, a probe or an exit means is decided
+//! in [`core`], without side effects.
+
+mod artifact;
+mod cgroup;
+pub mod core;
+mod error;
+mod host;
+mod identity;
+mod link;
+mod log;
+mod machine;
+mod orders;
+mod port;
+mod process;
+mod record;
+mod routes;
+pub mod shim;
+mod task;
+mod users;
+
+pub use error::Error;
+
+use host::Host;
+use identity::Identities;
+use link::Link;
+use log::Shipping;
+use orders::Orders;
+use rustix::fs::FlockOperation;
+use std::{fs, net::SocketAddr, os::unix::fs::DirBuilderExt, sync::Arc, time::Duration};
+use tokio::net::TcpListener;
+use zectre_common::config::Config;
+use zectre_service::{
+    call::{Caller, Identity as CallerIdentity},
+    server::{self, Base, Limits},
+    tasks::{Shutdown, Tasks},
+};
+
+/// The file that says that an agent uses a data directory; locked while it does.
+const LOCK_FILE: &str = "agent.lock";
+/// How long stopping tasks may take beyond their own grace.
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+/// The grace of tasks that are stopped because the agent stops.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+/// The largest batch of orders: most are a few KiB, and their number is bounded too.
+const ORDERS_BYTES_MAX: usize = 64 << 20;
+/// How long the agent's own work may take to end.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The agent, ready to run.
+pub struct Service {
+    base: Base,
+    listener: TcpListener,
+    address: SocketAddr,
+    host: Arc<Host>,
+    orders: Arc<Orders>,
+    link: Arc<Link>,
+    identities: Arc<Identities>,
+    tasks: Tasks,
+    /// Requested when a background task fails.
+    part_failed: Shutdown,
+    stop_tasks_on_shutdown: bool,
+    /// Held as long as the service lives.
+    _lock: fs::File,
+}
+
+/// Where the scheduler is.
+pub(crate) fn scheduler_url(config: &Config) -> String {
+    let configured = &config.agent.scheduler_address;
+    let url = if configured.is_empty() {
+        &config.scheduler.public_url
+    } else {
+        configured
+    };
+    url.trim_end_matches('/').to_owned()
+}
+
+impl Service {
+    /// Takes stock of the machine, claims the data directory and binds the actions port. The scheduler need not be
+    /// there.
+    ///
+    /// # Errors
+    /// A sentence that says what is missing, taken or unusable.
+    pub async fn new(config: &Config) -> Result<Self, Error> {
+        let lock = claim(config)?;
+        let listener = server::bind("zectre-agent", "agent", &config.agent.host, config.agent.port).await?;
+        let address = listener.local_addr().map_err(|source| Error::Io {
+            doing: "reading the own address",
+            source,
+        })?;
+        let base = Base::new("zectre-agent");
+        let part_failed = Shutdown::new();
+        let tasks = Tasks::new(part_failed.clone());
+        let caller = Caller::with_identity(CallerIdentity::Anonymous);
+        let identities = Arc::new(Identities::open(&config.agent.data_dir)?);
+        let shipping = Shipping::new(
+            caller.clone(),
+            &config.api.public_url,
+            identities.watch(),
+            &base.metrics,
+        );
+        let host = Arc::new(Host::new(config, &caller, shipping, tasks.clone(), &base.metrics).await?);
+        let orders = Arc::new(Orders::open(host.clone(), &config.agent.data_dir)?);
+        let link = Arc::new(Link {
+            host: host.clone(),
+            orders: orders.clone(),
+            identities: identities.clone(),
+            caller,
+            scheduler_url: scheduler_url(config),
+            actions_port: address.port(),
+        });
+        observe(&base, &host, &identities);
+        Ok(Self {
+            base,
+            listener,
+            address,
+            host,
+            orders,
+            link,
+            identities,
+            tasks,
+            part_failed,
+            stop_tasks_on_shutdown: false,
+            _lock: lock,
+        })
+    }
+
+    /// Where it takes orders.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Whether an orderly end stops the tasks too. By default they run on, and the next agent takes them up.
+    pub const fn stop_tasks_on_shutdown(&mut self, stop: bool) {
+        self.stop_tasks_on_shutdown = stop;
+    }
+
+    /// Runs until `shutdown` is requested.
+    ///
+    /// # Errors
+    /// When what is left of earlier tasks can't be taken up, or a part of the agent fails.
+    pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
+        let stop = shutdown.child();
+        let host = self.host.clone();
+        let watcher = host.watcher.clone();
+        self.tasks.spawn("file events", |stop| watcher.run(stop));
+        task::adopt_all(&host).await?;
+        let pool_host = host.clone();
+        self.tasks.spawn(
+            "supervisors",
+            |stop| async move { pool_host.pool.fill(stop).await },
+        );
+        self.tasks.spawn("news", |stop| self.link.clone().tell_news(stop));
+        self.tasks
+            .spawn("scheduler link", |stop| self.link.clone().keep(stop));
+        let shared = routes::Shared {
+            host: host.clone(),
+            orders: self.orders.clone(),
+            identity: self.identities.watch(),
+            shutdown: stop.clone(),
+        };
+        let limits = Limits {
+            body_bytes_max: ORDERS_BYTES_MAX,
+            drain_timeout: END_TIMEOUT,
+            ..Limits::default()
+        };
+        let router = self.base.wrap(routes::router(shared), limits);
+        tracing::info!(address = %self.address, "agent is up");
+        let failure = async {
+            tokio::select! {
+                () = self.part_failed.requested() => stop.request(),
+                () = stop.requested() => {}
+            }
+        };
+        tokio::join!(
+            server::serve(self.listener, router, limits, stop.clone()),
+            failure
+        );
+        if self.stop_tasks_on_shutdown {
+            stop_all(&host, &self.link).await;
+        }
+        host.let_go();
+        let part_failed = self.part_failed.is_requested();
+        self.tasks.stop(END_TIMEOUT).await;
+        if part_failed {
+            Err(Error::PartFailed)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Stops every task, and tells so.
+async fn stop_all(host: &Host, link: &Link) {
+    host.board.stop_all(STOP_GRACE);
+    if tokio::time::timeout(STOP_GRACE + STOP_TIMEOUT, host.board.ended())
+        .await
+        .is_err()
+    {
+        tracing::error!("some tasks could not be stopped in time");
+    }
+    link.tell_all(END_TIMEOUT).await;
+}
+
+/// Makes the data directory and claims it, so that two agents never run the same tasks.
+fn claim(config: &Config) -> Result<fs::File, Error> {
+    let dir = &config.agent.data_dir;
+    let failed = |source| Error::DataDir {
+        path: dir.clone(),
+        source,
+    };
+    // Passable, not readable: a task's program lies below it.
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o711)
+        .create(dir)
+        .map_err(failed)?;
+    let lock = fs::File::create(dir.join(LOCK_FILE)).map_err(failed)?;
+    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(lock),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::DataDirHeld(dir.clone())),
+        Err(error) => Err(failed(error.into())),
+    }
+}
+
+/// Readiness and metrics.
+fn observe(base: &Base, host: &Arc<Host>, identities: &Arc<Identities>) {
+    let identity = identities.watch();
+    base.health.check("registration", move || {
+        let registered = identity.current().is_some();
+        async move {
+            if registered {
+                Ok(())
+            } else {
+                Err("not registered with a scheduler yet".into())
+            }
+        }
+    });
+    if let Some(engine) = host.engine.clone() {
+        base.health.check("container engine", move || {
+            let engine = engine.clone();
+            async move { engine.ping().await.map_err(|error| error.to_string()) }
+        });
+    }
+}

@@ -1,0 +1,332 @@
+//! Everything the agent holds of its tasks: what it was told, and what it has to tell.
+
+use super::Home;
+use crate::{
+    core::order::Known,
+    log::{Follower, Live},
+};
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{family::Family, gauge::Gauge},
+};
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::sync::{Notify, watch};
+use zectre_common::{
+    id::TaskId,
+    state::TaskState,
+    time::Time,
+    wire::{agent::TaskReport, task::Phases},
+};
+use zectre_service::metrics::Registry;
+
+/// How many forgotten tasks are remembered, so that a late order can't bring one back.
+const FORGOTTEN_MAX: usize = 4_096;
+
+/// One task.
+#[derive(Debug)]
+struct Held {
+    report: TaskReport,
+    /// Set once it is to stop: its grace.
+    stop: watch::Sender<Option<Duration>>,
+    home: Home,
+    follower: Option<Follower>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    held: HashMap<TaskId, Held>,
+    forgotten: HashMap<TaskId, u64>,
+    forgotten_order: VecDeque<TaskId>,
+    news: BTreeSet<TaskId>,
+}
+
+/// The states a task can be in on a node.
+const STATES: [TaskState; 5] = [
+    TaskState::Starting,
+    TaskState::Running,
+    TaskState::Stopping,
+    TaskState::Stopped,
+    TaskState::Failed,
+];
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabel {
+    state: &'static str,
+}
+
+/// All tasks.
+#[derive(Debug)]
+pub(crate) struct Board {
+    inner: Mutex<Inner>,
+    changed: Notify,
+    /// How many have not ended.
+    live: watch::Sender<usize>,
+    gauge: Family<StateLabel, Gauge>,
+}
+
+/// A fresh report.
+pub(super) fn report(task_id: TaskId, generation: u64, state: TaskState) -> TaskReport {
+    TaskReport {
+        task_id,
+        generation,
+        state,
+        healthy: false,
+        port: None,
+        reason: None,
+        message: None,
+        exit_code: None,
+        signal: None,
+        last_probe: None,
+        log_tail: Vec::new(),
+        phases: Phases::default(),
+        since: Time::now(),
+    }
+}
+
+impl Board {
+    /// Holds nothing yet.
+    pub(crate) fn new(metrics: &Registry) -> Self {
+        let gauge = metrics.register("agent_tasks", "Tasks held, by state", Family::default());
+        Self {
+            inner: Mutex::default(),
+            changed: Notify::new(),
+            live: watch::Sender::new(0),
+            gauge,
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known of a task, for the decision about an order.
+    pub(crate) fn known(&self, task: TaskId) -> Known {
+        let inner = self.inner();
+        match (inner.held.get(&task), inner.forgotten.get(&task)) {
+            (Some(held), _) if held.report.state.is_ended() => Known::Ended(held.report.generation),
+            (Some(held), _) => Known::Live(held.report.generation),
+            (None, Some(generation)) => Known::Forgotten(*generation),
+            (None, None) => Known::Nothing,
+        }
+    }
+
+    /// Takes a task up, and gives what tells when it is to stop.
+    pub(crate) fn hold(
+        &self,
+        report: TaskReport,
+        home: Home,
+        follower: Option<Follower>,
+    ) -> watch::Receiver<Option<Duration>> {
+        let (stop, stop_watch) = watch::channel(None);
+        let id = report.task_id;
+        let mut inner = self.inner();
+        inner.news.insert(id);
+        inner.held.insert(
+            id,
+            Held {
+                report,
+                stop,
+                home,
+                follower,
+            },
+        );
+        self.count(&inner);
+        drop(inner);
+        self.changed.notify_one();
+        stop_watch
+    }
+
+    /// Raises the generation of a task, and tells so.
+    pub(crate) fn acknowledge(&self, task: TaskId, generation: u64) {
+        self.update(task, |report| {
+            report.generation = report.generation.max(generation);
+        });
+    }
+
+    /// Asks a task to stop. The first grace counts.
+    pub(crate) fn stop(&self, task: TaskId, grace: Duration) {
+        if let Some(held) = self.inner().held.get(&task) {
+            held.stop
+                .send_if_modified(|wish| wish.is_none().then(|| *wish = Some(grace)).is_some());
+        }
+    }
+
+    /// Changes a task's report: keeps it, and tells it.
+    pub(crate) fn update(&self, task: TaskId, change: impl FnOnce(&mut TaskReport)) {
+        let kept = {
+            let mut inner = self.inner();
+            let Some(held) = inner.held.get_mut(&task) else {
+                return;
+            };
+            let state = held.report.state;
+            change(&mut held.report);
+            if held.report.state != state {
+                held.report.since = Time::now();
+            }
+            // A task that never was on this node has no directory.
+            let kept = held
+                .follower
+                .as_ref()
+                .map(|_| (held.home.clone(), held.report.clone()));
+            inner.news.insert(task);
+            self.count(&inner);
+            kept
+        };
+        if let Some((home, report)) = kept
+            && let Err(error) = home.keep_report(&report)
+        {
+            tracing::warn!(%task, %error, "the report could not be kept");
+        }
+        self.changed.notify_one();
+    }
+
+    /// Drops a task that has ended; gives what has to be cleared away.
+    pub(crate) fn forget(&self, task: TaskId, generation: u64) -> Option<(Home, Option<Follower>)> {
+        let mut inner = self.inner();
+        let held = inner.held.remove(&task)?;
+        inner.news.remove(&task);
+        self.count(&inner);
+        inner
+            .forgotten
+            .insert(task, held.report.generation.max(generation));
+        inner.forgotten_order.push_back(task);
+        if inner.forgotten_order.len() > FORGOTTEN_MAX
+            && let Some(oldest) = inner.forgotten_order.pop_front()
+        {
+            inner.forgotten.remove(&oldest);
+        }
+        Some((held.home, held.follower))
+    }
+
+    /// Everything, for the heartbeat.
+    pub(crate) fn digest(&self) -> Vec<TaskReport> {
+        let mut reports: Vec<_> = self
+            .inner()
+            .held
+            .values()
+            .map(|held| held.report.clone())
+            .collect();
+        reports.sort_by_key(|report| report.task_id);
+        reports
+    }
+
+    /// Waits for news and takes at most `max` of them.
+    pub(crate) async fn news(&self, max: usize) -> Vec<TaskReport> {
+        loop {
+            let (reports, more) = {
+                let mut inner = self.inner();
+                let ids: Vec<TaskId> = inner.news.iter().take(max).copied().collect();
+                inner.news.retain(|id| !ids.contains(id));
+                let reports: Vec<_> = ids
+                    .iter()
+                    .filter_map(|id| inner.held.get(id))
+                    .map(|held| held.report.clone())
+                    .collect();
+                (reports, !inner.news.is_empty())
+            };
+            if more {
+                self.changed.notify_one();
+            }
+            if !reports.is_empty() {
+                return reports;
+            }
+            self.changed.notified().await;
+        }
+    }
+
+    /// Puts news back that could not be told.
+    pub(crate) fn untold(&self, reports: &[TaskReport]) {
+        self.inner()
+            .news
+            .extend(reports.iter().map(|report| report.task_id));
+        self.changed.notify_one();
+    }
+
+    /// The latest lines of a task; `None` when it isn't held, or never was here.
+    pub(crate) fn live(&self, task: TaskId) -> Option<Arc<Live>> {
+        self.inner()
+            .held
+            .get(&task)?
+            .follower
+            .as_ref()
+            .map(|follower| follower.live.clone())
+    }
+
+    /// Waits until every task has ended.
+    pub(crate) async fn ended(&self) {
+        let mut live = self.live.subscribe();
+        // The board holds the sender, so this ends only with the wait.
+        let _ = live.wait_for(|live| *live == 0).await;
+    }
+
+    /// Asks every task to stop.
+    pub(crate) fn stop_all(&self, grace: Duration) {
+        for held in self.inner().held.values() {
+            held.stop
+                .send_if_modified(|wish| wish.is_none().then(|| *wish = Some(grace)).is_some());
+        }
+    }
+
+    /// Follows every change of a state.
+    fn count(&self, inner: &Inner) {
+        let counts = STATES.map(|state| {
+            inner
+                .held
+                .values()
+                .filter(|held| held.report.state == state)
+                .count()
+        });
+        for (state, count) in STATES.iter().zip(counts) {
+            self.gauge
+                .get_or_create(&StateLabel {
+                    state: state.as_str(),
+                })
+                .set(count as i64);
+        }
+        let live = inner
+            .held
+            .values()
+            .filter(|held| !held.report.state.is_ended())
+            .count();
+        self.live
+            .send_if_modified(|known| std::mem::replace(known, live) != live);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn news_are_told_once_and_put_back_when_they_are_not() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let board = Board::new(&Registry::new());
+        let ids = [TaskId::new(), TaskId::new(), TaskId::new()];
+        for id in ids {
+            board.hold(report(id, 1, TaskState::Starting), Home::of(dir.path(), id), None);
+        }
+        let told = board.news(2).await;
+        assert_eq!(told.len(), 2);
+        board.untold(&told);
+        let (mut all, rest) = (board.news(2).await, board.news(2).await);
+        all.extend(rest);
+        assert_eq!(all.iter().map(|report| report.task_id).collect::<Vec<_>>(), ids);
+        let none = tokio::time::timeout(Duration::ZERO, board.news(2)).await;
+        assert!(none.is_err(), "nothing is new");
+    }
+
+    #[test]
+    fn a_forgotten_task_is_remembered_by_its_generation() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (board, id) = (Board::new(&Registry::new()), TaskId::new());
+        assert_eq!(board.known(id), Known::Nothing);
+        board.hold(report(id, 3, TaskState::Stopped), Home::of(dir.path(), id), None);
+        assert_eq!(board.known(id), Known::Ended(3));
+        assert!(board.forget(id, 4).is_some());
+        assert_eq!(board.known(id), Known::Forgotten(4));
+    }
+}

@@ -1,0 +1,134 @@
+//! A task's directory: its order, its last report, its output, and what its supervisor recorded.
+
+use crate::{
+    record,
+    shim::{ENDED_FILE, Ended, STARTED_FILE, Started},
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    fs, io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+use zectre_common::{
+    id::TaskId,
+    time::Time,
+    wire::agent::{TaskOrder, TaskReport},
+};
+
+const KEPT_FILE: &str = "order.json";
+const REPORT_FILE: &str = "report.json";
+const OUTPUT_FILE: &str = "output.json";
+const WORK_DIR: &str = "work";
+
+/// What is kept of an order, for the next agent.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Kept {
+    /// Without variables and signed URLs: those are secrets, and needed only to start.
+    pub order: TaskOrder,
+    /// When it was taken on.
+    pub accepted_at: Time,
+}
+
+impl Kept {
+    /// Of an order that is taken on now.
+    pub(crate) fn new(order: &TaskOrder, accepted_at: Time) -> Self {
+        let mut order = order.clone();
+        order.env.clear();
+        if let Some(artifact) = &mut order.artifact {
+            artifact.url.clear();
+        }
+        Self { order, accepted_at }
+    }
+}
+
+/// One task's directory.
+#[derive(Debug, Clone)]
+pub(crate) struct Home {
+    dir: PathBuf,
+}
+
+impl Home {
+    /// The directory of a task below that of all tasks, there or not.
+    pub(crate) fn of(tasks_dir: &Path, task: TaskId) -> Self {
+        Self {
+            dir: tasks_dir.join(task.to_string()),
+        }
+    }
+
+    /// Every task that has a directory. What isn't named like a task is left alone.
+    pub(crate) fn list(tasks_dir: &Path) -> io::Result<Vec<TaskId>> {
+        let names = fs::read_dir(tasks_dir)?
+            .flatten()
+            .filter_map(|entry| entry.file_name().into_string().ok());
+        Ok(names.filter_map(|name| name.parse().ok()).collect())
+    }
+
+    /// Where it is.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Where the task may leave files while it runs.
+    pub(crate) fn work_dir(&self) -> PathBuf {
+        self.dir.join(WORK_DIR)
+    }
+
+    /// Makes the directories and keeps the order. The way to the work directory is open to the task's user, the
+    /// rest isn't.
+    pub(crate) fn make(&self, kept: &Kept, uid: Option<u32>) -> io::Result<()> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o711)
+            .create(&self.dir)?;
+        let work = self.work_dir();
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&work)?;
+        if let Some(uid) = uid {
+            std::os::unix::fs::chown(&work, Some(uid), Some(uid))?;
+        }
+        record::write(&self.dir.join(KEPT_FILE), kept)
+    }
+
+    /// The kept order.
+    pub(crate) fn kept(&self) -> io::Result<Option<Kept>> {
+        record::read(&self.dir.join(KEPT_FILE))
+    }
+
+    /// The last report.
+    pub(crate) fn report(&self) -> io::Result<Option<TaskReport>> {
+        record::read(&self.dir.join(REPORT_FILE))
+    }
+
+    /// Keeps a report.
+    pub(crate) fn keep_report(&self, report: &TaskReport) -> io::Result<()> {
+        record::write(&self.dir.join(REPORT_FILE), report)
+    }
+
+    /// Who was started, if anybody.
+    pub(crate) fn started(&self) -> io::Result<Option<Started>> {
+        record::read(&self.dir.join(STARTED_FILE))
+    }
+
+    /// How the program ended, if its supervisor saw it.
+    pub(crate) fn ended(&self) -> io::Result<Option<Ended>> {
+        record::read(&self.dir.join(ENDED_FILE))
+    }
+
+    /// Up to when a container's output was taken over.
+    pub(crate) fn output_seen(&self) -> io::Result<Option<String>> {
+        record::read(&self.dir.join(OUTPUT_FILE))
+    }
+
+    /// Keeps up to when it was taken over.
+    pub(crate) fn keep_output_seen(&self, at: &str) -> io::Result<()> {
+        record::write(&self.dir.join(OUTPUT_FILE), at)
+    }
+
+    /// Removes all of it.
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        match fs::remove_dir_all(&self.dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! The life of one task, from the order to the last report.
+
+use super::{
+    Home, container, native,
+    ready::Health,
+    workload::{Handle, Workload},
+};
+use crate::{
+    artifact::Cached,
+    core::exit::{Cause, Exit, Facts, conclude},
+    error::StartError,
+    host::Host,
+    log::Follower,
+};
+use futures_util::{FutureExt, future::BoxFuture};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::watch;
+use zectre_common::{
+    id::TaskId,
+    spec::{ProcessType, RestartPolicy},
+    state::{Reason, TaskState},
+    time::Time,
+    wire::{
+        agent::{TaskOrder, TaskReport},
+        task::Phases,
+    },
+};
+
+/// How long a killed task may take to be gone before its end is reported all the same.
+const KILL_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long the last lines of an ended task may take to be read.
+const TAIL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where a life begins.
+pub(super) enum Begin {
+    /// With its start.
+    Start,
+    /// In the middle: it runs since before this agent.
+    Running {
+        workload: Box<Workload>,
+        cached: Option<Cached>,
+        was_ready: bool,
+        accepted_at: Time,
+    },
+    /// At its end, which came while no agent watched.
+    Ended {
+        exit: Exit,
+        was_ready: bool,
+        was_stopping: bool,
+    },
+}
+
+/// One task's life.
+pub(super) struct Life {
+    pub(super) host: Arc<Host>,
+    pub(super) task: TaskId,
+    pub(super) order: TaskOrder,
+    pub(super) home: Home,
+    pub(super) follower: Follower,
+    /// Set once it is to stop.
+    pub(super) stop: watch::Receiver<Option<Duration>>,
+}
+
+/// What a start needs on this node.
+enum Fetched {
+    Artifact(Cached),
+    Image(container::Prepared),
+}
+
+/// What came of a start.
+enum Started {
+    Runs(Box<Workload>, Option<Cached>),
+    Failed(StartError),
+    /// It was told to stop before it ran.
+    Stopped,
+}
+
+/// Lives a life in the background. A fault of ours in it ends the task instead of leaving it between states.
+pub(super) fn launch(host: &Arc<Host>, life: impl Future<Output = ()> + Send + 'static, task: TaskId) {
+    let supervised = host.clone();
+    host.spawn("task", async move {
+        if AssertUnwindSafe(life).catch_unwind().await.is_err() {
+            tracing::error!(%task, "the supervision of a task panicked");
+            supervised.board.update(task, |report| {
+                report.state = TaskState::Failed;
+                report.reason = Some(Reason::Internal);
+                report.message = Some("the agent failed to supervise the task; its log says more".into());
+            });
+        }
+    });
+}
+
+impl Life {
+    /// All of it.
+    pub(super) async fn live(mut self, begin: Begin) {
+        match begin {
+            Begin::Start => {
+                let mut phases = Phases::default();
+                match self.start(&mut phases).await {
+                    Started::Runs(workload, cached) => {
+                        self.tell(|report| report.phases = phases);
+                        self.watch(*workload, cached, false, Instant::now(), Time::now())
+                            .await;
+                    }
+                    Started::Failed(error) => {
+                        let cause = Cause::NotStarted {
+                            reason: error.reason,
+                            message: error.message,
+                        };
+                        self.conclude(cause, Exit::default(), false).await;
+                    }
+                    Started::Stopped => self.conclude(Cause::Ordered, Exit::default(), false).await,
+                }
+            }
+            Begin::Running {
+                workload,
+                cached,
+                was_ready,
+                accepted_at,
+            } => {
+                self.watch(*workload, cached, was_ready, Instant::now(), accepted_at)
+                    .await;
+            }
+            Begin::Ended {
+                exit,
+                was_ready,
+                was_stopping,
+            } => {
+                let cause = if was_stopping {
+                    Cause::Ordered
+                } else {
+                    Cause::Itself { was_ready }
+                };
+                self.conclude(cause, exit, false).await;
+            }
+        }
+    }
+
+    fn tell(&self, change: impl FnOnce(&mut TaskReport)) {
+        self.host.board.update(self.task, change);
+    }
+
+    /// Starts it. Fetching can take minutes, so a stop interrupts it; the start itself takes milliseconds and is
+    /// never torn apart in the middle.
+    async fn start(&mut self, phases: &mut Phases) -> Started {
+        let mut stop = self.stop.clone();
+        let began = Instant::now();
+        let fetched = tokio::select! {
+            fetched = self.fetch() => fetched,
+            _ = stop.wait_for(Option::is_some) => return Started::Stopped,
+        };
+        phases.fetch_us = Some(began.elapsed().as_micros() as u64);
+        let began = Instant::now();
+        let (host, task, order, home) = (&self.host, self.task, &self.order, &self.home);
+        let started = match fetched {
+            Ok(Fetched::Artifact(cached)) => native::start(host, task, order, home, &cached)
+                .await
+                .map(|workload| Started::Runs(Box::new(workload), Some(cached))),
+            Ok(Fetched::Image(prepared)) => container::start(host, task, order, home, prepared)
+                .await
+                .map(|workload| Started::Runs(Box::new(workload), None)),
+            Err(error) => Err(error),
+        };
+        phases.start_us = Some(began.elapsed().as_micros() as u64);
+        started.unwrap_or_else(Started::Failed)
+    }
+
+    async fn fetch(&self) -> Result<Fetched, StartError> {
+        match self.order.process_type {
+            ProcessType::Tish => native::fetch(&self.host, &self.order)
+                .await
+                .map(Fetched::Artifact),
+            ProcessType::Docker => container::fetch(&self.host, &self.order)
+                .await
+                .map(Fetched::Image),
+        }
+    }
+
+    /// Watches the running task until its end, whatever brings it about.
+    async fn watch(
+        &mut self,
+        workload: Workload,
+        cached: Option<Cached>,
+        was_ready: bool,
+        began: Instant,
+        accepted_at: Time,
+    ) {
+        let Workload { handle, mut exit } = workload;
+        let mut is_ready = was_ready;
+        let mut stop = self.stop.clone();
+        let (cause, ended) = {
+            let health = self.stay_healthy(&handle, &mut is_ready, began);
+            tokio::select! {
+                // An end that is there already explains all else.
+                biased;
+                ended = &mut exit => (None, Some(ended)),
+                _ = stop.wait_for(Option::is_some) => (Some(Cause::Ordered), None),
+                cause = health => (Some(cause), None),
+                cause = self.max_runtime(accepted_at) => (Some(cause), None),
+            }
+        };
+        let cause = cause.unwrap_or(Cause::Itself { was_ready: is_ready });
+        let ended = match ended {
+            Some(ended) => ended,
+            None => self.end(&handle, &mut exit, self.grace(&cause)).await,
+        };
+        let oom_killed = handle.oom_killed();
+        handle.clear().await;
+        drop(cached);
+        self.conclude(cause, ended, oom_killed).await;
+    }
+
+    /// Becomes ready and stays so; resolves with why it doesn't.
+    async fn stay_healthy(&self, handle: &Handle, is_ready: &mut bool, began: Instant) -> Cause {
+        let tell = |change: &mut dyn FnMut(&mut TaskReport)| self.tell(|report| change(report));
+        let health = Health {
+            order: &self.order,
+            handle,
+            began,
+        };
+        if !*is_ready {
+            if let Err(cause) = health.ready(&tell).await {
+                return cause;
+            }
+            handle.settle(self.order.resources.cpu.0);
+            *is_ready = true;
+            let serves = self.order.restart != RestartPolicy::Never;
+            let ready_us = began.elapsed().as_micros() as u64;
+            self.tell(|report| {
+                report.state = TaskState::Running;
+                report.healthy = true;
+                report.port = serves.then_some(self.order.port);
+                report.last_probe = None;
+                report.phases.ready_us = Some(ready_us);
+            });
+            self.host.started(Duration::from_micros(ready_us));
+            self.host.pool.refill();
+        }
+        health.alive(&tell).await
+    }
+
+    async fn max_runtime(&self, accepted_at: Time) -> Cause {
+        let Some(limit_secs) = self.order.max_runtime_secs else {
+            return std::future::pending().await;
+        };
+        let limit = Duration::from_secs(limit_secs.into());
+        tokio::time::sleep(limit.saturating_sub(Time::now().since(accepted_at))).await;
+        Cause::MaxRuntime(limit)
+    }
+
+    /// A program that doesn't serve has nothing to finish; the others get their grace.
+    fn grace(&self, cause: &Cause) -> Duration {
+        match cause {
+            Cause::Ordered => (*self.stop.borrow()).unwrap_or_default(),
+            Cause::MaxRuntime(_) => Duration::from_secs(self.order.stop_grace_secs.into()),
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// SIGTERM, grace, SIGKILL.
+    async fn end(&self, handle: &Handle, exit: &mut BoxFuture<'static, Exit>, grace: Duration) -> Exit {
+        self.tell(|report| {
+            report.state = TaskState::Stopping;
+            report.healthy = false;
+        });
+        if !grace.is_zero() {
+            handle.ask_to_end().await;
+            if let Ok(exit) = tokio::time::timeout(grace, &mut *exit).await {
+                return exit;
+            }
+            self.follower.note(format!(
+                "still running {} s after SIGTERM: killed",
+                grace.as_secs_f64()
+            ));
+        }
+        handle.kill().await;
+        match tokio::time::timeout(KILL_TIMEOUT, exit).await {
+            Ok(exit) => exit,
+            Err(_) => {
+                tracing::error!(task = %self.task, "a killed task is not gone");
+                Exit::default()
+            }
+        }
+    }
+
+    /// The last report, with the last lines at hand.
+    async fn conclude(&self, cause: Cause, exit: Exit, oom_killed: bool) {
+        let facts = Facts {
+            cause,
+            exit,
+            oom_killed,
+            memory_bytes: self.order.resources.memory.0,
+            port: self.order.port,
+            restart: self.order.restart,
+        };
+        let ending = conclude(&facts);
+        let failed = ending.state == TaskState::Failed;
+        if failed {
+            self.follower.note(ending.message.clone());
+        }
+        let log_tail = self.follower.finish(TAIL_TIMEOUT).await;
+        tracing::info!(task = %self.task, state = %ending.state, reason = ?ending.reason, "{}", ending.message);
+        self.tell(|report| {
+            report.state = ending.state;
+            report.healthy = false;
+            report.port = None;
+            report.reason = ending.reason;
+            report.message = Some(ending.message);
+            report.exit_code = exit.code;
+            report.signal = exit.signal;
+            report.log_tail = if failed { log_tail } else { Vec::new() };
+        });
+        self.host.pool.refill();
+    }
+}

@@ -1,0 +1,21 @@
+//! Tasks on this node: what is held of each ([`board`]), how one lives ([`life`]), and what runs it.
+
+mod adopt;
+mod board;
+mod container;
+mod env;
+mod home;
+mod life;
+mod native;
+mod order;
+mod pool;
+mod probe;
+mod ready;
+mod volume;
+mod workload;
+
+pub(crate) use adopt::adopt_all;
+pub(crate) use board::Board;
+pub(crate) use home::Home;
+pub(crate) use order::{forget, hold_stopped, start};
+pub(crate) use pool::Pool;

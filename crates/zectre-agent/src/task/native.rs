@@ -1,0 +1,282 @@
+//! A task as a process tree, under a supervisor of its own.
+
+use super::{
+    Home,
+    env::environment,
+    volume,
+    workload::{Handle, Workload},
+};
+use crate::{
+    artifact::Cached,
+    cgroup::{Group, Limits},
+    core::exit::Exit,
+    error::StartError,
+    host::Host,
+    port::{self, Listener},
+    process::{ProcessId, find, signal_group},
+    shim::{Run, Started},
+};
+use futures_util::FutureExt;
+use rustix::process::{Pid, PidfdFlags, Signal};
+use std::{io, os::fd::OwnedFd, time::Duration};
+use tokio::{io::unix::AsyncFd, process::Child};
+use zectre_common::{id::TaskId, spec::RestartPolicy, state::Reason, wire::agent::TaskOrder};
+
+/// The most processes and threads of one task.
+pub(super) const PIDS_MAX: u32 = 1_024;
+/// A task may use this much until it is ready, however small its share is: a start is the one moment when
+/// somebody waits for it, and at a tenth of a core the kernel would pause it for 90 ms in the middle.
+const START_CPU_MILLIS: u32 = 1_000;
+/// How long killed processes may take to be gone.
+const GONE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A running process tree.
+#[derive(Debug, Clone)]
+pub(super) struct Native {
+    started: Started,
+    group: Group,
+}
+
+/// Brings the program to the node, having checked that the task may run here at all.
+pub(super) async fn fetch(host: &Host, order: &TaskOrder) -> Result<Cached, StartError> {
+    volume::check(
+        &order.volumes,
+        &host.config.allowed_volume_paths,
+        order.process_type,
+    )?;
+    let artifact = order.artifact.as_ref().ok_or_else(|| {
+        StartError::new(
+            Reason::ArtifactMissing,
+            "the deployment has no artifact: upload one, or build it from source",
+        )
+    })?;
+    host.cache.get(artifact).await
+}
+
+/// Starts the fetched program.
+pub(super) async fn start(
+    host: &Host,
+    task: TaskId,
+    order: &TaskOrder,
+    home: &Home,
+    cached: &Cached,
+) -> Result<Workload, StartError> {
+    if order.restart != RestartPolicy::Never && !port::is_free(order.port) {
+        let message = format!("port {} is held by something else on this node", order.port);
+        return Err(StartError::new(Reason::PortTaken, message));
+    }
+    let run = instructions(host, task, order, home, cached)?;
+    let waiting = host.pool.take().await?;
+    let limits = Limits {
+        memory_bytes: order.resources.memory.0,
+        cpu_millis: order.resources.cpu.0.max(START_CPU_MILLIS),
+        pids_max: PIDS_MAX,
+    };
+    waiting
+        .group
+        .limit(&limits)
+        .map_err(|error| StartError::internal("to set the task's limits", &error))?;
+    let (started, child, group) = waiting.run(&run).await?;
+    let native = Native { started, group };
+    let exit = native
+        .clone()
+        .exited(home.clone(), Watch::Child(Box::new(child)))
+        .boxed();
+    Ok(Workload {
+        handle: Handle::Native(native),
+        exit,
+    })
+}
+
+fn instructions(
+    host: &Host,
+    task: TaskId,
+    order: &TaskOrder,
+    home: &Home,
+    cached: &Cached,
+) -> Result<Run, StartError> {
+    let command = order.command.as_deref().unwrap_or_default();
+    let program = cached.program(command.first().map(String::as_str))?;
+    // The first word is the program itself: a bundle's executable, or whatever a binary is called.
+    let words = command.get(1..).unwrap_or_default();
+    let args = words.iter().chain(&order.args).cloned().collect();
+    let work_dir = home.work_dir();
+    let mut env = environment(task, order, order.port);
+    env.entry("HOME".into())
+        .or_insert_with(|| work_dir.display().to_string());
+    Ok(Run {
+        task_dir: home.dir().into(),
+        program: program.path,
+        arg0: order.application.clone(),
+        args,
+        env,
+        work_dir: program.bundle.unwrap_or(work_dir),
+        uid: host.uid(&order.namespace, &order.application)?,
+        data_bytes_max: (!host.enforcement.memory).then_some(order.resources.memory.0),
+    })
+}
+
+/// Takes up a process tree that an earlier agent started.
+pub(super) fn adopt(host: &Host, home: &Home, started: Started) -> Workload {
+    let native = Native {
+        group: group_of(host, &started),
+        started,
+    };
+    let exit = native.clone().exited(home.clone(), Watch::Adopted).boxed();
+    Workload {
+        handle: Handle::Native(native),
+        exit,
+    }
+}
+
+/// Kills what is left of a tree that lost its supervisor, or that nobody wants.
+pub(super) fn kill_remains(host: &Host, started: &Started) {
+    let native = Native {
+        group: group_of(host, started),
+        started: started.clone(),
+    };
+    native.kill_all();
+    native.clear();
+}
+
+fn group_of(host: &Host, started: &Started) -> Group {
+    let name = started
+        .groups
+        .first()
+        .and_then(|dir| dir.file_name())
+        .map(|name| name.to_string_lossy().into_owned());
+    match name {
+        Some(name) => host.cgroups.group(&name),
+        None => Group::none(),
+    }
+}
+
+/// How the end of the supervisor is noticed.
+enum Watch {
+    Child(Box<Child>),
+    Adopted,
+}
+
+impl Native {
+    async fn exited(self, home: Home, watch: Watch) -> Exit {
+        let watched = match watch {
+            Watch::Child(mut child) => child.wait().await.map(drop),
+            Watch::Adopted => wait_for(self.started.shim).await,
+        };
+        if let Err(error) = watched {
+            tracing::error!(%error, "a supervisor can't be watched; its task is given up");
+        }
+        match home.ended() {
+            Ok(Some(ended)) => Exit {
+                code: ended.code,
+                signal: ended.signal,
+            },
+            // Killed before it could write: nobody else looks after the rest of its task now.
+            _ => {
+                self.kill_all();
+                Exit::default()
+            }
+        }
+    }
+
+    /// The program's group, while the program lives: its number could name others afterwards.
+    pub(super) fn ask_to_end(&self) {
+        if self.started.program.is_alive() {
+            signal_group(self.started.program.pid, Signal::TERM);
+        }
+    }
+
+    /// All but the supervisor, which ends by itself once its program has.
+    pub(super) fn kill(&self) {
+        if self.started.program.is_alive() {
+            signal_group(self.started.program.pid, Signal::KILL);
+        }
+        self.group.kill(Some(self.started.shim.pid));
+    }
+
+    /// Everything, the supervisor too.
+    fn kill_all(&self) {
+        self.kill();
+        for pid in self.members() {
+            if let Some(process) = ProcessId::of(pid) {
+                process.signal(Signal::KILL);
+            }
+        }
+        self.started.shim.signal(Signal::KILL);
+    }
+
+    /// Its processes: those of the control group, else those of the session.
+    fn members(&self) -> Vec<i32> {
+        self.group
+            .members()
+            .unwrap_or_else(|| find(|stat| stat.session == self.started.shim.pid))
+    }
+
+    pub(super) fn oom_killed(&self) -> bool {
+        self.group.oom_kills() > 0
+    }
+
+    pub(super) fn listener(&self, port: u16) -> Listener {
+        port::listener(port, || self.members())
+    }
+
+    pub(super) fn settle(&self, cpu_millis: u32) {
+        if let Err(error) = self.group.limit_cpu(cpu_millis) {
+            tracing::warn!(group = self.group.name(), %error, "the cpu limit could not be set");
+        }
+    }
+
+    pub(super) fn clear(&self) {
+        if let Err(error) = self.group.remove() {
+            tracing::debug!(group = self.group.name(), %error, "a control group stays until the next start");
+        }
+    }
+}
+
+/// Waits for the end of a process that isn't our child.
+async fn wait_for(process: ProcessId) -> io::Result<()> {
+    let Some(pid) = Pid::from_raw(process.pid) else {
+        return Ok(());
+    };
+    let pidfd: OwnedFd = match rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK) {
+        Ok(pidfd) => pidfd,
+        Err(rustix::io::Errno::SRCH) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    // Looked at after the descriptor was made: if it is still the same process, the descriptor is its.
+    if !process.is_alive() {
+        return Ok(());
+    }
+    #[expect(
+        deprecated,
+        reason = "its replacement is unsafe code; an OwnedFd is what the warning asks for"
+    )]
+    let watched = AsyncFd::new(pidfd)?;
+    watched.readable().await.map(drop)
+}
+
+/// Kills and removes the control groups that belong to no task. Their processes were started by an agent that
+/// died before it could note them.
+pub(super) async fn kill_strays(host: &Host, wanted: &[String]) {
+    for name in host
+        .cgroups
+        .names()
+        .into_iter()
+        .filter(|name| !wanted.contains(name))
+    {
+        let group = host.cgroups.group(&name);
+        let emptied = async {
+            let mut pause = Duration::from_millis(1);
+            while group.members().is_some_and(|members| !members.is_empty()) {
+                group.kill(None);
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_millis(100));
+            }
+        };
+        if tokio::time::timeout(GONE_TIMEOUT, emptied).await.is_err() {
+            tracing::error!(group = name, "processes that belong to no task can't be killed");
+        } else if let Err(error) = group.remove() {
+            tracing::warn!(group = name, %error, "a control group could not be removed");
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Supervisors that wait in their control group for a task.
+//!
+//! Entering a control group costs 7 ms on an idle machine (the kernel waits for a grace period), far more than all
+//! the rest of a start. So one supervisor has always entered a group of its own before it is needed.
+
+use crate::{
+    cgroup::{Cgroups, Group},
+    error::StartError,
+    shim::{Prepare, Reply, Run, Started},
+};
+use std::{
+    collections::VecDeque,
+    io,
+    path::PathBuf,
+    process::Stdio,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    process::{Child, ChildStdin, ChildStdout, Command},
+    sync::Notify,
+};
+use zectre_common::{id::TaskId, state::Reason};
+use zectre_service::tasks::Shutdown;
+
+/// How many wait. One is enough for wakes, which come one by one; a burst pays the price from the second on.
+const WAITING_MAX: usize = 2;
+/// How long a supervisor may take for one answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A supervisor in its group, without a task.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+    /// Its group.
+    pub(super) group: Group,
+}
+
+/// The waiting supervisors.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    shim: PathBuf,
+    cgroups: Cgroups,
+    waiting: Mutex<VecDeque<Waiting>>,
+    wanted: Notify,
+}
+
+impl Pool {
+    /// None wait yet; see [`Pool::fill`].
+    pub(crate) fn new(shim: PathBuf, cgroups: Cgroups) -> Self {
+        Self {
+            shim,
+            cgroups,
+            waiting: Mutex::default(),
+            wanted: Notify::new(),
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, VecDeque<Waiting>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A supervisor: one that waits, else a new one.
+    pub(super) async fn take(&self) -> Result<Waiting, StartError> {
+        loop {
+            let Some(mut waiting) = self.waiting().pop_front() else {
+                break;
+            };
+            // It may have been killed by someone; then its group is of no use either.
+            if matches!(waiting.child.try_wait(), Ok(None)) {
+                return Ok(waiting);
+            }
+            discard(&waiting.group);
+        }
+        self.make()
+            .await
+            .map_err(|error| StartError::internal("to start a supervisor", &error))
+    }
+
+    /// Makes up for what was taken; called when a start is over, so as not to slow it down.
+    pub(super) fn refill(&self) {
+        self.wanted.notify_one();
+    }
+
+    /// Keeps supervisors waiting until `stop`.
+    pub(crate) async fn fill(&self, stop: Shutdown) {
+        let mut pause = Duration::from_millis(100);
+        while !stop.is_requested() {
+            if self.waiting().len() >= WAITING_MAX {
+                stop.or_requested(self.wanted.notified()).await;
+                continue;
+            }
+            match stop.or_requested(self.make()).await {
+                Some(Ok(waiting)) => {
+                    self.waiting().push_back(waiting);
+                    pause = Duration::from_millis(100);
+                }
+                Some(Err(error)) => {
+                    tracing::warn!(%error, "a supervisor could not be started");
+                    stop.or_requested(tokio::time::sleep(pause)).await;
+                    pause = (pause * 2).min(Duration::from_secs(10));
+                }
+                None => break,
+            }
+        }
+        let waiting = std::mem::take(&mut *self.waiting());
+        for mut one in waiting {
+            // Without its input it ends by itself.
+            drop(one.input);
+            let _ = tokio::time::timeout(ANSWER_TIMEOUT, one.child.wait()).await;
+            discard(&one.group);
+        }
+    }
+
+    async fn make(&self) -> io::Result<Waiting> {
+        let group = self.cgroups.create(&TaskId::new().to_string())?;
+        let made = self.make_in(group.clone()).await;
+        if made.is_err() {
+            discard(&group);
+        }
+        made
+    }
+
+    async fn make_in(&self, group: Group) -> io::Result<Waiting> {
+        let mut child = Command::new(&self.shim)
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(io::Error::other("it has no pipes"));
+        };
+        let mut waiting = Waiting {
+            child,
+            input,
+            output: BufReader::new(output),
+            group,
+        };
+        let prepare = Prepare {
+            groups: waiting.group.dirs(),
+        };
+        match waiting.ask(&prepare).await? {
+            Reply::Ready => Ok(waiting),
+            Reply::Failed(message) => Err(io::Error::other(message)),
+            Reply::Started(_) => Err(io::Error::other("it answered out of turn")),
+        }
+    }
+}
+
+/// Removes the group of a supervisor that is gone.
+fn discard(group: &Group) {
+    if let Err(error) = group.remove() {
+        tracing::debug!(group = group.name(), %error, "a control group stays until the next start");
+    }
+}
+
+impl Waiting {
+    async fn ask(&mut self, instructions: &impl serde::Serialize) -> io::Result<Reply> {
+        let mut line = serde_json::to_vec(instructions)?;
+        line.push(b'\n');
+        let answer = async {
+            self.input.write_all(&line).await?;
+            let mut text = String::new();
+            self.output.read_line(&mut text).await?;
+            if text.is_empty() {
+                return Err(io::Error::other("it ended without an answer"));
+            }
+            serde_json::from_str(&text).map_err(io::Error::other)
+        };
+        tokio::time::timeout(ANSWER_TIMEOUT, answer)
+            .await
+            .map_err(|_| io::Error::other("it did not answer in time"))?
+    }
+
+    /// Starts the program; the supervisor is the task's from now on.
+    pub(super) async fn run(mut self, run: &Run) -> Result<(Started, Child, Group), StartError> {
+        let reply = self
+            .ask(run)
+            .await
+            .map_err(|error| StartError::internal("to start the program", &error));
+        match reply {
+            Ok(Reply::Started(started)) => Ok((started, self.child, self.group)),
+            Ok(Reply::Failed(message)) => {
+                Err(self.give_up(StartError::new(Reason::StartFailed, message)).await)
+            }
+            Ok(Reply::Ready) => Err(self
+                .give_up(StartError::new(
+                    Reason::Internal,
+                    "the supervisor answered out of turn",
+                ))
+                .await),
+            Err(error) => Err(self.give_up(error).await),
+        }
+    }
+
+    async fn give_up(mut self, error: StartError) -> StartError {
+        self.group.kill(None);
+        // It ends by itself after a failure; one that hangs is killed.
+        if tokio::time::timeout(Duration::from_secs(1), self.child.wait())
+            .await
+            .is_err()
+        {
+            let _ = self.child.kill().await;
+        }
+        discard(&self.group);
+        error
+    }
+}

@@ -1,0 +1,75 @@
+//! What runs a task: a process tree or a container, behind the few things its life needs of it.
+
+use super::{container::Container, native::Native};
+use crate::{core::exit::Exit, port::Listener};
+use futures_util::future::BoxFuture;
+
+/// A started task.
+pub(super) struct Workload {
+    /// Acts on it.
+    pub(super) handle: Handle,
+    /// Resolves when nothing of it is left running.
+    pub(super) exit: BoxFuture<'static, Exit>,
+}
+
+/// Acts on a started task.
+#[derive(Debug, Clone)]
+pub(super) enum Handle {
+    Native(Native),
+    Container(Container),
+}
+
+impl Handle {
+    /// SIGTERM to all of it.
+    pub(super) async fn ask_to_end(&self) {
+        match self {
+            Self::Native(native) => native.ask_to_end(),
+            Self::Container(container) => container.ask_to_end().await,
+        }
+    }
+
+    /// SIGKILL to all of it.
+    pub(super) async fn kill(&self) {
+        match self {
+            Self::Native(native) => native.kill(),
+            Self::Container(container) => container.kill().await,
+        }
+    }
+
+    /// Whether the kernel killed some of it for want of memory.
+    pub(super) fn oom_killed(&self) -> bool {
+        match self {
+            Self::Native(native) => native.oom_killed(),
+            Self::Container(container) => container.oom_killed(),
+        }
+    }
+
+    /// Who listens on its port; the engine guarantees it for a container.
+    pub(super) fn listener(&self, port: u16) -> Listener {
+        match self {
+            Self::Native(native) => native.listener(port),
+            Self::Container(_) => Listener::Ours,
+        }
+    }
+
+    /// Whether its port is held open by something between us and it, so that a connection alone proves nothing.
+    pub(super) const fn is_forwarded(&self) -> bool {
+        matches!(self, Self::Container(_))
+    }
+
+    /// It is ready: from now on it is held to its share of the processors.
+    pub(super) fn settle(&self, cpu_millis: u32) {
+        match self {
+            Self::Native(native) => native.settle(cpu_millis),
+            Self::Container(_) => {}
+        }
+    }
+
+    /// Clears away what it needed to run.
+    pub(super) async fn clear(&self) {
+        match self {
+            Self::Native(native) => native.clear(),
+            Self::Container(container) => container.clear().await,
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! What a new agent makes of what an earlier one left.
+
+use crate::{
+    agent::{Agent, ask},
+    world::{World, until},
+};
+use rustix::process::Signal;
+use std::fs;
+use zectre_common::state::{Reason, TaskState};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_outlive_a_killed_agent() {
+    let world = World::new().await;
+    let agent = Agent::start(&world);
+    let (serves, ends) = (world.guest("serve"), world.guest("serve"));
+    let (serves_port, ends_port) = (serves.port, ends.port);
+    let (serves, ends) = (world.start(serves).await, world.start(ends).await);
+    for task in [serves, ends] {
+        world.reported(task, TaskState::Running).await;
+    }
+    agent.kill();
+    assert_eq!(ask(serves_port, "/").await, Some(serves.to_string()));
+    // One of them ends while nobody watches.
+    let started: serde_json::Value =
+        serde_json::from_slice(&fs::read(world.task_dir(ends).join("started.json")).expect("a record"))
+            .expect("JSON");
+    let pid = i32::try_from(started["program"]["pid"].as_i64().expect("a pid")).expect("a pid");
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).expect("a pid"), Signal::TERM)
+        .expect("it runs");
+    until("its end is recorded", async || {
+        world.task_dir(ends).join("exit.json").exists()
+    })
+    .await;
+    assert_eq!(ask(ends_port, "/").await, None);
+
+    let agent = Agent::start(&world);
+    let report = world.failed(ends, Reason::Exited).await;
+    assert_eq!(report.signal, Some(15), "known although nobody watched");
+    let digest = world.fresh_digest().await;
+    let report = digest
+        .iter()
+        .find(|report| report.task_id == serves)
+        .expect("adopted");
+    assert_eq!(
+        (report.state, report.healthy, report.port),
+        (TaskState::Running, true, Some(serves_port))
+    );
+    assert_eq!(ask(serves_port, "/").await, Some(serves.to_string()));
+
+    // An orderly end leaves it running too, and the next agent can stop it.
+    agent.terminate().await;
+    assert_eq!(ask(serves_port, "/").await, Some(serves.to_string()));
+    let _agent = Agent::start(&world);
+    until("the third agent", async || world.registrations() == 3).await;
+    world.stop(serves, 2_000).await;
+    let report = world.reported(serves, TaskState::Stopped).await;
+    assert_eq!(report.signal, Some(15));
+    assert_eq!(ask(serves_port, "/").await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tree_without_a_record_is_killed() {
+    let world = World::new().await;
+    let agent = Agent::start(&world);
+    let (_, node) = world.node().await;
+    let order = world.guest("serve");
+    let port = order.port;
+    let task = world.start(order).await;
+    world.reported(task, TaskState::Running).await;
+    agent.kill();
+    fs::remove_dir_all(world.task_dir(task)).expect("removed");
+    assert!(ask(port, "/").await.is_some(), "it serves");
+    let _agent = Agent::start(&world);
+    if node.enforcement.memory {
+        until("it is gone", async || ask(port, "/").await.is_none()).await;
+    }
+    assert!(world.fresh_digest().await.is_empty());
+}

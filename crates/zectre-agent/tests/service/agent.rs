@@ -1,0 +1,104 @@
+//! The agent as its own process, and the program that its tasks run.
+
+use crate::world::{World, until};
+use rustix::process::Signal;
+use sha2::{Digest, Sha256};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+use zectre_service::key::to_hex;
+
+/// GETs from a task; `None` when it doesn't answer.
+pub(crate) async fn ask(port: u16, path: &str) -> Option<String> {
+    let http = reqwest::Client::builder()
+        .pool_max_idle_per_host(0)
+        .build()
+        .expect("a client");
+    let response = http
+        .get(format!("http://127.0.0.1:{port}{path}"))
+        .send()
+        .await
+        .ok()?;
+    response.text().await.ok()
+}
+
+/// The agent, as a process of its own.
+pub(crate) struct Agent(Child);
+
+impl Agent {
+    /// Starts it.
+    pub(crate) fn start(world: &World) -> Self {
+        Self::start_with(world, &[])
+    }
+
+    /// Starts it with more settings.
+    pub(crate) fn start_with(world: &World, more: &[(&str, &str)]) -> Self {
+        let child = Command::new(env!("CARGO_BIN_EXE_zectre-agent"))
+            .envs(world.settings())
+            .envs(more.iter().copied())
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("the agent starts");
+        Self(child)
+    }
+
+    /// As a crash does it.
+    pub(crate) fn kill(mut self) {
+        self.0.kill().expect("it runs");
+        self.0.wait().expect("it ends");
+    }
+
+    /// As an operator does it.
+    pub(crate) async fn terminate(mut self) {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(pid, Signal::TERM).expect("it runs");
+        let mut ended = None;
+        until("the agent ends", async || {
+            ended = self.0.try_wait().expect("it can be waited for");
+            ended.is_some()
+        })
+        .await;
+        assert!(ended.is_some_and(|status| status.success()), "{ended:?}");
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // Ended already, unless its test failed.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Builds the guest program, once for all tests and runs.
+pub(crate) fn guest_program() -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/service/programs/guest.rs");
+    let hash = to_hex(&Sha256::digest(fs::read(&source).expect("the source"))[..8]);
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guest");
+    fs::create_dir_all(&dir).expect("a directory");
+    let program = dir.join(format!("guest-{hash}"));
+    if program.exists() {
+        return program;
+    }
+    let beside = tempfile::NamedTempFile::new_in(&dir)
+        .expect("a file")
+        .into_temp_path();
+    let status = Command::new(std::env::var("RUSTC").unwrap_or_else(|_| "rustc".into()))
+        .args([
+            "--edition",
+            "2024",
+            "-O",
+            "-C",
+            "target-feature=+crt-static",
+            "-o",
+        ])
+        .arg(&beside)
+        .arg(&source)
+        .status()
+        .expect("rustc is here: it built this test");
+    assert!(status.success(), "the guest compiles");
+    beside.persist(&program).expect("in its place");
+    program
+}

@@ -1,0 +1,9 @@
+//! The agent with real tasks, in a world of real HTTP.
+
+mod adoption;
+mod agent;
+mod container;
+mod native;
+mod orders;
+mod output;
+mod world;

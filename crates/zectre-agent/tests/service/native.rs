@@ -1,0 +1,297 @@
+//! Native tasks: every way to run, to fail and to end.
+
+use crate::{
+    agent::{Agent, ask},
+    world::{World, until},
+};
+use rustix::process::Signal;
+use std::{fs, time::Instant};
+use zectre_common::{
+    quantity::{DurationMs, MemoryBytes},
+    spec::{RestartPolicy, Volume},
+    state::{ArtifactKind, Reason, TaskState},
+    wire::agent::{ArtifactRef, TaskOrder},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_way_to_fail_has_its_reason() {
+    let world = World::new().await;
+    let _agent = Agent::start(&world);
+
+    let mut order = world.guest("exit");
+    order.env.insert("CODE".into(), "3".into());
+    let exits = world.start(order).await;
+    let mut order = world.guest("deaf");
+    order.health_check.start_timeout = DurationMs(300);
+    let deaf = world.start(order).await;
+    let mut order = world.guest("sick");
+    order.health_check.start_timeout = DurationMs(300);
+    order.health_check.path = Some("/health".into());
+    let sick = world.start(order).await;
+    let mut order = world.guest("serve");
+    order.max_runtime_secs = Some(1);
+    let long = world.start(order).await;
+    let mut order = world.guest("serve");
+    order.volumes = vec![Volume {
+        host_path: "/etc".into(),
+        container_path: "/etc".into(),
+    }];
+    let volume = world.start(order).await;
+    let script = world.artifact(ArtifactKind::Binary, b"neither a binary nor a script".to_vec());
+    let nonsense = world.start(world.order(script)).await;
+
+    let report = world.failed(exits, Reason::Exited).await;
+    assert_eq!((report.exit_code, report.signal), (Some(3), None));
+    let tail: Vec<_> = report.log_tail.iter().map(|line| line.message.as_str()).collect();
+    assert!(
+        tail.contains(&"about to end") && tail.contains(&"with code 3"),
+        "{tail:?}"
+    );
+    let report = world.failed(deaf, Reason::PortNeverOpened).await;
+    assert!(report.last_probe.is_some_and(|probe| probe.contains("refused")));
+    let report = world.failed(sick, Reason::HealthCheckFailed).await;
+    assert_eq!(
+        report.last_probe.as_deref(),
+        Some("GET /health answered 500 Internal Server Error")
+    );
+    world.failed(volume, Reason::VolumeRefused).await;
+    let report = world.failed(nonsense, Reason::StartFailed).await;
+    assert!(
+        report
+            .message
+            .as_ref()
+            .is_some_and(|message| message.contains("is not an executable")),
+        "{report:?}"
+    );
+    world.failed(long, Reason::MaxRuntime).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn artifacts_are_fetched_once_and_verified() {
+    let world = World::new().await;
+    let _agent = Agent::start(&world);
+    let order = world.guest("serve");
+    let artifact = order.artifact.clone().expect("native");
+    let mut tasks = vec![];
+    for _ in 0..4 {
+        tasks.push(
+            world
+                .start(TaskOrder {
+                    port: world.port(),
+                    ..order.clone()
+                })
+                .await,
+        );
+    }
+    for task in &tasks {
+        world.reported(*task, TaskState::Running).await;
+    }
+    assert_eq!(world.fetches(&artifact), 1);
+
+    let mut other = world.artifact(ArtifactKind::Binary, b"#!/bin/sh\n".to_vec());
+    let claimed = "0".repeat(64);
+    other.url = other.url.replace(&other.sha256, &claimed);
+    other.sha256 = claimed;
+    let missing = world.start(world.order(other)).await;
+    let report = world.failed(missing, Reason::ArtifactMissing).await;
+    assert!(
+        !report.message.unwrap_or_default().contains("secret"),
+        "a signature must not be shown"
+    );
+    let good = world.artifact(ArtifactKind::Binary, b"#!/bin/sh\n".to_vec());
+    let corrupt = ArtifactRef {
+        sha256: "1".repeat(64),
+        ..good
+    };
+    let corrupt = world.start(world.order(corrupt)).await;
+    world.failed(corrupt, Reason::ArtifactCorrupt).await;
+    for task in tasks {
+        world.stop(task, 1_000).await;
+        world.reported(task, TaskState::Stopped).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_runs_its_command_in_its_directory() {
+    let world = World::new().await;
+    let _agent = Agent::start(&world);
+    let mut archive = tar::Builder::new(flate2::write::GzEncoder::new(
+        Vec::new(),
+        flate2::Compression::fast(),
+    ));
+    for (name, mode, body) in [
+        ("bin/run", 0o755, "#!/bin/sh\ncat data.txt; echo \"$@\"\n"),
+        ("data.txt", 0o644, "inside\n"),
+    ] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(body.len() as u64);
+        header.set_mode(mode);
+        archive
+            .append_data(&mut header, name, body.as_bytes())
+            .expect("an entry");
+    }
+    let bytes = archive
+        .into_inner()
+        .and_then(flate2::write::GzEncoder::finish)
+        .expect("an archive");
+    let mut order = world.order(world.artifact(ArtifactKind::Bundle, bytes));
+    order.restart = RestartPolicy::Never;
+    order.command = Some(vec!["bin/run".into(), "one".into()]);
+    order.args = vec!["two".into()];
+    let mut lost = order.clone();
+    let task = world.start(order).await;
+    let report = world.reported(task, TaskState::Stopped).await;
+    assert_eq!((report.exit_code, report.port), (Some(0), None));
+    let lines = world.logged(task, "one two").await;
+    assert_eq!(lines[0].message, "inside");
+    lost.command = Some(vec!["../../bin/sh".into()]);
+    let lost = world.start(lost).await;
+    world.failed(lost, Reason::StartFailed).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_ignores_sigterm_is_killed_after_its_grace() {
+    let world = World::new().await;
+    let _agent = Agent::start(&world);
+    let script = b"#!/bin/sh\ntrap '' TERM\necho ready\nwhile :; do read -r line </dev/zero; done\n".to_vec();
+    let mut order = world.order(world.artifact(ArtifactKind::Binary, script));
+    order.restart = RestartPolicy::Never;
+    let task = world.start(order).await;
+    world.logged(task, "ready").await;
+    let began = Instant::now();
+    world.stop(task, 400).await;
+    let report = world.reported(task, TaskState::Stopped).await;
+    assert_eq!(report.signal, Some(9), "{report:?}");
+    assert!(began.elapsed().as_millis() >= 400, "it had its grace");
+    world
+        .logged(task, "still running 0.4 s after SIGTERM: killed")
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn children_do_not_outlive_their_parent() {
+    let world = World::new().await;
+    let _agent = Agent::start(&world);
+    let order = world.guest("fork");
+    let port = order.port;
+    let task = world.start(order).await;
+    world.reported(task, TaskState::Running).await;
+    assert!(ask(port, "/").await.is_some());
+    let started: serde_json::Value =
+        serde_json::from_slice(&fs::read(world.task_dir(task).join("started.json")).expect("a record"))
+            .expect("JSON");
+    let program = i32::try_from(started["program"]["pid"].as_i64().expect("a pid")).expect("a pid");
+    let pid = rustix::process::Pid::from_raw(program).expect("a pid");
+    rustix::process::kill_process(pid, Signal::KILL).expect("it runs");
+    let report = world.failed(task, Reason::Exited).await;
+    assert_eq!(report.signal, Some(9));
+    assert_eq!(ask(port, "/").await, None, "the child still serves");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_needs_too_much_memory_is_named() {
+    let world = World::new().await;
+    let _agent = Agent::start(&world);
+    let (_, node) = world.node().await;
+    let mut order = world.guest("hog");
+    order.resources.memory = MemoryBytes(24 << 20);
+    let task = world.start(order).await;
+    let report = world.reported(task, TaskState::Failed).await;
+    if node.enforcement.memory {
+        assert_eq!(
+            (report.reason, report.signal),
+            (Some(Reason::OomKilled), Some(9)),
+            "{report:?}"
+        );
+        assert!(report.message.is_some_and(|message| message.contains("24 MiB")));
+    } else {
+        assert_eq!(report.reason, Some(Reason::Exited), "{report:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_falls_ill_is_replaced() {
+    let world = World::new().await;
+    let _agent = Agent::start(&world);
+    let mut order = world.guest("sickens");
+    order.health_check.path = Some("/health".into());
+    let port = order.port;
+    let task = world.start(order).await;
+    world.reported(task, TaskState::Running).await;
+    ask(port, "/sicken").await;
+    let report = world.failed(task, Reason::HealthCheckFailed).await;
+    assert!(report.last_probe.is_some_and(|probe| probe.contains("503")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_is_held_is_refused() {
+    let world = World::new().await;
+    let _agent = Agent::start(&world);
+    let order = world.guest("serve");
+    let held = std::net::TcpListener::bind(("127.0.0.1", order.port)).expect("free");
+    let task = world.start(order).await;
+    let report = world.failed(task, Reason::PortTaken).await;
+    assert!(
+        report
+            .message
+            .is_some_and(|message| message.contains("held by something else"))
+    );
+    // Somebody who comes later, and first: the program's own bind fails, and the answer isn't its.
+    let order = world.guest("late");
+    let port = order.port;
+    let task = world.start(order).await;
+    until("it is started", async || {
+        world.task_dir(task).join("started.json").exists()
+    })
+    .await;
+    let thief = std::net::TcpListener::bind(("0.0.0.0", port)).expect("free");
+    world.failed(task, Reason::Exited).await;
+    drop((held, thief));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_sees_what_it_should_and_nothing_else() {
+    let world = World::new().await;
+    let _agent = Agent::start_with(&world, &[("AGENT_ONLY", "secret")]);
+    let mut order = world.guest("env");
+    order.restart = RestartPolicy::Never;
+    order.env.extend([
+        ("PORT".to_owned(), "1".to_owned()),
+        ("GREETING".to_owned(), "hello".to_owned()),
+    ]);
+    let (port, deployment) = (order.port, order.deployment_id);
+    let task = world.start(order).await;
+    world.reported(task, TaskState::Stopped).await;
+    let lines = world.logged(task, "status=").await;
+    let has = |text: &str| lines.iter().any(|line| line.message == text);
+    for line in [
+        format!("PORT={port}"),
+        format!("TASK_ID={task}"),
+        format!("DEPLOYMENT_ID={deployment}"),
+        "ZECTRE_APP=guest".into(),
+        "ZECTRE_NAMESPACE=default".into(),
+        "ZECTRE_ENVIRONMENT=production".into(),
+        "TISH_HTTP_WORKERS=1".into(),
+        "GREETING=hello".into(),
+    ] {
+        assert!(has(&line), "{line} in {lines:?}");
+    }
+    assert!(!lines.iter().any(|line| line.message.contains("AGENT_ONLY")));
+    let status = &lines
+        .iter()
+        .find(|line| line.message.starts_with("status="))
+        .expect("a status")
+        .message;
+    assert!(status.contains("NoNewPrivs:\t1"), "{status}");
+    let (_, node) = world.node().await;
+    if node.enforcement.users {
+        assert!(
+            status.contains("Uid:\t200000\t200000\t200000\t200000"),
+            "{status}"
+        );
+        assert!(status.contains("CapEff:\t0000000000000000"), "{status}");
+    }
+    // Its variables are not on disk.
+    let kept = fs::read_to_string(world.task_dir(task).join("order.json")).expect("kept");
+    assert!(!kept.contains("hello") && !kept.contains("signature"), "{kept}");
+}

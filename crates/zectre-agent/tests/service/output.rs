@@ -1,0 +1,84 @@
+//! Output: every line once, and live.
+
+use crate::{
+    agent::Agent,
+    world::{DEADLINE, World, until},
+};
+use zectre_common::{id::TaskId, spec::RestartPolicy, state::TaskState, wire::log::Stream};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_line_arrives_once_also_when_the_api_is_away() {
+    let world = World::new().await;
+    let agent = Agent::start(&world);
+    world.node().await;
+    world.api_is_away(true);
+    let mut order = world.guest("lines");
+    order.restart = RestartPolicy::Never;
+    order.env.insert("COUNT".into(), "2500".into());
+    let task = world.start(order).await;
+    world.reported(task, TaskState::Stopped).await;
+    agent.kill();
+    let _agent = Agent::start(&world);
+    until("the next agent", async || world.registrations() == 2).await;
+    world.api_is_away(false);
+    until("all lines", async || world.lines(task).len() == 2_502).await;
+    let lines = world.lines(task);
+    assert!(
+        lines.iter().map(|line| line.seq).eq(1..=2_502),
+        "numbers without gap"
+    );
+    let mut stdout = lines
+        .iter()
+        .filter(|line| line.stream == Stream::Stdout)
+        .map(|line| line.message.clone());
+    assert!(
+        stdout
+            .by_ref()
+            .take(2_500)
+            .eq((1..=2_500).map(|index| format!("line {index}")))
+    );
+    assert_eq!(stdout.next().as_deref(), Some("no end of line"));
+    assert_eq!(
+        lines.iter().filter(|line| line.stream == Stream::Stderr).count(),
+        1
+    );
+    assert_eq!(
+        world.fresh_digest().await[0].state,
+        TaskState::Stopped,
+        "told until it is forgotten"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watchers_see_lines_as_they_come() {
+    let world = World::new().await;
+    let _agent = Agent::start(&world);
+    let task = world.start(world.guest("serve")).await;
+    world.reported(task, TaskState::Running).await;
+    let mut stream = world.get(&format!("/api/v1/tasks/{task}/logs/stream")).await;
+    assert_eq!(stream.status(), 200);
+    let mut text = String::new();
+    while !text.contains("serving") {
+        let chunk = tokio::time::timeout(DEADLINE, stream.chunk())
+            .await
+            .expect("in time")
+            .expect("open");
+        text.push_str(&String::from_utf8_lossy(&chunk.expect("more")));
+    }
+    assert!(text.contains("id: 1"), "{text}");
+    assert_eq!(
+        world
+            .get(&format!("/api/v1/tasks/{}/logs/stream", TaskId::new()))
+            .await
+            .status(),
+        404
+    );
+    let metrics = world.get("/metrics").await.text().await.expect("text");
+    assert!(
+        metrics.contains("zectre_agent_tasks{state=\"running\"} 1"),
+        "{metrics}"
+    );
+    assert_eq!(world.get("/ready").await.status(), 200);
+    world.stop(task, 1_000).await;
+    world.reported(task, TaskState::Stopped).await;
+}

@@ -1,0 +1,98 @@
+//! A program with every habit that an agent must cope with; `MODE` picks one. Built by the tests with rustc alone.
+
+use std::{
+    env, fs,
+    io::{Read, Write},
+    net::TcpListener,
+    process::{Command, exit},
+    thread,
+    time::Duration,
+};
+
+fn main() {
+    let mode = env::var("MODE").unwrap_or_default();
+    match mode.as_str() {
+        "serve" => serve(),
+        "late" => {
+            thread::park_timeout(Duration::from_millis(300));
+            serve()
+        }
+        "sick" => answer_all("500 Internal Server Error"),
+        "sickens" => sicken(),
+        "deaf" => loop {
+            thread::park_timeout(Duration::from_secs(3600));
+        },
+        "exit" => {
+            println!("about to end");
+            eprintln!("with code {}", env::var("CODE").unwrap_or_default());
+            exit(env::var("CODE").ok().and_then(|code| code.parse().ok()).unwrap_or(0))
+        }
+        "fork" => {
+            // Like a preforking server: the child serves on when the parent is killed.
+            let me = env::current_exe().expect("a path");
+            let mut child = Command::new(me).env("MODE", "serve").spawn().expect("a child");
+            let _ = child.wait();
+        }
+        "hog" => {
+            let mut held: Vec<Vec<u8>> = Vec::new();
+            loop {
+                held.push(vec![1; 1 << 20]);
+            }
+        }
+        "lines" => {
+            let count: u64 = env::var("COUNT").ok().and_then(|count| count.parse().ok()).unwrap_or(10);
+            let mut out = std::io::stdout().lock();
+            for index in 1..=count {
+                writeln!(out, "line {index}").expect("written");
+            }
+            print!("no end of line");
+            eprintln!("to stderr");
+        }
+        "env" => {
+            for (key, value) in env::vars() {
+                println!("{key}={value}");
+            }
+            println!("cwd={}", env::current_dir().expect("a directory").display());
+            println!("status={}", fs::read_to_string("/proc/self/status").expect("a status").replace('\n', ";"));
+        }
+        other => {
+            eprintln!("no mode {other}");
+            exit(99)
+        }
+    }
+}
+
+fn listen() -> TcpListener {
+    let port: u16 = env::var("PORT").expect("a port").parse().expect("a number");
+    TcpListener::bind(("0.0.0.0", port)).expect("bound")
+}
+
+fn serve() {
+    println!("serving");
+    answer_all("200 OK")
+}
+
+fn answer_all(status: &str) {
+    for stream in listen().incoming().flatten() {
+        answer(stream, status);
+    }
+}
+
+/// Well until it is asked for `/sicken`.
+fn sicken() {
+    let mut status = "200 OK";
+    for stream in listen().incoming().flatten() {
+        if answer(stream, status).contains("/sicken") {
+            status = "503 Service Unavailable";
+        }
+    }
+}
+
+fn answer(mut stream: std::net::TcpStream, status: &str) -> String {
+    let mut head = [0; 1024];
+    let _ = stream.set_read_timeout(Some(Duration::from_secs(2)));
+    let length = stream.read(&mut head).unwrap_or(0);
+    let body = env::var("TASK_ID").unwrap_or_default();
+    let _ = write!(stream, "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+    String::from_utf8_lossy(&head[..length]).into_owned()
+}

@@ -1,0 +1,14 @@
+//! Containers on an engine that speaks Docker's API 1.41 (Docker, Podman) over its socket.
+//!
+//! An [`Engine`] belongs to one agent: every container carries the task's id and its owner as labels, so that
+//! an agent finds its own again after a restart and never touches another's.
+
+mod container;
+mod engine;
+mod error;
+mod log;
+
+pub use container::{ContainerEnd, ContainerSpec, ContainerVolume, Found, Started};
+pub use engine::Engine;
+pub use error::Error;
+pub use log::{OutputChunk, OutputStream};
