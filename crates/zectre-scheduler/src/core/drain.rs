@@ -1,0 +1,175 @@
+//! The order of stopping: proxies are told, they acknowledge, the requests under way end, and only then is
+//! the task told to stop. A proxy whose lease has ended is not waited for.
+
+use super::{Cluster, Command, Task, Unrouted, timer::Timer};
+use zectre_common::{
+    id::{ProxyId, TaskId},
+    quantity::DurationMs,
+    state::{Reason, TaskState, Wanted},
+    time::Time,
+};
+
+/// What a proxy said of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Proxy {
+    /// Its id, new at each start.
+    pub id: ProxyId,
+    /// When it stops counting, by this machine's clock.
+    pub lease_expires_at: Time,
+    /// The newest epoch it routes by.
+    pub applied_epoch: u64,
+    /// The newest epoch of whose removed tasks none has a request left.
+    pub drained_epoch: u64,
+}
+
+/// Takes the task out of routing, and stops it as soon as it may be.
+pub(super) fn stop_task(
+    cluster: &mut Cluster,
+    id: TaskId,
+    reason: Option<Reason>,
+    message: Option<String>,
+    now: Time,
+) {
+    let Some(task) = cluster.tasks.get(&id) else {
+        return;
+    };
+    match (task.state, task.wanted) {
+        (TaskState::Pending, _) => {
+            cluster.end_task(id, now, |task| {
+                (task.state, task.reason, task.message) = (TaskState::Stopped, reason, message);
+            });
+        }
+        (TaskState::Starting | TaskState::Running, Wanted::Run) => {
+            let drain_until = now.plus(cluster.settings.drain_timeout);
+            let was_routed = task.routed;
+            cluster.update_task(id, |task| {
+                (task.wanted, task.reason, task.message) = (Wanted::Stop, reason, message);
+                if was_routed {
+                    (task.routed, task.unrouted, task.drain_until) =
+                        (false, Unrouted::Awaited, Some(drain_until));
+                }
+            });
+            cluster.draining.insert(id);
+            stop_when_drained(cluster, id, now);
+        }
+        // It is on its way already.
+        _ => {}
+    }
+}
+
+/// Sends the stop order if nobody needs the task any more.
+pub(super) fn stop_when_drained(cluster: &mut Cluster, id: TaskId, now: Time) {
+    let Some(task) = cluster.tasks.get(&id) else {
+        return;
+    };
+    if !may_stop(cluster, task, now) {
+        cluster
+            .timers
+            .arm(Timer::Task(id), task.drain_until.filter(|at| *at > now));
+        return;
+    }
+    cluster.draining.remove(&id);
+    cluster.timers.arm(Timer::Task(id), None);
+    cluster.update_task(id, |task| {
+        task.state = TaskState::Stopping;
+        task.generation += 1;
+    });
+    send_stop(cluster, id, now);
+}
+
+/// Sends the stop order (again).
+pub(super) fn send_stop(cluster: &mut Cluster, id: TaskId, now: Time) {
+    let Some(task) = cluster.tasks.get_mut(&id) else {
+        return;
+    };
+    task.seen_at = Some(now);
+    let Some(node_id) = task.node_id else { return };
+    let generation = task.generation;
+    let grace_secs = cluster
+        .deployments
+        .get(&task.deployment_id)
+        .map_or(0, |d| d.spec.stop_grace_secs);
+    let grace = DurationMs::from_secs(u64::from(grace_secs));
+    cluster.say(Command::Stop {
+        node_id,
+        task_id: id,
+        generation,
+        grace,
+    });
+}
+
+/// Orders the end of a task whose row is gone; nothing waits for its confirmation.
+pub(super) fn send_stop_of_gone(cluster: &mut Cluster, id: TaskId, now: Time) {
+    if let Some(task) = cluster.tasks.get_mut(&id) {
+        task.generation += 1;
+    }
+    send_stop(cluster, id, now);
+}
+
+/// Invariant 4, in one place.
+fn may_stop(cluster: &Cluster, task: &Task, now: Time) -> bool {
+    let timed_out = task.drain_until.is_none_or(|until| until <= now);
+    match task.unrouted {
+        Unrouted::No => !task.routed,
+        Unrouted::Awaited => cluster.proxies.is_empty(),
+        Unrouted::At(epoch) => cluster
+            .proxies
+            .values()
+            .all(|proxy| proxy.applied_epoch >= epoch && (proxy.drained_epoch >= epoch || timed_out)),
+    }
+}
+
+/// Takes back what was only drained: proxies may send it requests again.
+pub(super) fn revive(cluster: &mut Cluster, id: TaskId) {
+    cluster.draining.remove(&id);
+    cluster.timers.arm(Timer::Task(id), None);
+    cluster.update_task(id, |task| {
+        (task.wanted, task.reason, task.message) = (Wanted::Run, None, None);
+        (task.routed, task.unrouted, task.drain_until) = (true, Unrouted::No, None);
+    });
+}
+
+pub(super) fn proxy_report(cluster: &mut Cluster, proxy: Proxy, now: Time) {
+    if proxy.lease_expires_at <= now {
+        return proxy_gone(cluster, proxy.id, now);
+    }
+    cluster
+        .timers
+        .arm(Timer::Proxy(proxy.id), Some(proxy.lease_expires_at));
+    let before = cluster.proxies.insert(proxy.id, proxy);
+    let moved = before.is_none_or(|old| {
+        (old.applied_epoch, old.drained_epoch) != (proxy.applied_epoch, proxy.drained_epoch)
+    });
+    if moved {
+        check_all(cluster, now);
+    }
+}
+
+pub(super) fn proxy_gone(cluster: &mut Cluster, id: ProxyId, now: Time) {
+    cluster.timers.arm(Timer::Proxy(id), None);
+    if cluster.proxies.remove(&id).is_some() {
+        check_all(cluster, now);
+    }
+}
+
+pub(super) fn epoch_raised(cluster: &mut Cluster, epoch: u64, now: Time) {
+    let awaited: Vec<TaskId> = cluster.draining.iter().copied().collect();
+    for id in awaited {
+        // The database has it already, by the same commit.
+        if let Some(task) = cluster
+            .tasks
+            .get_mut(&id)
+            .filter(|task| task.unrouted == Unrouted::Awaited)
+        {
+            task.unrouted = Unrouted::At(epoch);
+        }
+        stop_when_drained(cluster, id, now);
+    }
+}
+
+fn check_all(cluster: &mut Cluster, now: Time) {
+    let draining: Vec<TaskId> = cluster.draining.iter().copied().collect();
+    for id in draining {
+        stop_when_drained(cluster, id, now);
+    }
+}

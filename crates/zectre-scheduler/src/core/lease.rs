@@ -1,0 +1,178 @@
+//! Nodes come, fall silent, and come back. The tasks of a lost node are replaced elsewhere; when it returns,
+//! its next digest shows tasks that nobody wants any more, and those are stopped.
+
+use super::{Cluster, Happening, Node, NodeFacts, report, timer::Timer};
+use zectre_common::{
+    id::{NodeId, TaskId},
+    state::{Eligibility, NodeStatus, Reason, TaskState},
+    time::Time,
+};
+
+pub(super) fn register(cluster: &mut Cluster, id: NodeId, facts: NodeFacts, now: Time) {
+    let is_new = !cluster.nodes.contains_key(&id);
+    if is_new {
+        let mut node = Node::new(id, facts, now);
+        node.lease_expires_at = now.plus(cluster.settings.node_lease);
+        cluster.insert_node(node, now);
+        cluster.update_node(id, |_| {});
+    } else {
+        let address = facts.address.clone();
+        cluster.update_node(id, |node| node.facts = facts);
+        move_tasks_to_address(cluster, id, &address);
+        renew(cluster, id, now);
+    }
+    let name = cluster
+        .nodes
+        .get(&id)
+        .map_or_else(String::new, |node| node.facts.name.clone());
+    let message = format!(
+        "node {name} {}",
+        if is_new { "joined" } else { "registered again" }
+    );
+    cluster.record(Happening {
+        action: "node.registered",
+        node_id: Some(id),
+        message,
+        ..Happening::default()
+    });
+}
+
+/// A machine may come back with another address; its tasks are reached there from now on.
+fn move_tasks_to_address(cluster: &mut Cluster, id: NodeId, address: &str) {
+    let tasks: Vec<TaskId> = cluster
+        .nodes
+        .get(&id)
+        .into_iter()
+        .flat_map(|node| node.tasks.iter().copied())
+        .collect();
+    for task in tasks {
+        let moved = cluster
+            .tasks
+            .get(&task)
+            .is_some_and(|t| t.address.as_deref().is_some_and(|a| a != address));
+        if moved {
+            cluster.update_task(task, |task| task.address = Some(address.to_owned()));
+        }
+    }
+}
+
+/// The node spoke: its lease starts anew.
+pub(super) fn renew(cluster: &mut Cluster, id: NodeId, now: Time) {
+    let lease = cluster.settings.node_lease;
+    let Some(node) = cluster.nodes.get(&id) else {
+        return;
+    };
+    let expires_at = now.plus(lease);
+    let returned = node.status == NodeStatus::Lost;
+    // The row is for people; one write in half a lease is exact enough for them.
+    let stale_row = expires_at.since(node.lease_expires_at) * 2 >= lease;
+    cluster.timers.arm(Timer::Node(id), Some(expires_at));
+    if returned || stale_row {
+        cluster.update_node(id, |node| {
+            (node.status, node.lease_expires_at) = (NodeStatus::Ready, expires_at);
+        });
+    }
+    if returned {
+        let name = cluster
+            .nodes
+            .get(&id)
+            .map_or_else(String::new, |node| node.facts.name.clone());
+        let message = format!("node {name} answers again");
+        cluster.record(Happening {
+            action: "node.returned",
+            node_id: Some(id),
+            message,
+            ..Happening::default()
+        });
+    }
+}
+
+/// The lease ended.
+pub(super) fn expire(cluster: &mut Cluster, id: NodeId, now: Time) {
+    let Some(node) = cluster
+        .nodes
+        .get(&id)
+        .filter(|node| node.status == NodeStatus::Ready)
+    else {
+        return;
+    };
+    let name = node.facts.name.clone();
+    // What it runs when it comes back is unknown until its first digest.
+    cluster.update_node(id, |node| {
+        (node.status, node.has_extras) = (NodeStatus::Lost, true);
+    });
+    let silent_secs = cluster.settings.node_lease.as_secs();
+    let message =
+        format!("node {name} has been silent for {silent_secs} s; its tasks are replaced elsewhere");
+    let reason = Some(Reason::NodeLost);
+    cluster.record(Happening {
+        action: "node.lost",
+        node_id: Some(id),
+        message,
+        reason,
+        ..Happening::default()
+    });
+    lose_tasks(cluster, id, &name, now);
+}
+
+/// The row of the node was deleted.
+pub(super) fn forget(cluster: &mut Cluster, id: NodeId, now: Time) {
+    let Some(name) = cluster.nodes.get(&id).map(|node| node.facts.name.clone()) else {
+        return;
+    };
+    lose_tasks(cluster, id, &name, now);
+    cluster.remove_node(id);
+}
+
+fn lose_tasks(cluster: &mut Cluster, id: NodeId, name: &str, now: Time) {
+    let tasks: Vec<TaskId> = cluster
+        .nodes
+        .get(&id)
+        .into_iter()
+        .flat_map(|node| node.tasks.iter().copied())
+        .collect();
+    for task in tasks {
+        let message = format!("node {name} stopped answering");
+        report::end(
+            cluster,
+            task,
+            TaskState::Failed,
+            Reason::NodeLost,
+            message,
+            None,
+            now,
+        );
+    }
+}
+
+pub(super) fn set_eligibility(cluster: &mut Cluster, id: NodeId, eligibility: Eligibility, now: Time) {
+    let Some(node) = cluster
+        .nodes
+        .get(&id)
+        .filter(|node| node.eligibility != eligibility)
+    else {
+        return;
+    };
+    let touched: Vec<_> = node
+        .tasks
+        .iter()
+        .filter_map(|task| cluster.tasks.get(task))
+        .map(|t| t.deployment_id)
+        .collect();
+    // The API's column: it has written it before we read it.
+    cluster.reindex_node(id, |node| node.eligibility = eligibility);
+    for deployment in touched {
+        cluster.touch(deployment);
+    }
+    let name = cluster
+        .nodes
+        .get(&id)
+        .map_or_else(String::new, |node| node.facts.name.clone());
+    let message = format!("node {name} is {eligibility} as of {now}");
+    cluster.record(Happening {
+        action: "node.eligibility",
+        node_id: Some(id),
+        message,
+        ..Happening::default()
+    });
+}

@@ -1,0 +1,128 @@
+//! Looking at the cluster without changing it: for the rules, the shell, the simulator and tests.
+
+use super::{Cluster, Deployment, Environment, Node, Proxy, Source, Task};
+use zectre_common::{
+    id::{DeploymentId, EnvironmentId, NodeId, TaskId},
+    quantity::{CpuMillis, MemoryBytes},
+    state::{DeploymentStatus, TaskState},
+    time::Time,
+    wire::node::Capacity,
+};
+
+impl Cluster {
+    /// When to send the next [`super::Event::Tick`].
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.timers.next()
+    }
+
+    /// A task that has not ended.
+    pub fn task(&self, id: TaskId) -> Option<&Task> {
+        self.tasks.get(&id)
+    }
+
+    /// All tasks that have not ended.
+    pub fn tasks(&self) -> impl Iterator<Item = &Task> {
+        self.tasks.values()
+    }
+
+    /// The live tasks of a deployment.
+    pub fn tasks_of(&self, id: DeploymentId) -> impl Iterator<Item = &Task> {
+        let ids = self
+            .deployments
+            .get(&id)
+            .into_iter()
+            .flat_map(|deployment| &deployment.tasks);
+        ids.filter_map(|id| self.tasks.get(id))
+    }
+
+    /// A deployment that the scheduler looks after.
+    pub fn deployment(&self, id: DeploymentId) -> Option<&Deployment> {
+        self.deployments.get(&id)
+    }
+
+    /// All of them.
+    pub fn deployments(&self) -> impl Iterator<Item = &Deployment> {
+        self.deployments.values()
+    }
+
+    /// An environment.
+    pub fn environment(&self, id: EnvironmentId) -> Option<&Environment> {
+        self.environments.get(&id)
+    }
+
+    /// All environments.
+    pub fn environments(&self) -> impl Iterator<Item = &Environment> {
+        self.environments.values()
+    }
+
+    /// A node.
+    pub fn node(&self, id: NodeId) -> Option<&Node> {
+        self.nodes.get(&id)
+    }
+
+    /// All nodes.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values()
+    }
+
+    /// Proxies whose lease holds.
+    pub fn proxies(&self) -> impl Iterator<Item = &Proxy> {
+        self.proxies.values()
+    }
+
+    /// Deployments whose rollout has not ended.
+    pub fn rollouts(&self) -> usize {
+        self.environments.values().filter(|e| e.target.is_some()).count()
+    }
+
+    /// Tasks that take requests.
+    pub fn ready_tasks(&self, id: DeploymentId) -> impl Iterator<Item = &Task> {
+        self.tasks_of(id).filter(|task| task.is_ready() && task.routed)
+    }
+
+    /// What live tasks hold of a node, added up from the tasks themselves.
+    pub fn held(&self, id: NodeId) -> Capacity {
+        let mut held = Capacity {
+            cpu: CpuMillis(0),
+            memory: MemoryBytes(0),
+            task_slots: 0,
+        };
+        for task in self.tasks.values().filter(|task| task.node_id == Some(id)) {
+            if let Some(deployment) = self.deployments.get(&task.deployment_id) {
+                held.cpu.0 += deployment.spec.resources.cpu.0;
+                held.memory.0 += deployment.spec.resources.memory.0;
+                held.task_slots += 1;
+            }
+        }
+        held
+    }
+
+    pub(super) fn count_ready(&self, id: DeploymentId) -> u32 {
+        self.tasks_of(id).filter(|task| task.is_ready()).count() as u32
+    }
+
+    pub(super) fn count_live(&self, id: DeploymentId) -> u32 {
+        self.tasks_of(id)
+            .filter(|task| task.state != TaskState::Pending)
+            .count() as u32
+    }
+
+    pub(super) fn is_rolling_out(&self, deployment: &Deployment) -> bool {
+        let is_target = self
+            .environments
+            .get(&deployment.environment_id)
+            .is_some_and(|e| e.target == Some(deployment.id));
+        is_target
+            || (deployment.is_job() && !deployment.status.is_ended() && deployment.source == Source::Ready)
+    }
+
+    pub(super) fn is_current(&self, deployment: &Deployment) -> bool {
+        self.environments
+            .get(&deployment.environment_id)
+            .is_some_and(|e| e.current == Some(deployment.id))
+    }
+
+    pub(super) fn status_of(&self, id: DeploymentId) -> Option<DeploymentStatus> {
+        self.deployments.get(&id).map(|deployment| deployment.status)
+    }
+}

@@ -1,0 +1,372 @@
+//! What agents say. A report moves a task forward and never back; what is said about tasks that the node
+//! should not have changes nothing here, and is answered with an order to stop or forget them.
+
+use super::{
+    Cluster, Command, Happening, Task, Unrouted, drain, lease, placement, replicas, sleep, task::is_failure,
+};
+use zectre_common::{
+    id::{NodeId, TaskId},
+    quantity::DurationMs,
+    state::{Reason, TaskState, Wanted},
+    time::Time,
+    wire::{agent::TaskReport, deployment::Evidence, task::Phases},
+};
+
+/// How long a task of an earlier leader or of before a loss may take to end.
+const EXTRA_GRACE: DurationMs = DurationMs::from_secs(10);
+
+/// News between heartbeats.
+pub(super) fn news(cluster: &mut Cluster, node_id: NodeId, tasks: Vec<TaskReport>, now: Time) {
+    if !cluster.nodes.contains_key(&node_id) {
+        return;
+    }
+    for report in tasks {
+        if is_of(cluster, node_id, report.task_id) {
+            apply(cluster, &report, now);
+        } else {
+            refuse(cluster, node_id, &report);
+        }
+    }
+}
+
+/// The full digest: what it has is applied, what it lacks and should have is ordered again.
+pub(super) fn heartbeat(cluster: &mut Cluster, node_id: NodeId, tasks: Vec<TaskReport>, now: Time) {
+    if !cluster.nodes.contains_key(&node_id) {
+        return;
+    }
+    lease::renew(cluster, node_id, now);
+    let mut missing = cluster
+        .nodes
+        .get(&node_id)
+        .map(|node| node.tasks.clone())
+        .unwrap_or_default();
+    let mut extras = false;
+    for report in tasks {
+        missing.remove(&report.task_id);
+        if is_of(cluster, node_id, report.task_id) {
+            let (id, generation) = (report.task_id, report.generation);
+            apply(cluster, &report, now);
+            repeat_stop(cluster, id, generation, now);
+        } else {
+            extras |= !report.state.is_ended();
+            refuse(cluster, node_id, &report);
+        }
+    }
+    if cluster
+        .nodes
+        .get(&node_id)
+        .is_some_and(|node| node.has_extras != extras)
+    {
+        cluster.reindex_node(node_id, |node| node.has_extras = extras);
+    }
+    for id in missing {
+        not_held(cluster, node_id, id, now);
+    }
+}
+
+fn is_of(cluster: &Cluster, node_id: NodeId, id: TaskId) -> bool {
+    cluster
+        .tasks
+        .get(&id)
+        .is_some_and(|task| task.node_id == Some(node_id))
+}
+
+/// The node has a task that isn't its: an ended one, one of a lost lease, or one nobody knows.
+fn refuse(cluster: &mut Cluster, node_id: NodeId, report: &TaskReport) {
+    let (task_id, generation) = (report.task_id, report.generation.saturating_add(1));
+    cluster.say(if report.state.is_ended() {
+        Command::Forget {
+            node_id,
+            task_id,
+            generation,
+        }
+    } else {
+        Command::Stop {
+            node_id,
+            task_id,
+            generation,
+            grace: EXTRA_GRACE,
+        }
+    });
+}
+
+/// The agent holds a task that it was told to stop, by an order it has not seen.
+fn repeat_stop(cluster: &mut Cluster, id: TaskId, generation: u64, now: Time) {
+    let due = cluster.tasks.get(&id).is_some_and(|task| {
+        task.state == TaskState::Stopping && generation < task.generation && is_due(cluster, task, now)
+    });
+    if due {
+        drain::send_stop(cluster, id, now);
+    }
+}
+
+/// The last order is old enough to repeat: a digest made before it arrived is no news.
+fn is_due(cluster: &Cluster, task: &Task, now: Time) -> bool {
+    task.seen_at
+        .is_none_or(|at| now.since(at) >= cluster.settings.heartbeat / 2)
+}
+
+/// The digest lacks a task that is placed on the node.
+fn not_held(cluster: &mut Cluster, node_id: NodeId, id: TaskId, now: Time) {
+    let Some(task) = cluster.tasks.get(&id) else {
+        return;
+    };
+    // A digest may have been made before the order, or before the news that overtook it.
+    let last_word = task.seen_at.max(task.running_at);
+    let settled = last_word.is_none_or(|at| now.since(at) >= cluster.settings.heartbeat * 2);
+    match task.state {
+        TaskState::Starting if is_due(cluster, task, now) => {
+            let task = Box::new(task.clone());
+            if let Some(task) = cluster.tasks.get_mut(&id) {
+                task.seen_at = Some(now);
+            }
+            cluster.say(Command::Start { node_id, task });
+        }
+        TaskState::Running if settled => {
+            let message = "its node restarted and no longer has it".into();
+            end(
+                cluster,
+                id,
+                TaskState::Failed,
+                Reason::NodeLost,
+                message,
+                None,
+                now,
+            );
+        }
+        TaskState::Stopping if settled => finish_stopping(cluster, id, None, now),
+        _ => {}
+    }
+}
+
+fn apply(cluster: &mut Cluster, report: &TaskReport, now: Time) {
+    let Some(task) = cluster.tasks.get(&report.task_id) else {
+        return;
+    };
+    // A report that an agent can't have made about this task's orders is a stranger's.
+    if report.generation > task.generation {
+        return;
+    }
+    match report.state {
+        TaskState::Pending | TaskState::Stopping => {}
+        TaskState::Starting => still_starting(cluster, report.task_id, now),
+        TaskState::Running => runs(cluster, report, now),
+        TaskState::Stopped | TaskState::Failed => ended(cluster, report, now),
+    }
+}
+
+fn still_starting(cluster: &mut Cluster, id: TaskId, now: Time) {
+    let Some(task) = cluster
+        .tasks
+        .get_mut(&id)
+        .filter(|task| task.state == TaskState::Starting)
+    else {
+        return;
+    };
+    task.seen_at = Some(now);
+    let task = task.clone();
+    placement::arm_start(cluster, &task);
+}
+
+fn runs(cluster: &mut Cluster, report: &TaskReport, now: Time) {
+    let Some(task) = cluster.tasks.get(&report.task_id) else {
+        return;
+    };
+    let (id, deployment_id, wanted) = (task.id, task.deployment_id, task.wanted);
+    let address = task
+        .node_id
+        .and_then(|id| cluster.nodes.get(&id))
+        .map(|node| node.facts.address.clone());
+    let serves = cluster
+        .deployments
+        .get(&deployment_id)
+        .is_some_and(|deployment| !deployment.is_job());
+    match task.state {
+        TaskState::Starting if wanted == Wanted::Run => {
+            let healthy = report.healthy;
+            let placed = task.phases.and_then(|phases| phases.place_us);
+            let phases = Phases {
+                place_us: placed,
+                ..report.phases
+            };
+            cluster.timers.arm(super::timer::Timer::Task(id), None);
+            cluster.update_task(id, |task| {
+                (task.state, task.healthy, task.routed) = (TaskState::Running, healthy, healthy && serves);
+                // The port that was given is the one that is held; an agent can't choose another.
+                (task.address, task.phases, task.running_at) = (address, Some(phases), Some(now));
+            });
+            let message = "its port is open and its check passed".into();
+            record_task(cluster, "task.running", id, deployment_id, message, None);
+            if healthy && serves {
+                cluster.say(Command::Ready(deployment_id));
+            }
+        }
+        TaskState::Running if wanted == Wanted::Run && task.healthy && !report.healthy => {
+            let probe = report.last_probe.as_deref().unwrap_or("no answer");
+            let message = format!("its health check failed: {probe}");
+            condemn(cluster, id, Reason::HealthCheckFailed, message, now);
+        }
+        TaskState::Running if wanted == Wanted::Run && !task.healthy && report.healthy => {
+            cluster.update_task(id, |task| (task.healthy, task.routed) = (true, serves));
+            if serves {
+                cluster.say(Command::Ready(deployment_id));
+            }
+        }
+        _ => {}
+    }
+}
+
+fn ended(cluster: &mut Cluster, report: &TaskReport, now: Time) {
+    let Some(task) = cluster.tasks.get(&report.task_id) else {
+        return;
+    };
+    let (id, deployment_id) = (task.id, task.deployment_id);
+    if task.wanted == Wanted::Stop {
+        return finish_stopping(cluster, id, Some(report), now);
+    }
+    let Some(deployment) = cluster.deployments.get(&deployment_id) else {
+        return;
+    };
+    let rolling_out = cluster.is_rolling_out(deployment);
+    if replicas::ran_to_completion(deployment, report.exit_code, rolling_out) {
+        let slot = task.slot;
+        finish(
+            cluster,
+            id,
+            TaskState::Stopped,
+            Some(Reason::Exited),
+            Some("it ran to its end".into()),
+            Some(report),
+            now,
+        );
+        cluster.update_deployment(deployment_id, |deployment| {
+            deployment.completed.insert(slot);
+        });
+        if cluster.tasks_of(deployment_id).next().is_none() {
+            sleep::put_to_sleep(cluster, deployment_id, "its last task ended with 0");
+        }
+        return;
+    }
+    let reason = report
+        .reason
+        .filter(|reason| is_failure(*reason))
+        .unwrap_or(Reason::Exited);
+    let message = report.message.clone().unwrap_or_else(|| how_it_ended(report));
+    end(cluster, id, TaskState::Failed, reason, message, Some(report), now);
+}
+
+fn how_it_ended(report: &TaskReport) -> String {
+    match (report.exit_code, report.signal) {
+        (_, Some(signal)) => format!("it was ended by signal {signal}"),
+        (Some(code), None) => format!("it ended by itself with exit code {code}"),
+        (None, None) => "it ended by itself".into(),
+    }
+}
+
+/// The end of a task that was told to stop: as wished, or as the failure that it was stopped for.
+fn finish_stopping(cluster: &mut Cluster, id: TaskId, report: Option<&TaskReport>, now: Time) {
+    let Some(task) = cluster.tasks.get(&id) else {
+        return;
+    };
+    let (reason, message) = (task.reason, task.message.clone());
+    let state = if reason.is_some_and(is_failure) {
+        TaskState::Failed
+    } else {
+        TaskState::Stopped
+    };
+    finish(
+        cluster,
+        id,
+        state,
+        reason.or(Some(Reason::Stopped)),
+        message,
+        report,
+        now,
+    );
+}
+
+/// Ends a task for a reason that counts as a failure of its slot.
+pub(super) fn end(
+    cluster: &mut Cluster,
+    id: TaskId,
+    state: TaskState,
+    reason: Reason,
+    message: String,
+    report: Option<&TaskReport>,
+    now: Time,
+) {
+    let Some(task) = cluster.tasks.get(&id) else {
+        return;
+    };
+    if task.wanted == Wanted::Stop {
+        return finish_stopping(cluster, id, report, now);
+    }
+    if let Some(task) = finish(cluster, id, state, Some(reason), Some(message), report, now) {
+        replicas::note_failure(cluster, &task, evidence(&task, report), now);
+    }
+}
+
+fn finish(
+    cluster: &mut Cluster,
+    id: TaskId,
+    state: TaskState,
+    reason: Option<Reason>,
+    message: Option<String>,
+    report: Option<&TaskReport>,
+    now: Time,
+) -> Option<Task> {
+    let task = cluster.end_task(id, now, |task| {
+        (task.state, task.reason, task.message) = (state, reason, message);
+        if let Some(report) = report {
+            (task.exit_code, task.signal) = (report.exit_code, report.signal);
+        }
+        if task.unrouted == Unrouted::Awaited {
+            task.unrouted = Unrouted::No;
+        }
+    })?;
+    let action = if state == TaskState::Failed {
+        "task.failed"
+    } else {
+        "task.stopped"
+    };
+    let said = task.message.clone().unwrap_or_else(|| "it was stopped".into());
+    record_task(cluster, action, id, task.deployment_id, said, task.reason);
+    Some(task)
+}
+
+/// Gives up a task that may still be there: it counts as failed now, and is stopped in order.
+pub(super) fn condemn(cluster: &mut Cluster, id: TaskId, reason: Reason, message: String, now: Time) {
+    drain::stop_task(cluster, id, Some(reason), Some(message), now);
+    if let Some(task) = cluster.tasks.get(&id).cloned() {
+        replicas::note_failure(cluster, &task, evidence(&task, None), now);
+    }
+}
+
+fn evidence(task: &Task, report: Option<&TaskReport>) -> Evidence {
+    Evidence {
+        task_id: Some(task.id),
+        exit_code: task.exit_code,
+        signal: task.signal,
+        last_probe: report.and_then(|report| report.last_probe.clone()),
+        log_tail: report.map(|report| report.log_tail.clone()).unwrap_or_default(),
+    }
+}
+
+fn record_task(
+    cluster: &mut Cluster,
+    action: &'static str,
+    id: TaskId,
+    deployment_id: zectre_common::id::DeploymentId,
+    message: String,
+    reason: Option<Reason>,
+) {
+    let (task_id, deployment_id) = (Some(id), Some(deployment_id));
+    cluster.record(Happening {
+        action,
+        deployment_id,
+        task_id,
+        message,
+        reason,
+        ..Happening::default()
+    });
+}

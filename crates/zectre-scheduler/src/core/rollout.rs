@@ -1,0 +1,471 @@
+//! How a new deployment takes over from the current one: only when it is healthy, and never when it is broken.
+//!
+//! A rollout ends in one of these ways, and always within its deadline:
+//!
+//! | outcome | when |
+//! |---|---|
+//! | succeeded | its strategy's number of tasks is ready (`canary`: its time is over, or a person promoted it) |
+//! | failed, the last task's reason | `rollout_failures_max` tasks of it failed |
+//! | failed, `no_capacity` or `no_eligible_node` | its deadline came while a task waited for a place |
+//! | failed, `progress_deadline` | its deadline came for any other cause |
+//! | failed, `build_failed` | the build that it waited for ended without an artifact |
+//! | failed, `artifact_missing` | nothing to run was named or uploaded before its deadline |
+//! | cancelled, `superseded` | a newer deployment of the environment began its own rollout |
+//! | cancelled, `cancelled` | a person cancelled it, or went back to an earlier one |
+
+use super::{Cluster, Command, Deployment, Environment, Happening, Source};
+use std::time::Duration;
+use zectre_common::{
+    id::{DeploymentId, EnvironmentId},
+    spec::Strategy,
+    state::{DeploymentStatus, Reason},
+    time::Time,
+};
+
+/// Tasks of the deployment that is being rolled out.
+pub(super) fn wanted_of_target(cluster: &Cluster, environment: &Environment, target: &Deployment) -> u32 {
+    let full = target.full_size();
+    let old = environment.current.filter(|id| *id != target.id);
+    let old_live = old.map_or(0, |id| cluster.count_live(id));
+    if is_return(target) {
+        return full;
+    }
+    match target.spec.strategy {
+        Strategy::Rolling { max_surge, .. } => {
+            let room = full.saturating_add(max_surge).saturating_sub(old_live);
+            // Its own tasks that are on their way out take room too.
+            let leaving = cluster
+                .tasks_of(target.id)
+                .filter(|t| t.wanted == zectre_common::state::Wanted::Stop)
+                .count();
+            full.min(
+                room.saturating_sub(leaving as u32)
+                    .max(cluster.count_ready(target.id).min(full)),
+            )
+        }
+        Strategy::Recreate if old_live > 0 => 0,
+        Strategy::BlueGreen | Strategy::Canary { .. } | Strategy::Recreate => full,
+    }
+}
+
+/// Tasks of the deployment that serves, which gives way to a target as its strategy says.
+pub(super) fn wanted_of_current(cluster: &Cluster, environment: &Environment, current: &Deployment) -> u32 {
+    let full = current.full_size();
+    let target = environment
+        .target
+        .filter(|id| *id != current.id)
+        .and_then(|id| cluster.deployments.get(&id));
+    let Some(target) = target.filter(|target| !is_return(target)) else {
+        return full;
+    };
+    match target.spec.strategy {
+        Strategy::Rolling { max_unavailable, .. } => {
+            let floor = target.full_size().saturating_sub(max_unavailable);
+            full.min(floor.saturating_sub(cluster.count_ready(target.id)))
+        }
+        Strategy::Recreate => 0,
+        Strategy::BlueGreen | Strategy::Canary { .. } => full,
+    }
+}
+
+/// Its rollout ended well before: it is being gone back to.
+fn is_return(target: &Deployment) -> bool {
+    target.status == DeploymentStatus::Succeeded
+}
+
+/// Moves the environment's rollout on.
+pub(super) fn advance(cluster: &mut Cluster, environment_id: EnvironmentId, now: Time) {
+    give_up_sourceless(cluster, environment_id, now);
+    let Some(environment) = cluster.environments.get(&environment_id) else {
+        return;
+    };
+    let is_ready = |id: &DeploymentId| {
+        cluster
+            .deployments
+            .get(id)
+            .is_some_and(|d| d.source == Source::Ready)
+    };
+    let newest = environment.open.iter().rev().map(|(_, id)| *id).find(is_ready);
+    if let Some(newest) = newest.filter(|id| environment.target != Some(*id)) {
+        begin(cluster, environment_id, newest, now);
+    }
+    let Some(target) = cluster
+        .environments
+        .get(&environment_id)
+        .and_then(|environment| environment.target)
+    else {
+        return;
+    };
+    judge(cluster, environment_id, target, now);
+}
+
+/// Ends the deployments that have nothing to run and will not get anything.
+fn give_up_sourceless(cluster: &mut Cluster, environment_id: EnvironmentId, now: Time) {
+    let open: Vec<DeploymentId> = cluster
+        .environments
+        .get(&environment_id)
+        .into_iter()
+        .flat_map(|e| e.open.iter().map(|(_, id)| *id))
+        .collect();
+    for id in open {
+        give_up_if_sourceless(cluster, id, now);
+    }
+}
+
+pub(super) fn give_up_if_sourceless(cluster: &mut Cluster, id: DeploymentId, now: Time) {
+    let Some(deployment) = cluster
+        .deployments
+        .get(&id)
+        .filter(|deployment| !deployment.status.is_ended())
+    else {
+        return;
+    };
+    match &deployment.source {
+        Source::BuildFailed { message } => {
+            let message = message.clone();
+            end(
+                cluster,
+                id,
+                DeploymentStatus::Failed,
+                Reason::BuildFailed,
+                message,
+                now,
+            );
+        }
+        Source::Missing if wait_end(deployment) <= now => {
+            let message = "no artifact was uploaded for it in time: upload one and deploy again".into();
+            end(
+                cluster,
+                id,
+                DeploymentStatus::Failed,
+                Reason::ArtifactMissing,
+                message,
+                now,
+            );
+        }
+        _ => {}
+    }
+}
+
+fn wait_end(deployment: &Deployment) -> Time {
+    deployment.created_at.plus(progress_deadline(deployment))
+}
+
+fn progress_deadline(deployment: &Deployment) -> Duration {
+    Duration::from_secs(u64::from(deployment.spec.progress_deadline_secs))
+}
+
+fn begin(cluster: &mut Cluster, environment_id: EnvironmentId, id: DeploymentId, now: Time) {
+    let Some(deployment) = cluster.deployments.get(&id) else {
+        return;
+    };
+    let (version, empty) = (deployment.version, deployment.replicas == 0);
+    let older: Vec<DeploymentId> = cluster
+        .environments
+        .get(&environment_id)
+        .into_iter()
+        .flat_map(|environment| environment.open.iter())
+        .filter(|(other, _)| *other < version)
+        .map(|(_, id)| *id)
+        .collect();
+    for older in older {
+        let message = format!("version {version} of the same environment came after it");
+        end(
+            cluster,
+            older,
+            DeploymentStatus::Cancelled,
+            Reason::Superseded,
+            message,
+            now,
+        );
+    }
+    abandon_return(cluster, environment_id);
+    cluster.update_deployment(id, |deployment| {
+        (
+            deployment.rollout_started_at,
+            deployment.rollout_failures,
+            deployment.asleep,
+        ) = (Some(now), 0, false);
+    });
+    cluster.update_environment(environment_id, |e| (e.target, e.target_weight) = (Some(id), None));
+    if empty {
+        take_over(cluster, environment_id, id, true, now);
+        cluster.update_deployment(id, |deployment| deployment.asleep = true);
+    }
+}
+
+/// A return that is under way gives way to something else: what was woken for it sleeps again.
+fn abandon_return(cluster: &mut Cluster, environment_id: EnvironmentId) {
+    let Some(environment) = cluster.environments.get(&environment_id) else {
+        return;
+    };
+    let Some(target) = environment
+        .target
+        .and_then(|id| cluster.deployments.get(&id))
+        .filter(|t| is_return(t))
+    else {
+        return;
+    };
+    let id = target.id;
+    cluster.update_deployment(id, |deployment| deployment.asleep = true);
+    cluster.update_environment(environment_id, |e| (e.target, e.target_weight) = (None, None));
+}
+
+/// Goes back to a deployment that was rolled out before.
+pub(super) fn begin_return(
+    cluster: &mut Cluster,
+    environment_id: EnvironmentId,
+    id: DeploymentId,
+    now: Time,
+) {
+    abandon_return(cluster, environment_id);
+    let open = cluster
+        .environments
+        .get(&environment_id)
+        .and_then(|environment| environment.target);
+    if let Some(open) = open {
+        let message = "someone went back to an earlier deployment".into();
+        end(
+            cluster,
+            open,
+            DeploymentStatus::Cancelled,
+            Reason::Cancelled,
+            message,
+            now,
+        );
+    }
+    cluster.update_deployment(id, |deployment| {
+        (
+            deployment.rollout_started_at,
+            deployment.rollout_failures,
+            deployment.asleep,
+        ) = (Some(now), 0, false);
+        deployment.backoff.clear();
+        deployment.completed.clear();
+    });
+    cluster.update_environment(environment_id, |e| (e.target, e.target_weight) = (Some(id), None));
+}
+
+/// Whether the target has won, has lost, or gets another share.
+fn judge(cluster: &mut Cluster, environment_id: EnvironmentId, id: DeploymentId, now: Time) {
+    let (Some(environment), Some(target)) = (
+        cluster.environments.get(&environment_id),
+        cluster.deployments.get(&id),
+    ) else {
+        return;
+    };
+    let (ready, full) = (cluster.count_ready(id), target.full_size());
+    let old = environment.current.filter(|current| *current != id);
+    let old_ready = old.map_or(0, |old| cluster.count_ready(old));
+    let weight = environment.target_weight;
+    if is_return(target) {
+        // Whoever asks to go back is not served by what is there: one healthy task is enough.
+        if ready > 0 || old_ready == 0 {
+            return take_over(cluster, environment_id, id, false, now);
+        }
+    } else if ready >= full {
+        match target.spec.strategy {
+            Strategy::Canary { weight: share, .. } if old_ready > 0 => {
+                if promoted_at(cluster, target).is_some_and(|at| at <= now) {
+                    return take_over(cluster, environment_id, id, true, now);
+                }
+                return set_weight(cluster, environment_id, weight, Some(share));
+            }
+            _ => return take_over(cluster, environment_id, id, true, now),
+        }
+    }
+    if let Some((reason, message)) = defeat(cluster, id, now) {
+        return lose(cluster, environment_id, id, reason, message, now);
+    }
+    let is_rolling = matches!(
+        cluster.deployments.get(&id).map(|t| t.spec.strategy),
+        Some(Strategy::Rolling { .. })
+    );
+    if is_rolling {
+        let share = (ready > 0).then(|| (100 * ready / (ready + old_ready)) as u8);
+        set_weight(cluster, environment_id, weight, share);
+    } else if ready == 0 {
+        set_weight(cluster, environment_id, weight, None);
+    }
+}
+
+fn set_weight(cluster: &mut Cluster, environment_id: EnvironmentId, before: Option<u8>, after: Option<u8>) {
+    if before != after {
+        cluster.update_environment(environment_id, |environment| environment.target_weight = after);
+    }
+}
+
+/// When a canary whose tasks are all ready is promoted by itself.
+fn promoted_at(cluster: &Cluster, target: &Deployment) -> Option<Time> {
+    let Strategy::Canary {
+        auto_promote_secs: Some(secs),
+        ..
+    } = target.spec.strategy
+    else {
+        return None;
+    };
+    let youngest = cluster
+        .tasks_of(target.id)
+        .filter(|task| task.is_ready())
+        .filter_map(|task| task.running_at)
+        .max()?;
+    Some(youngest.plus(Duration::from_secs(u64::from(secs))))
+}
+
+/// Why the rollout is lost, if it is.
+pub(super) fn defeat(cluster: &Cluster, id: DeploymentId, now: Time) -> Option<(Reason, String)> {
+    let target = cluster.deployments.get(&id)?;
+    if target.rollout_failures >= cluster.settings.rollout_failures_max {
+        let reason = target.reason.unwrap_or(Reason::Exited);
+        let message = target
+            .message
+            .clone()
+            .unwrap_or_else(|| "its tasks failed".into());
+        return Some((reason, message));
+    }
+    let started_at = target.rollout_started_at.unwrap_or(target.created_at);
+    if started_at.plus(progress_deadline(target)) > now {
+        return None;
+    }
+    let waits = cluster
+        .tasks_of(id)
+        .any(|task| cluster.unplaced.contains(&task.id));
+    if waits {
+        return Some(super::placement::shortage(cluster, target));
+    }
+    let secs = target.spec.progress_deadline_secs;
+    let (ready, full) = (cluster.count_ready(id), target.full_size());
+    let mut message = format!("{ready} of {full} tasks were ready after {secs} s");
+    if let (Some(reason), Some(said)) = (target.reason, &target.message) {
+        message = format!("{message}; the last failure was {reason}: {said}");
+    }
+    Some((Reason::ProgressDeadline, message))
+}
+
+fn lose(
+    cluster: &mut Cluster,
+    environment_id: EnvironmentId,
+    id: DeploymentId,
+    reason: Reason,
+    message: String,
+    now: Time,
+) {
+    let returning = cluster.deployments.get(&id).is_some_and(is_return);
+    if !returning {
+        return end(cluster, id, DeploymentStatus::Failed, reason, message, now);
+    }
+    // It did succeed once, and keeps that; it just can't come back now.
+    abandon_return(cluster, environment_id);
+    let message = format!("going back to it failed: {message}");
+    let (deployment_id, reason) = (Some(id), Some(reason));
+    cluster.record(Happening {
+        action: "deployment.return_failed",
+        deployment_id,
+        message,
+        reason,
+        ..Happening::default()
+    });
+}
+
+/// The environment's requests go to `id` from now on; what served before is drained.
+pub(super) fn take_over(
+    cluster: &mut Cluster,
+    environment_id: EnvironmentId,
+    id: DeploymentId,
+    is_forward: bool,
+    now: Time,
+) {
+    let Some(environment) = cluster.environments.get(&environment_id) else {
+        return;
+    };
+    let (old, slug) = (
+        environment.current.filter(|old| *old != id),
+        environment.slug.clone(),
+    );
+    cluster.update_environment(environment_id, |environment| {
+        (environment.current, environment.target, environment.target_weight) = (Some(id), None, None);
+    });
+    cluster.update_deployment(id, |deployment| {
+        if is_forward && old.is_some() {
+            deployment.previous_id = old;
+        }
+        deployment.status = DeploymentStatus::Succeeded;
+        deployment.finished_at = deployment.finished_at.or(Some(now));
+        (deployment.reason, deployment.message, deployment.evidence) = (None, None, None);
+    });
+    if let Some(old) = old {
+        cluster.update_deployment(old, |deployment| deployment.asleep = true);
+    }
+    let message = format!("it serves {slug} from now on");
+    cluster.record(Happening {
+        action: "deployment.succeeded",
+        deployment_id: Some(id),
+        message,
+        ..Happening::default()
+    });
+}
+
+/// Ends a rollout that did not win. Its tasks are stopped by their next look.
+pub(super) fn end(
+    cluster: &mut Cluster,
+    id: DeploymentId,
+    status: DeploymentStatus,
+    reason: Reason,
+    message: String,
+    now: Time,
+) {
+    let Some(deployment) = cluster
+        .deployments
+        .get(&id)
+        .filter(|deployment| !deployment.status.is_ended())
+    else {
+        return;
+    };
+    let environment_id = deployment.environment_id;
+    let said = message.clone();
+    cluster.update_deployment(id, |deployment| {
+        (deployment.status, deployment.reason, deployment.message) = (status, Some(reason), Some(said));
+        deployment.finished_at = Some(now);
+        deployment.backoff.clear();
+    });
+    if cluster
+        .environments
+        .get(&environment_id)
+        .is_some_and(|environment| environment.target == Some(id))
+    {
+        cluster.update_environment(environment_id, |e| (e.target, e.target_weight) = (None, None));
+    }
+    cluster.say(Command::WakeFailed {
+        deployment_id: id,
+        reason,
+        message: message.clone(),
+    });
+    let action = if status == DeploymentStatus::Failed {
+        "deployment.failed"
+    } else {
+        "deployment.cancelled"
+    };
+    let (deployment_id, reason) = (Some(id), Some(reason));
+    cluster.record(Happening {
+        action,
+        deployment_id,
+        message,
+        reason,
+        ..Happening::default()
+    });
+}
+
+/// When the deployment's rollout has to be looked at again.
+pub(super) fn deadline(cluster: &Cluster, id: DeploymentId, now: Time) -> Option<Time> {
+    let deployment = cluster.deployments.get(&id)?;
+    let waits = !deployment.status.is_ended() && deployment.source == Source::Missing;
+    let rolls = cluster.is_rolling_out(deployment);
+    let started_at = deployment.rollout_started_at.filter(|_| rolls);
+    let ends = started_at.map(|at| at.plus(progress_deadline(deployment)));
+    let promoted = promoted_at(cluster, deployment).filter(|_| rolls);
+    [waits.then(|| wait_end(deployment)), ends, promoted]
+        .into_iter()
+        .flatten()
+        .filter(|at| *at > now)
+        .min()
+}

@@ -1,0 +1,139 @@
+//! Sleep when idle, wake on request. However many requests wait, a wake starts each replica once: it only
+//! clears `asleep`, and what is missing is made by the same look that makes everything else.
+
+use super::{Cluster, Command, Happening};
+use std::time::Duration;
+use zectre_common::{
+    id::DeploymentId,
+    state::{DeploymentStatus, Reason},
+    time::Time,
+};
+
+/// A superseded deployment that was woken by its preview sleeps after this long, when its own time-out is 0.
+const PREVIEW_IDLE: Duration = Duration::from_mins(5);
+
+/// When the deployment goes to sleep, unless requests come.
+pub(super) fn idle_deadline(cluster: &Cluster, id: DeploymentId) -> Option<Time> {
+    let deployment = cluster.deployments.get(&id)?;
+    let settled =
+        deployment.status == DeploymentStatus::Succeeded && !deployment.is_job() && !deployment.asleep;
+    let environment = cluster.environments.get(&deployment.environment_id)?;
+    // During a rollout its two sides don't sleep: the strategies count on the tasks that are there.
+    let involved =
+        environment.target.is_some() && [environment.current, environment.target].contains(&Some(id));
+    if !settled || involved {
+        return None;
+    }
+    let timeout = Duration::from_secs(u64::from(deployment.idle_timeout_secs));
+    let timeout = match environment.current == Some(id) {
+        true if timeout.is_zero() || !deployment.cold_start_enabled => return None,
+        false if timeout.is_zero() => PREVIEW_IDLE,
+        _ => timeout,
+    };
+    let tasks = cluster.tasks_of(id);
+    let youngest = tasks
+        .filter_map(|task| task.running_at.or(Some(task.created_at)))
+        .max();
+    let last = [deployment.last_active_at, youngest, deployment.finished_at]
+        .into_iter()
+        .flatten()
+        .max()?;
+    Some(last.plus(timeout))
+}
+
+pub(super) fn sleep_if_idle(cluster: &mut Cluster, id: DeploymentId, now: Time) {
+    if idle_deadline(cluster, id).is_some_and(|at| at <= now) {
+        put_to_sleep(cluster, id, "no request came within its idle time");
+    }
+}
+
+/// Stops what runs of it, in order; the next request wakes it.
+pub(super) fn put_to_sleep(cluster: &mut Cluster, id: DeploymentId, why: &str) {
+    let settled = cluster.deployments.get(&id).is_some_and(|deployment| {
+        deployment.status == DeploymentStatus::Succeeded && !deployment.is_job() && !deployment.asleep
+    });
+    if !settled {
+        return;
+    }
+    cluster.update_deployment(id, |deployment| {
+        deployment.asleep = true;
+        deployment.completed.clear();
+        deployment.backoff.clear();
+        (deployment.reason, deployment.message, deployment.evidence) = (None, None, None);
+    });
+    let (deployment_id, message, reason) = (Some(id), why.to_owned(), Some(Reason::Idle));
+    cluster.record(Happening {
+        action: "deployment.asleep",
+        deployment_id,
+        message,
+        reason,
+        ..Happening::default()
+    });
+}
+
+/// A request waits for it.
+pub(super) fn wake_on_request(cluster: &mut Cluster, id: DeploymentId, now: Time) {
+    let Some(deployment) = cluster.deployments.get(&id) else {
+        return;
+    };
+    let refusal = if deployment.is_job() {
+        Some((
+            Reason::Stopped,
+            "it runs to completion and takes no requests".to_owned(),
+        ))
+    } else if deployment.is_given_up() {
+        let message = deployment
+            .message
+            .clone()
+            .unwrap_or_else(|| "it was never rolled out".into());
+        Some((deployment.reason.unwrap_or(Reason::Cancelled), message))
+    } else if deployment.asleep && !deployment.cold_start_enabled {
+        Some((
+            Reason::Stopped,
+            "it sleeps, and requests don't wake it: cold_start_enabled is off".to_owned(),
+        ))
+    } else {
+        None
+    };
+    match refusal {
+        Some((reason, message)) => cluster.say(Command::WakeFailed {
+            deployment_id: id,
+            reason,
+            message,
+        }),
+        None => wake(cluster, id, now),
+    }
+}
+
+/// Lets it run again.
+pub(super) fn wake(cluster: &mut Cluster, id: DeploymentId, now: Time) {
+    let Some(deployment) = cluster.deployments.get_mut(&id) else {
+        return;
+    };
+    deployment.last_active_at = deployment.last_active_at.max(Some(now));
+    if !deployment.asleep || deployment.status != DeploymentStatus::Succeeded {
+        cluster.touch(id);
+        return;
+    }
+    cluster.update_deployment(id, |deployment| {
+        deployment.asleep = false;
+        deployment.completed.clear();
+        deployment.backoff.clear();
+    });
+    let (deployment_id, message) = (Some(id), "it was woken".into());
+    cluster.record(Happening {
+        action: "deployment.awake",
+        deployment_id,
+        message,
+        ..Happening::default()
+    });
+}
+
+/// Requests came. The deadline of a deployment that is busy is found to be later when it comes.
+pub(super) fn note_activity(cluster: &mut Cluster, seen: &[(DeploymentId, Time)]) {
+    for (id, at) in seen {
+        if let Some(deployment) = cluster.deployments.get_mut(id) {
+            deployment.last_active_at = deployment.last_active_at.max(Some(*at));
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! What holds after every step, whatever happened (the numbers are those of the design).
+
+use super::world::World;
+use crate::core::*;
+use std::collections::{BTreeMap, BTreeSet};
+use zectre_common::{
+    id::{DeploymentId, TaskId},
+    spec::Strategy,
+    state::{DeploymentStatus, Reason, Wanted},
+};
+
+impl World {
+    /// Invariants 1, 2 and 7, and that the rows tell all that memory knows.
+    pub(super) fn check(&self) {
+        for node in self.cluster.nodes() {
+            assert_eq!(
+                self.cluster.held(node.id),
+                node.used,
+                "what is held is counted right"
+            );
+            let capacity = node.facts.capacity;
+            assert!(
+                node.used.memory <= capacity.memory && node.used.cpu <= capacity.cpu,
+                "over capacity"
+            );
+            assert!(node.used.task_slots <= capacity.task_slots, "over capacity");
+            let ports: Vec<u16> = self
+                .cluster
+                .tasks()
+                .filter(|task| task.node_id == Some(node.id))
+                .filter_map(|task| task.port)
+                .collect();
+            assert_eq!(
+                ports.iter().collect::<BTreeSet<_>>().len(),
+                ports.len(),
+                "a port was given twice"
+            );
+        }
+        for deployment in self.cluster.deployments() {
+            let mut slots: BTreeMap<u32, usize> = BTreeMap::new();
+            let run = self
+                .cluster
+                .tasks_of(deployment.id)
+                .filter(|task| task.wanted == Wanted::Run);
+            for task in run {
+                *slots.entry(task.slot).or_default() += 1;
+            }
+            assert!(
+                slots.values().all(|count| *count <= 2),
+                "a slot has a task, and at most one successor"
+            );
+            assert!(
+                slots.len() as u32 <= deployment.full_size(),
+                "more slots than replicas"
+            );
+        }
+        for environment in self.cluster.environments() {
+            self.check_surge(environment);
+        }
+        self.check_rows();
+    }
+
+    fn check_surge(&self, environment: &Environment) {
+        let placed = |id: DeploymentId| {
+            let tasks = self
+                .cluster
+                .tasks_of(id)
+                .filter(|task| task.is_placed() && task.wanted == Wanted::Run);
+            // A successor on its way is counted by its slot.
+            tasks.map(|task| task.slot).collect::<BTreeSet<_>>().len() as u32
+        };
+        let (Some(current), Some(target)) = (environment.current, environment.target) else {
+            return;
+        };
+        let (Some(old), Some(new)) = (self.cluster.deployment(current), self.cluster.deployment(target))
+        else {
+            return;
+        };
+        if let Strategy::Rolling { max_surge, .. } = new.spec.strategy
+            && new.status != DeploymentStatus::Succeeded
+        {
+            let limit = old.full_size().max(new.full_size()) + max_surge;
+            assert!(
+                placed(current) + placed(target) <= limit,
+                "more than wanted and surge"
+            );
+        }
+    }
+
+    fn check_rows(&self) {
+        for task in self.cluster.tasks() {
+            let row = self.rows.tasks.get(&task.id).expect("every task has a row");
+            let unrouted = if task.unrouted == Unrouted::Awaited {
+                row.unrouted
+            } else {
+                task.unrouted
+            };
+            assert_eq!(
+                row,
+                &Task {
+                    seen_at: None,
+                    unrouted,
+                    ..task.clone()
+                },
+                "memory and rows agree"
+            );
+        }
+        let live: BTreeSet<TaskId> = self
+            .rows
+            .tasks
+            .values()
+            .filter(|task| !task.state.is_ended())
+            .map(|task| task.id)
+            .collect();
+        assert_eq!(
+            live,
+            self.cluster.tasks().map(|task| task.id).collect(),
+            "no row is left behind"
+        );
+        for deployment in self.cluster.deployments() {
+            let row = &self.rows.deployments[&deployment.id];
+            let told = |d: &Deployment| {
+                (
+                    d.status,
+                    d.reason,
+                    d.health,
+                    d.asleep,
+                    d.previous_id,
+                    d.rollout_started_at,
+                    d.finished_at,
+                )
+            };
+            assert_eq!(told(row), told(deployment));
+            assert_eq!(
+                (&row.message, &row.evidence),
+                (&deployment.message, &deployment.evidence)
+            );
+        }
+        for environment in self.cluster.environments() {
+            let row = &self.rows.environments[&environment.id];
+            let told = |e: &Environment| (e.current, e.target, e.target_weight);
+            assert_eq!(told(row), told(environment));
+        }
+    }
+
+    /// Invariant 3: what the scheduler itself takes out of routing leaves enough behind.
+    pub(super) fn check_availability(&self, before: &BTreeSet<TaskId>, calm: bool) {
+        let Some(environment) = self.cluster.environment(self.environment).filter(|_| calm) else {
+            return;
+        };
+        let Some(serving) = environment.current.and_then(|id| self.cluster.deployment(id)) else {
+            return;
+        };
+        if serving.asleep {
+            return;
+        }
+        let target = environment.target.and_then(|id| self.cluster.deployment(id));
+        let floor_of = |d: &Deployment| match d.spec.strategy {
+            Strategy::Rolling { max_unavailable, .. } => Some(d.full_size().saturating_sub(max_unavailable)),
+            Strategy::Recreate => None,
+            _ => Some(d.full_size()),
+        };
+        let Some(floor) = floor_of(target.unwrap_or(serving)) else {
+            return;
+        };
+        let after = self.routed();
+        // A wish of the scheduler, not a failure: the task is still healthy and told to stop.
+        let taken: Vec<_> = before
+            .difference(&after)
+            .filter_map(|id| self.cluster.task(*id))
+            .filter(|task| !task.reason.is_some_and(task::is_failure) && task.reason != Some(Reason::Stopped))
+            .filter(|task| self.of_environment(task))
+            .collect();
+        if taken.is_empty() || serving.full_size() < floor {
+            return;
+        }
+        let left = after
+            .iter()
+            .filter_map(|id| self.cluster.task(*id))
+            .filter(|task| self.of_environment(task))
+            .count();
+        assert!(
+            left as u32 >= floor,
+            "{left} tasks are left of at least {floor}, taken: {taken:?}"
+        );
+    }
+
+    fn of_environment(&self, task: &Task) -> bool {
+        self.cluster
+            .environment(self.environment)
+            .is_some_and(|e| e.current == Some(task.deployment_id) || e.target == Some(task.deployment_id))
+    }
+}

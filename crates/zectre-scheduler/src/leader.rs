@@ -1,0 +1,138 @@
+//! Terms: wait for the lock, read the state, decide until the lock is lost, begin again.
+
+use crate::{
+    core::Settings,
+    dispatch::Dispatcher,
+    engine::{Engine, Handle},
+    error::Error,
+    metrics::Metrics,
+    order::Composer,
+    store::{Election, Store},
+    sync::Listener,
+};
+use sqlx::postgres::PgConnectOptions;
+use std::time::Duration;
+use tokio::{sync::watch, time::MissedTickBehavior};
+use zectre_common::time::Time;
+use zectre_service::{
+    call::Caller,
+    tasks::{Shutdown, Tasks},
+};
+
+/// How often a leader looks whether it still holds the lock.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// A database that doesn't answer for so long has dropped the lock, or is about to.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
+/// The pause after a failed attempt to be elected.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// How long the parts of a term may take to stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A term of this scheduler.
+#[derive(Clone)]
+pub struct Term {
+    /// Its epoch.
+    pub epoch: u64,
+    /// Since when.
+    pub since: Time,
+    /// Its engine.
+    pub engine: Handle,
+}
+
+/// The term under way, if this scheduler leads.
+pub type CurrentTerm = watch::Receiver<Option<Term>>;
+
+/// All that a term needs.
+pub struct Candidate {
+    /// The connection that holds the lock.
+    pub options: PgConnectOptions,
+    /// Where followers forward to.
+    pub address: String,
+    /// The database.
+    pub store: Store,
+    /// The rules' numbers.
+    pub settings: Settings,
+    /// Makes orders.
+    pub composer: Composer,
+    /// Sends them.
+    pub caller: Caller,
+    /// Counts.
+    pub metrics: Metrics,
+    /// Tells the routes who leads.
+    pub term: watch::Sender<Option<Term>>,
+}
+
+impl Candidate {
+    /// Stands for election again and again until asked to stop.
+    pub async fn run(self, stop: Shutdown) {
+        while !stop.is_requested() {
+            let Some(won) = stop
+                .or_requested(Election::win(&self.options, &self.address))
+                .await
+            else {
+                return;
+            };
+            let result = match won {
+                Ok(election) => self.lead(election, &stop).await,
+                Err(error) => Err(error.into()),
+            };
+            self.term.send_replace(None);
+            self.metrics.leader.set(0);
+            if let Err(error) = result {
+                tracing::warn!(%error, "not leading");
+                // The database is away or another one leads: asking faster helps nobody.
+                stop.or_requested(tokio::time::sleep(RETRY_PAUSE)).await;
+            }
+        }
+    }
+
+    async fn lead(&self, mut election: Election, stop: &Shutdown) -> Result<(), Error> {
+        let epoch = election.epoch;
+        // Senders and the listener end with the term, however it ends.
+        let term_stop = stop.child();
+        let tasks = Tasks::new(term_stop.clone());
+        let (composer, caller) = (self.composer.clone(), self.caller.clone());
+        let dispatcher = Dispatcher::new(epoch, composer, caller, self.metrics.clone(), tasks.clone());
+        let loaded = Engine::load(
+            epoch,
+            self.store.clone(),
+            self.settings,
+            dispatcher,
+            self.metrics.clone(),
+        )
+        .await?;
+        let (engine, handle) = loaded;
+        let listener = Listener::new(self.store.clone(), handle.clone());
+        tracing::info!(epoch, "leading");
+        self.metrics.leader.set(1);
+        self.term.send_replace(Some(Term {
+            epoch,
+            since: Time::now(),
+            engine: handle,
+        }));
+        let result = tokio::select! {
+            result = engine.run(&term_stop) => result,
+            () = listener.run(&term_stop) => Ok(()),
+            error = hold(&mut election) => Err(error.into()),
+        };
+        self.term.send_replace(None);
+        term_stop.request();
+        tasks.stop(STOP_TIMEOUT).await;
+        tracing::info!(epoch, "no longer leading");
+        result
+    }
+}
+
+/// Ends when the lock may be lost.
+async fn hold(election: &mut Election) -> sqlx::Error {
+    let mut tick = tokio::time::interval(CHECK_INTERVAL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        match tokio::time::timeout(CHECK_TIMEOUT, election.check()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return error,
+            Err(_) => return sqlx::Error::PoolTimedOut,
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The scheduler's HTTP: nodes speak about themselves with their own tokens, services with service tokens.
+//! A follower hands what only the leader can answer on to the leader.
+
+mod forward;
+mod nodes;
+mod scheduler;
+
+use crate::{
+    core::Settings,
+    error::Error,
+    leader::{CurrentTerm, Term},
+    order::Composer,
+    store::Store,
+};
+use axum::{
+    Router, middleware,
+    routing::{get, post},
+};
+use zectre_service::{
+    auth::{Guard, guard},
+    call::Caller,
+    key::ServiceKey,
+    token::name,
+};
+
+/// What the handlers share.
+#[derive(Clone)]
+pub struct App {
+    /// The term under way here, if any.
+    pub term: CurrentTerm,
+    /// The database.
+    pub store: Store,
+    /// Makes the orders that go into answers to heartbeats.
+    pub composer: Composer,
+    /// Hands on to the leader.
+    pub caller: Caller,
+    /// Verifies tokens, derives nodes' keys.
+    pub key: ServiceKey,
+    /// The rules' numbers.
+    pub settings: Settings,
+    /// Where this scheduler is reached; the leader's row with this address is ours.
+    pub address: String,
+}
+
+impl App {
+    /// The term under way here.
+    pub fn term(&self) -> Result<Term, Error> {
+        self.term.borrow().clone().ok_or(Error::NotLeader)
+    }
+}
+
+/// Everything but what [`zectre_service::server::Base`] adds.
+pub fn router(app: App) -> Router {
+    let guarded = Guard {
+        key: app.key.clone(),
+        audience: name::SCHEDULER,
+        callers: &[name::API, name::CLI],
+    };
+    let services = Router::new()
+        .route("/api/v1/nodes", get(nodes::list))
+        .route("/api/v1/nodes/{id}", get(nodes::show))
+        .route("/api/v1/scheduler/deploy", post(scheduler::nudge))
+        .route("/api/v1/scheduler/assign-pending", post(scheduler::nudge))
+        .route(
+            "/api/v1/scheduler/reconcile-deployment/{id}",
+            post(scheduler::nudge_one),
+        )
+        .route("/api/v1/scheduler/stop-task/{id}", post(scheduler::nudge_one))
+        .route("/api/v1/scheduler/wake", post(scheduler::wake))
+        .layer(middleware::from_fn_with_state(app.clone(), forward::to_leader))
+        .route("/api/v1/scheduler/status", get(scheduler::status))
+        .layer(middleware::from_fn_with_state(guarded, guard));
+    // Their bearer says which node it is; the handlers hold them to it.
+    let agents = Router::new()
+        .route("/api/v1/nodes/register", post(nodes::register))
+        .route("/api/v1/nodes/heartbeat", post(nodes::heartbeat))
+        .route("/api/v1/nodes/task-published-port", post(nodes::reports))
+        .layer(middleware::from_fn_with_state(app.clone(), forward::to_leader))
+        .layer(middleware::from_fn_with_state(app.clone(), nodes::identified));
+    services.merge(agents).with_state(app)
+}

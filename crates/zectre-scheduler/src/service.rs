@@ -1,0 +1,129 @@
+//! The scheduler as a service: wiring only.
+
+use crate::{
+    core::Settings,
+    error::Error,
+    leader::Candidate,
+    metrics::Metrics,
+    order::Composer,
+    routes::{self, App},
+    store::Store,
+};
+use axum::Router;
+use sqlx::postgres::PgConnectOptions;
+use std::{net::SocketAddr, time::Duration};
+use tokio::{net::TcpListener, sync::watch};
+use zectre_common::{config::Config, db};
+use zectre_service::{
+    call::Caller,
+    key::Keys,
+    server::{self, Base, Limits},
+    tasks::{Shutdown, Tasks},
+    token::name,
+};
+
+/// How long all parts together may take to stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A scheduler: connected and listening, not deciding yet.
+pub struct Service {
+    listener: TcpListener,
+    address: SocketAddr,
+    router: Router,
+    limits: Limits,
+    candidate: Candidate,
+}
+
+impl Service {
+    /// Connects, loads the keys and opens the port. The port 0 takes a free one.
+    pub async fn new(config: &Config) -> Result<Self, Error> {
+        let keys = Keys::load(&config.secrets)?;
+        let key = keys.service()?;
+        let options: PgConnectOptions = db::options(&config.database.url, name::SCHEDULER)?;
+        let pool = db::connect(
+            &config.database.url,
+            name::SCHEDULER,
+            config.database.connections_max,
+        )
+        .await?;
+        db::migrate(&pool).await?;
+        let scheduler = &config.scheduler;
+        let listener = server::bind(name::SCHEDULER, "scheduler", &scheduler.host, scheduler.port).await?;
+        let address = listener.local_addr().map_err(sqlx::Error::Io)?;
+        // With a port of the system's choice, the configured URL can't be right.
+        let own_url = if scheduler.port == 0 {
+            format!("http://{address}")
+        } else {
+            scheduler.public_url.clone()
+        };
+        let own_url = own_url.trim_end_matches('/').to_owned();
+
+        let base = Base::new(name::SCHEDULER);
+        let metrics = Metrics::new(&base.metrics);
+        let (store, settings) = (Store::new(pool.clone()), Settings::from(scheduler));
+        let caller = Caller::new(name::SCHEDULER, key.clone());
+        let composer = Composer {
+            store: store.clone(),
+            service_key: key.clone(),
+            master_key: keys.master().ok(),
+            registry_url: config.registry.public_url.clone(),
+            url_ttl: Duration::from_secs(config.registry.url_ttl_secs),
+            max_runtime_secs_cap: scheduler.max_runtime_secs_cap,
+        };
+        let (term, current) = watch::channel(None);
+        base.health.check("database", move || {
+            let pool = pool.clone();
+            async move { pool.acquire().await.map(drop).map_err(|error| error.to_string()) }
+        });
+        let app = App {
+            term: current,
+            store: store.clone(),
+            composer: composer.clone(),
+            caller: caller.clone(),
+            key,
+            settings,
+            address: own_url.clone(),
+        };
+        let limits = Limits::default();
+        let router = base.wrap(routes::router(app), limits);
+        let candidate = Candidate {
+            options,
+            address: own_url,
+            store,
+            settings,
+            composer,
+            caller,
+            metrics,
+            term,
+        };
+        Ok(Self {
+            listener,
+            address,
+            router,
+            limits,
+            candidate,
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves, and stands for election, until `shutdown` is requested.
+    pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
+        let Self {
+            listener,
+            router,
+            limits,
+            candidate,
+            ..
+        } = self;
+        let tasks = Tasks::new(shutdown.clone());
+        tasks.spawn("leader", |stop| candidate.run(stop));
+        tasks.spawn("http", |stop| server::serve(listener, router, limits, stop));
+        shutdown.requested().await;
+        tasks.stop(STOP_TIMEOUT).await;
+        Ok(())
+    }
+}

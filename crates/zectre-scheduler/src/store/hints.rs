@@ -1,0 +1,127 @@
+//! What changed while nobody told us: read at every hint, and every second without one.
+
+use super::Store;
+use crate::core::Operation;
+use std::time::Duration;
+use zectre_common::{
+    id::{DeploymentId, NodeId, ProxyId, TaskId},
+    state::{Eligibility, OperationKind},
+    time::Time,
+};
+
+/// The most operations taken at once; the others at the next look.
+const OPERATIONS_MAX: i64 = 1_000;
+/// The most deployments whose source arrived that are taken at once.
+const SOURCED_MAX: i64 = 500;
+
+/// A proxy's row, with what is left of its lease by the database's clock.
+#[derive(Debug, Clone, Copy)]
+pub struct ProxyLease {
+    /// Its id.
+    pub id: ProxyId,
+    /// How much longer it counts.
+    pub remaining: Duration,
+    /// The newest epoch it routes by.
+    pub applied_epoch: u64,
+    /// The newest epoch of whose removed tasks none has a request left.
+    pub drained_epoch: u64,
+}
+
+impl Store {
+    /// What people asked for and was not applied yet, in order.
+    pub async fn unapplied_operations(&self) -> Result<Vec<Operation>, sqlx::Error> {
+        let rows = sqlx::query!(
+            r#"SELECT id, kind AS "kind: OperationKind", deployment_id AS "deployment_id: DeploymentId",
+                      task_id AS "task_id: TaskId", node_id AS "node_id: NodeId", actor, request_id
+                 FROM operations WHERE applied_at IS NULL ORDER BY id LIMIT $1"#,
+            OPERATIONS_MAX
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| Operation {
+                id: row.id,
+                kind: row.kind,
+                deployment_id: row.deployment_id,
+                task_id: row.task_id,
+                node_id: row.node_id,
+                actor: row.actor,
+                request_id: row.request_id,
+            })
+            .collect())
+    }
+
+    /// Proxies whose lease holds.
+    pub async fn proxies(&self) -> Result<Vec<ProxyLease>, sqlx::Error> {
+        let rows = sqlx::query!(
+            r#"SELECT id AS "id: ProxyId", applied_epoch, drained_epoch,
+                      (EXTRACT(EPOCH FROM lease_expires_at - now()) * 1000)::bigint AS "remaining_ms!"
+                 FROM proxies WHERE lease_expires_at > now()"#
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| ProxyLease {
+                id: row.id,
+                remaining: Duration::from_millis(row.remaining_ms.max(0) as u64),
+                applied_epoch: row.applied_epoch.max(0) as u64,
+                drained_epoch: row.drained_epoch.max(0) as u64,
+            })
+            .collect())
+    }
+
+    /// The last requests of the deployments that had any within `window`.
+    pub async fn activity(&self, window: Duration) -> Result<Vec<(DeploymentId, Time)>, sqlx::Error> {
+        let rows = sqlx::query!(
+            r#"SELECT deployment_id AS "deployment_id: DeploymentId", max(last_active_at) AS "last_active_at!: Time"
+                 FROM deployment_activity WHERE last_active_at > now() - make_interval(secs => $1)
+                GROUP BY deployment_id"#,
+            window.as_secs_f64()
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| (row.deployment_id, row.last_active_at))
+            .collect())
+    }
+
+    /// Waiting deployments whose build has ended or whose artifact has arrived.
+    pub async fn sourced_deployments(&self) -> Result<Vec<DeploymentId>, sqlx::Error> {
+        sqlx::query_scalar!(
+            r#"SELECT d.id AS "id: DeploymentId"
+                 FROM deployments d
+                 LEFT JOIN builds b ON b.id = d.build_id
+                 LEFT JOIN artifacts a ON a.id = d.artifact_id
+                WHERE d.status = 'pending' AND d.rollout_started_at IS NULL
+                  AND (b.status IN ('succeeded', 'failed', 'cancelled') OR a.state = 'ready')
+                ORDER BY d.id LIMIT $1"#,
+            SOURCED_MAX
+        )
+        .fetch_all(&self.pool)
+        .await
+    }
+
+    /// Those of `ids` that have no row any more.
+    pub async fn gone_deployments(&self, ids: &[DeploymentId]) -> Result<Vec<DeploymentId>, sqlx::Error> {
+        sqlx::query_scalar!(
+            r#"SELECT known.id AS "id!: DeploymentId" FROM unnest($1::uuid[]) AS known(id)
+                WHERE NOT EXISTS (SELECT FROM deployments d WHERE d.id = known.id)"#,
+            ids as _
+        )
+        .fetch_all(&self.pool)
+        .await
+    }
+
+    /// What is wanted of each node.
+    pub async fn eligibilities(&self) -> Result<Vec<(NodeId, Eligibility)>, sqlx::Error> {
+        let rows = sqlx::query!(
+            r#"SELECT id AS "id: NodeId", eligibility AS "eligibility: Eligibility" FROM nodes"#
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows.into_iter().map(|row| (row.id, row.eligibility)).collect())
+    }
+}

@@ -1,0 +1,228 @@
+//! Keeps the engine up with what others wrote to the database: at every notification, and every second
+//! without one, so that a lost notification only delays.
+
+use crate::{
+    core::{Event, Proxy},
+    engine::Handle,
+    error::Error,
+    store::{ProxyLease, Store},
+};
+use sqlx::postgres::PgListener;
+use std::{collections::BTreeSet, time::Duration};
+use tokio::time::MissedTickBehavior;
+use zectre_common::{
+    db::channel,
+    id::{DeploymentId, ProxyId},
+    time::Time,
+};
+use zectre_service::tasks::Shutdown;
+
+/// The longest that anything waits for which no notification came.
+const RESYNC: Duration = Duration::from_secs(1);
+/// How far back activity is read: more than a few missed looks.
+const ACTIVITY_WINDOW: Duration = Duration::from_secs(15);
+/// Deleted deployments are looked for once in so many resyncs.
+const GONE_EVERY: u32 = 5;
+
+impl ProxyLease {
+    /// With the end of its lease by this machine's clock.
+    pub fn at(self, now: Time) -> Proxy {
+        Proxy {
+            id: self.id,
+            lease_expires_at: now.plus(self.remaining),
+            applied_epoch: self.applied_epoch,
+            drained_epoch: self.drained_epoch,
+        }
+    }
+}
+
+/// Applies every operation that was not applied yet; returns once the last one is committed.
+pub async fn operations(store: &Store, engine: &Handle) -> Result<(), Error> {
+    let operations = store.unapplied_operations().await?;
+    let mut deployments: BTreeSet<DeploymentId> = operations.iter().filter_map(|o| o.deployment_id).collect();
+    load(
+        store,
+        engine,
+        std::mem::take(&mut deployments).into_iter().collect(),
+    )
+    .await?;
+    if operations.iter().any(|operation| operation.node_id.is_some()) {
+        nodes(store, engine).await?;
+    }
+    let Some((last, others)) = operations.split_last() else {
+        return Ok(());
+    };
+    for operation in others {
+        engine.send(Event::Operation(operation.clone())).await?;
+    }
+    engine.apply(Event::Operation(last.clone())).await?;
+    Ok(())
+}
+
+/// Reads these deployments and hands them to the engine. Returns how many there are.
+pub async fn load(store: &Store, engine: &Handle, ids: Vec<DeploymentId>) -> Result<usize, Error> {
+    if ids.is_empty() {
+        return Ok(0);
+    }
+    let mut found = 0;
+    for (environment, deployments) in store.load_deployments(&ids).await? {
+        found += deployments.len();
+        engine
+            .send(Event::Loaded {
+                environment,
+                deployments,
+            })
+            .await?;
+    }
+    Ok(found)
+}
+
+async fn nodes(store: &Store, engine: &Handle) -> Result<(), Error> {
+    let wanted = store.eligibilities().await?;
+    let known = engine
+        .look(|cluster| {
+            cluster
+                .nodes()
+                .map(|node| (node.id, node.eligibility))
+                .collect::<Vec<_>>()
+        })
+        .await?;
+    for (id, eligibility) in &known {
+        match wanted.iter().find(|(wanted_id, _)| wanted_id == id) {
+            None => engine.send(Event::NodeGone(*id)).await?,
+            Some((_, wanted)) if wanted != eligibility => {
+                engine
+                    .send(Event::NodeWanted {
+                        id: *id,
+                        eligibility: *wanted,
+                    })
+                    .await?;
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+async fn gone(store: &Store, engine: &Handle) -> Result<(), Error> {
+    let known = engine
+        .look(|cluster| {
+            cluster
+                .deployments()
+                .map(|deployment| deployment.id)
+                .collect::<Vec<_>>()
+        })
+        .await?;
+    for id in store.gone_deployments(&known).await? {
+        engine.send(Event::DeploymentGone(id)).await?;
+    }
+    Ok(())
+}
+
+/// Listens for one term.
+pub struct Listener {
+    store: Store,
+    engine: Handle,
+    proxies: BTreeSet<ProxyId>,
+    rounds: u32,
+}
+
+impl Listener {
+    /// For this term's engine.
+    pub fn new(store: Store, engine: Handle) -> Self {
+        Self {
+            store,
+            engine,
+            proxies: BTreeSet::new(),
+            rounds: 0,
+        }
+    }
+
+    /// Runs until the term ends.
+    pub async fn run(mut self, stop: &Shutdown) {
+        let mut tick = tokio::time::interval(RESYNC);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut listener: Option<PgListener> = None;
+        loop {
+            if listener.is_none() {
+                listener = self.listen().await;
+            }
+            let heard = tokio::select! {
+                () = stop.requested() => return,
+                _ = tick.tick() => None,
+                heard = hear(&mut listener) => heard,
+            };
+            let done = match heard.as_deref() {
+                Some(channel::PROXY) => self.proxies().await,
+                Some(channel::BUILDS) => self.sources().await,
+                _ => self.everything().await,
+            };
+            match done {
+                Ok(()) => {}
+                Err(Error::LeadLost) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "could not read what changed; trying again within a second");
+                }
+            }
+        }
+    }
+
+    async fn listen(&self) -> Option<PgListener> {
+        let connected = async {
+            let mut listener = PgListener::connect_with(self.store.pool()).await?;
+            listener.listen_all([channel::PROXY, channel::BUILDS]).await?;
+            Ok::<_, sqlx::Error>(listener)
+        };
+        connected
+            .await
+            .inspect_err(|error| tracing::warn!(%error, "can't listen; asking every second"))
+            .ok()
+    }
+
+    async fn proxies(&mut self) -> Result<(), Error> {
+        let leases = self.store.proxies().await?;
+        let now = Time::now();
+        let live: BTreeSet<ProxyId> = leases.iter().map(|lease| lease.id).collect();
+        for gone in self.proxies.difference(&live) {
+            self.engine.send(Event::ProxyGone(*gone)).await?;
+        }
+        self.proxies = live;
+        for lease in leases {
+            self.engine.send(Event::ProxyReport(lease.at(now))).await?;
+        }
+        let activity = self.store.activity(ACTIVITY_WINDOW).await?;
+        if !activity.is_empty() {
+            self.engine.send(Event::Activity(activity)).await?;
+        }
+        Ok(())
+    }
+
+    async fn sources(&self) -> Result<(), Error> {
+        let ids = self.store.sourced_deployments().await?;
+        load(&self.store, &self.engine, ids).await.map(drop)
+    }
+
+    async fn everything(&mut self) -> Result<(), Error> {
+        self.proxies().await?;
+        self.sources().await?;
+        operations(&self.store, &self.engine).await?;
+        self.rounds = self.rounds.wrapping_add(1);
+        if self.rounds.is_multiple_of(GONE_EVERY) {
+            nodes(&self.store, &self.engine).await?;
+            gone(&self.store, &self.engine).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The channel of the next notification; `None` when the connection was lost and something may have been missed.
+async fn hear(listener: &mut Option<PgListener>) -> Option<String> {
+    let Some(connected) = listener else {
+        return std::future::pending().await;
+    };
+    if let Ok(Some(notification)) = connected.try_recv().await {
+        return Some(notification.channel().to_owned());
+    }
+    *listener = None;
+    None
+}

@@ -1,0 +1,286 @@
+//! The scheduler against a real PostgreSQL, with agents that speak the protocol over real HTTP.
+
+mod support;
+
+use support::{
+    PATIENCE, Scheduler, World,
+    agent::{Agent, Programs},
+    rows::App,
+};
+use zectre_common::{
+    id::DeploymentId,
+    state::DeploymentStatus,
+    wire::{deployment::WakeResponse, scheduler::WakeRequest},
+};
+use zectre_service::{call::CallError, token::name};
+use zectre_testkit::wait_until;
+
+/// A cluster of one scheduler and one node.
+async fn cluster(programs: Programs) -> (World, App, Scheduler, Agent) {
+    let world = World::new().await;
+    let app = App::create(&world).await;
+    let scheduler = world.scheduler().await;
+    scheduler.leads().await;
+    let agent = Agent::join(&world, "one", &app.join_token().await, programs, &[&scheduler]).await;
+    (world, app, scheduler, agent)
+}
+
+async fn wake(scheduler: &Scheduler, world: &World, id: DeploymentId) -> Result<WakeResponse, CallError> {
+    let url = format!("{}/api/v1/scheduler/wake", scheduler.url);
+    let body = WakeRequest {
+        deployment_id: id,
+        wait_ms: 10_000,
+    };
+    world.api.post_json(&url, name::SCHEDULER, &body, PATIENCE).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployment_is_placed_started_routed_and_succeeds() {
+    let (_world, app, scheduler, agent) = cluster(Programs::Serve).await;
+    let id = app.deploy(1, r#"{"replicas":2,"env":{"OWN":"1"}}"#).await;
+    scheduler.nudge().await;
+    app.becomes(id, DeploymentStatus::Succeeded).await;
+    assert_eq!(app.current().await, Some(id));
+    assert_eq!((app.routed(id).await, agent.running()), (2, 2));
+    assert_eq!(agent.starts(), [1, 1], "each replica is started once");
+    let order = agent.any_order();
+    assert_eq!(
+        (order.env["GREETING"].as_str(), order.env["OWN"].as_str()),
+        ("hello", "1")
+    );
+    assert_eq!(
+        (order.application.as_str(), order.namespace.as_str()),
+        ("hello", "default")
+    );
+    let url = order.artifact.expect("it runs an artifact").url;
+    assert!(
+        url.contains("/artifacts/abab") && url.contains("&signature="),
+        "{url}"
+    );
+    scheduler.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_deployment_fails_with_its_reason_and_never_takes_over() {
+    let (_world, app, scheduler, _agent) = cluster(Programs::Exit(3)).await;
+    let id = app.deploy(1, "{}").await;
+    scheduler.nudge().await;
+    app.becomes(id, DeploymentStatus::Failed).await;
+    let (_, reason, message) = app.status(id).await;
+    assert_eq!(reason.as_deref(), Some("exited"));
+    assert!(message.is_some_and(|message| message.contains("exit code 3")));
+    assert_eq!((app.current().await, app.live(id).await), (None, 0));
+    assert_eq!(
+        app.ended_with(id, "exited").await,
+        3,
+        "as often as rollout_failures_max says"
+    );
+    scheduler.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_runs_to_completion_succeeds_without_being_routed() {
+    let (_world, app, scheduler, agent) = cluster(Programs::Exit(0)).await;
+    let id = app.deploy(1, r#"{"restart":"never"}"#).await;
+    scheduler.nudge().await;
+    app.becomes(id, DeploymentStatus::Succeeded).await;
+    assert_eq!((agent.starts(), app.live(id).await), (vec![1], 0));
+    scheduler.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crashed_task_is_replaced_and_a_newer_version_takes_over_and_back() {
+    let (_world, app, scheduler, agent) = cluster(Programs::Serve).await;
+    let first = app.deploy(1, "{}").await;
+    scheduler.nudge().await;
+    app.becomes(first, DeploymentStatus::Succeeded).await;
+    agent.crash_one();
+    wait_until(PATIENCE, "replaced", async || {
+        (agent.starts().len() == 2 && app.routed(first).await == 1).then_some(())
+    })
+    .await;
+    let second = app.deploy(2, "{}").await;
+    scheduler.nudge().await;
+    app.becomes(second, DeploymentStatus::Succeeded).await;
+    wait_until(PATIENCE, "the old one stops", async || {
+        (app.live(first).await == 0).then_some(())
+    })
+    .await;
+    assert_eq!(app.current().await, Some(second));
+    app.ask("rollback", second).await;
+    scheduler.nudge().await;
+    wait_until(PATIENCE, "rolled back", async || {
+        (app.current().await == Some(first)).then_some(())
+    })
+    .await;
+    wait_until(PATIENCE, "served", async || {
+        (app.routed(first).await == 1).then_some(())
+    })
+    .await;
+    scheduler.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_requests_wake_a_sleeping_deployment_once() {
+    let (world, app, scheduler, agent) = cluster(Programs::Serve).await;
+    let id = app.deploy(1, r#"{"replicas":0}"#).await;
+    scheduler.nudge().await;
+    app.becomes(id, DeploymentStatus::Succeeded).await;
+    assert!(agent.starts().is_empty(), "it sleeps at once");
+    let (a, b, c) = tokio::join!(
+        wake(&scheduler, &world, id),
+        wake(&scheduler, &world, id),
+        wake(&scheduler, &world, id)
+    );
+    for answer in [a, b, c] {
+        let backends = answer.expect("it wakes").backends;
+        assert_eq!(backends.len(), 1);
+        assert_eq!(backends[0].address, "127.0.0.1");
+    }
+    assert_eq!(agent.starts(), [1], "one start, however many requests");
+    app.ask("sleep", id).await;
+    scheduler.nudge().await;
+    wait_until(PATIENCE, "asleep", async || {
+        (app.live(id).await == 0 && agent.running() == 0).then_some(())
+    })
+    .await;
+    let unknown = wake(&scheduler, &world, DeploymentId::new())
+        .await
+        .expect_err("there is none");
+    assert_eq!(unknown.problem().map(|problem| problem.status), Some(404));
+    scheduler.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tasks_of_a_lost_node_move() {
+    let (world, app, scheduler, first) = cluster(Programs::Serve).await;
+    let id = app.deploy(1, "{}").await;
+    scheduler.nudge().await;
+    app.becomes(id, DeploymentStatus::Succeeded).await;
+    let second = Agent::join(
+        &world,
+        "two",
+        &app.join_token().await,
+        Programs::Serve,
+        &[&scheduler],
+    )
+    .await;
+    first.vanish().await;
+    wait_until(PATIENCE, "moved", async || {
+        (second.running() == 1 && app.routed(id).await == 1).then_some(())
+    })
+    .await;
+    assert_eq!(app.ended_with(id, "node_lost").await, 1);
+    scheduler.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_leads_the_other_takes_over_and_an_old_epoch_writes_nothing() {
+    let world = World::new().await;
+    let app = App::create(&world).await;
+    let first = world.scheduler().await;
+    first.leads().await;
+    let second = world.scheduler().await;
+    assert!(
+        !second.status().await.expect("it answers").leader,
+        "one leads at a time"
+    );
+    let agent = Agent::join(
+        &world,
+        "one",
+        &app.join_token().await,
+        Programs::Serve,
+        &[&first, &second],
+    )
+    .await;
+    let id = app.deploy(1, "{}").await;
+    // A follower hands on.
+    second.nudge().await;
+    app.becomes(id, DeploymentStatus::Succeeded).await;
+    let old = first.status().await.expect("it answers").epoch;
+    drop(first);
+    second.leads().await;
+    let new = second.status().await.expect("it answers").epoch;
+    assert!(new > old);
+    let store = zectre_scheduler::store::Store::new(app.pool.clone());
+    let refused = store
+        .commit(old, &zectre_scheduler::store::Batch::default())
+        .await;
+    assert!(matches!(
+        refused,
+        Err(zectre_scheduler::store::CommitError::Fenced(_))
+    ));
+    let next = app.deploy(2, "{}").await;
+    second.nudge().await;
+    app.becomes(next, DeploymentStatus::Succeeded).await;
+    wait_until(PATIENCE, "only the new one runs", async || {
+        (agent.running() == 1).then_some(())
+    })
+    .await;
+    assert!(
+        agent.starts().iter().all(|starts| *starts == 1),
+        "nothing was started twice"
+    );
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_database_only_delays() {
+    let (_world, app, scheduler, agent) = cluster(Programs::Serve).await;
+    let id = app.deploy(1, "{}").await;
+    scheduler.nudge().await;
+    app.becomes(id, DeploymentStatus::Succeeded).await;
+    sqlx::query(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'zectre-scheduler'",
+    )
+    .execute(&app.pool)
+    .await
+    .expect("the server is ours");
+    // No nudge: the level-triggered look finds it.
+    let next = app.deploy(2, "{}").await;
+    app.becomes(next, DeploymentStatus::Succeeded).await;
+    wait_until(PATIENCE, "converged", async || {
+        (agent.running() == 1 && app.live(id).await == 0).then_some(())
+    })
+    .await;
+    assert!(agent.starts().iter().all(|starts| *starts == 1));
+    scheduler.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_are_refused() {
+    let (world, app, scheduler, agent) = cluster(Programs::Serve).await;
+    let url = format!("{}/api/v1/scheduler/status", scheduler.url);
+    let anonymous: Result<serde_json::Value, _> = world.api.get_json(&url, name::REGISTRY, PATIENCE).await;
+    assert_eq!(
+        anonymous.expect_err("wrong audience").problem().map(|p| p.status),
+        Some(401)
+    );
+    let token = app.join_token().await;
+    Agent::join(&world, "two", &token, Programs::Serve, &[&scheduler]).await;
+    let url = format!("{}/api/v1/nodes/register", scheduler.url);
+    let body = serde_json::json!({
+        "name": "three", "address": "127.0.0.1", "actions_port": 1, "labels": {}, "port_min": 1, "port_max": 2,
+        "capacity": {"cpu": "1", "memory": "1Gi", "task_slots": 1}, "container_enabled": false,
+        "enforcement": {"cgroups": "none", "memory": false, "cpu": false, "pids": false, "users": false},
+    });
+    let again: Result<serde_json::Value, _> = world.api.post_json_as(&url, &token, &body, PATIENCE).await;
+    assert_eq!(
+        again
+            .expect_err("a token admits one node once")
+            .problem()
+            .map(|p| p.status),
+        Some(401)
+    );
+    // A node speaks for itself only.
+    let key = zectre_service::key::node_key(&world.key, agent.id());
+    let own = zectre_service::token::mint_node(&key, agent.id(), name::AGENT, name::SCHEDULER);
+    let url = format!("{}/api/v1/nodes/heartbeat", scheduler.url);
+    let other = serde_json::json!({ "node_id": zectre_common::id::NodeId::new(), "tasks": [] });
+    let forged: Result<serde_json::Value, _> = world.api.post_json_as(&url, &own, &other, PATIENCE).await;
+    assert_eq!(
+        forged.expect_err("another node's id").problem().map(|p| p.status),
+        Some(403)
+    );
+    scheduler.stop().await;
+}
