@@ -1,0 +1,488 @@
+//! The grammar of the command line.
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Takes an application from source to a served URL, on your own machines.
+#[derive(Debug, Parser)]
+#[command(
+    name = "zectre",
+    version,
+    max_term_width = 100,
+    disable_help_subcommand = true
+)]
+#[command(
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not signed in or not allowed, 4 not found,\n\
+    5 the API doesn't answer, 6 the build or deployment failed, 64 wrong configuration, 130 interrupted."
+)]
+pub struct Args {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Global {
+    /// The API to talk to [default: the one signed in to last, else http://localhost:47080]
+    #[arg(
+        long,
+        global = true,
+        env = "ZECTRE_API_URL",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    pub api_url: Option<String>,
+    /// Prints data as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Prints data and errors only
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+}
+
+/// Which project, where it isn't the one linked to this directory.
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub struct ProjectArgs {
+    /// The project: a name, namespace/name or id [default: the one this directory is linked to]
+    #[arg(long, short, value_name = "PROJECT")]
+    pub project: Option<String>,
+}
+
+/// Which environment of the project.
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub struct EnvironmentArgs {
+    /// The project.
+    #[command(flatten)]
+    pub project: ProjectArgs,
+    /// The environment [default: development, or production where only that is in use]
+    #[arg(long, value_name = "ENVIRONMENT", conflicts_with = "prod")]
+    pub env: Option<String>,
+    /// Short for --env production
+    #[arg(long)]
+    pub prod: bool,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Runs the whole platform on this machine
+    Up(UpArgs),
+    /// Stops the platform that `up --detach` started
+    Down(DownArgs),
+    /// Makes the first admin and a join token in the database of separate daemons
+    Bootstrap(BootstrapArgs),
+    /// Writes a zectre.yaml and a first program here; never overwrites
+    Init(InitArgs),
+    /// Signs in: with e-mail and password, or with an API key
+    Login(LoginArgs),
+    /// Forgets the sign-in of this API
+    Logout,
+    /// Shows who is signed in
+    Whoami,
+    /// Projects
+    #[command(subcommand)]
+    Projects(ProjectsCommand),
+    /// Links this directory to a project
+    Link(LinkArgs),
+    /// Builds this directory without deploying it
+    Build(BuildArgs),
+    /// Builds and deploys this directory
+    Deploy(DeployArgs),
+    /// Shows what runs, environment by environment
+    Status(ProjectArgs),
+    /// Shows the tasks of a project
+    Ps(PsArgs),
+    /// Shows what the program printed
+    Logs(LogsArgs),
+    /// Prints the project's URL, and opens it where there is a display
+    Open(OpenArgs),
+    /// Changes the number of replicas
+    Scale(ScaleArgs),
+    /// Makes a deployment the current one of its environment now
+    Promote(PickArgs),
+    /// Goes back to the deployment that served before
+    Rollback(PickArgs),
+    /// Replaces all tasks, one by one
+    Restart(EnvironmentArgs),
+    /// Variables of the project
+    #[command(subcommand)]
+    Env(EnvCommand),
+    /// Nodes of the cluster
+    #[command(subcommand)]
+    Nodes(NodesCommand),
+    /// Lists builds
+    Builds(ListArgs),
+    /// Lists artifacts
+    Artifacts {
+        /// How many to show
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100))]
+        limit: u32,
+    },
+    /// API keys
+    #[command(subcommand)]
+    Tokens(TokensCommand),
+    /// Shows what happened
+    Events(EventsArgs),
+    /// Checks this machine and the platform, and says what to do about what is wrong
+    Doctor,
+    /// Prints a completion script for a shell
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// `zectre up`
+#[derive(Debug, ClapArgs)]
+pub struct UpArgs {
+    /// Goes to the background once everything is ready
+    #[arg(long, short)]
+    pub detach: bool,
+    /// Where everything is kept [default: /var/lib/zectre as root, else ~/.local/share/zectre]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Configuration file [default: /etc/zectre/config.toml where it exists]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Set by `--detach` for the process in the background.
+    #[arg(long, hide = true, value_name = "FILE")]
+    pub ready_file: Option<PathBuf>,
+}
+
+/// `zectre down`
+#[derive(Debug, ClapArgs)]
+pub struct DownArgs {
+    /// Where everything is kept [default: as for `up`]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+}
+
+/// `zectre open`
+#[derive(Debug, ClapArgs)]
+pub struct OpenArgs {
+    /// Which.
+    #[command(flatten)]
+    pub environment: EnvironmentArgs,
+    /// The address of this deployment alone, which stays its own when a newer one serves
+    #[arg(long)]
+    pub preview: bool,
+    /// The API's documentation instead of the program
+    #[arg(long, conflicts_with = "preview")]
+    pub docs: bool,
+    /// Prints the address and opens nothing
+    #[arg(long)]
+    pub print: bool,
+}
+
+/// `zectre bootstrap`
+#[derive(Debug, ClapArgs)]
+pub struct BootstrapArgs {
+    /// Configuration file [default: /etc/zectre/config.toml where it exists]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// `zectre init`
+#[derive(Debug, ClapArgs)]
+pub struct InitArgs {
+    /// The project's name [default: the directory's]
+    pub name: Option<String>,
+}
+
+/// `zectre login`
+#[derive(Debug, ClapArgs)]
+pub struct LoginArgs {
+    /// Reads an API key from standard input
+    #[arg(long, conflicts_with = "email")]
+    pub with_key: bool,
+    /// The e-mail address; asked for when left out
+    #[arg(long)]
+    pub email: Option<String>,
+}
+
+/// `zectre projects …`
+#[derive(Debug, Subcommand)]
+pub enum ProjectsCommand {
+    /// Makes a project and links this directory to it
+    Add(NewProjectArgs),
+    /// Makes a project
+    Create(NewProjectArgs),
+    /// Lists projects
+    #[command(visible_alias = "ls")]
+    List {
+        /// Only those of this namespace
+        #[arg(long)]
+        namespace: Option<String>,
+    },
+    /// Deletes a project, with everything that runs of it
+    #[command(visible_alias = "rm")]
+    Delete {
+        /// A name, namespace/name or id
+        project: String,
+        /// Doesn't ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+}
+
+/// A project to make.
+#[derive(Debug, ClapArgs)]
+pub struct NewProjectArgs {
+    /// Its name [default: from zectre.yaml]
+    pub name: Option<String>,
+    /// Its namespace [default: from zectre.yaml, else `default`]
+    #[arg(long)]
+    pub namespace: Option<String>,
+}
+
+/// `zectre link`
+#[derive(Debug, ClapArgs)]
+pub struct LinkArgs {
+    /// A name, namespace/name or id [default: the name in zectre.yaml]
+    pub project: Option<String>,
+}
+
+/// `zectre build`
+#[derive(Debug, ClapArgs)]
+pub struct BuildArgs {
+    /// The project.
+    #[command(flatten)]
+    pub project: ProjectArgs,
+    /// The directory to build
+    #[arg(default_value = ".")]
+    pub dir: PathBuf,
+}
+
+/// `zectre deploy`
+#[derive(Debug, ClapArgs)]
+pub struct DeployArgs {
+    /// The project.
+    #[command(flatten)]
+    pub project: ProjectArgs,
+    /// The directory to deploy
+    #[arg(default_value = ".")]
+    pub dir: PathBuf,
+    /// The environment [default: development]
+    #[arg(long, value_name = "ENVIRONMENT", conflicts_with = "prod")]
+    pub env: Option<String>,
+    /// Short for --env production
+    #[arg(long)]
+    pub prod: bool,
+    /// Runs a container image instead of building
+    #[arg(long, conflicts_with = "artifact")]
+    pub image: Option<String>,
+    /// Runs an artifact instead of building: a file to upload, or the id of one uploaded before
+    #[arg(long, value_name = "FILE|ID")]
+    pub artifact: Option<String>,
+    /// How many tasks
+    #[arg(long)]
+    pub replicas: Option<u32>,
+    /// Waits until it serves or failed [default on a terminal]
+    #[arg(long, overrides_with = "no_wait")]
+    pub wait: bool,
+    /// Returns as soon as it is accepted
+    #[arg(long, overrides_with = "wait")]
+    pub no_wait: bool,
+}
+
+/// `zectre ps`
+#[derive(Debug, ClapArgs)]
+pub struct PsArgs {
+    /// The project.
+    #[command(flatten)]
+    pub project: ProjectArgs,
+    /// Tasks that have ended, too
+    #[arg(long, short)]
+    pub all: bool,
+}
+
+/// `zectre logs`
+#[derive(Debug, ClapArgs)]
+pub struct LogsArgs {
+    /// Which environment.
+    #[command(flatten)]
+    pub environment: EnvironmentArgs,
+    /// Goes on with new lines as they come
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Of this deployment (its version or id) instead of the current one
+    #[arg(long, short, value_name = "DEPLOYMENT", conflicts_with = "task")]
+    pub deployment: Option<String>,
+    /// Of this task alone
+    #[arg(long, short, value_name = "TASK")]
+    pub task: Option<String>,
+    /// Only the last so many lines
+    #[arg(long, short = 'n', default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub tail: u32,
+}
+
+/// `zectre scale`
+#[derive(Debug, ClapArgs)]
+pub struct ScaleArgs {
+    /// How many; 0 sleeps until the next request
+    pub replicas: u32,
+    /// Which environment.
+    #[command(flatten)]
+    pub environment: EnvironmentArgs,
+}
+
+/// `zectre promote` and `zectre rollback`
+#[derive(Debug, ClapArgs)]
+pub struct PickArgs {
+    /// The deployment: its version or id
+    pub deployment: Option<String>,
+    /// Which environment.
+    #[command(flatten)]
+    pub environment: EnvironmentArgs,
+}
+
+/// `zectre env …`
+#[derive(Debug, Subcommand)]
+pub enum EnvCommand {
+    /// Lists variables; values of secrets are never shown
+    #[command(visible_alias = "ls")]
+    List(VariableScope),
+    /// Sets a variable: KEY=value, KEY value, or KEY with the value on standard input
+    Add {
+        /// KEY or KEY=value
+        key: String,
+        /// The value
+        value: Option<String>,
+        /// Never shows the value again
+        #[arg(long)]
+        secret: bool,
+        /// Where.
+        #[command(flatten)]
+        scope: VariableScope,
+    },
+    /// Removes variables
+    Rm {
+        /// Their names
+        #[arg(required = true)]
+        keys: Vec<String>,
+        /// Where.
+        #[command(flatten)]
+        scope: VariableScope,
+    },
+    /// Writes the variables to a file, secrets as comments
+    Pull {
+        /// The file
+        #[arg(default_value = ".env")]
+        file: PathBuf,
+        /// Overwrites the file
+        #[arg(long)]
+        force: bool,
+        /// Which.
+        #[command(flatten)]
+        scope: VariableScope,
+    },
+}
+
+/// Which variables.
+#[derive(Debug, ClapArgs)]
+pub struct VariableScope {
+    /// The project.
+    #[command(flatten)]
+    pub project: ProjectArgs,
+    /// The environment [default: every environment]
+    #[arg(long, value_name = "ENVIRONMENT")]
+    pub env: Option<String>,
+}
+
+/// `zectre nodes …`
+#[derive(Debug, Subcommand)]
+pub enum NodesCommand {
+    /// Lists nodes
+    #[command(visible_alias = "ls")]
+    List,
+    /// Moves all tasks away from a node
+    Drain {
+        /// Its name or id
+        node: String,
+        /// Waits until they have moved
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Places no new tasks on a node
+    Cordon {
+        /// Its name or id
+        node: String,
+    },
+    /// Places tasks on a node again
+    Uncordon {
+        /// Its name or id
+        node: String,
+    },
+    /// Makes a token that admits one new node, and shows how to use it
+    Join,
+}
+
+/// A list of a project's things.
+#[derive(Debug, ClapArgs)]
+pub struct ListArgs {
+    /// The project.
+    #[command(flatten)]
+    pub project: ProjectArgs,
+    /// How many to show
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub limit: u32,
+}
+
+/// `zectre tokens …`
+#[derive(Debug, Subcommand)]
+pub enum TokensCommand {
+    /// Lists your API keys
+    #[command(visible_alias = "ls")]
+    List,
+    /// Makes an API key and prints it, once
+    Create {
+        /// What it is for
+        name: String,
+    },
+    /// Revokes an API key
+    Revoke {
+        /// Its name, prefix or id
+        token: String,
+    },
+}
+
+/// `zectre events`
+#[derive(Debug, ClapArgs)]
+pub struct EventsArgs {
+    /// The project [default: all]
+    #[arg(long, short)]
+    pub project: Option<String>,
+    /// How many to show
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub limit: u32,
+    /// Goes on with new events as they come
+    #[arg(long, short)]
+    pub follow: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    /// Every command and option with its help: what people rely on doesn't change unseen.
+    #[test]
+    fn the_grammar() {
+        super::Args::command().debug_assert();
+        let mut text = String::new();
+        describe(&mut super::Args::command(), &mut text);
+        insta::assert_snapshot!(text);
+    }
+
+    fn describe(command: &mut clap::Command, text: &mut String) {
+        command.build();
+        text.push_str(&command.render_help().to_string());
+        text.push_str("\n\n");
+        for sub in command.get_subcommands_mut() {
+            describe(sub, text);
+        }
+    }
+}

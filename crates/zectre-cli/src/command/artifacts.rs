@@ -1,0 +1,27 @@
+//! `zectre artifacts`
+
+use crate::{
+    context::Context,
+    error::CliError,
+    table::{Table, age, bytes, or_dash},
+};
+use zectre_client::Paging;
+
+pub(crate) async fn run(limit: u32, context: &Context) -> Result<(), CliError> {
+    let artifacts = context.client.artifacts(Paging::first(limit)).await?;
+    context.output.value(&artifacts.data, |all| {
+        let mut table = Table::new(["id", "name", "kind", "size", "state", "age"]);
+        for one in all {
+            table.row([
+                one.id.to_string(),
+                one.name.clone(),
+                one.kind.to_string(),
+                or_dash(one.size.map(bytes)),
+                one.state.to_string(),
+                age(one.created_at),
+            ]);
+        }
+        table.print(context.output);
+    });
+    Ok(())
+}

@@ -1,0 +1,18 @@
+//! `zectre build`
+
+use crate::{args::BuildArgs, command::source, context::Context, error::CliError, project};
+use zectre_common::manifest::Manifest;
+
+pub(crate) async fn run(args: &BuildArgs, context: &Context) -> Result<(), CliError> {
+    let manifest = Manifest::load_dir(&args.dir)?;
+    let app = project::find_or_create(context, &args.project, &args.dir, &manifest).await?;
+    let build = source::build(context, app.id, &args.dir).await?;
+    context.output.value(&build, |build| {
+        let artifact = build.artifact_id.map(|id| id.to_string()).unwrap_or_default();
+        context.output.data(&artifact);
+        context
+            .output
+            .say(format!("Next: `zectre deploy --artifact {artifact}`"));
+    });
+    Ok(())
+}

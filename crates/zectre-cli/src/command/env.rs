@@ -1,0 +1,163 @@
+//! `zectre env …`: variables of a project.
+
+use crate::{
+    args::{EnvCommand, VariableScope},
+    context::Context,
+    error::CliError,
+    project, prompt,
+    table::{Table, age},
+};
+use std::{fs, io::Write, os::unix::fs::OpenOptionsExt, path::Path};
+use zectre_common::{
+    spec::valid_env_key,
+    wire::app::{App, SetVariableRequest, Variable},
+};
+
+pub(crate) async fn run(command: EnvCommand, context: &Context) -> Result<(), CliError> {
+    match command {
+        EnvCommand::List(scope) => list(context, &scope).await,
+        EnvCommand::Add {
+            key,
+            value,
+            secret,
+            scope,
+        } => add(context, &key, value, secret, &scope).await,
+        EnvCommand::Rm { keys, scope } => remove(context, &keys, &scope).await,
+        EnvCommand::Pull { file, force, scope } => pull(context, &file, force, &scope).await,
+    }
+}
+
+async fn variables(context: &Context, scope: &VariableScope) -> Result<(App, Vec<Variable>), CliError> {
+    let app = project::find(context, &scope.project).await?;
+    let all = context.client.variables(app.id).await?.data;
+    let in_scope =
+        |one: &Variable| scope.env.is_none() || one.environment.is_none() || one.environment == scope.env;
+    Ok((app, all.into_iter().filter(in_scope).collect()))
+}
+
+async fn list(context: &Context, scope: &VariableScope) -> Result<(), CliError> {
+    let (_, all) = variables(context, scope).await?;
+    context.output.value(&all, |all| {
+        let mut table = Table::new(["key", "environment", "age", "value"]);
+        for one in all {
+            table.row([
+                one.key.clone(),
+                one.environment.clone().unwrap_or_else(|| "all".into()),
+                age(one.updated_at),
+                one.value.clone().unwrap_or_else(|| "(secret)".into()),
+            ]);
+        }
+        if table.is_empty() {
+            context
+                .output
+                .say("There are no variables yet. `zectre env add KEY=value` sets one.");
+        } else {
+            table.print(context.output);
+        }
+    });
+    Ok(())
+}
+
+async fn add(
+    context: &Context,
+    key: &str,
+    value: Option<String>,
+    secret: bool,
+    scope: &VariableScope,
+) -> Result<(), CliError> {
+    let (key, value) = match (key.split_once('='), value) {
+        (Some((key, value)), None) => (key.to_owned(), value.to_owned()),
+        (None, Some(value)) => (key.to_owned(), value),
+        // Not on the command line, where other users of the machine could see it.
+        (None, None) => (key.to_owned(), prompt::rest()?),
+        (Some(_), Some(_)) => {
+            return Err(CliError::Usage(
+                "write `zectre env add KEY=value` or `zectre env add KEY value`".into(),
+            ));
+        }
+    };
+    if !valid_env_key(&key) {
+        return Err(CliError::Usage(format!(
+            "`{key}` is no name for a variable: use letters, digits and `_`, not starting with a digit."
+        )));
+    }
+    let app = project::find(context, &scope.project).await?;
+    let request = SetVariableRequest {
+        value,
+        environment: scope.env.clone(),
+        secret,
+    };
+    let set = context.client.set_variable(app.id, &key, &request).await?;
+    let place = set.environment.as_deref().unwrap_or("every environment");
+    context.output.say(format!("Set {key} for {place} of {}. Tasks started from now on see it; `zectre restart` renews the running ones.", app.name));
+    if context.output.json {
+        context.output.value(&set, |_| {});
+    }
+    Ok(())
+}
+
+async fn remove(context: &Context, keys: &[String], scope: &VariableScope) -> Result<(), CliError> {
+    let app = project::find(context, &scope.project).await?;
+    for key in keys {
+        context
+            .client
+            .delete_variable(app.id, key, scope.env.as_deref())
+            .await?;
+        context.output.say(format!("Removed {key}"));
+    }
+    Ok(())
+}
+
+async fn pull(context: &Context, file: &Path, force: bool, scope: &VariableScope) -> Result<(), CliError> {
+    let (_, all) = variables(context, scope).await?;
+    let line = |one: &Variable| match &one.value {
+        Some(value) => format!("{}={}\n", one.key, quoted(value)),
+        None => format!("# {} is a secret; set it here by hand\n", one.key),
+    };
+    let text: String = all.iter().map(line).collect();
+    let mut options = fs::OpenOptions::new();
+    options.write(true).mode(0o600);
+    let opened = if force {
+        options.create(true).truncate(true)
+    } else {
+        options.create_new(true)
+    }
+    .open(file);
+    let mut opened = match opened {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            return Err(CliError::Usage(format!(
+                "{} is there already. Add --force to overwrite it.",
+                file.display()
+            )));
+        }
+        opened => opened.map_err(CliError::write(file))?,
+    };
+    opened.write_all(text.as_bytes()).map_err(CliError::write(file))?;
+    context
+        .output
+        .say(format!("Wrote {} variables to {}", all.len(), file.display()));
+    Ok(())
+}
+
+/// A value as `.env` files write it: quoted when a bare one would be read differently.
+fn quoted(value: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+,".contains(c);
+    if value.chars().all(plain) {
+        return value.into();
+    }
+    let escaped = value
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+        .replace('$', "\\$");
+    format!("\"{escaped}\"")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn only_what_needs_quotes_gets_them() {
+        assert_eq!(super::quoted("postgres://a:b@c/d"), "postgres://a:b@c/d");
+        assert_eq!(super::quoted("two words\n\"$x\""), "\"two words\\n\\\"\\$x\\\"\"");
+    }
+}

@@ -1,0 +1,137 @@
+//! `zectre logs`: what the program printed, of all replicas together.
+
+use crate::{args::LogsArgs, command::wait, context::Context, error::CliError, project, table::short};
+use serde::{Serialize, de::DeserializeOwned};
+use std::collections::BTreeSet;
+use zectre_client::{EventStream, LogQuery, Paging, collect};
+use zectre_common::{
+    id::TaskId,
+    wire::{
+        deployment::Deployment,
+        log::{LogLine, Stream, TaskLogLine},
+        task::Task,
+    },
+};
+
+/// A line, with its task where several share the output.
+trait Line: Serialize + DeserializeOwned {
+    fn parts(&self) -> (Option<TaskId>, &LogLine);
+}
+
+impl Line for LogLine {
+    fn parts(&self) -> (Option<TaskId>, &LogLine) {
+        (None, self)
+    }
+}
+
+impl Line for TaskLogLine {
+    fn parts(&self) -> (Option<TaskId>, &LogLine) {
+        (Some(self.task_id), &self.line)
+    }
+}
+
+pub(crate) async fn run(args: &LogsArgs, context: &Context) -> Result<(), CliError> {
+    let query = LogQuery {
+        tail: Some(args.tail),
+    };
+    let client = &context.client;
+    if let Some(text) = &args.task {
+        let task = task(context, args, text).await?;
+        return if args.follow {
+            follow(context, client.task_log_stream(task, query)).await
+        } else {
+            print_all(context, &client.task_logs(task, query).await?);
+            Ok(())
+        };
+    }
+    let deployment = deployment(context, args).await?;
+    if args.follow {
+        return follow(context, client.deployment_log_stream(deployment.id, query)).await;
+    }
+    let lines = client.deployment_logs(deployment.id, query).await?;
+    if lines.is_empty() {
+        context
+            .output
+            .say(format!("Version {} has printed nothing.", deployment.version));
+    }
+    print_all(context, &lines);
+    Ok(())
+}
+
+async fn deployment(context: &Context, args: &LogsArgs) -> Result<Deployment, CliError> {
+    match &args.deployment {
+        Some(text) => {
+            let app = project::find(context, &args.environment.project).await?;
+            project::deployment(context, &app, text).await
+        }
+        None => {
+            let (_, _, deployment) = project::serving(context, &args.environment).await?;
+            Ok(deployment)
+        }
+    }
+}
+
+/// A task by its id, or by the end of it as `zectre ps` shows it.
+async fn task(context: &Context, args: &LogsArgs, text: &str) -> Result<TaskId, CliError> {
+    if let Ok(id) = text.parse() {
+        return Ok(id);
+    }
+    let app = project::find(context, &args.environment.project).await?;
+    for deployment in context.client.deployments(app.id, Paging::default()).await?.data {
+        let tasks: Vec<Task> =
+            collect(async |paging| context.client.deployment_tasks(deployment.id, paging).await).await?;
+        if let Some(task) = tasks
+            .iter()
+            .find(|task| text.len() >= 4 && task.id.to_string().ends_with(text))
+        {
+            return Ok(task.id);
+        }
+    }
+    Err(CliError::NotFound(format!(
+        "{} has no task `{text}`. `zectre ps --all` shows its tasks.",
+        app.name
+    )))
+}
+
+fn print_all<L: Line>(context: &Context, lines: &[L]) {
+    if context.output.json {
+        context.output.value(&lines, |_| {});
+        return;
+    }
+    let tasks: BTreeSet<_> = lines.iter().filter_map(|line| line.parts().0).collect();
+    for line in lines {
+        context.output.data(shown(line, tasks.len() > 1));
+    }
+}
+
+async fn follow<L: Line>(context: &Context, mut stream: EventStream<L>) -> Result<(), CliError> {
+    let mut tasks = BTreeSet::new();
+    loop {
+        let line = tokio::select! {
+            line = stream.next() => line?,
+            () = wait::interrupted() => return Ok(()),
+        };
+        let Some(line) = line else { return Ok(()) };
+        tasks.extend(line.parts().0);
+        if context.output.json {
+            context.output.json_line(&line);
+        } else {
+            context.output.data(shown(&line, tasks.len() > 1));
+        }
+    }
+}
+
+/// A line, with its task in front once there are several.
+fn shown<L: Line>(line: &L, several: bool) -> String {
+    let (task, line) = line.parts();
+    let task = task
+        .filter(|_| several)
+        .map(|id| format!("[{}] ", short(&id)))
+        .unwrap_or_default();
+    let platform = if line.stream == Stream::System {
+        "(zectre) "
+    } else {
+        ""
+    };
+    format!("{task}{platform}{}", line.message)
+}

@@ -1,0 +1,53 @@
+//! What every command that talks to the platform needs: the API, the caller, and a way to talk.
+
+use crate::{args::Global, credentials::Credentials, error::CliError, output::Output};
+use secrecy::SecretString;
+use zectre_client::{Client, Credential};
+
+/// The API unless something names another one.
+const API_URL_DEFAULT: &str = "http://localhost:47080";
+/// A key that goes before the stored sign-ins.
+const API_KEY_VARIABLE: &str = "ZECTRE_API_KEY";
+
+/// A command's surroundings.
+#[derive(Clone)]
+pub(crate) struct Context {
+    pub(crate) output: Output,
+    pub(crate) client: Client,
+    /// Whether a credential was found.
+    pub(crate) signed_in: bool,
+}
+
+impl Context {
+    /// The API from the option or the variable, else the one signed in to last; the key from the variable,
+    /// else the stored sign-in of that API.
+    pub(crate) fn new(global: &Global, output: Output) -> Result<Self, CliError> {
+        let stored = Credentials::load()?;
+        let url = api_url(global, &stored);
+        let credential = match std::env::var(API_KEY_VARIABLE) {
+            Ok(key) if !key.is_empty() => Credential::ApiKey(SecretString::from(key)),
+            _ => stored
+                .apis
+                .get(&url)
+                .map_or(Credential::None, crate::credentials::SignIn::credential),
+        };
+        let signed_in = !matches!(credential, Credential::None);
+        Ok(Self {
+            output,
+            client: Client::new(&url, credential)?,
+            signed_in,
+        })
+    }
+
+    /// The API's URL: the name of the cluster for links and sign-ins.
+    pub(crate) fn api_url(&self) -> &str {
+        self.client.base_url()
+    }
+}
+
+/// The API that this run talks to.
+pub(crate) fn api_url(global: &Global, stored: &Credentials) -> String {
+    let named = global.api_url.as_deref().filter(|url| !url.is_empty());
+    let url = named.or(stored.default.as_deref()).unwrap_or(API_URL_DEFAULT);
+    url.trim_end_matches('/').to_owned()
+}

@@ -1,0 +1,173 @@
+//! Sign-ins, one an API, in the user's own configuration directory; nobody else may read the file.
+
+use crate::error::CliError;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Write,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+use zectre_client::Credential;
+
+/// One sign-in. No `Debug`: it holds secrets.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub(crate) struct SignIn {
+    /// An API key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) api_key: Option<String>,
+    /// A login token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) token: Option<String>,
+    /// Whose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) email: Option<String>,
+}
+
+impl SignIn {
+    pub(crate) fn credential(&self) -> Credential {
+        match (&self.api_key, &self.token) {
+            (Some(key), _) => Credential::ApiKey(SecretString::from(key.clone())),
+            (None, Some(token)) => Credential::Token(SecretString::from(token.clone())),
+            (None, None) => Credential::None,
+        }
+    }
+}
+
+/// All sign-ins of this user.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Credentials {
+    /// The API that commands talk to unless told otherwise: the one signed in to last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) default: Option<String>,
+    /// By API URL.
+    #[serde(default)]
+    pub(crate) apis: BTreeMap<String, SignIn>,
+}
+
+impl Credentials {
+    /// Those of this user; none when there is no file.
+    pub(crate) fn load() -> Result<Self, CliError> {
+        Self::load_from(&path()?)
+    }
+
+    fn load_from(path: &Path) -> Result<Self, CliError> {
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(CliError::read(path)(error)),
+        };
+        serde_json::from_str(&text).map_err(|error| {
+            CliError::Usage(format!(
+                "{} is damaged ({error}). Delete it and run `zectre login`.",
+                path.display()
+            ))
+        })
+    }
+
+    /// Remembers a sign-in and makes its API the default.
+    pub(crate) fn remember(url: &str, sign_in: SignIn) -> Result<(), CliError> {
+        let path = path()?;
+        let mut all = Self::load_from(&path)?;
+        all.apis.insert(url.into(), sign_in);
+        all.default = Some(url.into());
+        all.save(&path)
+    }
+
+    /// Forgets the sign-in of an API; false when there was none.
+    pub(crate) fn forget(url: &str) -> Result<bool, CliError> {
+        let path = path()?;
+        let mut all = Self::load_from(&path)?;
+        let known = all.apis.remove(url).is_some();
+        if all.default.as_deref() == Some(url) {
+            all.default = None;
+        }
+        all.save(&path)?;
+        Ok(known)
+    }
+
+    /// Replaces the file in one step, so that a crash leaves the old or the new one.
+    fn save(&self, path: &Path) -> Result<(), CliError> {
+        let directory = path.parent().expect("the file has a directory by construction");
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(CliError::write(directory))?;
+        let fresh = directory.join(format!(".credentials.{}", std::process::id()));
+        let text = serde_json::to_string_pretty(self).expect("strings are valid JSON");
+        let written = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&fresh)
+            .and_then(|mut file| file.write_all(text.as_bytes()))
+            .and_then(|()| fs::rename(&fresh, path));
+        if written.is_err() {
+            let _ = fs::remove_file(&fresh);
+        }
+        written.map_err(CliError::write(path))
+    }
+}
+
+/// Where they are kept: `$XDG_CONFIG_HOME` or `~/.config`, then `zectre/credentials.json`.
+fn path() -> Result<PathBuf, CliError> {
+    let absolute = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    let config = absolute("XDG_CONFIG_HOME").or_else(|| absolute("HOME").map(|home| home.join(".config")));
+    let config = config.ok_or_else(|| {
+        CliError::Usage(
+            "neither XDG_CONFIG_HOME nor HOME is set: set HOME, or sign in with ZECTRE_API_KEY".into(),
+        )
+    })?;
+    Ok(config.join("zectre").join("credentials.json"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn only_the_owner_may_read_the_file_and_it_round_trips() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("zectre/credentials.json");
+        let sign_in = SignIn {
+            api_key: Some("zk_x".into()),
+            ..SignIn::default()
+        };
+        let all = Credentials {
+            default: None,
+            apis: BTreeMap::from([("http://a".into(), sign_in)]),
+        };
+        all.save(&path).expect("writable");
+        all.save(&path).expect("writable again");
+        assert_eq!(
+            fs::metadata(&path).expect("there").permissions().mode() & 0o777,
+            0o600
+        );
+        assert_eq!(
+            fs::read_dir(path.parent().expect("a directory"))
+                .expect("readable")
+                .count(),
+            1
+        );
+        let read = Credentials::load_from(&path).expect("valid");
+        assert_eq!(read.apis["http://a"].api_key.as_deref(), Some("zk_x"));
+    }
+
+    #[test]
+    fn a_damaged_file_says_what_to_do() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("credentials.json");
+        fs::write(&path, "{").expect("writable");
+        let error = Credentials::load_from(&path).err().expect("damaged").to_string();
+        assert!(error.contains("zectre login"), "{error}");
+    }
+}

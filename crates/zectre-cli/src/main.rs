@@ -1,0 +1,7 @@
+//! The `zectre` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    zectre_cli::main()
+}

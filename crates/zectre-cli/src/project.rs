@@ -1,0 +1,244 @@
+//! From what a person typed to the project, environment or deployment that is meant.
+
+use crate::{
+    args::{EnvironmentArgs, ProjectArgs},
+    context::Context,
+    error::CliError,
+    link::Link,
+};
+use std::path::Path;
+use zectre_client::{AppFilter, ClientError, Paging, collect};
+use zectre_common::{
+    id::{ApplicationId, DeploymentId},
+    manifest::Manifest,
+    wire::{
+        app::{App, CreateAppRequest, Environment},
+        deployment::Deployment,
+    },
+};
+
+/// Where applications live unless someone says otherwise.
+pub(crate) const NAMESPACE_DEFAULT: &str = "default";
+/// The environment of a deployment unless someone says otherwise.
+pub(crate) const ENVIRONMENT_DEFAULT: &str = "development";
+/// What `--prod` stands for.
+pub(crate) const ENVIRONMENT_PRODUCTION: &str = "production";
+
+/// The project that is meant: the one named, else the one linked here, else the one the manifest names.
+pub(crate) async fn find(context: &Context, args: &ProjectArgs) -> Result<App, CliError> {
+    match &args.project {
+        Some(project) => named(context, project).await,
+        None => here(context, Path::new(".")).await?.ok_or_else(|| {
+            CliError::NotFound(
+                "this directory is not linked to a project. Run `zectre link NAME`, `zectre deploy`, or name one with \
+                 --project."
+                    .into(),
+            )
+        }),
+    }
+}
+
+/// The project of `directory`, by link or by the manifest's name.
+pub(crate) async fn here(context: &Context, directory: &Path) -> Result<Option<App>, CliError> {
+    if let Some(link) = Link::find(directory, context.api_url())? {
+        return match context.client.app(link.project_id).await {
+            Err(error) if error.is_not_found() => Err(CliError::NotFound(format!(
+                "the project {}/{} that this directory is linked to is gone (or not yours). Run `zectre link` to link \
+                 another one, or delete .zectre to start afresh.",
+                link.namespace, link.name
+            ))),
+            answer => Ok(Some(answer?)),
+        };
+    }
+    let manifest = Manifest::load_dir(directory)?;
+    let Some(name) = manifest.name() else {
+        return Ok(None);
+    };
+    absent_is_none(
+        context
+            .client
+            .app_by_name(manifest.namespace().unwrap_or(NAMESPACE_DEFAULT), name)
+            .await,
+    )
+}
+
+/// A project by its id, `namespace/name`, or name (in the default namespace, or the only one of that name).
+pub(crate) async fn named(context: &Context, project: &str) -> Result<App, CliError> {
+    let client = &context.client;
+    let found = if let Ok(id) = project.parse::<ApplicationId>() {
+        absent_is_none(client.app(id).await)?
+    } else if let Some((namespace, name)) = project.split_once('/') {
+        absent_is_none(client.app_by_name(namespace, name).await)?
+    } else {
+        match absent_is_none(client.app_by_name(NAMESPACE_DEFAULT, project).await)? {
+            Some(app) => Some(app),
+            None => only_one_named(context, project).await?,
+        }
+    };
+    found.ok_or_else(|| {
+        CliError::NotFound(format!(
+            "there is no project `{project}`. `zectre projects list` shows what there is; `zectre projects create \
+             {project}` makes it."
+        ))
+    })
+}
+
+async fn only_one_named(context: &Context, name: &str) -> Result<Option<App>, CliError> {
+    let filter = AppFilter::default();
+    let all = collect(async |paging| context.client.apps(&filter, paging).await).await?;
+    let mut same: Vec<App> = all.into_iter().filter(|app| app.name == name).collect();
+    if same.len() > 1 {
+        let places: Vec<_> = same
+            .iter()
+            .map(|app| format!("{}/{}", app.namespace, app.name))
+            .collect();
+        return Err(CliError::Usage(format!(
+            "`{name}` could be {}. Name one of them.",
+            places.join(" or ")
+        )));
+    }
+    Ok(same.pop())
+}
+
+/// The project of `directory`, made when the manifest (or the directory's name) names one that doesn't exist;
+/// either way the directory is linked to it, and that is said.
+pub(crate) async fn find_or_create(
+    context: &Context,
+    args: &ProjectArgs,
+    directory: &Path,
+    manifest: &Manifest,
+) -> Result<App, CliError> {
+    if let Some(project) = &args.project {
+        return named(context, project).await;
+    }
+    if let Some(app) = here(context, directory).await? {
+        if Link::find(directory, context.api_url())?.is_none() {
+            link(context, directory, &app)?;
+        }
+        return Ok(app);
+    }
+    let Some(name) = manifest.name() else {
+        return Err(CliError::Usage(
+            "this directory is not linked to a project and has no `name` in zectre.yaml. Run `zectre init` to write \
+             one, or `zectre link NAME`."
+                .into(),
+        ));
+    };
+    let app = create(context, name, manifest.namespace()).await?;
+    link(context, directory, &app)?;
+    Ok(app)
+}
+
+/// Makes a project, and says so.
+pub(crate) async fn create(context: &Context, name: &str, namespace: Option<&str>) -> Result<App, CliError> {
+    let request = CreateAppRequest {
+        name: name.into(),
+        namespace: namespace.map(Into::into),
+        ..CreateAppRequest::default()
+    };
+    let app = context.client.create_app(&request).await?;
+    context
+        .output
+        .say(format!("Created the project {}/{}", app.namespace, app.name));
+    Ok(app)
+}
+
+/// Links a directory, and says so.
+pub(crate) fn link(context: &Context, directory: &Path, app: &App) -> Result<(), CliError> {
+    Link::save(directory, context.api_url(), app)?;
+    context
+        .output
+        .say(format!("Linked this directory to {}/{}", app.namespace, app.name));
+    Ok(())
+}
+
+/// The environment that is meant, and the project it belongs to.
+pub(crate) async fn environment(
+    context: &Context,
+    args: &EnvironmentArgs,
+) -> Result<(App, Environment), CliError> {
+    let app = find(context, &args.project).await?;
+    let mut all = context.client.environments(app.id).await?.data;
+    let wanted = if args.prod {
+        Some(ENVIRONMENT_PRODUCTION)
+    } else {
+        args.env.as_deref()
+    };
+    let in_use = |one: &Environment| one.current_deployment_id.or(one.target_deployment_id).is_some();
+    let position = match wanted {
+        Some(slug) => all.iter().position(|one| one.slug == slug),
+        None => {
+            let of = |slug: &str| all.iter().position(|one| one.slug == slug && in_use(one));
+            of(ENVIRONMENT_DEFAULT)
+                .or_else(|| of(ENVIRONMENT_PRODUCTION))
+                .or_else(|| all.iter().position(in_use))
+                .or_else(|| all.iter().position(|one| one.slug == ENVIRONMENT_DEFAULT))
+        }
+    };
+    match position {
+        Some(position) => Ok((app, all.swap_remove(position))),
+        None => {
+            let known: Vec<_> = all.iter().map(|one| one.slug.as_str()).collect();
+            Err(CliError::NotFound(format!(
+                "{} has no environment `{}`; it has {}. Name one with --env.",
+                app.name,
+                wanted.unwrap_or(ENVIRONMENT_DEFAULT),
+                known.join(", ")
+            )))
+        }
+    }
+}
+
+/// The deployment that serves an environment (or, before the first one does, the one being rolled out).
+pub(crate) async fn serving(
+    context: &Context,
+    args: &EnvironmentArgs,
+) -> Result<(App, Environment, Deployment), CliError> {
+    let (app, environment) = environment(context, args).await?;
+    let id = environment
+        .current_deployment_id
+        .or(environment.target_deployment_id);
+    let id = id.ok_or_else(|| {
+        CliError::NotFound(format!(
+            "nothing is deployed to {} of {}. Run `zectre deploy{}`.",
+            environment.slug,
+            app.name,
+            if environment.slug == ENVIRONMENT_DEFAULT {
+                String::new()
+            } else {
+                format!(" --env {}", environment.slug)
+            }
+        ))
+    })?;
+    let deployment = context.client.deployment(id).await?;
+    Ok((app, environment, deployment))
+}
+
+/// A deployment of `app` by its version number, its id, or the end of its id as lists show it.
+pub(crate) async fn deployment(context: &Context, app: &App, text: &str) -> Result<Deployment, CliError> {
+    if let Ok(id) = text.parse::<DeploymentId>() {
+        return Ok(context.client.deployment(id).await?);
+    }
+    let all = collect(async |paging: Paging| context.client.deployments(app.id, paging).await).await?;
+    let version = text.trim_start_matches('v').parse::<u32>().ok();
+    let by_version = all.iter().find(|one| Some(one.version) == version);
+    let by_end = || {
+        all.iter()
+            .find(|one| text.len() >= 4 && one.id.to_string().ends_with(text))
+    };
+    by_version.or_else(by_end).cloned().ok_or_else(|| {
+        CliError::NotFound(format!(
+            "{} has no deployment `{text}`. `zectre status` shows what there is.",
+            app.name
+        ))
+    })
+}
+
+/// Turns "not found" into `None`.
+pub(crate) fn absent_is_none<T>(answer: Result<T, ClientError>) -> Result<Option<T>, CliError> {
+    match answer {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,49 @@
+//! The database brought to this version, the local admin, and the sign-in of this user's command line.
+
+use super::error::UpError;
+use crate::{
+    credentials::{Credentials, SignIn},
+    error::CliError,
+};
+use secrecy::{ExposeSecret, SecretString};
+use std::time::Duration;
+use zectre_common::{config::Config, db};
+
+/// The local agent joins within seconds, if it has to join at all.
+const JOIN_TOKEN_TTL: Duration = Duration::from_secs(600);
+/// Migrations and a few statements.
+const CONNECTIONS_MAX: u32 = 2;
+
+/// What the database gave us.
+pub(crate) struct Local {
+    pub(crate) email: String,
+    pub(crate) api_key: SecretString,
+    pub(crate) join_token: SecretString,
+}
+
+/// Migrates, and makes sure of the local admin.
+pub(crate) async fn prepare(database_url: &SecretString) -> Result<Local, UpError> {
+    let pool = db::connect(database_url, "zectre-up", CONNECTIONS_MAX).await?;
+    db::migrate(&pool).await?;
+    let failed = |error: zectre_api::Error| UpError::Bootstrap(error.to_string());
+    let admin = zectre_api::bootstrap::ensure_admin(&pool).await.map_err(failed)?;
+    let join_token = zectre_api::bootstrap::join_token(&pool, JOIN_TOKEN_TTL)
+        .await
+        .map_err(failed)?;
+    pool.close().await;
+    Ok(Local {
+        email: admin.email,
+        api_key: admin.api_key,
+        join_token,
+    })
+}
+
+/// Signs this user's command line in to the platform.
+pub(super) fn sign_in(config: &Config, local: &Local) -> Result<(), CliError> {
+    let sign_in = SignIn {
+        api_key: Some(local.api_key.expose_secret().to_owned()),
+        token: None,
+        email: Some(local.email.clone()),
+    };
+    Credentials::remember(&config.api.public_url, sign_in)
+}

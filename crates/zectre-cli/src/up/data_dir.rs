@@ -1,0 +1,168 @@
+//! The directory that holds all of one installation; a marker says that it is ours, a lock that it is in use.
+
+use super::{
+    error::UpError,
+    lock::{self, Lock},
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    env,
+    fs::{self, DirBuilder},
+    io::ErrorKind,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+
+const MARKER: &str = "zectre.json";
+/// Raised when the directory's layout changes in a way that older versions can't read.
+const LAYOUT: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct Marker {
+    version: String,
+    layout: u32,
+}
+
+/// An installation's directory, held by this process.
+#[derive(Debug)]
+pub(crate) struct DataDir {
+    path: PathBuf,
+    _lock: Lock,
+}
+
+/// The directory meant: the one named, `/var/lib/zectre` for root, else below the user's own data.
+pub(super) fn resolve(named: Option<&Path>) -> Result<PathBuf, UpError> {
+    let path = if let Some(path) = named {
+        path.to_owned()
+    } else if nix::unistd::geteuid().is_root() {
+        PathBuf::from("/var/lib/zectre")
+    } else {
+        let absolute = |name: &str| {
+            env::var_os(name)
+                .map(PathBuf::from)
+                .filter(|path| path.is_absolute())
+        };
+        let data =
+            absolute("XDG_DATA_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/share")));
+        data.ok_or(UpError::NoHome)?.join("zectre")
+    };
+    std::path::absolute(&path).map_err(UpError::at(path, "found"))
+}
+
+impl DataDir {
+    /// Makes the directory where needed, checks that it is ours, and takes it for this process.
+    pub(super) fn open(named: Option<&Path>) -> Result<Self, UpError> {
+        let path = resolve(named)?;
+        // Tasks, builds and PostgreSQL run as other users below it; secrets have closed directories of their own.
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(&path)
+            .map_err(UpError::at(&path, "made"))?;
+        let path = fs::canonicalize(&path).map_err(UpError::at(&path, "opened"))?;
+        if !is_ours(&path)? {
+            let mut entries = fs::read_dir(&path).map_err(UpError::at(&path, "read"))?;
+            if entries.next().is_some() {
+                return Err(UpError::ForeignDataDir(path));
+            }
+            write_marker(&path)?;
+        }
+        let lock = lock::take(&path)?;
+        Ok(Self { path, _lock: lock })
+    }
+
+    /// Takes a directory that is ours and that nobody uses; none when it isn't ours.
+    pub(super) fn open_existing(path: &Path) -> Result<Option<Self>, UpError> {
+        if !path.is_dir() || !is_ours(path)? {
+            return Ok(None);
+        }
+        Self::open(Some(path)).map(Some)
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A directory in it, made where needed.
+    pub(super) fn directory(&self, name: &str, mode: u32) -> Result<PathBuf, UpError> {
+        let path = self.path.join(name);
+        DirBuilder::new()
+            .recursive(true)
+            .mode(mode)
+            .create(&path)
+            .map_err(UpError::at(&path, "made"))?;
+        Ok(path)
+    }
+
+    /// The platform's own log.
+    pub(super) fn log_path(&self) -> PathBuf {
+        self.path.join("zectre.log")
+    }
+}
+
+fn is_ours(path: &Path) -> Result<bool, UpError> {
+    let marker = path.join(MARKER);
+    let text = match fs::read_to_string(&marker) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(UpError::at(marker, "read")(error)),
+    };
+    let Ok(found) = serde_json::from_str::<Marker>(&text) else {
+        return Err(UpError::ForeignDataDir(path.into()));
+    };
+    if found.layout > LAYOUT {
+        return Err(UpError::NewerDataDir {
+            path: path.into(),
+            version: found.version,
+        });
+    }
+    Ok(true)
+}
+
+fn write_marker(path: &Path) -> Result<(), UpError> {
+    let marker = Marker {
+        version: env!("CARGO_PKG_VERSION").into(),
+        layout: LAYOUT,
+    };
+    let text = serde_json::to_string_pretty(&marker).expect("strings and numbers are valid JSON");
+    let file = path.join(MARKER);
+    fs::write(&file, text + "\n").map_err(UpError::at(file, "written"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_directory_becomes_ours_and_a_foreign_one_is_left_alone() {
+        let empty = tempfile::tempdir().expect("a temporary directory");
+        drop(DataDir::open(Some(empty.path())).expect("empty"));
+        drop(DataDir::open(Some(empty.path())).expect("ours by now"));
+        let foreign = tempfile::tempdir().expect("a temporary directory");
+        fs::write(foreign.path().join("thesis.txt"), "x").expect("writable");
+        let error = DataDir::open(Some(foreign.path()))
+            .expect_err("foreign")
+            .to_string();
+        assert!(
+            error.contains("not Zectre's") && error.contains("--data-dir"),
+            "{error}"
+        );
+        assert!(!foreign.path().join(MARKER).exists());
+    }
+
+    #[test]
+    fn two_can_not_use_one_directory() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let first = DataDir::open(Some(directory.path())).expect("free");
+        let error = DataDir::open(Some(directory.path()))
+            .expect_err("taken")
+            .to_string();
+        assert!(
+            error.contains(&format!("pid {}", std::process::id())) && error.contains("zectre down"),
+            "{error}"
+        );
+        drop(first);
+        DataDir::open(Some(directory.path())).expect("free again");
+    }
+}

@@ -1,0 +1,31 @@
+//! The installation's keys: made once, kept for its life.
+
+use super::{data_dir::DataDir, error::UpError};
+use std::path::PathBuf;
+use zectre_service::key::ensure_key_file;
+
+/// Where the keys are.
+pub(super) struct KeyFiles {
+    pub(super) service: PathBuf,
+    pub(super) token: PathBuf,
+    pub(super) master: PathBuf,
+}
+
+/// Makes the keys that aren't there.
+pub(super) fn ensure(data: &DataDir) -> Result<(), UpError> {
+    let files = files(data)?;
+    for file in [&files.service, &files.token, &files.master] {
+        ensure_key_file(file)?;
+    }
+    Ok(())
+}
+
+/// Their places.
+pub(super) fn files(data: &DataDir) -> Result<KeyFiles, UpError> {
+    let directory = data.directory("keys", 0o700)?;
+    Ok(KeyFiles {
+        service: directory.join("service.key"),
+        token: directory.join("token.key"),
+        master: directory.join("master.key"),
+    })
+}

@@ -1,0 +1,206 @@
+//! `zectre up`: the whole platform of one machine in this process, over a private PostgreSQL.
+//!
+//! Start order: data directory, PostgreSQL, migrations, then registry, API, scheduler, builder, agent, proxy, each
+//! on what came before. Stop order is the reverse where it matters: nothing new comes in (proxy), nothing new is
+//! made (builder), tasks end (agent), and PostgreSQL goes last, always cleanly.
+
+mod bootstrap;
+mod data_dir;
+mod detach;
+mod error;
+mod keys;
+mod lock;
+mod ports;
+mod postgres;
+mod process;
+mod services;
+mod settings;
+mod summary;
+
+use crate::{
+    args::{DownArgs, UpArgs},
+    error::CliError,
+    output::Output,
+};
+pub(crate) use bootstrap::prepare as bootstrap;
+use data_dir::DataDir;
+pub(crate) use error::UpError;
+use postgres::{Binaries, Postgres};
+use services::{Ended, Services};
+use std::time::{Duration, Instant};
+use summary::Summary;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// How long `down` waits for the platform to stop: every service's own deadline, and PostgreSQL's.
+const DOWN_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Whether PostgreSQL can be started here.
+pub(crate) fn postgres_installed() -> bool {
+    Binaries::find().is_ok()
+}
+
+/// `zectre up`
+pub(crate) async fn run(args: &UpArgs, output: Output) -> Result<(), CliError> {
+    if args.detach {
+        let summary = detach::start(args, output).await?;
+        summary.show(output);
+        return Ok(());
+    }
+    let result = foreground(args, output).await;
+    if let (Some(file), Err(error)) = (&args.ready_file, &result) {
+        detach::tell(file, &Err(error.to_string()));
+    }
+    result
+}
+
+async fn foreground(args: &UpArgs, output: Output) -> Result<(), CliError> {
+    let began = Instant::now();
+    if args.ready_file.is_some() {
+        // In the background: no terminal's signals. It fails only for a group leader, which has none anyway.
+        let _ = rustix::process::setsid();
+    }
+    let mut signals = Signals::new()?;
+    let data = DataDir::open(args.data_dir.as_deref())?;
+    let mut postgres = None;
+    let mut services = Services::new();
+    let started = tokio::select! {
+        started = start(args, output, &data, &mut postgres, &mut services) => Some(started),
+        () = signals.any() => None,
+    };
+    let result = match started {
+        Some(Ok(mut summary)) => {
+            summary.took_ms = began.elapsed().as_millis() as u64;
+            announce(args, output, &summary);
+            serve(output, &mut signals, postgres.as_mut(), &mut services).await
+        }
+        Some(Err(error)) => Err(error),
+        None => Ok(()),
+    };
+    stop(output, &mut signals, services, postgres).await;
+    drop(data);
+    result
+}
+
+/// Brings everything up; what has been started is in `postgres` and `services`, whatever happens.
+async fn start(
+    args: &UpArgs,
+    output: Output,
+    data: &DataDir,
+    postgres: &mut Option<Postgres>,
+    services: &mut Services,
+) -> Result<Summary, CliError> {
+    let mut progress = output.progress("Starting PostgreSQL");
+    let preview = settings::preview(args.config.as_deref())?;
+    let binaries = Binaries::find()?;
+    settings::init_log(&preview, data)?;
+    Postgres::stop_stale(data).await?;
+    ports::check(&preview)?;
+    keys::ensure(data)?;
+    let postgres = postgres.insert(Postgres::start(&binaries, data).await?);
+    let local = bootstrap::prepare(postgres.url()).await?;
+    let config = settings::load(args.config.as_deref(), data, postgres.url(), &local.join_token)?;
+    progress.update("Starting the services");
+    services.start_all(&config).await?;
+    bootstrap::sign_in(&config, &local)?;
+    progress.update("Waiting until the node is ready");
+    services.until_ready(&config, &local).await?;
+    progress.clear();
+    Ok(Summary::new(&config, data))
+}
+
+fn announce(args: &UpArgs, output: Output, summary: &Summary) {
+    match &args.ready_file {
+        Some(file) => detach::tell(file, &Ok(summary.clone())),
+        None => {
+            summary.show(output);
+            output.say("Press Ctrl-C to stop.");
+        }
+    }
+}
+
+/// Runs until a signal asks to stop, or a part ends by itself.
+async fn serve(
+    output: Output,
+    signals: &mut Signals,
+    postgres: Option<&mut Postgres>,
+    services: &mut Services,
+) -> Result<(), CliError> {
+    let postgres = postgres.expect("everything has started");
+    tokio::select! {
+        () = signals.any() => {
+            output.say("Stopping…");
+            Ok(())
+        }
+        status = postgres.ended() => Err(UpError::PostgresDied { status, log: postgres.log_path() }.into()),
+        Ended { name, why } = services.any_ended() => Err(UpError::ServiceEnded { name, why }.into()),
+    }
+}
+
+/// Stops everything in order; a second signal cuts the services off, but never PostgreSQL.
+async fn stop(output: Output, signals: &mut Signals, mut services: Services, postgres: Option<Postgres>) {
+    tokio::select! {
+        () = services.stop_all() => {}
+        () = signals.any() => {
+            output.say("Stopping at once…");
+            services.abort_all();
+        }
+    }
+    drop(services);
+    if let Some(postgres) = postgres
+        && let Err(error) = postgres.stop().await
+    {
+        output.say(format!("{error}"));
+    }
+}
+
+/// `zectre down`
+pub(crate) async fn down(args: &DownArgs, output: Output) -> Result<(), CliError> {
+    let path = data_dir::resolve(args.data_dir.as_deref())?;
+    let Some(holder) = lock::holder(&path)? else {
+        let stopped = match DataDir::open_existing(&path)? {
+            // A killed `up` leaves its PostgreSQL behind.
+            Some(data) => Postgres::stop_stale(&data).await?,
+            None => false,
+        };
+        output.say(if stopped {
+            format!(
+                "Stopped the PostgreSQL that a killed `zectre up` left behind in {}",
+                path.display()
+            )
+        } else {
+            format!("Nothing runs in {}", path.display())
+        });
+        return Ok(());
+    };
+    let progress = output.progress(format!("Stopping (pid {})", holder.pid));
+    holder.terminate()?;
+    lock::wait_until_free(&path, DOWN_TIMEOUT).await?;
+    progress.done("Stopped");
+    Ok(())
+}
+
+/// The signals that ask to stop.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, CliError> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Resolves at the next one.
+    async fn any(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.hang_up.recv() => {}
+        }
+    }
+}

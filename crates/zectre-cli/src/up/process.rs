@@ -1,0 +1,123 @@
+//! Processes by pid and start time: a bare pid may be someone else by now.
+
+use super::error::UpError;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use std::{fs, time::Duration};
+use tokio::time::Instant;
+
+/// How often a process that should end is looked at.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// A process that can't be mistaken for a later one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Process {
+    pub(super) pid: u32,
+    /// Clock ticks from boot to its start (proc(5), `stat` field 22).
+    pub(super) start_ticks: u64,
+}
+
+impl Process {
+    /// This process.
+    pub(super) fn own() -> Self {
+        let pid = std::process::id();
+        Self {
+            pid,
+            start_ticks: start_ticks(pid).unwrap_or(0),
+        }
+    }
+
+    /// The process that has this pid now; none when there is none, or only a zombie is left.
+    pub(super) fn of(pid: u32) -> Option<Self> {
+        start_ticks(pid).map(|start_ticks| Self { pid, start_ticks })
+    }
+
+    /// Whether it still runs.
+    pub(super) fn is_alive(self) -> bool {
+        start_ticks(self.pid) == Some(self.start_ticks)
+    }
+
+    /// Its program and arguments.
+    pub(super) fn command_line(self) -> Vec<String> {
+        let bytes = fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
+        bytes
+            .split(|byte| *byte == 0)
+            .map(|word| String::from_utf8_lossy(word).into_owned())
+            .collect()
+    }
+
+    /// Sends a signal, unless it is gone.
+    pub(super) fn signal(self, signal: Signal) -> Result<(), std::io::Error> {
+        if !self.is_alive() {
+            return Ok(());
+        }
+        match kill(Pid::from_raw(self.pid as i32), signal) {
+            Ok(()) | Err(nix::errno::Errno::ESRCH) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Asks it to end.
+    pub(super) fn terminate(self) -> Result<(), UpError> {
+        self.signal(Signal::SIGTERM).map_err(|source| UpError::NotOurs {
+            pid: self.pid,
+            source,
+        })
+    }
+
+    /// Waits until it is gone; false when the time is over.
+    pub(super) async fn wait_until_gone(self, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
+        let mut ticks = tokio::time::interval(POLL_INTERVAL);
+        while self.is_alive() {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            ticks.tick().await;
+        }
+        true
+    }
+}
+
+/// None when there is no such process, or only its zombie.
+fn start_ticks(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything, parentheses too; after its end come fields 3 and on.
+    let mut fields = stat[stat.rfind(')')? + 1..].split_whitespace();
+    let state = fields.next()?;
+    if matches!(state, "Z" | "X" | "x") {
+        return None;
+    }
+    // Field 22 is 18 fields after field 4, which is next.
+    fields.nth(18)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_process_is_known_until_it_ends() {
+        let mut child = tokio::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .expect("sleep is installed");
+        let process = Process::of(child.id().expect("not waited for")).expect("it runs");
+        assert!(process.is_alive() && process.command_line()[0] == "sleep");
+        assert!(
+            !Process {
+                start_ticks: process.start_ticks + 1,
+                ..process
+            }
+            .is_alive(),
+            "a later one of that pid"
+        );
+        process.terminate().expect("ours");
+        // Not waited for yet, it is a zombie: not alive.
+        assert!(process.wait_until_gone(Duration::from_secs(5)).await);
+        child.wait().await.expect("ours");
+        assert_eq!(Process::of(process.pid), None);
+    }
+}

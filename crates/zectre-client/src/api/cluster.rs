@@ -1,0 +1,30 @@
+//! The cluster at a glance, and its activity.
+
+use crate::{Client, ClientError, EventStream, Paging};
+use zectre_common::{
+    id::ApplicationId,
+    wire::{cluster::ClusterStatus, event::Event, page::Page},
+};
+
+impl Client {
+    /// `GET /cluster/status`
+    pub async fn cluster_status(&self) -> Result<ClusterStatus, ClientError> {
+        self.get("/cluster/status", &[]).await
+    }
+
+    /// `GET /events`, newest first; of one application when it is named.
+    pub async fn events(
+        &self,
+        app: Option<ApplicationId>,
+        paging: Paging,
+    ) -> Result<Page<Event>, ClientError> {
+        let mut query = paging.query();
+        query.extend(app.map(|id| ("application_id", id.to_string())));
+        self.get("/events", &query).await
+    }
+
+    /// `GET /events/stream`
+    pub fn event_stream(&self) -> EventStream<Event> {
+        EventStream::new(self.clone(), "/events/stream".into(), Vec::new())
+    }
+}

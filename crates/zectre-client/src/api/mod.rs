@@ -1,0 +1,11 @@
+//! The endpoints, one file a resource.
+
+pub(crate) mod apps;
+pub(crate) mod artifacts;
+mod auth;
+mod builds;
+mod cluster;
+pub(crate) mod deployments;
+mod nodes;
+pub(crate) mod paging;
+mod tasks;

@@ -1,0 +1,94 @@
+//! Why a call failed, in words that say what to do next.
+
+use zectre_common::wire::problem::Problem;
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The base URL can't be used.
+    #[error(
+        "`{url}` is not the address of an API: write it as http://host:port (https is not supported yet)"
+    )]
+    BadUrl {
+        /// What was given.
+        url: String,
+    },
+    /// Nothing answers there.
+    #[error(
+        "no answer from {url} ({reason}). Start the platform with `zectre up`, or name another API with --api-url"
+    )]
+    Unreachable {
+        /// The API's base URL.
+        url: String,
+        /// What the network said.
+        reason: String,
+    },
+    /// The API took too long.
+    #[error(
+        "{url} did not answer within {after_secs} s. Try again; `zectre doctor` shows which service is slow"
+    )]
+    TimedOut {
+        /// What was called.
+        url: String,
+        /// The deadline that passed, in seconds.
+        after_secs: u64,
+    },
+    /// The API refused, and says why.
+    #[error("{}", explain(.0))]
+    Problem(Box<Problem>),
+    /// The answer is none that this API gives.
+    #[error(
+        "{url} answered in a way that Zectre does not ({what}). Check that --api-url names a Zectre API of this version"
+    )]
+    Protocol {
+        /// What was called.
+        url: String,
+        /// What was wrong with the answer.
+        what: String,
+    },
+    /// Reading what should be sent failed.
+    #[error("{path} can't be read: {source}")]
+    Source {
+        /// The file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl ClientError {
+    /// The stable code of the API's refusal, when it is one.
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            Self::Problem(problem) => Some(&problem.code),
+            _ => None,
+        }
+    }
+
+    /// The HTTP status of the API's refusal, when it is one.
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Problem(problem) => Some(problem.status),
+            _ => None,
+        }
+    }
+
+    /// The thing asked for isn't there (or isn't for the caller to see).
+    pub fn is_not_found(&self) -> bool {
+        self.status() == Some(404)
+    }
+}
+
+/// The sentence, then each wrong field, then the id to look for in the logs when the fault is the platform's.
+fn explain(problem: &Problem) -> String {
+    let mut lines = vec![problem.detail.clone()];
+    lines.extend(
+        problem
+            .errors
+            .iter()
+            .map(|error| format!("  {}: {}", error.field, error.message)),
+    );
+    let id = problem.request_id.iter().filter(|_| problem.status >= 500);
+    lines.extend(id.map(|id| format!("  (the platform's log tells more: request {id})")));
+    lines.join("\n")
+}
