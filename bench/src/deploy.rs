@@ -21,7 +21,9 @@ pub(crate) async fn run() -> Report {
         "goal: ours − bare spawn ≤ 250 ms",
     );
     for (index, subject) in bench.subjects.iter().enumerate() {
-        let (app, _) = bench.deploy(&format!("deploy-{index}"), subject, Bench::request()).await;
+        let (app, _) = bench
+            .deploy(&format!("deploy-{index}"), subject, Bench::request())
+            .await;
         let artifact = app.upload(&subject.program).await;
         let (mut ours, mut bare) = (Samples::default(), Samples::default());
         for _ in 0..ROUNDS {
@@ -32,7 +34,13 @@ pub(crate) async fn run() -> Report {
             let started = Instant::now();
             let id = app.deploy(request).await;
             wait_until(DEADLINE, "the new version answers", async || {
-                bench.http.app(&app.subdomain, "/").await.text().contains(&id).then_some(())
+                bench
+                    .http
+                    .app(&app.subdomain, "/")
+                    .await
+                    .text()
+                    .contains(&id)
+                    .then_some(())
             })
             .await;
             ours.push(started.elapsed());
@@ -40,6 +48,9 @@ pub(crate) async fn run() -> Report {
         }
         report.rows.push(Row::new(subject.name, &ours, &bare));
     }
-    report.note(format!("resident memory of the whole platform beside PostgreSQL: {:.1} MiB", bench.resident_mib()));
+    report.note(format!(
+        "resident memory of the whole platform beside PostgreSQL: {:.1} MiB",
+        bench.resident_mib()
+    ));
     report
 }

@@ -16,7 +16,11 @@ use std::process::ExitCode;
 #[tokio::main]
 async fn main() -> ExitCode {
     let mut names: Vec<String> = std::env::args().skip(1).collect();
-    let record = names.iter().position(|name| name == "--record").map(|at| names.remove(at)).is_some();
+    let record = names
+        .iter()
+        .position(|name| name == "--record")
+        .map(|at| names.remove(at))
+        .is_some();
     if names.is_empty() {
         names = vec!["deploy".into(), "wake".into()];
     }

@@ -26,7 +26,10 @@ pub(crate) fn spawn_to_first_byte(program: &Path) -> Duration {
         if let Ok(time) = first_byte(port, started) {
             break time;
         }
-        assert!(started.elapsed() < Duration::from_secs(30), "the program never answered");
+        assert!(
+            started.elapsed() < Duration::from_secs(30),
+            "the program never answered"
+        );
         // Nothing tells when a foreign program listens; yielding is the finest wait there is.
         std::thread::yield_now();
     };

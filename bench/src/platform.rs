@@ -35,10 +35,20 @@ impl Bench {
         let http = single.http();
         let hello = build_hello(&single, &http).await;
         let subjects = vec![
-            Subject { name: "native server (Rust, static)", program: server_program() },
-            Subject { name: "examples/hello (Tish)", program: hello },
+            Subject {
+                name: "native server (Rust, static)",
+                program: server_program(),
+            },
+            Subject {
+                name: "examples/hello (Tish)",
+                program: hello,
+            },
         ];
-        Self { single, http, subjects }
+        Self {
+            single,
+            http,
+            subjects,
+        }
     }
 
     /// An application that runs a subject in production.
@@ -56,11 +66,15 @@ impl Bench {
 }
 
 async fn build_hello(single: &Single, http: &Http) -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the checkout");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the checkout");
     let app = App::create(http, "hello-source").await;
     let main = fs::read_to_string(root.join("examples/hello/src/main.tish")).expect("the example is there");
     let build = app.build(zectre_e2e::archive(&[("src/main.tish", &main)])).await;
-    let artifact = build["artifact_id"].as_str().unwrap_or_else(|| panic!("the example builds: {build:#}"));
+    let artifact = build["artifact_id"]
+        .as_str()
+        .unwrap_or_else(|| panic!("the example builds: {build:#}"));
     let bytes = http.get(&format!("/artifacts/{artifact}/download")).await.body;
     let path = single.directory().join("hello");
     fs::write(&path, bytes).expect("the directory is ours");
@@ -75,7 +89,13 @@ impl Bench {
     /// Resident memory of `zectre up` itself (all services; PostgreSQL and tasks are other processes), in MiB.
     pub(crate) fn resident_mib(&self) -> f64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.single.pid())).unwrap_or_default();
-        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse::<f64>().ok());
+        let kib = status.lines().find_map(|line| {
+            line.strip_prefix("VmRSS:")?
+                .split_whitespace()
+                .next()?
+                .parse::<f64>()
+                .ok()
+        });
         kib.unwrap_or(f64::NAN) / 1_024.0
     }
 }

@@ -15,7 +15,12 @@ impl Row {
     /// From the times of both.
     pub(crate) fn new(subject: &'static str, ours: &Samples, peer: &Samples) -> Self {
         let both = |samples: &Samples| [samples.percentile_ms(50), samples.percentile_ms(99)];
-        Self { subject, samples: ours.len(), ours_ms: both(ours), peer_ms: both(peer) }
+        Self {
+            subject,
+            samples: ours.len(),
+            ours_ms: both(ours),
+            peer_ms: both(peer),
+        }
     }
 }
 
@@ -32,7 +37,13 @@ pub(crate) struct Report {
 impl Report {
     /// Without results yet.
     pub(crate) fn new(name: &'static str, what: &'static str, goal: &'static str) -> Self {
-        Self { name, what, goal, rows: Vec::new(), notes: Vec::new() }
+        Self {
+            name,
+            what,
+            goal,
+            rows: Vec::new(),
+            notes: Vec::new(),
+        }
     }
 
     /// A figure that fits no table.
@@ -70,7 +81,8 @@ pub(crate) fn render(machine: &str, reports: &[Report]) -> String {
 /// Adds the results to bench/RESULTS.md.
 pub(crate) fn record(text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("RESULTS.md");
-    let known = fs::read_to_string(&path).unwrap_or_else(|_| "# Results\n\nMeasured by `cargo xtask bench`, newest last.\n".into());
+    let known = fs::read_to_string(&path)
+        .unwrap_or_else(|_| "# Results\n\nMeasured by `cargo xtask bench`, newest last.\n".into());
     match fs::write(&path, known + text) {
         Ok(()) => eprintln!("recorded in {}", path.display()),
         Err(error) => eprintln!("{} can't be written: {error}", path.display()),

@@ -21,8 +21,12 @@ impl Samples {
     pub(crate) fn percentile_ms(&self, percent: usize) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort();
-        let rank = (sorted.len() * percent).div_ceil(100).clamp(1, sorted.len().max(1));
-        sorted.get(rank - 1).map_or(f64::NAN, |time| time.as_secs_f64() * 1_000.0)
+        let rank = (sorted.len() * percent)
+            .div_ceil(100)
+            .clamp(1, sorted.len().max(1));
+        sorted
+            .get(rank - 1)
+            .map_or(f64::NAN, |time| time.as_secs_f64() * 1_000.0)
     }
 }
 
@@ -33,7 +37,9 @@ mod tests {
     #[test]
     fn percentiles_are_of_the_nearest_rank() {
         let mut samples = Samples::default();
-        (1..=100).rev().for_each(|ms| samples.push(Duration::from_millis(ms)));
+        (1..=100)
+            .rev()
+            .for_each(|ms| samples.push(Duration::from_millis(ms)));
         assert!((samples.percentile_ms(50) - 50.0).abs() < 1e-9);
         assert!((samples.percentile_ms(99) - 99.0).abs() < 1e-9);
         assert!((samples.percentile_ms(100) - 100.0).abs() < 1e-9);

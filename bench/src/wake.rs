@@ -27,13 +27,17 @@ pub(crate) async fn run() -> Report {
         "goal: p50 ≤ 5 ms, p99 ≤ 25 ms; 1,000 first requests at once: one start, no 5xx",
     );
     for (index, subject) in bench.subjects.iter().enumerate() {
-        let (app, id) = bench.deploy(&format!("wake-{index}"), subject, Bench::request()).await;
+        let (app, id) = bench
+            .deploy(&format!("wake-{index}"), subject, Bench::request())
+            .await;
         let (mut ours, mut bare) = (Samples::default(), Samples::default());
         for _ in 0..ROUNDS {
             bare.push(spawn_to_first_byte(&subject.program));
             put_to_sleep(&bench, &app, &id).await;
             let (port, host) = (bench.single.settings().proxy_port, app.subdomain.clone());
-            let time = tokio::task::spawn_blocking(move || wake(port, &host)).await.expect("it does not panic");
+            let time = tokio::task::spawn_blocking(move || wake(port, &host))
+                .await
+                .expect("it does not panic");
             ours.push(time.expect("a woken program answers 200"));
         }
         report.rows.push(Row::new(subject.name, &ours, &bare));
@@ -44,10 +48,16 @@ pub(crate) async fn run() -> Report {
 
 /// Asks for sleep and waits until the proxy no longer has a task for it.
 async fn put_to_sleep(bench: &Bench, app: &App, id: &str) {
-    bench.http.post(&format!("/deployments/{id}/sleep"), json!({})).await.expect_ok();
+    bench
+        .http
+        .post(&format!("/deployments/{id}/sleep"), json!({}))
+        .await
+        .expect_ok();
     zectre_testkit::wait_until(DEADLINE, "it sleeps", async || {
         let asleep = app.deployment(id).await["health"] == "asleep";
-        let live = app.tasks(id, &["pending", "starting", "running", "stopping"]).await;
+        let live = app
+            .tasks(id, &["pending", "starting", "running", "stopping"])
+            .await;
         (asleep && live.is_empty()).then_some(())
     })
     .await;
@@ -58,7 +68,10 @@ fn wake(proxy_port: u16, host: &str) -> io::Result<Duration> {
     let started = Instant::now();
     let mut stream = TcpStream::connect(("127.0.0.1", proxy_port))?;
     stream.set_nodelay(true)?;
-    write!(stream, "GET / HTTP/1.1\r\nhost: {host}.zectre.localhost\r\nconnection: close\r\n\r\n")?;
+    write!(
+        stream,
+        "GET / HTTP/1.1\r\nhost: {host}.zectre.localhost\r\nconnection: close\r\n\r\n"
+    )?;
     let mut head = [0; 12];
     stream.read_exact(&mut head[..1])?;
     let time = started.elapsed();
@@ -74,8 +87,14 @@ async fn crowd(bench: &Bench, app: &App, id: &str, subject: &Subject) -> String 
     const ALL: &[&str] = &["pending", "starting", "running", "stopping", "stopped", "failed"];
     put_to_sleep(bench, app, id).await;
     let total = async || {
-        let page = bench.http.get(&format!("/deployments/{id}/tasks?page_size=1")).await.json();
-        page["total"].as_u64().unwrap_or(app.tasks(id, ALL).await.len() as u64)
+        let page = bench
+            .http
+            .get(&format!("/deployments/{id}/tasks?page_size=1"))
+            .await
+            .json();
+        page["total"]
+            .as_u64()
+            .unwrap_or(app.tasks(id, ALL).await.len() as u64)
     };
     let (before, started) = (total().await, Instant::now());
     let mut crowd = tokio::task::JoinSet::new();

@@ -9,15 +9,26 @@ async fn a_program_is_served_by_separate_daemons_that_all_tell_how_they_are() {
     let platform = Daemons::start().await;
     let http = platform.http();
     let app = App::create(&http, "hello").await;
-    app.deploy_program(&server_program(), json!({"env": {"GREETING": "hi"}})).await.succeeded();
+    app.deploy_program(&server_program(), json!({"env": {"GREETING": "hi"}}))
+        .await
+        .succeeded();
     let answer = http.app(&app.subdomain, "/").await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert!(answer.text().starts_with("hi task="), "{}", answer.text());
 
     for service in SERVICES {
         let url = |path: &str| format!("http://127.0.0.1:{}{path}", platform.admin_port(service));
-        for (path, marker) in [("/health", "ok"), ("/ready", "\"ready\":true"), ("/metrics", "zectre_")] {
-            let response = http.raw().get(url(path)).send().await.expect("every daemon answers");
+        for (path, marker) in [
+            ("/health", "ok"),
+            ("/ready", "\"ready\":true"),
+            ("/metrics", "zectre_"),
+        ] {
+            let response = http
+                .raw()
+                .get(url(path))
+                .send()
+                .await
+                .expect("every daemon answers");
             assert_eq!(response.status(), 200, "{service}{path}");
             let body = response.text().await.expect("a body");
             assert!(body.contains(marker), "{service}{path}: {body}");
@@ -32,17 +43,25 @@ async fn a_request_id_follows_a_request_through_the_services() {
     let app = App::create(&http, "traced").await;
     let deployment = app.deploy_program(&server_program(), json!({})).await.succeeded();
     let path = format!("/api/v1/deployments/{}/sleep", deployment.id());
-    let request = http.request(reqwest::Method::POST, &path).header("x-request-id", "follow-me-1").json(&json!({}));
+    let request = http
+        .request(reqwest::Method::POST, &path)
+        .header("x-request-id", "follow-me-1")
+        .json(&json!({}));
     let response = request.send().await.expect("an answer");
     assert!(response.status().is_success());
     assert_eq!(response.headers()["x-request-id"], "follow-me-1");
     let services_that_logged_it = |logs: &str| {
         let lines = logs.lines().filter(|line| line.contains("follow-me-1"));
-        ["zectre-api", "zectre-scheduler"].iter().filter(|name| lines.clone().any(|line| line.contains(**name))).count()
+        ["zectre-api", "zectre-scheduler"]
+            .iter()
+            .filter(|name| lines.clone().any(|line| line.contains(**name)))
+            .count()
     };
-    zectre_testkit::wait_until(std::time::Duration::from_secs(10), "both services log the id", async || {
-        (services_that_logged_it(&platform.logs()) == 2).then_some(())
-    })
+    zectre_testkit::wait_until(
+        std::time::Duration::from_secs(10),
+        "both services log the id",
+        async || (services_that_logged_it(&platform.logs()) == 2).then_some(()),
+    )
     .await;
 }
 
@@ -52,12 +71,22 @@ async fn a_wrong_configuration_is_told_before_anything_is_opened() {
     let config = directory.path().join("config.toml");
     std::fs::write(&config, "[proxy]\nport = \"many\"\n").expect("it is ours");
     for service in SERVICES {
-        let output = Command::new(program(service)).arg("--config").arg(&config).output().expect("it was built");
+        let output = Command::new(program(service))
+            .arg("--config")
+            .arg(&config)
+            .output()
+            .expect("it was built");
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(64), "{service}: {said}");
-        assert!(said.contains("proxy.port") && said.contains("config.toml"), "{service}: {said}");
+        assert!(
+            said.contains("proxy.port") && said.contains("config.toml"),
+            "{service}: {said}"
+        );
     }
-    let output = Command::new(program("zectre-api")).args(["--config", "/nowhere.toml"]).output().expect("it was built");
+    let output = Command::new(program("zectre-api"))
+        .args(["--config", "/nowhere.toml"])
+        .output()
+        .expect("it was built");
     assert_eq!(output.status.code(), Some(64));
     assert!(String::from_utf8_lossy(&output.stderr).contains("/nowhere.toml"));
 }

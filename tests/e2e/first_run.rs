@@ -5,19 +5,31 @@ use zectre_e2e::{Detached, Settings};
 
 #[tokio::test]
 async fn one_command_leads_from_a_checkout_to_a_served_url() {
-    let directory = tempfile::Builder::new().prefix("zectre-first-").tempdir().expect("a directory can be made");
+    let directory = tempfile::Builder::new()
+        .prefix("zectre-first-")
+        .tempdir()
+        .expect("a directory can be made");
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
     let settings = Settings::default();
     let detached = Detached::new(directory.path(), settings.clone());
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the checkout");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the checkout");
     let run = || {
         let mut command = Command::new("cargo");
-        command.current_dir(root).args(["xtask", "up", "--dev", "--data-dir"]).arg(directory.path().join("platform"));
+        command
+            .current_dir(root)
+            .args(["xtask", "up", "--dev", "--data-dir"])
+            .arg(directory.path().join("platform"));
         detached.apply(&mut command);
         let started = Instant::now();
         let output = command.output().expect("cargo is installed");
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{said}\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         (said, started.elapsed())
     };
     let (said, _) = run();
@@ -30,7 +42,11 @@ async fn one_command_leads_from_a_checkout_to_a_served_url() {
         .header("host", "hello-default.zectre.localhost");
     let response = get.send().await.expect("the proxy answers");
     assert_eq!(response.status(), 200);
-    let docs = client.get(format!("http://127.0.0.1:{}/docs", settings.api_port)).send().await.expect("the API answers");
+    let docs = client
+        .get(format!("http://127.0.0.1:{}/docs", settings.api_port))
+        .send()
+        .await
+        .expect("the API answers");
     assert_eq!(docs.status(), 200);
 
     // The second run finds everything: the platform, the project, the data.

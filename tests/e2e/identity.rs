@@ -8,9 +8,16 @@ use zectre_e2e::{Daemons, SERVICES};
 async fn every_endpoint_of_every_service_asks_who_you_are() {
     let platform = Daemons::start().await;
     let (http, id) = (platform.http(), "0198f2c4-7c3e-7a51-9d0e-3f6f2f4f8a11");
-    let document = http.raw().get(format!("http://127.0.0.1:{}/api/v1/openapi.json", platform.settings().api_port));
+    let document = http.raw().get(format!(
+        "http://127.0.0.1:{}/api/v1/openapi.json",
+        platform.settings().api_port
+    ));
     let document: serde_json::Value = document.send().await.expect("public").json().await.expect("JSON");
-    let public = ["/api/v1/auth/signup", "/api/v1/auth/login", "/api/v1/openapi.json"];
+    let public = [
+        "/api/v1/auth/signup",
+        "/api/v1/auth/login",
+        "/api/v1/openapi.json",
+    ];
     let mut walked = 0;
     let stranger = http.with_key("");
     for (path, methods) in document["paths"].as_object().expect("paths") {
@@ -18,9 +25,18 @@ async fn every_endpoint_of_every_service_asks_who_you_are() {
             continue;
         }
         for method in methods.as_object().expect("methods").keys() {
-            let filled: String = path.split('/').map(|part| if part.starts_with('{') { id } else { part }).collect::<Vec<_>>().join("/");
+            let filled: String = path
+                .split('/')
+                .map(|part| if part.starts_with('{') { id } else { part })
+                .collect::<Vec<_>>()
+                .join("/");
             let method: Method = method.to_uppercase().parse().expect("a method");
-            let status = stranger.request(method.clone(), &filled).send().await.expect("an answer").status();
+            let status = stranger
+                .request(method.clone(), &filled)
+                .send()
+                .await
+                .expect("an answer")
+                .status();
             assert_eq!(status, StatusCode::UNAUTHORIZED, "{method} {path}");
             walked += 1;
         }
@@ -34,7 +50,10 @@ async fn every_endpoint_of_every_service_asks_who_you_are() {
         ("zectre-scheduler", "/api/v1/scheduler/deploy"),
         ("zectre-scheduler", "/api/v1/scheduler/wake"),
         ("zectre-agent", "/api/v1/actions"),
-        ("zectre-registry", "/api/v1/artifacts/0198f2c4-7c3e-7a51-9d0e-3f6f2f4f8a11/upload"),
+        (
+            "zectre-registry",
+            "/api/v1/artifacts/0198f2c4-7c3e-7a51-9d0e-3f6f2f4f8a11/upload",
+        ),
         ("zectre-build", "/api/v1/builds"),
     ];
     for (service, path) in internal {
@@ -42,7 +61,11 @@ async fn every_endpoint_of_every_service_asks_who_you_are() {
         let url = format!("http://127.0.0.1:{}{path}", platform.admin_port(service));
         for token in ["", "eyJhbGciOiJub25lIn0.e30.", "zk_guess"] {
             let request = http.raw().post(&url).json(&json!({}));
-            let request = if token.is_empty() { request } else { request.bearer_auth(token) };
+            let request = if token.is_empty() {
+                request
+            } else {
+                request.bearer_auth(token)
+            };
             let status = request.send().await.expect("an answer").status();
             assert_eq!(status, StatusCode::UNAUTHORIZED, "{service}{path} with `{token}`");
         }
@@ -51,23 +74,80 @@ async fn every_endpoint_of_every_service_asks_who_you_are() {
 
 #[tokio::test]
 async fn a_login_holds_until_logout_and_a_foreign_thing_is_not_there() {
-    let platform = Daemons::start_with(zectre_e2e::Settings::default(), &[("auth", "signup", "\"open\"".into())]).await;
+    let platform = Daemons::start_with(
+        zectre_e2e::Settings::default(),
+        &[("auth", "signup", "\"open\"".into())],
+    )
+    .await;
     let http = platform.http();
     let stranger = http.with_key("");
     let account = json!({"email": "Ada@example.org", "password": "correct horse"});
     stranger.post("/auth/signup", account.clone()).await.expect(201);
-    assert_eq!(stranger.post("/auth/signup", account).await.problem(409), "EMAIL_EXISTS");
-    let wrong = stranger.post("/auth/login", json!({"email": "ada@example.org", "password": "wrong horse"})).await;
+    assert_eq!(
+        stranger.post("/auth/signup", account).await.problem(409),
+        "EMAIL_EXISTS"
+    );
+    let wrong = stranger
+        .post(
+            "/auth/login",
+            json!({"email": "ada@example.org", "password": "wrong horse"}),
+        )
+        .await;
     assert_eq!(wrong.problem(401), "INVALID_CREDENTIALS");
-    let login = stranger.post("/auth/login", json!({"email": "ada@example.org", "password": "correct horse"})).await.expect(200);
+    let login = stranger
+        .post(
+            "/auth/login",
+            json!({"email": "ada@example.org", "password": "correct horse"}),
+        )
+        .await
+        .expect(200);
     let token = login["token"].as_str().expect("a token");
-    let as_ada = |method: Method, path: &str| stranger.request(method, &format!("/api/v1{path}")).bearer_auth(token);
-    assert_eq!(as_ada(Method::GET, "/user").send().await.expect("an answer").status(), 200);
+    let as_ada = |method: Method, path: &str| {
+        stranger
+            .request(method, &format!("/api/v1{path}"))
+            .bearer_auth(token)
+    };
+    assert_eq!(
+        as_ada(Method::GET, "/user")
+            .send()
+            .await
+            .expect("an answer")
+            .status(),
+        200
+    );
 
     let app = zectre_e2e::App::create(&http, "private").await;
-    assert_eq!(as_ada(Method::GET, &format!("/apps/{}", app.id)).send().await.expect("an answer").status(), 404);
-    assert_eq!(as_ada(Method::GET, "/nodes").send().await.expect("an answer").status(), 403);
+    assert_eq!(
+        as_ada(Method::GET, &format!("/apps/{}", app.id))
+            .send()
+            .await
+            .expect("an answer")
+            .status(),
+        404
+    );
+    assert_eq!(
+        as_ada(Method::GET, "/nodes")
+            .send()
+            .await
+            .expect("an answer")
+            .status(),
+        403
+    );
 
-    assert!(as_ada(Method::POST, "/auth/logout").send().await.expect("an answer").status().is_success());
-    assert_eq!(as_ada(Method::GET, "/user").send().await.expect("an answer").status(), 401);
+    assert!(
+        as_ada(Method::POST, "/auth/logout")
+            .send()
+            .await
+            .expect("an answer")
+            .status()
+            .is_success()
+    );
+    assert_eq!(
+        as_ada(Method::GET, "/user")
+            .send()
+            .await
+            .expect("an answer")
+            .status(),
+        401
+    );
 }

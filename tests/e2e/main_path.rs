@@ -36,12 +36,17 @@ async fn the_command_leads_from_nothing_to_a_url_and_back() {
     fs::write(project.join("secrets/zectre.yaml"), "not even YAML: [").expect("it is ours");
 
     let deployed = zectre(&["deploy", "--prod", "--wait"]).await;
-    assert!(deployed.success().contains("tour-default.zectre.localhost"), "it prints the URL: {}", deployed.stdout);
+    assert!(
+        deployed.success().contains("tour-default.zectre.localhost"),
+        "it prints the URL: {}",
+        deployed.stdout
+    );
     let answer = http.app("tour-default", "/").await;
     assert!(answer.text().starts_with("version one"), "{}", answer.text());
 
     assert!(zectre(&["status"]).await.success().contains("healthy"));
-    let tasks: Value = serde_json::from_str(zectre(&["ps", "--json"]).await.success()).expect("--json prints JSON");
+    let tasks: Value =
+        serde_json::from_str(zectre(&["ps", "--json"]).await.success()).expect("--json prints JSON");
     assert!(tasks.to_string().contains("running"), "{tasks}");
     wait_until(Duration::from_secs(20), "the log is stored", async || {
         zectre(&["logs"]).await.stdout.contains("request /").then_some(())
@@ -51,17 +56,34 @@ async fn the_command_leads_from_nothing_to_a_url_and_back() {
     assert!(zectre(&["open"]).await.success().contains("tour-default"));
 
     zectre(&["env", "add", "WHO=world"]).await.success();
-    zectre(&["env", "add", "TOKEN", "hunter2", "--secret"]).await.success();
+    zectre(&["env", "add", "TOKEN", "hunter2", "--secret"])
+        .await
+        .success();
     let listed = zectre(&["env", "list"]).await;
-    assert!(listed.success().contains("WHO") && !listed.stdout.contains("hunter2"), "{}", listed.stdout);
-    fs::write(project.join("src/main.tish"), HELLO.replace("version one", "version two")).expect("it is ours");
+    assert!(
+        listed.success().contains("WHO") && !listed.stdout.contains("hunter2"),
+        "{}",
+        listed.stdout
+    );
+    fs::write(
+        project.join("src/main.tish"),
+        HELLO.replace("version one", "version two"),
+    )
+    .expect("it is ours");
     zectre(&["deploy", "--prod", "--wait"]).await.success();
     let answer = http.app("tour-default", "/").await.text();
-    assert!(answer.starts_with("version two") && answer.ends_with("world"), "{answer}");
+    assert!(
+        answer.starts_with("version two") && answer.ends_with("world"),
+        "{answer}"
+    );
 
     zectre(&["rollback"]).await.success();
     wait_until(Duration::from_secs(20), "the first version is back", async || {
-        http.app("tour-default", "/").await.text().starts_with("version one").then_some(())
+        http.app("tour-default", "/")
+            .await
+            .text()
+            .starts_with("version one")
+            .then_some(())
     })
     .await;
 }
@@ -72,11 +94,21 @@ async fn a_compile_error_stops_the_command_at_the_line() {
     let project = platform.directory().join("mistake");
     fs::create_dir_all(project.join("src")).expect("it is ours");
     fs::write(project.join("zectre.yaml"), "name: mistake\n").expect("it is ours");
-    fs::write(project.join("src/main.tish"), "let a = 1\nconsole.log(a + undefinedName)\n").expect("it is ours");
+    fs::write(
+        project.join("src/main.tish"),
+        "let a = 1\nconsole.log(a + undefinedName)\n",
+    )
+    .expect("it is ours");
     let output = platform.cli().run(&project, &["deploy", "--prod"]).await;
     let said = output.failure();
-    assert!(said.contains("src/main.tish:2") && said.contains("undefinedName"), "{said}");
-    assert!(!said.contains("/tmp/") && !said.contains(".rs:"), "nobody else's paths: {said}");
+    assert!(
+        said.contains("src/main.tish:2") && said.contains("undefinedName"),
+        "{said}"
+    );
+    assert!(
+        !said.contains("/tmp/") && !said.contains(".rs:"),
+        "nobody else's paths: {said}"
+    );
 }
 
 #[tokio::test]
@@ -85,9 +117,20 @@ async fn logs_are_followed_as_they_come() {
     let http = platform.http();
     let app = App::create(&http, "chatty").await;
     let deployment = app.deploy_program(&server_program(), json!({})).await.succeeded();
-    let arguments = ["logs", "-f", "--deployment", deployment.id()];
+    let arguments = [
+        "logs",
+        "-f",
+        "--project",
+        "chatty",
+        "--deployment",
+        deployment.id(),
+    ];
     let mut command = tokio::process::Command::from(platform.cli().command(platform.directory(), &arguments));
-    let mut follower = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("zectre was built");
+    let mut follower = command
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("zectre was built");
     let mut lines = BufReader::new(follower.stdout.take().expect("piped")).lines();
     let mut next = async |wanted: &str| {
         let found = async {
@@ -98,7 +141,9 @@ async fn logs_are_followed_as_they_come() {
                 }
             }
         };
-        tokio::time::timeout(Duration::from_secs(30), found).await.unwrap_or_else(|_| panic!("no line with `{wanted}`"))
+        tokio::time::timeout(Duration::from_secs(30), found)
+            .await
+            .unwrap_or_else(|_| panic!("no line with `{wanted}`"))
     };
     next("started with PORT=").await;
     http.app(&app.subdomain, "/log").await.expect_ok();
@@ -114,14 +159,27 @@ async fn plain_http_builds_several_files_and_deploys_them() {
                 fn handleRequest(req) { return { status: 200, body: greet(req.path) } }\n\
                 serve(parseInt(process.env.PORT), handleRequest)\n";
     let greet = "export fn greet(who) { return \"hello \" + who }\n";
-    let build = app.build(archive(&[("src/main.tish", main), ("src/lib/greet.tish", greet)])).await;
+    let build = app
+        .build(archive(&[("src/main.tish", main), ("src/lib/greet.tish", greet)]))
+        .await;
     assert_eq!(build["status"], "succeeded", "{build:#}");
-    let artifact = http.get(&format!("/artifacts/{}", build["artifact_id"].as_str().expect("an artifact"))).await.expect(200);
+    let artifact = http
+        .get(&format!(
+            "/artifacts/{}",
+            build["artifact_id"].as_str().expect("an artifact")
+        ))
+        .await
+        .expect(200);
     assert_eq!(artifact["kind"], "binary");
-    let log = http.get(&format!("/builds/{}/logs", build["id"].as_str().expect("an id"))).await.expect(200);
+    let log = http
+        .get(&format!("/builds/{}/logs", build["id"].as_str().expect("an id")))
+        .await
+        .expect(200);
     assert!(log.as_array().is_some_and(|lines| !lines.is_empty()), "{log}");
 
-    let id = app.deploy(json!({"build_id": build["id"], "environment": "production"})).await;
+    let id = app
+        .deploy(json!({"build_id": build["id"], "environment": "production"}))
+        .await;
     let outcome = app.outcome(&id).await.succeeded();
     assert_eq!(http.app(&app.subdomain, "/you").await.text(), "hello /you");
     // Each deployment also answers at a name of its own.
@@ -139,9 +197,15 @@ async fn the_four_rules_lead_a_host_to_its_deployment() {
     let dev = app.deploy_program(&program, development).await.succeeded();
     // Until there is a production, the subdomain leads to development.
     assert!(http.app(&app.subdomain, "/").await.text().starts_with("dev "));
-    app.deploy_program(&program, json!({"env": {"GREETING": "prod"}})).await.succeeded();
+    app.deploy_program(&program, json!({"env": {"GREETING": "prod"}}))
+        .await
+        .succeeded();
     wait_until(Duration::from_secs(10), "production has the name", async || {
-        http.app(&app.subdomain, "/").await.text().starts_with("prod ").then_some(())
+        http.app(&app.subdomain, "/")
+            .await
+            .text()
+            .starts_with("prod ")
+            .then_some(())
     })
     .await;
     let label = dev.deployment["preview_label"].as_str().expect("a label");
@@ -149,9 +213,23 @@ async fn the_four_rules_lead_a_host_to_its_deployment() {
 
     let unknown = http.app("nobody-default", "/").await;
     assert_eq!(unknown.status, 404);
-    assert!(unknown.headers.contains_key("x-error-detail"), "{:?}", unknown.headers);
-    let page = http.app_request(Method::GET, "nobody-default", "/").header("accept", "text/html").send().await.expect("an answer");
-    assert!(page.headers()["content-type"].to_str().expect("ASCII").starts_with("text/html"));
+    assert!(
+        unknown.headers.contains_key("x-error-detail"),
+        "{:?}",
+        unknown.headers
+    );
+    let page = http
+        .app_request(Method::GET, "nobody-default", "/")
+        .header("accept", "text/html")
+        .send()
+        .await
+        .expect("an answer");
+    assert!(
+        page.headers()["content-type"]
+            .to_str()
+            .expect("ASCII")
+            .starts_with("text/html")
+    );
 }
 
 #[tokio::test]
@@ -161,24 +239,48 @@ async fn bodies_stream_both_ways() {
     let app = App::create(&http, "stream").await;
     app.deploy_program(&server_program(), json!({})).await.succeeded();
     let (sender, receiver) = tokio::sync::mpsc::channel::<Result<Vec<u8>, std::io::Error>>(1);
-    let body = futures_util::stream::unfold(receiver, async |mut receiver| receiver.recv().await.map(|item| (item, receiver)));
-    let request = http.app_request(Method::POST, &app.subdomain, "/echo").body(reqwest::Body::wrap_stream(body));
-    sender.send(Ok(b"first".to_vec())).await.expect("the request is open");
+    let body = futures_util::stream::unfold(receiver, async |mut receiver| {
+        receiver.recv().await.map(|item| (item, receiver))
+    });
+    let request = http
+        .app_request(Method::POST, &app.subdomain, "/echo")
+        .body(reqwest::Body::wrap_stream(body));
+    sender
+        .send(Ok(b"first".to_vec()))
+        .await
+        .expect("the request is open");
     let response = request.send().await.expect("the head comes before the body ends");
     let mut answer = response.bytes_stream();
     let mut next = async || {
-        let chunk = tokio::time::timeout(Duration::from_secs(10), answer.next()).await.expect("in time");
+        let chunk = tokio::time::timeout(Duration::from_secs(10), answer.next())
+            .await
+            .expect("in time");
         chunk.map(|chunk| chunk.expect("the stream holds").to_vec())
     };
-    assert_eq!(next().await.as_deref(), Some(&b"first"[..]), "the answer came while the request went on");
-    sender.send(Ok(b"second".to_vec())).await.expect("the request is open");
+    assert_eq!(
+        next().await.as_deref(),
+        Some(&b"first"[..]),
+        "the answer came while the request went on"
+    );
+    sender
+        .send(Ok(b"second".to_vec()))
+        .await
+        .expect("the request is open");
     assert_eq!(next().await.as_deref(), Some(&b"second"[..]));
     drop(sender);
     assert_eq!(next().await, None);
 
     let large = vec![b'x'; 32 << 20];
-    let request = http.app_request(Method::POST, &app.subdomain, "/echo").body(large.clone());
-    let echoed = request.send().await.expect("an answer").bytes().await.expect("all of it");
+    let request = http
+        .app_request(Method::POST, &app.subdomain, "/echo")
+        .body(large.clone());
+    let echoed = request
+        .send()
+        .await
+        .expect("an answer")
+        .bytes()
+        .await
+        .expect("all of it");
     assert!(echoed == large, "{} bytes came back", echoed.len());
 }
 
@@ -187,21 +289,49 @@ async fn a_task_finds_its_environment() {
     let platform = Daemons::start().await;
     let http = platform.http();
     let app = App::create(&http, "environed").await;
-    let set = async |key: &str, body: Value| http.send(Method::PUT, &format!("/apps/{}/env/{key}", app.id), body).await;
+    let set = async |key: &str, body: Value| {
+        http.send(Method::PUT, &format!("/apps/{}/env/{key}", app.id), body)
+            .await
+    };
     assert!(set("A", json!({"value": "app"})).await.status.is_success());
     assert!(set("B", json!({"value": "app"})).await.status.is_success());
-    assert!(set("B", json!({"value": "production", "environment": "production"})).await.status.is_success());
-    assert!(set("S", json!({"value": "hunter2", "secret": true})).await.status.is_success());
+    assert!(
+        set("B", json!({"value": "production", "environment": "production"}))
+            .await
+            .status
+            .is_success()
+    );
+    assert!(
+        set("S", json!({"value": "hunter2", "secret": true}))
+            .await
+            .status
+            .is_success()
+    );
     let request = json!({"env": {"C": "own", "PORT": "1"}});
     let deployment = app.deploy_program(&server_program(), request).await.succeeded();
     let environment = http.app(&app.subdomain, "/env").await.text();
-    let has = |entry: &str| assert!(environment.lines().any(|line| line == entry), "{entry} in:\n{environment}");
-    for entry in ["A=app", "B=production", "C=own", "S=hunter2", "ZECTRE_APP=environed", "ZECTRE_NAMESPACE=default"] {
+    let has = |entry: &str| {
+        assert!(
+            environment.lines().any(|line| line == entry),
+            "{entry} in:\n{environment}"
+        )
+    };
+    for entry in [
+        "A=app",
+        "B=production",
+        "C=own",
+        "S=hunter2",
+        "ZECTRE_APP=environed",
+        "ZECTRE_NAMESPACE=default",
+    ] {
         has(entry);
     }
     has("ZECTRE_ENVIRONMENT=production");
     has(&format!("DEPLOYMENT_ID={}", deployment.id()));
-    assert!(environment.contains("TASK_ID=") && !environment.contains("PORT=1\n"), "{environment}");
+    assert!(
+        environment.contains("TASK_ID=") && !environment.contains("PORT=1\n"),
+        "{environment}"
+    );
     assert!(!platform.logs().contains("hunter2"), "a secret in a log");
     let shown = http.get(&format!("/apps/{}/env", app.id)).await.text();
     assert!(!shown.contains("hunter2"), "{shown}");
@@ -210,8 +340,13 @@ async fn a_task_finds_its_environment() {
 #[tokio::test]
 async fn a_container_is_served_from_a_real_engine() {
     let engine = zectre_testkit::DockerEngine::start().await;
-    engine.import_image("zectre-test/server:1", &server_program()).await;
-    let settings = zectre_e2e::Settings { container_socket: Some(engine.socket().to_owned()), ..Default::default() };
+    engine
+        .import_image("zectre-test/server:1", &server_program())
+        .await;
+    let settings = zectre_e2e::Settings {
+        container_socket: Some(engine.socket().to_owned()),
+        ..Default::default()
+    };
     let platform = Daemons::start_with(settings, &[]).await;
     let http = platform.http();
     let app = App::create(&http, "boxed").await;
@@ -223,7 +358,9 @@ async fn a_container_is_served_from_a_real_engine() {
     let outcome = app.outcome(&id).await.succeeded();
     assert_eq!(outcome.deployment["spec"]["process_type"], "docker");
     assert!(http.app(&app.subdomain, "/").await.text().starts_with("boxed "));
-    let next = app.deploy(json!({"image": "zectre-test/nowhere:9", "environment": "production"})).await;
+    let next = app
+        .deploy(json!({"image": "zectre-test/nowhere:9", "environment": "production"}))
+        .await;
     assert_eq!(app.outcome(&next).await.failed(), "image_not_found");
     assert!(http.app(&app.subdomain, "/").await.text().starts_with("boxed "));
 }
@@ -232,7 +369,10 @@ async fn a_container_is_served_from_a_real_engine() {
 async fn the_examples_build_and_do_what_they_say() {
     let platform = Daemons::start().await;
     let http = platform.http();
-    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the checkout").join("examples");
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the checkout")
+        .join("examples");
     let cli = platform.cli();
     for name in ["hello", "json-api", "job"] {
         let copy = platform.directory().join(name);
@@ -240,7 +380,7 @@ async fn the_examples_build_and_do_what_they_say() {
         cli.run(&copy, &["deploy", "--prod", "--wait"]).await.success();
     }
     assert_eq!(http.app("hello-default", "/").await.status, 200);
-    assert_eq!(http.app("json-api-default", "/").await.status, 200);
+    assert_eq!(http.app("json-api-default", "/notes").await.status, 200);
 }
 
 /// Examples are deployed from copies: linking a project writes into its directory.

@@ -10,30 +10,57 @@ async fn every_daemon_may_be_killed_and_the_program_goes_on() {
     let mut platform = Daemons::start().await;
     let http = platform.http();
     let app = App::create(&http, "tough").await;
-    let deployment = app.deploy_program(&server_program(), json!({"replicas": 2})).await.succeeded();
+    let deployment = app
+        .deploy_program(&server_program(), json!({"replicas": 2}))
+        .await
+        .succeeded();
     app.wait_running(deployment.id(), 2).await;
     let before: BTreeSet<_> = tasks_of(deployment.id()).into_iter().collect();
     assert_eq!(before.len(), 2);
 
-    for service in ["zectre-agent", "zectre-scheduler", "zectre-api", "zectre-registry", "zectre-build"] {
+    for service in [
+        "zectre-agent",
+        "zectre-scheduler",
+        "zectre-api",
+        "zectre-registry",
+        "zectre-build",
+    ] {
         platform.kill(service).await;
         // While it is away, what runs goes on being served.
-        assert_eq!(http.app(&app.subdomain, "/").await.status, 200, "while {service} is away");
+        assert_eq!(
+            http.app(&app.subdomain, "/").await.status,
+            200,
+            "while {service} is away"
+        );
         platform.start_service(service);
         platform.wait_ready(service).await;
-        assert_eq!(http.app(&app.subdomain, "/").await.status, 200, "after {service} came back");
+        assert_eq!(
+            http.app(&app.subdomain, "/").await.status,
+            200,
+            "after {service} came back"
+        );
     }
     platform.kill("zectre-proxy").await;
     platform.start_service("zectre-proxy");
     platform.wait_ready("zectre-proxy").await;
-    assert_eq!(http.app(&app.subdomain, "/").await.status, 200, "after the proxy came back");
+    assert_eq!(
+        http.app(&app.subdomain, "/").await.status,
+        200,
+        "after the proxy came back"
+    );
 
     let after: BTreeSet<_> = tasks_of(deployment.id()).into_iter().collect();
     assert_eq!(before, after, "the same two processes");
     // The platform still does its work: a new deployment takes over, and the old processes end.
-    let next = app.deploy_program(&server_program(), json!({"env": {"GREETING": "next"}})).await.succeeded();
+    let next = app
+        .deploy_program(&server_program(), json!({"env": {"GREETING": "next"}}))
+        .await
+        .succeeded();
     assert!(http.app(&app.subdomain, "/").await.text().starts_with("next "));
-    wait_until(Duration::from_secs(30), "the old processes end", async || tasks_of(deployment.id()).is_empty().then_some(())).await;
+    wait_until(Duration::from_secs(30), "the old processes end", async || {
+        tasks_of(deployment.id()).is_empty().then_some(())
+    })
+    .await;
     assert_eq!(tasks_of(next.id()).len(), 1);
 }
 
@@ -45,7 +72,9 @@ async fn a_lost_hint_only_delays() {
     // The API's nudge goes nowhere: the scheduler finds the deployment when it comes back.
     platform.kill("zectre-scheduler").await;
     let artifact = app.upload(&server_program()).await;
-    let id = app.deploy(json!({"artifact_id": artifact, "environment": "production"})).await;
+    let id = app
+        .deploy(json!({"artifact_id": artifact, "environment": "production"}))
+        .await;
     platform.start_service("zectre-scheduler");
     app.outcome(&id).await.succeeded();
     assert_eq!(http.app(&app.subdomain, "/").await.status, 200);
@@ -59,9 +88,15 @@ async fn a_crashing_program_is_restarted_with_growing_pauses() {
     let deployment = app.deploy_program(&server_program(), json!({})).await.succeeded();
     for _ in 0..3 {
         app.wait_running(deployment.id(), 1).await;
-        let _ = http.app_request(reqwest::Method::GET, &app.subdomain, "/crash").send().await;
+        let _ = http
+            .app_request(reqwest::Method::POST, &app.subdomain, "/crash")
+            .send()
+            .await;
         wait_until(Duration::from_secs(20), "the crash is noticed", async || {
-            app.tasks(deployment.id(), &["running"]).await.is_empty().then_some(())
+            app.tasks(deployment.id(), &["running"])
+                .await
+                .is_empty()
+                .then_some(())
         })
         .await;
     }

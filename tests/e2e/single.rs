@@ -8,8 +8,13 @@ use zectre_testkit::wait_until;
 
 /// The private PostgreSQL's process.
 fn postmaster(single: &Single) -> i32 {
-    let pid_file = fs::read_to_string(single.data_dir().join("postgres/postmaster.pid")).expect("PostgreSQL runs");
-    pid_file.lines().next().and_then(|line| line.trim().parse().ok()).expect("the first line is the pid")
+    let pid_file =
+        fs::read_to_string(single.data_dir().join("postgres/data/postmaster.pid")).expect("PostgreSQL runs");
+    pid_file
+        .lines()
+        .next()
+        .and_then(|line| line.trim().parse().ok())
+        .expect("the first line is the pid")
 }
 
 #[tokio::test]
@@ -17,12 +22,22 @@ async fn it_serves_stops_in_order_and_finds_its_data_again() {
     let mut single = Single::start().await;
     let http = single.http();
     let app = App::create(&http, "kept").await;
-    let deployment = app.deploy_program(&server_program(), json!({"env": {"GREETING": "kept"}})).await.succeeded();
+    let deployment = app
+        .deploy_program(&server_program(), json!({"env": {"GREETING": "kept"}}))
+        .await
+        .succeeded();
     assert!(http.app(&app.subdomain, "/").await.text().starts_with("kept "));
     let whoami = single.cli().run(single.directory(), &["whoami"]).await;
-    assert!(whoami.success().contains("admin"), "the CLI is logged in: {}", whoami.stdout);
+    assert!(
+        whoami.success().contains("admin"),
+        "the CLI is logged in: {}",
+        whoami.stdout
+    );
     for key in ["service.key", "token.key", "master.key"] {
-        let mode = fs::metadata(single.data_dir().join("keys").join(key)).expect("a key").permissions().mode();
+        let mode = fs::metadata(single.data_dir().join("keys").join(key))
+            .expect("a key")
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600, "{key}");
     }
 
@@ -47,12 +62,17 @@ async fn after_kill_9_nothing_is_orphaned_or_run_twice() {
     let mut single = Single::start().await;
     let http = single.http();
     let app = App::create(&http, "survivor").await;
-    let deployment = app.deploy_program(&server_program(), json!({"replicas": 2})).await.succeeded();
+    let deployment = app
+        .deploy_program(&server_program(), json!({"replicas": 2}))
+        .await
+        .succeeded();
     app.wait_running(deployment.id(), 2).await;
     let before: BTreeSet<_> = tasks_of(deployment.id()).into_iter().collect();
 
     single.process_mut().end(Signal::SIGKILL).await;
     single.start_again().await;
+    let http = single.http();
+    let app = app.with(&http);
     app.wait_running(deployment.id(), 2).await;
     assert_eq!(http.app(&app.subdomain, "/").await.status, 200);
     let after: BTreeSet<_> = tasks_of(deployment.id()).into_iter().collect();
@@ -62,7 +82,10 @@ async fn after_kill_9_nothing_is_orphaned_or_run_twice() {
 
 #[tokio::test]
 async fn detached_it_returns_when_it_is_ready_and_down_ends_it() {
-    let directory = tempfile::Builder::new().prefix("zectre-detached-").tempdir().expect("a directory can be made");
+    let directory = tempfile::Builder::new()
+        .prefix("zectre-detached-")
+        .tempdir()
+        .expect("a directory can be made");
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
     let single = zectre_e2e::Detached::new(directory.path(), Settings::default());
     single.run(&["up", "--detach"]).await.success();
@@ -78,23 +101,40 @@ async fn detached_it_returns_when_it_is_ready_and_down_ends_it() {
 
 #[tokio::test]
 async fn what_is_in_its_way_is_told_in_a_sentence() {
-    let directory = tempfile::Builder::new().prefix("zectre-errors-").tempdir().expect("a directory can be made");
+    let directory = tempfile::Builder::new()
+        .prefix("zectre-errors-")
+        .tempdir()
+        .expect("a directory can be made");
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
     let settings = Settings::default();
     let detached = zectre_e2e::Detached::new(directory.path(), settings.clone());
 
     let holder = TcpListener::bind(("127.0.0.1", settings.proxy_port)).expect("the port is ours");
     let taken = detached.run(&["up"]).await;
-    assert!(taken.failure().contains(&settings.proxy_port.to_string()), "{}", taken.stderr);
-    assert!(taken.stderr.contains("ZECTRE__PROXY__PORT"), "what to do: {}", taken.stderr);
+    assert!(
+        taken.failure().contains(&settings.proxy_port.to_string()),
+        "{}",
+        taken.stderr
+    );
+    assert!(
+        taken.stderr.contains("ZECTRE__PROXY__PORT"),
+        "what to do: {}",
+        taken.stderr
+    );
     drop(holder);
 
     let foreign = directory.path().join("foreign");
     fs::create_dir(&foreign).expect("it is ours");
     fs::write(foreign.join("thesis.txt"), "precious").expect("it is ours");
-    let refused = detached.command(&["up", "--data-dir", foreign.to_str().expect("a plain path")]).await;
+    let refused = detached
+        .command(&["up", "--data-dir", foreign.to_str().expect("a plain path")])
+        .await;
     assert!(refused.failure().contains("foreign"), "{}", refused.stderr);
-    assert_eq!(fs::read_dir(&foreign).expect("it is ours").count(), 1, "nothing was touched");
+    assert_eq!(
+        fs::read_dir(&foreign).expect("it is ours").count(),
+        1,
+        "nothing was touched"
+    );
 }
 
 #[tokio::test]
@@ -103,7 +143,10 @@ async fn a_dead_postgresql_is_told_and_the_next_start_recovers() {
     let database = postmaster(&single);
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(database), Signal::SIGKILL).expect("it is ours");
     let process = single.process_mut();
-    wait_until(Duration::from_secs(60), "it ends by itself", async || process.ended()).await;
+    wait_until(Duration::from_secs(60), "it ends by itself", async || {
+        process.ended()
+    })
+    .await;
     assert!(process.log().contains("PostgreSQL"), "{}", process.log());
     single.start_again().await;
     single.http().get("/apps").await.expect(200);

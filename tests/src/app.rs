@@ -22,7 +22,9 @@ impl Outcome {
 
     /// Its status.
     pub fn status(&self) -> &str {
-        self.deployment["status"].as_str().expect("a deployment has a status")
+        self.deployment["status"]
+            .as_str()
+            .expect("a deployment has a status")
     }
 
     /// Panics, showing all that is known, unless it succeeded.
@@ -35,7 +37,9 @@ impl Outcome {
     /// The reason code, once it is sure that it failed.
     pub fn failed(&self) -> &str {
         assert_eq!(self.status(), "failed", "{:#}", self.deployment);
-        self.deployment["reason"].as_str().expect("a failure has a reason")
+        self.deployment["reason"]
+            .as_str()
+            .expect("a failure has a reason")
     }
 }
 
@@ -57,15 +61,35 @@ impl App {
     pub async fn create(http: &Http, name: &str) -> Self {
         let app = http.post("/apps", json!({"name": name})).await.expect(201);
         let text = |field: &str| app[field].as_str().expect("an application has it").to_owned();
-        Self { http: http.clone(), id: text("id"), subdomain: text("subdomain") }
+        Self {
+            http: http.clone(),
+            id: text("id"),
+            subdomain: text("subdomain"),
+        }
+    }
+
+    /// The same application through another client.
+    #[must_use]
+    pub fn with(&self, http: &Http) -> Self {
+        Self {
+            http: http.clone(),
+            ..self.clone()
+        }
     }
 
     /// Uploads an executable; gives the artifact's id.
     pub async fn upload(&self, program: &Path) -> String {
-        let artifact = self.http.post("/artifacts", json!({"name": "program"})).await.expect(201);
+        let artifact = self
+            .http
+            .post("/artifacts", json!({"name": "program"}))
+            .await
+            .expect(201);
         let id = artifact["id"].as_str().expect("an artifact has an id").to_owned();
         let bytes = std::fs::read(program).expect("the program was compiled");
-        let upload = self.http.request(Method::POST, &format!("/api/v1/artifacts/{id}/upload")).body(bytes);
+        let upload = self
+            .http
+            .request(Method::POST, &format!("/api/v1/artifacts/{id}/upload"))
+            .body(bytes);
         let status = send(upload).await.status;
         assert!(status.is_success(), "the upload was refused: {status}");
         id
@@ -73,9 +97,15 @@ impl App {
 
     /// Asks for a deployment with this request; gives its id.
     pub async fn deploy(&self, request: Value) -> String {
-        let answer = self.http.post(&format!("/apps/{}/deployments", self.id), request).await;
+        let answer = self
+            .http
+            .post(&format!("/apps/{}/deployments", self.id), request)
+            .await;
         assert!(answer.status.is_success(), "{}", answer.text());
-        answer.json()["id"].as_str().expect("a deployment has an id").to_owned()
+        answer.json()["id"]
+            .as_str()
+            .expect("a deployment has an id")
+            .to_owned()
     }
 
     /// Deploys an executable to production and waits until the rollout has ended.
@@ -101,7 +131,10 @@ impl App {
 
     /// A deployment as the API shows it now.
     pub async fn deployment(&self, deployment: &str) -> Value {
-        self.http.get(&format!("/deployments/{deployment}")).await.expect(200)
+        self.http
+            .get(&format!("/deployments/{deployment}"))
+            .await
+            .expect(200)
     }
 
     /// Waits until a deployment is as described.
@@ -115,9 +148,17 @@ impl App {
 
     /// The tasks of a deployment in one of these states.
     pub async fn tasks(&self, deployment: &str, states: &[&str]) -> Vec<Value> {
-        let page = self.http.get(&format!("/deployments/{deployment}/tasks?page_size=100")).await.expect(200);
+        let page = self
+            .http
+            .get(&format!("/deployments/{deployment}/tasks?page_size=100"))
+            .await
+            .expect(200);
         let tasks = page["data"].as_array().expect("a page has data");
-        tasks.iter().filter(|task| states.iter().any(|state| task["state"] == *state)).cloned().collect()
+        tasks
+            .iter()
+            .filter(|task| states.iter().any(|state| task["state"] == *state))
+            .cloned()
+            .collect()
     }
 
     /// Waits until as many tasks run.
@@ -132,10 +173,17 @@ impl App {
     /// Uploads sources and waits until the build has ended.
     pub async fn build(&self, archive: Vec<u8>) -> Value {
         let path = format!("/api/v1/apps/{}/builds", self.id);
-        let request = self.http.request(Method::POST, &path).header("content-type", "application/gzip").body(archive);
+        let request = self
+            .http
+            .request(Method::POST, &path)
+            .header("content-type", "application/gzip")
+            .body(archive);
         let answer = send(request).await;
         assert!(answer.status.is_success(), "{}", answer.text());
-        let id = answer.json()["id"].as_str().expect("a build has an id").to_owned();
+        let id = answer.json()["id"]
+            .as_str()
+            .expect("a build has an id")
+            .to_owned();
         wait_until(Duration::from_secs(300), "the build ends", async || {
             let build = self.http.get(&format!("/builds/{id}")).await.expect(200);
             let open = ["queued", "running"].contains(&build["status"].as_str()?);
@@ -152,7 +200,12 @@ pub fn archive(files: &[(&str, &str)]) -> Vec<u8> {
         let mut header = tar::Header::new_gnu();
         header.set_size(text.len() as u64);
         header.set_mode(0o644);
-        builder.append_data(&mut header, path, text.as_bytes()).expect("memory can be written");
+        builder
+            .append_data(&mut header, path, text.as_bytes())
+            .expect("memory can be written");
     }
-    builder.into_inner().and_then(GzEncoder::finish).expect("memory can be written")
+    builder
+        .into_inner()
+        .and_then(GzEncoder::finish)
+        .expect("memory can be written")
 }

@@ -40,7 +40,10 @@ pub struct Cli {
 impl Cli {
     /// With credentials under `home`.
     pub fn new(home: &Path) -> Self {
-        Self { home: home.into(), environment: Vec::new() }
+        Self {
+            home: home.into(),
+            environment: Vec::new(),
+        }
     }
 
     /// With one more variable.

@@ -14,8 +14,14 @@ use tempfile::TempDir;
 use zectre_testkit::{TestDatabase, wait_until};
 
 /// The services in the order they are started; each is also the name of its program.
-pub const SERVICES: &[&str] =
-    &["zectre-registry", "zectre-api", "zectre-scheduler", "zectre-build", "zectre-agent", "zectre-proxy"];
+pub const SERVICES: &[&str] = &[
+    "zectre-registry",
+    "zectre-api",
+    "zectre-scheduler",
+    "zectre-build",
+    "zectre-agent",
+    "zectre-proxy",
+];
 
 /// A platform of separate daemons.
 pub struct Daemons {
@@ -36,15 +42,24 @@ impl Daemons {
     /// The same with settings of the test's own.
     pub async fn start_with(settings: Settings, extra: &[(&'static str, &'static str, String)]) -> Self {
         let database = TestDatabase::create().await;
-        let directory = tempfile::Builder::new().prefix("zectre-e2e-").tempdir().expect("a directory can be made");
+        let directory = tempfile::Builder::new()
+            .prefix("zectre-e2e-")
+            .tempdir()
+            .expect("a directory can be made");
         // Tasks run as users of their own and must reach what lies in it.
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
         let config = directory.path().join("config.toml");
         let mut entries = own_entries(directory.path(), &database);
         entries.extend_from_slice(extra);
         settings.write_file(&config, &entries);
-        let mut platform =
-            Self { processes: Vec::new(), settings, config, api_key: String::new(), directory, database };
+        let mut platform = Self {
+            processes: Vec::new(),
+            settings,
+            config,
+            api_key: String::new(),
+            directory,
+            database,
+        };
         platform.bring_up().await;
         platform
     }
@@ -54,9 +69,15 @@ impl Daemons {
             self.start_service(service);
             self.wait_ready(service).await;
         }
-        let arguments = ["bootstrap", "--json", "--config", self.config.to_str().expect("a plain path")];
+        let arguments = [
+            "bootstrap",
+            "--json",
+            "--config",
+            self.config.to_str().expect("a plain path"),
+        ];
         let output = self.cli().run(self.directory.path(), &arguments).await;
-        let bootstrap: serde_json::Value = serde_json::from_str(output.success()).expect("bootstrap prints JSON");
+        let bootstrap: serde_json::Value =
+            serde_json::from_str(output.success()).expect("bootstrap prints JSON");
         self.api_key = bootstrap["api_key"].as_str().expect("an admin's key").into();
         let join_token = bootstrap["join_token"].as_str().expect("a node's token");
         fs::write(self.directory.path().join("join-token"), join_token).expect("it is ours");
@@ -73,7 +94,10 @@ impl Daemons {
         let http = self.http();
         wait_until(Duration::from_secs(20), "the node joins", async || {
             let nodes = http.get("/nodes").await.expect(200);
-            nodes["data"].as_array().is_some_and(|nodes| nodes.iter().any(|node| node["status"] == "ready")).then_some(())
+            nodes["data"]
+                .as_array()
+                .is_some_and(|nodes| nodes.iter().any(|node| node["status"] == "ready"))
+                .then_some(())
         })
         .await;
     }
@@ -81,7 +105,10 @@ impl Daemons {
     /// Starts one service (again).
     pub fn start_service(&mut self, service: &'static str) {
         let mut command = Command::new(program(service));
-        command.arg("--config").arg(&self.config).env("RUST_BACKTRACE", "1");
+        command
+            .arg("--config")
+            .arg(&self.config)
+            .env("RUST_BACKTRACE", "1");
         if service == "zectre-agent"
             && let Ok(token) = fs::read_to_string(self.directory.path().join("join-token"))
         {
@@ -97,11 +124,15 @@ impl Daemons {
         let url = format!("http://127.0.0.1:{}/ready", self.admin_port(service));
         let http = self.http();
         let process = self.process_mut(service);
-        wait_until(Duration::from_secs(30), &format!("{service} is ready"), async || {
-            assert!(process.ended().is_none(), "{service} ended:\n{}", process.log());
-            let answer = http.raw().get(&url).send().await.ok()?;
-            answer.status().is_success().then_some(())
-        })
+        wait_until(
+            Duration::from_secs(30),
+            &format!("{service} is ready"),
+            async || {
+                assert!(process.ended().is_none(), "{service} ended:\n{}", process.log());
+                let answer = http.raw().get(&url).send().await.ok()?;
+                answer.status().is_success().then_some(())
+            },
+        )
         .await;
     }
 
@@ -137,7 +168,10 @@ impl Daemons {
     /// The command, logged in as the admin.
     pub fn cli(&self) -> Cli {
         Cli::new(self.directory.path())
-            .env("ZECTRE_API_URL", &format!("http://127.0.0.1:{}", self.settings.api_port))
+            .env(
+                "ZECTRE_API_URL",
+                &format!("http://127.0.0.1:{}", self.settings.api_port),
+            )
             .env("ZECTRE_API_KEY", &self.api_key)
     }
 
@@ -175,13 +209,24 @@ impl Drop for Daemons {
 fn own_entries(directory: &Path, database: &TestDatabase) -> Vec<(&'static str, &'static str, String)> {
     for key in ["service", "token", "master"] {
         let mut options = fs::File::options();
-        let mut file = options.create_new(true).write(true).mode(0o600).open(directory.join(key)).expect("a new file");
-        let hex: String = (0..64).map(|i| char::from_digit((i * 7 + u32::from(key.as_bytes()[0])) % 16, 16).expect("a digit")).collect();
+        let mut file = options
+            .create_new(true)
+            .write(true)
+            .mode(0o600)
+            .open(directory.join(key))
+            .expect("a new file");
+        let hex: String = (0..64)
+            .map(|i| char::from_digit((i * 7 + u32::from(key.as_bytes()[0])) % 16, 16).expect("a digit"))
+            .collect();
         std::io::Write::write_all(&mut file, hex.as_bytes()).expect("the file is ours");
     }
     let file = |name: &str| quoted(&directory.join(name));
     vec![
-        ("database", "url", format!("\"{}\"", database.url().expose_secret())),
+        (
+            "database",
+            "url",
+            format!("\"{}\"", database.url().expose_secret()),
+        ),
         ("secrets", "service_key_file", file("service")),
         ("secrets", "token_key_file", file("token")),
         ("secrets", "master_key_file", file("master")),
@@ -189,7 +234,11 @@ fn own_entries(directory: &Path, database: &TestDatabase) -> Vec<(&'static str, 
         ("agent", "data_dir", file("agent")),
         ("build", "work_dir", file("build-work")),
         ("proxy", "snapshot_path", file("routes.json")),
-        ("logs", "filter", "\"debug,hyper=info,hyper_util=info,reqwest=info,sqlx=info\"".into()),
+        (
+            "logs",
+            "filter",
+            "\"debug,hyper=info,hyper_util=info,reqwest=info,sqlx=info\"".into(),
+        ),
         ("logs", "format", "\"json\"".into()),
     ]
 }

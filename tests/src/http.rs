@@ -23,13 +23,18 @@ impl Answer {
 
     /// The body as JSON; panics, showing it, when it isn't.
     pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("no JSON ({error}): {} {}", self.status, self.text()))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("no JSON ({error}): {} {}", self.status, self.text()))
     }
 
     /// The body as JSON, once the status is as expected; panics, showing the answer, when it isn't.
     pub fn expect(&self, status: u16) -> Value {
         assert_eq!(self.status.as_u16(), status, "{}", self.text());
-        if self.body.is_empty() { Value::Null } else { self.json() }
+        if self.body.is_empty() {
+            Value::Null
+        } else {
+            self.json()
+        }
     }
 
     /// Panics, showing the answer, unless the status is a success.
@@ -40,10 +45,18 @@ impl Answer {
     /// The code of a problem answer, once the status is as expected and the form is right.
     pub fn problem(&self, status: u16) -> String {
         let problem = self.expect(status);
-        let media_type = self.headers.get("content-type").and_then(|value| value.to_str().ok());
+        let media_type = self
+            .headers
+            .get("content-type")
+            .and_then(|value| value.to_str().ok());
         assert_eq!(media_type, Some("application/problem+json"), "{problem}");
         assert_eq!(problem["status"], status, "{problem}");
-        assert!(problem["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{problem}");
+        assert!(
+            problem["detail"]
+                .as_str()
+                .is_some_and(|detail| !detail.is_empty()),
+            "{problem}"
+        );
         assert!(problem["request_id"].is_string(), "{problem}");
         problem["code"].as_str().expect("a problem has a code").to_owned()
     }
@@ -67,19 +80,33 @@ impl Http {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .expect("a client without TLS can be built");
-        Self { client, api_port, proxy_port, api_key: api_key.into() }
+        Self {
+            client,
+            api_port,
+            proxy_port,
+            api_key: api_key.into(),
+        }
     }
 
     /// The same client as someone else.
     #[must_use]
     pub fn with_key(&self, api_key: &str) -> Self {
-        Self { api_key: api_key.into(), ..self.clone() }
+        Self {
+            api_key: api_key.into(),
+            ..self.clone()
+        }
     }
 
     /// A request to the API, with the key.
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
-        let request = self.client.request(method, format!("http://127.0.0.1:{}{path}", self.api_port));
-        if self.api_key.is_empty() { request } else { request.header("x-api-key", &self.api_key) }
+        let request = self
+            .client
+            .request(method, format!("http://127.0.0.1:{}{path}", self.api_port));
+        if self.api_key.is_empty() {
+            request
+        } else {
+            request.header("x-api-key", &self.api_key)
+        }
     }
 
     /// GETs from the API; `path` begins after `/api/v1`.
@@ -99,8 +126,14 @@ impl Http {
 
     /// A request through the proxy for `host` (a label is one under the platform domain).
     pub fn app_request(&self, method: Method, host: &str, path: &str) -> reqwest::RequestBuilder {
-        let host = if host.contains('.') { host.to_owned() } else { format!("{host}.zectre.localhost") };
-        self.client.request(method, format!("http://127.0.0.1:{}{path}", self.proxy_port)).header("host", host)
+        let host = if host.contains('.') {
+            host.to_owned()
+        } else {
+            format!("{host}.zectre.localhost")
+        };
+        self.client
+            .request(method, format!("http://127.0.0.1:{}{path}", self.proxy_port))
+            .header("host", host)
     }
 
     /// GETs from an application through the proxy.
@@ -119,5 +152,9 @@ pub(crate) async fn send(request: reqwest::RequestBuilder) -> Answer {
     let response = request.send().await.expect("the platform answers");
     let (status, headers) = (response.status(), response.headers().clone());
     let body = response.bytes().await.expect("the answer ends").to_vec();
-    Answer { status, headers, body }
+    Answer {
+        status,
+        headers,
+        body,
+    }
 }

@@ -24,14 +24,22 @@ impl Process {
     /// Starts `command`; what it prints goes to `{name}.log` in `directory`.
     pub fn start(name: &str, command: &mut Command, directory: &Path) -> Self {
         let log = directory.join(format!("{name}.log"));
-        let file = File::options().create(true).append(true).open(&log).expect("the test's directory is writable");
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .expect("the test's directory is writable");
         let child = command
             .stdin(Stdio::null())
             .stdout(file.try_clone().expect("a file can be shared"))
             .stderr(file)
             .spawn()
             .unwrap_or_else(|error| panic!("{name} does not start: {error}"));
-        Self { name: name.into(), child, log }
+        Self {
+            name: name.into(),
+            child,
+            log,
+        }
     }
 
     /// Its process id.
@@ -82,7 +90,8 @@ impl Drop for Process {
 pub fn is_alive(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The state follows the name, which is in parentheses and may hold anything.
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+    stat.rsplit_once(") ")
+        .is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
 /// Live processes whose environment holds `NAME=value`, without this one.
@@ -91,18 +100,28 @@ pub fn processes_with(variable: &str) -> Vec<i32> {
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let has = |pid: &i32| {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environment.split(|byte| *byte == 0).any(|entry| entry == variable.as_bytes())
+        environment
+            .split(|byte| *byte == 0)
+            .any(|entry| entry == variable.as_bytes())
     };
     let own = std::process::id().cast_signed();
-    pids.filter(|pid| *pid != own).filter(has).filter(|pid| is_alive(*pid)).collect()
+    pids.filter(|pid| *pid != own)
+        .filter(has)
+        .filter(|pid| is_alive(*pid))
+        .collect()
 }
 
 /// Ends what is left of a platform: processes whose command line or environment names its directory, and tasks on its ports.
 pub(crate) fn kill_tasks(directory: &str, task_ports: (u16, u16)) {
     let entries = fs::read_dir("/proc").expect("/proc is mounted").flatten();
     let own = std::process::id().cast_signed();
-    for pid in entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()).filter(|pid| *pid != own) {
-        let read = |file: &str| String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default()).into_owned();
+    for pid in entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
+        .filter(|pid| *pid != own)
+    {
+        let read = |file: &str| {
+            String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default()).into_owned()
+        };
         let (command, environment) = (read("cmdline"), read("environ"));
         let on_our_port = environment
             .split('\0')

@@ -72,7 +72,7 @@ fn serve(stream: TcpStream) {
             "/crash" => { eprintln!("crashing as asked"); exit(9) }
             "/headers" => answer(&mut out, "200 OK", &headers),
             "/env" => { let all: String = env::vars().map(|(k, v)| format!("{k}={v}\n")).collect(); answer(&mut out, "200 OK", &all) }
-            "/slow" => { thread::sleep(Duration::from_millis(var("SLOW_MS").parse().unwrap_or(500))); answer(&mut out, "200 OK", "slow") }
+            "/slow" => { thread::park_timeout(Duration::from_millis(var("SLOW_MS").parse().unwrap_or(500))); answer(&mut out, "200 OK", "slow") }
             "/health" => answer(&mut out, if var("MODE") == "unhealthy" { "500 Internal Server Error" } else { "200 OK" }, "health"),
             "/log" => { println!("a line to the log"); answer(&mut out, "200 OK", "logged") }
             _ => answer(&mut out, "200 OK", &format!("{} task={} deployment={} path={path}", var("GREETING"), var("TASK_ID"), var("DEPLOYMENT_ID"))),

@@ -86,7 +86,10 @@ impl Settings {
     /// As environment variables, for `zectre up`.
     pub(crate) fn environment(&self) -> Vec<(String, String)> {
         let variable = |(section, key, value): (&str, &str, String)| {
-            (format!("ZECTRE__{}__{}", section.to_uppercase(), key.to_uppercase()), value.trim_matches('"').to_owned())
+            (
+                format!("ZECTRE__{}__{}", section.to_uppercase(), key.to_uppercase()),
+                value.trim_matches('"').to_owned(),
+            )
         };
         self.entries().into_iter().map(variable).collect()
     }

@@ -25,11 +25,18 @@ impl Single {
 
     /// The same with settings of the test's own.
     pub async fn start_with(settings: Settings) -> Self {
-        let directory = tempfile::Builder::new().prefix("zectre-up-").tempdir().expect("a directory can be made");
+        let directory = tempfile::Builder::new()
+            .prefix("zectre-up-")
+            .tempdir()
+            .expect("a directory can be made");
         // PostgreSQL and tasks run as other users and must reach what lies in it.
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
         let process = launch(directory.path(), &settings);
-        let mut single = Self { process, settings, directory };
+        let mut single = Self {
+            process,
+            settings,
+            directory,
+        };
         single.wait_ready().await;
         single
     }
@@ -71,7 +78,10 @@ impl Single {
         let path = self.directory.path().join("config/zectre/credentials.json");
         let text = fs::read_to_string(&path).expect("`zectre up` logs the CLI in");
         let start = text.find("zk_").expect("the credentials hold a key");
-        let key: String = text[start..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_' || *c == '-').collect();
+        let key: String = text[start..]
+            .chars()
+            .take_while(|c| c.is_ascii_alphanumeric() || *c == '_' || *c == '-')
+            .collect();
         Http::new(self.settings.api_port, self.settings.proxy_port, &key)
     }
 
@@ -96,19 +106,29 @@ fn cli(directory: &Path, settings: &Settings) -> Cli {
     for (name, value) in settings.environment() {
         cli = cli.env(&name, &value);
     }
-    cli.env("ZECTRE_API_URL", &format!("http://127.0.0.1:{}", settings.api_port))
+    cli.env(
+        "ZECTRE_API_URL",
+        &format!("http://127.0.0.1:{}", settings.api_port),
+    )
 }
 
 fn launch(directory: &Path, settings: &Settings) -> Process {
     let data_dir = directory.join("platform");
     let arguments = ["up", "--data-dir", data_dir.to_str().expect("a plain path")];
-    Process::start("up", &mut cli(directory, settings).command(directory, &arguments), directory)
+    Process::start(
+        "up",
+        &mut cli(directory, settings).command(directory, &arguments),
+        directory,
+    )
 }
 
 impl Drop for Single {
     fn drop(&mut self) {
         // SIGKILL to the platform leaves PostgreSQL and tasks: end what names this directory.
-        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.process.pid()), nix::sys::signal::Signal::SIGKILL);
+        let _ = nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(self.process.pid()),
+            nix::sys::signal::Signal::SIGKILL,
+        );
         crate::process::kill_tasks(&self.directory.path().to_string_lossy(), self.settings.task_ports);
     }
 }
@@ -122,7 +142,10 @@ pub struct Detached {
 impl Detached {
     /// With its data directory and its home in `directory`.
     pub fn new(directory: &Path, settings: Settings) -> Self {
-        Self { directory: directory.into(), settings }
+        Self {
+            directory: directory.into(),
+            settings,
+        }
     }
 
     /// `zectre ARGUMENTS --data-dir …`, waited for.
@@ -135,7 +158,9 @@ impl Detached {
 
     /// `zectre ARGUMENTS` as they are, waited for.
     pub async fn command(&self, arguments: &[&str]) -> crate::CliOutput {
-        cli(&self.directory, &self.settings).run(&self.directory, arguments).await
+        cli(&self.directory, &self.settings)
+            .run(&self.directory, arguments)
+            .await
     }
 
     /// Gives any command the same home and the same ports.
@@ -157,8 +182,12 @@ impl Detached {
 
     /// The platform's process.
     pub fn pid(&self) -> i32 {
-        let text = fs::read_to_string(self.directory.join("platform/zectre.lock")).expect("it runs");
-        let digits: String = text.trim_start().chars().take_while(char::is_ascii_digit).collect();
+        let text = fs::read_to_string(self.directory.join("platform/lock")).expect("it runs");
+        let digits: String = text
+            .trim_start()
+            .chars()
+            .take_while(char::is_ascii_digit)
+            .collect();
         digits.parse().expect("the lock names the process")
     }
 }

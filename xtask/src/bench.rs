@@ -10,9 +10,22 @@ use std::process::Command;
 /// Runs the named benchmarks, or all of them.
 pub(crate) fn bench(names: &[&str]) -> Result<(), Fail> {
     packages::install(&[packages::LINKER, packages::POSTGRESQL, packages::BUBBLEWRAP])?;
-    step("build for speed", cargo().args(["build", "--release", "--workspace", "--bins", "--exclude", "xtask", "--locked"]))?;
+    step(
+        "build for speed",
+        cargo().args([
+            "build",
+            "--release",
+            "--workspace",
+            "--bins",
+            "--exclude",
+            "xtask",
+            "--locked",
+        ]),
+    )?;
     step(
         "benchmarks",
-        Command::new(run::target_dir().join("release/zectre-bench")).args(names).current_dir(run::root()),
+        Command::new(run::target_dir().join("release/zectre-bench"))
+            .args(names)
+            .current_dir(run::root()),
     )
 }

@@ -21,25 +21,44 @@ pub(crate) const POSTGRESQL: Need = Need {
     package: "postgresql",
     why: "to keep the platform's state",
     is_there: || {
-        let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-        versions.into_iter().any(|version| version.path().join("bin/initdb").is_file()) || is_installed("initdb")
+        let versions = fs::read_dir("/usr/lib/postgresql")
+            .into_iter()
+            .flatten()
+            .flatten();
+        versions
+            .into_iter()
+            .any(|version| version.path().join("bin/initdb").is_file())
+            || is_installed("initdb")
     },
 };
 
 /// The sandbox of builds.
-pub(crate) const BUBBLEWRAP: Need =
-    Need { package: "bubblewrap", why: "to build programs in a sandbox", is_there: || is_installed("bwrap") };
+pub(crate) const BUBBLEWRAP: Need = Need {
+    package: "bubblewrap",
+    why: "to build programs in a sandbox",
+    is_there: || is_installed("bwrap"),
+};
 
 /// A C linker: rustc calls it.
-pub(crate) const LINKER: Need = Need { package: "gcc", why: "to link programs", is_there: || is_installed("cc") };
+pub(crate) const LINKER: Need = Need {
+    package: "gcc",
+    why: "to link programs",
+    is_there: || is_installed("cc"),
+};
 
 /// The container engine.
-pub(crate) const DOCKER: Need =
-    Need { package: "docker.io", why: "to test containers on a real engine", is_there: || is_installed("dockerd") };
+pub(crate) const DOCKER: Need = Need {
+    package: "docker.io",
+    why: "to test containers on a real engine",
+    is_there: || is_installed("dockerd"),
+};
 
 /// dockerd does not start without it.
-pub(crate) const IPTABLES: Need =
-    Need { package: "iptables", why: "because dockerd does not start without it", is_there: || is_installed("iptables") };
+pub(crate) const IPTABLES: Need = Need {
+    package: "iptables",
+    why: "because dockerd does not start without it",
+    is_there: || is_installed("iptables"),
+};
 
 /// Installs those of `needs` that are missing.
 pub(crate) fn install(needs: &[Need]) -> Result<(), Fail> {
@@ -60,10 +79,15 @@ pub(crate) fn install(needs: &[Need]) -> Result<(), Fail> {
     step("package lists", apt().args(["-qq", "update"]))?;
     step(
         &format!("install {}", packages.join(" ")),
-        apt().args(["-qq", "install", "-y", "--no-install-recommends"]).args(&packages),
+        apt()
+            .args(["-qq", "install", "-y", "--no-install-recommends"])
+            .args(&packages),
     )?;
     match missing.iter().find(|need| !(need.is_there)()) {
-        Some(need) => Err(Fail::new(format!("{} was installed, and what it should bring still isn't there", need.package))),
+        Some(need) => Err(Fail::new(format!(
+            "{} was installed, and what it should bring still isn't there",
+            need.package
+        ))),
         None => Ok(()),
     }
 }

@@ -10,7 +10,10 @@ use std::{
 
 /// The root of the checkout.
 pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace").into()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("xtask lies in the workspace")
+        .into()
 }
 
 /// Where cargo puts what it builds.
@@ -24,7 +27,10 @@ pub(crate) fn cargo() -> Command {
     command.current_dir(root());
     // What `cargo run` sets for this program would make every crate look changed to a cargo called from it.
     for (name, _) in env::vars_os() {
-        if name.to_string_lossy().starts_with("CARGO_PKG_") || name == "CARGO_MANIFEST_DIR" || name == "CARGO_MANIFEST_PATH" {
+        if name.to_string_lossy().starts_with("CARGO_PKG_")
+            || name == "CARGO_MANIFEST_DIR"
+            || name == "CARGO_MANIFEST_PATH"
+        {
             command.env_remove(name);
         }
     }
@@ -43,7 +49,9 @@ pub(crate) fn is_installed(program: &str) -> bool {
 pub(crate) fn step(what: &str, command: &mut Command) -> Result<(), Fail> {
     eprintln!("\n==> {what}");
     let started = Instant::now();
-    let status = command.status().map_err(|error| Fail::new(format!("{what}: {} does not start: {error}", shown(command))))?;
+    let status = command
+        .status()
+        .map_err(|error| Fail::new(format!("{what}: {} does not start: {error}", shown(command))))?;
     if !status.success() {
         return Err(Fail::new(format!("{what} failed ({status}): {}", shown(command))));
     }
@@ -58,7 +66,11 @@ pub(crate) fn output(command: &mut Command) -> Result<String, Fail> {
         .output()
         .map_err(|error| Fail::new(format!("{} does not start: {error}", shown(command))))?;
     if !output.status.success() {
-        return Err(Fail::new(format!("{} failed ({})", shown(command), output.status)));
+        return Err(Fail::new(format!(
+            "{} failed ({})",
+            shown(command),
+            output.status
+        )));
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
@@ -66,5 +78,8 @@ pub(crate) fn output(command: &mut Command) -> Result<String, Fail> {
 /// A command as one would type it.
 fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    words
+        .map(|word| word.to_string_lossy())
+        .collect::<Vec<_>>()
+        .join(" ")
 }

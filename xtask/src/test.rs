@@ -20,12 +20,34 @@ pub(crate) fn test() -> Result<(), Fail> {
     ])?;
     step("formatting", cargo().args(["fmt", "--all", "--check"]))?;
     tidy::tidy()?;
-    step("lints", cargo().args(["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))?;
+    step(
+        "lints",
+        cargo().args([
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--locked",
+            "--",
+            "-D",
+            "warnings",
+        ]),
+    )?;
     step(
         "documentation",
-        cargo().args(["doc", "--workspace", "--no-deps", "--locked", "--document-private-items"]).env("RUSTDOCFLAGS", "-D warnings"),
+        cargo()
+            .args([
+                "doc",
+                "--workspace",
+                "--no-deps",
+                "--locked",
+                "--document-private-items",
+            ])
+            .env("RUSTDOCFLAGS", "-D warnings"),
     )?;
-    step("programs", cargo().args(["build", "--workspace", "--bins", "--locked"]))?;
+    step(
+        "programs",
+        cargo().args(["build", "--workspace", "--bins", "--locked"]),
+    )?;
     // End-to-end tests compile Tish programs: its libraries are compiled once, here, where it can be seen.
     step(
         "the Tish compiler's libraries",
@@ -35,16 +57,28 @@ pub(crate) fn test() -> Result<(), Fail> {
     )?;
     let tested = tests();
     // The shared test database must not outlive the run.
-    let stopped = step("stop the test database", Command::new(run::target_dir().join("debug/scratch-database")).arg("stop"));
+    let stopped = step(
+        "stop the test database",
+        Command::new(run::target_dir().join("debug/scratch-database")).arg("stop"),
+    );
     tested.and(stopped)?;
     eprintln!("\nall green in {:.0} s", started.elapsed().as_secs_f64());
     Ok(())
 }
 
 fn tests() -> Result<(), Fail> {
-    let nextest = cargo().args(["nextest", "--version"]).output().is_ok_and(|output| output.status.success());
+    let nextest = cargo()
+        .args(["nextest", "--version"])
+        .output()
+        .is_ok_and(|output| output.status.success());
     if nextest {
-        return step("tests", cargo().args(["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]));
+        return step(
+            "tests",
+            cargo().args(["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]),
+        );
     }
-    step("tests", cargo().args(["test", "--workspace", "--locked", "--no-fail-fast"]))
+    step(
+        "tests",
+        cargo().args(["test", "--workspace", "--locked", "--no-fail-fast"]),
+    )
 }

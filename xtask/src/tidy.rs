@@ -31,19 +31,29 @@ pub(crate) fn tidy() -> Result<(), Fail> {
     for complaint in &complaints {
         eprintln!("    {complaint}");
     }
-    Err(Fail::new(format!("{} breaks of the rules of the house, listed above", complaints.len())))
+    Err(Fail::new(format!(
+        "{} breaks of the rules of the house, listed above",
+        complaints.len()
+    )))
 }
 
 /// What git tracks, or would if it were added.
 fn read() -> Result<Vec<SourceFile>, Fail> {
     let mut list = Command::new("git");
-    list.args(["ls-files", "--cached", "--others", "--exclude-standard"]).current_dir(run::root());
+    list.args(["ls-files", "--cached", "--others", "--exclude-standard"])
+        .current_dir(run::root());
     let paths = run::output(&mut list)?;
     let readable = |path: &str| {
         let full: PathBuf = run::root().join(path);
         // Links and binary files have nothing to say here.
         let is_file = fs::symlink_metadata(&full).is_ok_and(|meta| meta.is_file());
-        is_file.then(|| fs::read_to_string(&full).ok()).flatten().map(|text| SourceFile { path: path.into(), text })
+        is_file
+            .then(|| fs::read_to_string(&full).ok())
+            .flatten()
+            .map(|text| SourceFile {
+                path: path.into(),
+                text,
+            })
     };
     Ok(paths.lines().filter_map(readable).collect())
 }

@@ -14,21 +14,48 @@ pub(crate) fn up(arguments: &[&str]) -> Result<(), Fail> {
     packages::install(&[packages::LINKER, packages::POSTGRESQL, packages::BUBBLEWRAP])?;
     let dev = arguments.contains(&"--dev");
     let mut build = cargo();
-    build.args(["build", "--locked", "--bins", "--package", "zectre-cli", "--package", "zectre-agent", "--package", "zectre-tishc"]);
+    build.args([
+        "build",
+        "--locked",
+        "--bins",
+        "--package",
+        "zectre-cli",
+        "--package",
+        "zectre-agent",
+        "--package",
+        "zectre-tishc",
+    ]);
     if !dev {
         build.arg("--release");
     }
     step("build the platform", &mut build)?;
-    let arguments: Vec<_> = arguments.iter().filter(|argument| **argument != "--dev").collect();
-    let zectre = run::target_dir().join(if dev { "debug" } else { "release" }).join("zectre");
-    step("start the platform", Command::new(&zectre).args(["up", "--detach"]).args(arguments))?;
+    let arguments: Vec<_> = arguments
+        .iter()
+        .filter(|argument| **argument != "--dev")
+        .collect();
+    let zectre = run::target_dir()
+        .join(if dev { "debug" } else { "release" })
+        .join("zectre");
+    step(
+        "start the platform",
+        Command::new(&zectre).args(["up", "--detach"]).args(arguments),
+    )?;
     let hello = root().join("examples/hello");
     step(
         "deploy examples/hello from source (the first build also compiles Tish's libraries)",
-        Command::new(&zectre).args(["deploy", "--prod", "--wait"]).current_dir(&hello),
+        Command::new(&zectre)
+            .args(["deploy", "--prod", "--wait"])
+            .current_dir(&hello),
     )?;
-    let url = output(Command::new(&zectre).args(["open", "--print", "--prod"]).current_dir(&hello))?;
-    let preview = output(Command::new(&zectre).args(["open", "--print", "--preview"]).current_dir(&hello))?;
+    let address = |flags: &[&str]| {
+        output(
+            Command::new(&zectre)
+                .args(["open", "--print", "--prod"])
+                .args(flags)
+                .current_dir(&hello),
+        )
+    };
+    let (url, preview, docs) = (address(&[])?, address(&["--preview"])?, address(&["--docs"])?);
     let shown = zectre.strip_prefix(root()).unwrap_or(&zectre).display();
     println!(
         "
@@ -36,7 +63,7 @@ Ready in {:.1} s.
 
   app      {url}
   preview  {preview}
-  API      http://localhost:47080/docs
+  API      {docs}
 
 Try next:
 

@@ -109,7 +109,8 @@ impl Caller {
     pub fn with_identity(identity: Identity) -> Self {
         let http = reqwest::Client::builder()
             .connect_timeout(Duration::from_secs(3))
-            .pool_idle_timeout(Duration::from_secs(60))
+            // Below the time after which servers close idle connections (their header time-out), or a call could meet one closing.
+            .pool_idle_timeout(Duration::from_secs(5))
             .tcp_nodelay(true)
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())

@@ -1,6 +1,10 @@
 //! The layers every daemon shares, over real sockets.
 
-use axum::{Router, body::Bytes, routing::{get, post}};
+use axum::{
+    Router,
+    body::Bytes,
+    routing::{get, post},
+};
 use http::{Method, StatusCode};
 use serde::Deserialize;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -33,12 +37,20 @@ struct Server {
 
 impl Server {
     async fn start(limits: Limits, release: Arc<Notify>) -> Self {
-        let listener = server::bind("zectre-test", "test", "127.0.0.1", 0).await.expect("port 0 is free");
+        let listener = server::bind("zectre-test", "test", "127.0.0.1", 0)
+            .await
+            .expect("port 0 is free");
         let address = listener.local_addr().expect("it is bound");
         let router = Router::new()
-            .route("/json", post(async |Json(wanted): Json<Wanted>| wanted.count.to_string()))
+            .route(
+                "/json",
+                post(async |Json(wanted): Json<Wanted>| wanted.count.to_string()),
+            )
             .route("/bytes", post(async |body: Bytes| body.len().to_string()))
-            .route("/id/{number}", get(async |Path(number): Path<u32>| number.to_string()))
+            .route(
+                "/id/{number}",
+                get(async |Path(number): Path<u32>| number.to_string()),
+            )
             .route("/panic", get(async || -> &'static str { panic!("on purpose") }))
             .route("/who", get(async || request_id::current().unwrap_or_default()))
             .route(
@@ -52,8 +64,14 @@ impl Server {
         base.health.check("always", || async { Ok(()) });
         let shutdown = Shutdown::new();
         let tasks = Tasks::new(shutdown.clone());
-        tasks.spawn("server", |stop| server::serve(listener, base.wrap(router, limits), limits, stop));
-        Self { address, shutdown, tasks }
+        tasks.spawn("server", |stop| {
+            server::serve(listener, base.wrap(router, limits), limits, stop)
+        });
+        Self {
+            address,
+            shutdown,
+            tasks,
+        }
     }
 
     fn url(&self, path: &str) -> String {
@@ -72,29 +90,62 @@ impl Server {
 
 #[tokio::test]
 async fn every_error_is_a_problem() {
-    let limits = Limits { body_bytes_max: 64, ..Limits::default() };
+    let limits = Limits {
+        body_bytes_max: 64,
+        ..Limits::default()
+    };
     let server = Server::start(limits, Arc::default()).await;
     let client = reqwest::Client::new();
-    let json = |body: &'static str| client.post(server.url("/json")).header("content-type", "application/json").body(body);
+    let json = |body: &'static str| {
+        client
+            .post(server.url("/json"))
+            .header("content-type", "application/json")
+            .body(body)
+    };
     let told = async |request, status: u16, code: &str| {
         assert_eq!(server.problem(request).await, (status, code.to_owned()));
     };
     told(json("{"), 400, "MALFORMED_JSON").await;
     told(json(r#"{"count":1,"cuont":1}"#), 400, "INVALID_INPUT").await;
     told(json(r#"{"count":"many"}"#), 400, "INVALID_INPUT").await;
-    told(client.post(server.url("/json")).body("{}"), 415, "UNSUPPORTED_MEDIA_TYPE").await;
-    told(client.post(server.url("/json")).header("content-type", "application/json").body(vec![b' '; 65]), 413, "BODY_TOO_LARGE").await;
+    told(
+        client.post(server.url("/json")).body("{}"),
+        415,
+        "UNSUPPORTED_MEDIA_TYPE",
+    )
+    .await;
+    told(
+        client
+            .post(server.url("/json"))
+            .header("content-type", "application/json")
+            .body(vec![b' '; 65]),
+        413,
+        "BODY_TOO_LARGE",
+    )
+    .await;
     told(client.get(server.url("/id/seven")), 400, "INVALID_PATH").await;
     told(client.get(server.url("/nowhere")), 404, "NOT_FOUND").await;
     told(client.get(server.url("/json")), 405, "METHOD_NOT_ALLOWED").await;
     told(client.get(server.url("/panic")), 500, "INTERNAL").await;
-    assert_eq!(json(r#"{"count":7}"#).send().await.expect("an answer").text().await.expect("a body"), "7");
+    assert_eq!(
+        json(r#"{"count":7}"#)
+            .send()
+            .await
+            .expect("an answer")
+            .text()
+            .await
+            .expect("a body"),
+        "7"
+    );
 }
 
 #[tokio::test]
 async fn too_long_and_too_many_are_bounded() {
-    let limits =
-        Limits { request_timeout: Some(Duration::from_millis(300)), concurrency_max: 1, ..Limits::default() };
+    let limits = Limits {
+        request_timeout: Some(Duration::from_millis(300)),
+        concurrency_max: 1,
+        ..Limits::default()
+    };
     let release = Arc::new(Notify::new());
     let server = Server::start(limits, release).await;
     let client = reqwest::Client::new();
@@ -105,9 +156,27 @@ async fn too_long_and_too_many_are_bounded() {
     let mut codes = [slow.0.1, slow.1.1];
     codes.sort();
     assert_eq!(codes, ["OVERLOADED", "TIMEOUT"]);
-    assert_eq!(client.get(server.url("/ready")).send().await.expect("an answer").status(), StatusCode::OK);
-    let metrics = client.get(server.url("/metrics")).send().await.expect("an answer").text().await.expect("a body");
-    assert!(metrics.contains("zectre_http_requests_total{method=\"GET\",route=\"/wait\",status=\"504\"} 1"), "{metrics}");
+    assert_eq!(
+        client
+            .get(server.url("/ready"))
+            .send()
+            .await
+            .expect("an answer")
+            .status(),
+        StatusCode::OK
+    );
+    let metrics = client
+        .get(server.url("/metrics"))
+        .send()
+        .await
+        .expect("an answer")
+        .text()
+        .await
+        .expect("a body");
+    assert!(
+        metrics.contains("zectre_http_requests_total{method=\"GET\",route=\"/wait\",status=\"504\"} 1"),
+        "{metrics}"
+    );
 }
 
 #[tokio::test]
@@ -116,17 +185,28 @@ async fn the_request_id_is_kept_and_handed_on() {
     let key = ServiceKey::from_bytes([9; KEY_BYTES]);
     let caller = Caller::new(token::name::API, key);
     let response = request_id::scope("from-outside".into(), async {
-        caller.request(Method::GET, &server.url("/who"), token::name::SCHEDULER).send().await
+        caller
+            .request(Method::GET, &server.url("/who"), token::name::SCHEDULER)
+            .send()
+            .await
     })
     .await
     .expect("an answer");
     assert_eq!(response.headers()["x-request-id"], "from-outside");
     assert_eq!(response.text().await.expect("a body"), "from-outside");
     let refused = caller
-        .post_json::<_, ()>(&server.url("/nowhere?secret=1"), token::name::SCHEDULER, &(), Duration::from_secs(5))
+        .post_json::<_, ()>(
+            &server.url("/nowhere?secret=1"),
+            token::name::SCHEDULER,
+            &(),
+            Duration::from_secs(5),
+        )
         .await
         .expect_err("there is nothing");
-    assert!(matches!(&refused, CallError::Refused { problem, .. } if problem.code == "NOT_FOUND"), "{refused}");
+    assert!(
+        matches!(&refused, CallError::Refused { problem, .. } if problem.code == "NOT_FOUND"),
+        "{refused}"
+    );
     assert!(!refused.to_string().contains("secret"), "{refused}");
 }
 
@@ -135,10 +215,21 @@ async fn a_request_under_way_is_finished_at_shutdown() {
     let release = Arc::new(Notify::new());
     let server = Server::start(Limits::default(), release.clone()).await;
     let mut stream = TcpStream::connect(server.address).await.expect("it listens");
-    stream.write_all(b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("it reads");
+    stream
+        .write_all(b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .expect("it reads");
     // A second answered request proves that the first has been read: connections are served side by side.
     let client = reqwest::Client::new();
-    assert_eq!(client.get(server.url("/id/1")).send().await.expect("an answer").status(), 200);
+    assert_eq!(
+        client
+            .get(server.url("/id/1"))
+            .send()
+            .await
+            .expect("an answer")
+            .status(),
+        200
+    );
     server.shutdown.request();
     let stopping = server.tasks.stop(Duration::from_secs(20));
     let released = async {
@@ -152,13 +243,24 @@ async fn a_request_under_way_is_finished_at_shutdown() {
         answer
     };
     let ((), answer) = tokio::join!(stopping, released);
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("done"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.ends_with("done"),
+        "{answer}"
+    );
 }
 
 #[tokio::test]
 async fn a_taken_port_is_told_with_what_to_set() {
-    let holder = server::bind("zectre-test", "test", "127.0.0.1", 0).await.expect("port 0 is free");
+    let holder = server::bind("zectre-test", "test", "127.0.0.1", 0)
+        .await
+        .expect("port 0 is free");
     let port = holder.local_addr().expect("it is bound").port();
-    let error = server::bind("zectre-proxy", "proxy", "127.0.0.1", port).await.expect_err("it is taken").to_string();
-    assert!(error.contains(&port.to_string()) && error.contains("ZECTRE__PROXY__PORT"), "{error}");
+    let error = server::bind("zectre-proxy", "proxy", "127.0.0.1", port)
+        .await
+        .expect_err("it is taken")
+        .to_string();
+    assert!(
+        error.contains(&port.to_string()) && error.contains("ZECTRE__PROXY__PORT"),
+        "{error}"
+    );
 }

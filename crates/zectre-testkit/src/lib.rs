@@ -2,11 +2,13 @@
 //! instead of sleeping, and ports that nobody else uses.
 
 mod database;
+mod docker;
 mod ports;
 mod postgres;
 mod wait;
 
 pub use database::TestDatabase;
+pub use docker::DockerEngine;
 pub use ports::{free_port, free_port_range};
 pub use postgres::{postgres_bin_dir, stop_shared_server};
 pub use wait::wait_until;

@@ -4,7 +4,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Asks `condition` again and again, ever less often, until it gives a value; panics after `deadline`.
-pub async fn wait_until<T>(deadline: Duration, what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+pub async fn wait_until<T>(
+    deadline: Duration,
+    what: &str,
+    mut condition: impl AsyncFnMut() -> Option<T>,
+) -> T {
     let until = Instant::now() + deadline;
     let mut pause = Duration::from_millis(2);
     loop {

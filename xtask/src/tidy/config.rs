@@ -5,7 +5,10 @@ use super::SourceFile;
 /// Every key without a comment above it.
 pub(crate) fn complaints(files: &[SourceFile]) -> Vec<String> {
     let config = files.iter().filter(|file| file.path == "config/default.toml");
-    config.flat_map(|file| uncommented(&file.text)).map(|key| format!("config/default.toml: `{key}` has no comment")).collect()
+    config
+        .flat_map(|file| uncommented(&file.text))
+        .map(|key| format!("config/default.toml: `{key}` has no comment"))
+        .collect()
 }
 
 fn uncommented(text: &str) -> Vec<String> {

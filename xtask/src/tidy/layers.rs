@@ -22,7 +22,10 @@ const KNOW_NOTHING: &[&str] = &["zectre-common", "zectre-tishc", "xtask"];
 /// Every forbidden dependency.
 pub(crate) fn complaints(files: &[SourceFile]) -> Vec<String> {
     let manifests = files.iter().filter(|file| file.path.ends_with("/Cargo.toml"));
-    manifests.filter_map(|file| package(&file.text).map(|name| (file, name))).flat_map(|(file, name)| check(file, name)).collect()
+    manifests
+        .filter_map(|file| package(&file.text).map(|name| (file, name)))
+        .flat_map(|(file, name)| check(file, name))
+        .collect()
 }
 
 fn check(file: &SourceFile, package: &str) -> Vec<String> {
@@ -41,7 +44,10 @@ fn check(file: &SourceFile, package: &str) -> Vec<String> {
             Some("it knows no other crate of the house")
         } else if SERVICES.contains(&dependency) && !MAY_KNOW_SERVICES.contains(&package) {
             Some("services meet over HTTP and PostgreSQL")
-        } else if dependency == "zectre-testkit" && section == "dependencies" && !MAY_KNOW_SERVICES.contains(&package) {
+        } else if dependency == "zectre-testkit"
+            && section == "dependencies"
+            && !MAY_KNOW_SERVICES.contains(&package)
+        {
             Some("the test kit is for tests")
         } else {
             None
@@ -63,20 +69,32 @@ mod tests {
 
     fn manifest(package: &str, section: &str, dependency: &str) -> Vec<String> {
         let text = format!("[package]\nname = \"{package}\"\n\n[{section}]\n{dependency}.workspace = true\n");
-        complaints(&[SourceFile { path: format!("crates/{package}/Cargo.toml"), text }])
+        complaints(&[SourceFile {
+            path: format!("crates/{package}/Cargo.toml"),
+            text,
+        }])
     }
 
     #[test]
     fn services_do_not_know_each_other() {
-        assert_eq!(manifest("zectre-api", "dependencies", "zectre-scheduler").len(), 1);
-        assert_eq!(manifest("zectre-api", "dev-dependencies", "zectre-registry").len(), 1);
+        assert_eq!(
+            manifest("zectre-api", "dependencies", "zectre-scheduler").len(),
+            1
+        );
+        assert_eq!(
+            manifest("zectre-api", "dev-dependencies", "zectre-registry").len(),
+            1
+        );
         assert!(manifest("zectre-cli", "dependencies", "zectre-scheduler").is_empty());
         assert!(manifest("zectre-api", "dependencies", "zectre-common").is_empty());
     }
 
     #[test]
     fn common_knows_nobody_and_the_test_kit_is_for_tests() {
-        assert_eq!(manifest("zectre-common", "dependencies", "zectre-service").len(), 1);
+        assert_eq!(
+            manifest("zectre-common", "dependencies", "zectre-service").len(),
+            1
+        );
         assert_eq!(manifest("zectre-api", "dependencies", "zectre-testkit").len(), 1);
         assert!(manifest("zectre-api", "dev-dependencies", "zectre-testkit").is_empty());
     }

@@ -24,27 +24,91 @@ fn is_core(path: &str) -> bool {
 
 /// SQL has its rooms; the database's own module and the test kit make and drop databases.
 fn outside_store(path: &str) -> bool {
-    let at_home = path.contains("/store/") || path.ends_with("/store.rs") || path.contains("/tests/");
+    let at_home = path.contains("/store/") || path.ends_with("/store.rs") || path.contains("/tests/") || path.ends_with("/tests.rs");
     !at_home && !path.starts_with("crates/zectre-testkit/") && path != "crates/zectre-common/src/db.rs"
 }
 
 const BANS: &[Ban] = &[
-    Ban { word: concat!("todo", "!("), applies: always, why: "finish it" },
-    Ban { word: concat!("unimplemented", "!("), applies: always, why: "finish it" },
-    Ban { word: concat!("#[ig", "nore"), applies: always, why: "a test runs or is deleted" },
-    Ban { word: concat!("sleep(Duration::", "from_"), applies: always, why: "wait for the event, not for a time" },
-    Ban { word: concat!("std::thread::", "sleep"), applies: always, why: "wait for the event, not for a time" },
-    Ban { word: concat!("sqlx::", "query"), applies: outside_store, why: "SQL lives in store modules" },
-    Ban { word: concat!("quer", "y!("), applies: outside_store, why: "SQL lives in store modules" },
-    Ban { word: concat!("query_", "as!("), applies: outside_store, why: "SQL lives in store modules" },
-    Ban { word: concat!("query_", "scalar!("), applies: outside_store, why: "SQL lives in store modules" },
-    Ban { word: "sqlx::", applies: is_core, why: "a pure core knows no database" },
-    Ban { word: "axum::", applies: is_core, why: "a pure core knows no HTTP" },
-    Ban { word: "reqwest::", applies: is_core, why: "a pure core knows no HTTP" },
-    Ban { word: "tokio::", applies: is_core, why: "a pure core does no I/O" },
-    Ban { word: "Time::now()", applies: is_core, why: "a pure core is given the time" },
-    Ban { word: "Instant::now()", applies: is_core, why: "a pure core is given the time" },
-    Ban { word: "SystemTime::now()", applies: is_core, why: "a pure core is given the time" },
+    Ban {
+        word: concat!("todo", "!("),
+        applies: always,
+        why: "finish it",
+    },
+    Ban {
+        word: concat!("unimplemented", "!("),
+        applies: always,
+        why: "finish it",
+    },
+    Ban {
+        word: concat!("#[ig", "nore"),
+        applies: always,
+        why: "a test runs or is deleted",
+    },
+    Ban {
+        word: concat!("sleep(Duration::", "from_"),
+        applies: always,
+        why: "wait for the event, not for a time",
+    },
+    Ban {
+        word: concat!("std::thread::", "sleep"),
+        applies: always,
+        why: "wait for the event, not for a time",
+    },
+    Ban {
+        word: concat!("sqlx::", "query"),
+        applies: outside_store,
+        why: "SQL lives in store modules",
+    },
+    Ban {
+        word: concat!("quer", "y!("),
+        applies: outside_store,
+        why: "SQL lives in store modules",
+    },
+    Ban {
+        word: concat!("query_", "as!("),
+        applies: outside_store,
+        why: "SQL lives in store modules",
+    },
+    Ban {
+        word: concat!("query_", "scalar!("),
+        applies: outside_store,
+        why: "SQL lives in store modules",
+    },
+    Ban {
+        word: "sqlx::",
+        applies: is_core,
+        why: "a pure core knows no database",
+    },
+    Ban {
+        word: "axum::",
+        applies: is_core,
+        why: "a pure core knows no HTTP",
+    },
+    Ban {
+        word: "reqwest::",
+        applies: is_core,
+        why: "a pure core knows no HTTP",
+    },
+    Ban {
+        word: "tokio::",
+        applies: is_core,
+        why: "a pure core does no I/O",
+    },
+    Ban {
+        word: "Time::now()",
+        applies: is_core,
+        why: "a pure core is given the time",
+    },
+    Ban {
+        word: "Instant::now()",
+        applies: is_core,
+        why: "a pure core is given the time",
+    },
+    Ban {
+        word: "SystemTime::now()",
+        applies: is_core,
+        why: "a pure core is given the time",
+    },
 ];
 
 /// Every break of a rule, as `path:line: why`.
@@ -63,7 +127,13 @@ fn banned_words(file: &SourceFile) -> Vec<String> {
     let mut found = Vec::new();
     for (index, line) in file.text.lines().enumerate() {
         for ban in bans.iter().filter(|ban| contains_word(line, ban.word)) {
-            found.push(format!("{}:{}: `{}`: {}", file.path, index + 1, ban.word, ban.why));
+            found.push(format!(
+                "{}:{}: `{}`: {}",
+                file.path,
+                index + 1,
+                ban.word,
+                ban.why
+            ));
         }
     }
     found
@@ -81,9 +151,17 @@ fn length(file: &SourceFile) -> Option<String> {
     let lines = file.text.lines().count();
     let is_main = file.path.starts_with("crates/") && file.path.ends_with("/src/main.rs");
     if is_main && lines > MAIN_LINES_MAX {
-        return Some(format!("{}: {lines} lines: a main.rs only hands over to its library (at most {MAIN_LINES_MAX})", file.path));
+        return Some(format!(
+            "{}: {lines} lines: a main.rs only hands over to its library (at most {MAIN_LINES_MAX})",
+            file.path
+        ));
     }
-    (lines > LINES_MAX).then(|| format!("{}: {lines} lines: two nouns in one room? (at most {LINES_MAX})", file.path))
+    (lines > LINES_MAX).then(|| {
+        format!(
+            "{}: {lines} lines: two nouns in one room? (at most {LINES_MAX})",
+            file.path
+        )
+    })
 }
 
 #[cfg(test)]
@@ -91,7 +169,10 @@ mod tests {
     use super::*;
 
     fn complaints_about(path: &str, text: &str) -> Vec<String> {
-        complaints(&[SourceFile { path: path.into(), text: text.into() }])
+        complaints(&[SourceFile {
+            path: path.into(),
+            text: text.into(),
+        }])
     }
 
     #[test]
@@ -103,13 +184,28 @@ mod tests {
 
     #[test]
     fn a_pure_core_is_given_the_time() {
-        assert_eq!(complaints_about("crates/zectre-scheduler/src/core/rollout.rs", "let now = Time::now();").len(), 1);
-        assert!(complaints_about("crates/zectre-scheduler/src/engine.rs", "let now = Time::now();").is_empty());
+        assert_eq!(
+            complaints_about(
+                "crates/zectre-scheduler/src/core/rollout.rs",
+                "let now = Time::now();"
+            )
+            .len(),
+            1
+        );
+        assert!(
+            complaints_about("crates/zectre-scheduler/src/engine.rs", "let now = Time::now();").is_empty()
+        );
     }
 
     #[test]
     fn a_long_file_is_two_files() {
-        assert_eq!(complaints_about("crates/a/src/b.rs", &"\n".repeat(LINES_MAX + 1)).len(), 1);
-        assert_eq!(complaints_about("crates/a/src/main.rs", &"\n".repeat(MAIN_LINES_MAX + 1)).len(), 1);
+        assert_eq!(
+            complaints_about("crates/a/src/b.rs", &"\n".repeat(LINES_MAX + 1)).len(),
+            1
+        );
+        assert_eq!(
+            complaints_about("crates/a/src/main.rs", &"\n".repeat(MAIN_LINES_MAX + 1)).len(),
+            1
+        );
     }
 }
