@@ -314,7 +314,7 @@ async fn a_task_finds_its_environment() {
         assert!(
             environment.lines().any(|line| line == entry),
             "{entry} in:\n{environment}"
-        )
+        );
     };
     for entry in [
         "A=app",

@@ -12,7 +12,7 @@ pub fn server_program() -> PathBuf {
     native_program("server", SOURCE)
 }
 
-const SOURCE: &str = r##"
+const SOURCE: &str = r#"
 use std::{env, io::{BufRead, BufReader, Read, Write}, net::{TcpListener, TcpStream}, process::exit, thread, time::Duration};
 
 unsafe extern "C" { fn signal(number: i32, handler: usize) -> usize; }
@@ -93,4 +93,4 @@ fn main() {
     let listener = TcpListener::bind(("0.0.0.0", var("PORT").parse().expect("PORT is set"))).expect("the port is free");
     for stream in listener.incoming().flatten() { thread::spawn(move || serve(stream)); }
 }
-"##;
+"#;

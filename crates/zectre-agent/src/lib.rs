@@ -1,7 +1,7 @@
 //! `zectre-agent`: runs tasks on one node, as native processes or containers.
 //!
-//! It obeys the scheduler and decides nothing by itself: orders come in ([`routes`], [`link`]), each starts or stops
-//! a life ([`task`]), and what becomes of it is reported. Tasks outlive the agent: each has a supervisor of its own
+//! It obeys the scheduler and decides nothing by itself: orders come in (`routes`, `link`), each starts or stops
+//! a life (`task`), and what becomes of it is reported. Tasks outlive the agent: each has a supervisor of its own
 //! ([`shim`]), and an agent that starts takes up what it finds. What an order, a probe or an exit means is decided
 //! in [`core`], without side effects.
 
@@ -186,6 +186,7 @@ impl Service {
         host.let_go();
         let part_failed = self.part_failed.is_requested();
         self.tasks.stop(END_TIMEOUT).await;
+        host.cgroups.close();
         if part_failed {
             Err(Error::PartFailed)
         } else {

@@ -4,7 +4,7 @@
 //! It is told what to do in two lines of JSON on its standard input and answers on its standard output. The
 //! first line ([`Prepare`]) can come long before the second ([`Run`]): entering a control group costs
 //! milliseconds (the kernel waits for a grace period), so a shim that waits in its groups makes a wake cheap.
-//! Only the standard library, rustix and serde are used here, on one thread.
+//! Only the standard library, nix, rustix and serde are used here, on one thread.
 
 use crate::process::{ProcessId, find, signal_group};
 use rustix::{
@@ -114,6 +114,7 @@ pub fn main() -> ExitCode {
 }
 
 fn supervise() -> Result<(), String> {
+    close_inherited();
     // Fails only for a group leader, which has a group of its own already.
     let _ = rustix::process::setsid();
     let myself = rustix::process::getpid();
@@ -153,6 +154,22 @@ fn supervise() -> Result<(), String> {
         at_unix_ms: unix_ms(),
     };
     write_record(&run.task_dir, ENDED_FILE, &ended)
+}
+
+/// Whoever started the agent may have left descriptors open, and the agent has no say in it: a task must not get
+/// them. Nothing of ours is open yet but the standard three.
+fn close_inherited() {
+    let Ok(entries) = fs::read_dir("/proc/self/fd") else {
+        return;
+    };
+    let open: Vec<i32> = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect();
+    for descriptor in open.into_iter().filter(|descriptor| *descriptor > 2) {
+        // The one that listed them is closed already.
+        let _ = nix::unistd::close(descriptor);
+    }
 }
 
 /// `None` when the agent is gone.

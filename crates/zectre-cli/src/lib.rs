@@ -1,7 +1,7 @@
 //! The `zectre` command: everything a person does with the platform, and the platform itself on one machine.
 //!
 //! Data goes to stdout, everything else (progress, build logs, hints) to stderr; with `--json` every command
-//! that shows data prints one JSON value. [`args`] is the grammar, [`command`] has one file a command, [`up`]
+//! that shows data prints one JSON value. [`args`] is the grammar, `command` has one file a command, `up`
 //! runs all services in this process.
 
 pub mod args;

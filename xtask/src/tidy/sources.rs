@@ -1,6 +1,7 @@
 //! How single files read: their length, what must not be left in them, where SQL and clocks may stand.
 
 use super::SourceFile;
+use std::path::Path;
 
 /// A file above it holds two nouns (quality.md says about 500).
 const LINES_MAX: usize = 600;
@@ -24,7 +25,10 @@ fn is_core(path: &str) -> bool {
 
 /// SQL has its rooms; the database's own module and the test kit make and drop databases.
 fn outside_store(path: &str) -> bool {
-    let at_home = path.contains("/store/") || path.ends_with("/store.rs") || path.contains("/tests/") || path.ends_with("/tests.rs");
+    let at_home = path.contains("/store/")
+        || path.ends_with("/store.rs")
+        || path.contains("/tests/")
+        || path.ends_with("/tests.rs");
     !at_home && !path.starts_with("crates/zectre-testkit/") && path != "crates/zectre-common/src/db.rs"
 }
 
@@ -113,7 +117,11 @@ const BANS: &[Ban] = &[
 
 /// Every break of a rule, as `path:line: why`.
 pub(crate) fn complaints(files: &[SourceFile]) -> Vec<String> {
-    let rust = files.iter().filter(|file| file.path.ends_with(".rs"));
+    let rust = files.iter().filter(|file| {
+        Path::new(&file.path)
+            .extension()
+            .is_some_and(|extension| extension == "rs")
+    });
     rust.flat_map(|file| {
         let mut found = banned_words(file);
         found.extend(length(file));

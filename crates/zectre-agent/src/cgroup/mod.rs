@@ -93,6 +93,13 @@ impl Cgroups {
         names
     }
 
+    /// Removes this agent's directories, unless a task is still in one.
+    pub(crate) fn close(&self) {
+        for (_, base) in self.distinct() {
+            let _ = fs::remove_dir(base);
+        }
+    }
+
     /// In v2 all controllers share one directory.
     fn distinct(&self) -> Vec<&(Controller, PathBuf)> {
         let mut distinct: Vec<&(Controller, PathBuf)> = Vec::new();

@@ -7,7 +7,9 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    time::{Duration, Instant},
 };
+use zectre_agent::shim::Started;
 use zectre_service::key::to_hex;
 
 /// GETs from a task; `None` when it doesn't answer.
@@ -22,6 +24,42 @@ pub(crate) async fn ask(port: u16, path: &str) -> Option<String> {
         .await
         .ok()?;
     response.text().await.ok()
+}
+
+/// Tasks outlive their agent: ends what a test leaves running, and removes its control groups.
+pub(crate) fn clear_tasks(data_dir: &Path) {
+    let entries = fs::read_dir(data_dir.join("tasks"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    for record in entries.map(|entry| entry.path().join("started.json")) {
+        let Ok(bytes) = fs::read(record) else { continue };
+        let started: Started = serde_json::from_slice(&bytes).expect("the shim writes whole records");
+        for pid in [started.program.pid, started.shim.pid] {
+            let is_its = fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+                stat.contains("(zectre-shim)") || stat.contains("(guest") || stat.contains("(program)")
+            });
+            if let (true, Some(pid)) = (is_its, rustix::process::Pid::from_raw(pid)) {
+                let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+            }
+        }
+    }
+    let dir = data_dir.canonicalize().expect("it is removed later");
+    let scope = to_hex(&Sha256::digest(dir.as_os_str().as_encoded_bytes())[..6]);
+    let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
+    let bases = hierarchies.map(|entry| entry.path().join("zectre").join(&scope));
+    for base in bases.chain([Path::new("/sys/fs/cgroup/zectre").join(&scope)]) {
+        let began = Instant::now();
+        while base.exists() && began.elapsed() < Duration::from_secs(2) {
+            for group in fs::read_dir(&base).into_iter().flatten().flatten() {
+                let _ = fs::remove_dir(group.path());
+            }
+            // What was killed may take a moment to be gone.
+            if fs::remove_dir(&base).is_err() {
+                std::thread::park_timeout(Duration::from_millis(2));
+            }
+        }
+    }
 }
 
 /// The agent, as a process of its own.

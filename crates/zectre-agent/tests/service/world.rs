@@ -1,7 +1,7 @@
 //! Everything around an agent, over real HTTP: a scheduler that registers it, gives orders and hears reports, a
 //! registry that serves artifacts, and an API that stores lines.
 
-use crate::agent::guest_program;
+use crate::agent::{clear_tasks, guest_program};
 use axum::{
     Router,
     body::Body,
@@ -96,6 +96,7 @@ pub(crate) struct World {
 impl Drop for World {
     fn drop(&mut self) {
         self.shutdown.request();
+        clear_tasks(self.data_dir.path());
     }
 }
 

@@ -5,6 +5,7 @@ use zectre_common::manifest::Manifest;
 
 pub(crate) async fn run(args: &BuildArgs, context: &Context) -> Result<(), CliError> {
     let manifest = Manifest::load_dir(&args.dir)?;
+    source::check_entry(&manifest, &args.dir)?;
     let app = project::find_or_create(context, &args.project, &args.dir, &manifest).await?;
     let build = source::build(context, app.id, &args.dir).await?;
     context.output.value(&build, |build| {

@@ -25,6 +25,10 @@ use zectre_common::{
 pub(crate) async fn run(args: &DeployArgs, context: &Context) -> Result<(), CliError> {
     let began = Instant::now();
     let manifest = Manifest::load_dir(&args.dir)?;
+    let builds = args.image.is_none() && args.artifact.is_none() && manifest.image().is_none();
+    if builds {
+        source::check_entry(&manifest, &args.dir)?;
+    }
     let app = project::find_or_create(context, &args.project, &args.dir, &manifest).await?;
     let request = request(args, context, &manifest, &app).await?;
     let deployment = context.client.create_deployment(app.id, &request).await?;

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use zectre_client::Upload;
 use zectre_common::{
     id::ApplicationId,
+    manifest::Manifest,
     state::BuildStatus,
     wire::{
         build::{Build, Diagnostic},
@@ -74,6 +75,19 @@ pub(crate) async fn build(
         }
     }
     Err(CliError::BuildFailed(failure(&build)))
+}
+
+/// Refuses a project whose entry file isn't there: better now than after the upload.
+pub(crate) fn check_entry(manifest: &Manifest, directory: &Path) -> Result<(), CliError> {
+    let entry = manifest.entry();
+    if directory.join(entry).is_file() {
+        return Ok(());
+    }
+    Err(CliError::NotFound(format!(
+        "there is no {entry} in `{}`. Add it, name another file in `build.source` of zectre.yaml, or run `zectre init` to \
+         write a first one.",
+        directory.display()
+    )))
 }
 
 /// Shows the build's log until it has ended.
