@@ -5,7 +5,10 @@ use crate::{
     packages, run,
     run::{cargo, output, root, step},
 };
-use std::{process::Command, time::Instant};
+use std::{
+    process::{Command, Stdio},
+    time::Instant,
+};
 
 /// Installs what is missing, builds, starts the platform, deploys `examples/hello`, and says what to try next.
 /// Arguments after `up` go to `zectre up` (`--data-dir DIR`); `--dev` builds without optimisation, which is quicker.
@@ -36,9 +39,16 @@ pub(crate) fn up(arguments: &[&str]) -> Result<(), Fail> {
     let zectre = run::target_dir()
         .join(if dev { "debug" } else { "release" })
         .join("zectre");
+    // What runs already may be older than what was just built. Nothing to stop is no failure.
+    let mut down = Command::new(&zectre);
+    down.arg("down")
+        .args(&arguments)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let _ = down.status();
     step(
         "start the platform",
-        Command::new(&zectre).args(["up", "--detach"]).args(arguments),
+        Command::new(&zectre).args(["up", "--detach"]).args(&arguments),
     )?;
     let hello = root().join("examples/hello");
     step(

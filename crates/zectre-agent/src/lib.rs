@@ -31,7 +31,13 @@ use link::Link;
 use log::Shipping;
 use orders::Orders;
 use rustix::fs::FlockOperation;
-use std::{fs, net::SocketAddr, os::unix::fs::DirBuilderExt, sync::Arc, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    os::unix::fs::DirBuilderExt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::net::TcpListener;
 use zectre_common::config::Config;
 use zectre_service::{
@@ -42,6 +48,10 @@ use zectre_service::{
 
 /// The file that says that an agent uses a data directory; locked while it does.
 const LOCK_FILE: &str = "agent.lock";
+/// How long an agent that was just killed may still seem to use its data directory.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
+/// The pause between two looks.
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// How long stopping tasks may take beyond their own grace.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 /// The grace of tasks that are stopped because the agent stops.
@@ -86,7 +96,7 @@ impl Service {
     /// # Errors
     /// A sentence that says what is missing, taken or unusable.
     pub async fn new(config: &Config) -> Result<Self, Error> {
-        let lock = claim(config)?;
+        let lock = claim(config).await?;
         let listener = server::bind("zectre-agent", "agent", &config.agent.host, config.agent.port).await?;
         let address = listener.local_addr().map_err(|source| Error::Io {
             doing: "reading the own address",
@@ -208,7 +218,7 @@ async fn stop_all(host: &Host, link: &Link) {
 }
 
 /// Makes the data directory and claims it, so that two agents never run the same tasks.
-fn claim(config: &Config) -> Result<fs::File, Error> {
+async fn claim(config: &Config) -> Result<fs::File, Error> {
     let dir = &config.agent.data_dir;
     let failed = |source| Error::DataDir {
         path: dir.clone(),
@@ -221,10 +231,17 @@ fn claim(config: &Config) -> Result<fs::File, Error> {
         .create(dir)
         .map_err(failed)?;
     let lock = fs::File::create(dir.join(LOCK_FILE)).map_err(failed)?;
-    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(lock),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::DataDirHeld(dir.clone())),
-        Err(error) => Err(failed(error.into())),
+    let began = Instant::now();
+    loop {
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(lock),
+            // A supervisor that was being started when an agent was killed shares its lock for a moment.
+            Err(rustix::io::Errno::WOULDBLOCK) if began.elapsed() < LOCK_TIMEOUT => {
+                tokio::time::sleep(LOCK_PAUSE).await;
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(Error::DataDirHeld(dir.clone())),
+            Err(error) => return Err(failed(error.into())),
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
     process::Stdio,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{
     io::{AsyncReadExt, BufReader},
@@ -26,6 +26,8 @@ use zectre_service::tasks::Shutdown;
 const WARM_MAX: Duration = Duration::from_secs(45 * 60);
 /// After a failure it is tried again: somebody may have installed what was missing.
 const RETRY: Duration = Duration::from_secs(30);
+/// A build's log tells of the preparation this often: there is a line a library, more than anyone reads.
+const SAY_EVERY: Duration = Duration::from_secs(5);
 /// The compiler's file name.
 const COMPILER: &str = "zectre-tishc";
 
@@ -183,7 +185,7 @@ impl Preparer {
     async fn follow(&self, from: BufReader<tokio::process::ChildStderr>) -> String {
         let (mut lines, mut last) = (Lines::new(from), String::new());
         while let Some(line) = lines.next().await {
-            tracing::info!(line, "preparing the compiler");
+            tracing::debug!(line, "preparing the compiler");
             self.state.send_replace(Preparation::Underway(line.clone()));
             last = line;
         }
@@ -194,6 +196,7 @@ impl Preparer {
     pub async fn ready(&self, log: &Log) -> Result<Ready, String> {
         let mut state = self.state.subscribe();
         let mut waiting = false;
+        let mut said = Instant::now();
         loop {
             let now = state.borrow_and_update().clone();
             match now {
@@ -204,8 +207,9 @@ impl Preparer {
                         log.say("preparing the compiler: this happens once on a machine")
                             .await;
                         waiting = true;
-                    } else if !line.is_empty() {
+                    } else if !line.is_empty() && said.elapsed() >= SAY_EVERY {
                         log.say(line).await;
+                        said = Instant::now();
                     }
                 }
             }

@@ -214,6 +214,10 @@ impl Work {
             let ended = *self.ended.borrow();
             let has_more = !complete && self.pump(ended).await?;
             if ended && !has_more && !complete {
+                // Made before the end was told, so all of them are here.
+                while let Ok(message) = self.notes.try_recv() {
+                    self.note(message).await?;
+                }
                 complete = true;
                 progress.send_replace(Progress::Complete);
             }
@@ -231,13 +235,18 @@ impl Work {
                 }
                 () = self.written.notified(), if !complete => {}
                 _ = self.ended.changed(), if !ended => {}
-                Some(message) = self.notes.recv(), if !complete => {
-                    let line = self.on_spool(move |spool| spool.note(Time::now(), message)).await?;
-                    self.live.publish(vec![line]);
-                }
+                Some(message) = self.notes.recv(), if !complete => self.note(message).await?,
                 () = std::future::ready(()), if has_more => {}
             }
         }
+    }
+
+    async fn note(&mut self, message: String) -> io::Result<()> {
+        let line = self
+            .on_spool(move |spool| spool.note(Time::now(), message))
+            .await?;
+        self.live.publish(vec![line]);
+        Ok(())
     }
 
     /// Whether there may be more to read at once.

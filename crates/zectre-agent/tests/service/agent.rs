@@ -35,13 +35,9 @@ pub(crate) fn clear_tasks(data_dir: &Path) {
     for record in entries.map(|entry| entry.path().join("started.json")) {
         let Ok(bytes) = fs::read(record) else { continue };
         let started: Started = serde_json::from_slice(&bytes).expect("the shim writes whole records");
-        for pid in [started.program.pid, started.shim.pid] {
-            let is_its = fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
-                stat.contains("(zectre-shim)") || stat.contains("(guest") || stat.contains("(program)")
-            });
-            if let (true, Some(pid)) = (is_its, rustix::process::Pid::from_raw(pid)) {
-                let _ = rustix::process::kill_process_group(pid, Signal::KILL);
-            }
+        // The shim ends once its program has.
+        if started.program.is_alive() {
+            kill(started.program.pid);
         }
     }
     let dir = data_dir.canonicalize().expect("it is removed later");
@@ -52,6 +48,8 @@ pub(crate) fn clear_tasks(data_dir: &Path) {
         let began = Instant::now();
         while base.exists() && began.elapsed() < Duration::from_secs(2) {
             for group in fs::read_dir(&base).into_iter().flatten().flatten() {
+                let members = fs::read_to_string(group.path().join("cgroup.procs")).unwrap_or_default();
+                members.lines().filter_map(|pid| pid.parse().ok()).for_each(kill);
                 let _ = fs::remove_dir(group.path());
             }
             // What was killed may take a moment to be gone.
@@ -59,6 +57,13 @@ pub(crate) fn clear_tasks(data_dir: &Path) {
                 std::thread::park_timeout(Duration::from_millis(2));
             }
         }
+    }
+}
+
+fn kill(pid: i32) {
+    if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+        // It may have ended by itself.
+        let _ = rustix::process::kill_process(pid, Signal::KILL);
     }
 }
 

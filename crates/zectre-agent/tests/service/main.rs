@@ -6,4 +6,5 @@ mod container;
 mod native;
 mod orders;
 mod output;
+mod peers;
 mod world;

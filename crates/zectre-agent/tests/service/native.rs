@@ -47,6 +47,11 @@ async fn each_way_to_fail_has_its_reason() {
         tail.contains(&"about to end") && tail.contains(&"with code 3"),
         "{tail:?}"
     );
+    assert!(
+        tail.last()
+            .is_some_and(|line| line.starts_with("the program ended with code 3")),
+        "{tail:?}"
+    );
     let report = world.failed(deaf, Reason::PortNeverOpened).await;
     assert!(report.last_probe.is_some_and(|probe| probe.contains("refused")));
     let report = world.failed(sick, Reason::HealthCheckFailed).await;

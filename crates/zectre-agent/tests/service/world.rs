@@ -1,21 +1,20 @@
 //! Everything around an agent, over real HTTP: a scheduler that registers it, gives orders and hears reports, a
 //! registry that serves artifacts, and an API that stores lines.
 
-use crate::agent::{clear_tasks, guest_program};
+use crate::{
+    agent::{clear_tasks, guest_program},
+    peers::{self, Shared},
+};
 use axum::{
     Router,
-    body::Body,
-    extract::{Path, State},
-    response::Response,
     routing::{get, post},
 };
-use http::{HeaderMap, StatusCode};
 use sha2::{Digest, Sha256};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     fs,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 use tokio::net::TcpListener;
@@ -27,17 +26,12 @@ use zectre_common::{
     state::{ArtifactKind, Reason, TaskState},
     wire::{
         agent::{Action, ActionKind, ActionsRequest, ActionsResponse, ArtifactRef, TaskOrder, TaskReport},
-        log::{AppendLogsRequest, LogLine},
-        scheduler::{
-            HeartbeatRequest, HeartbeatResponse, RegisterRequest, RegisterResponse, TaskReportsRequest,
-        },
+        log::LogLine,
+        scheduler::RegisterRequest,
     },
 };
 use zectre_service::{
-    auth,
-    extract::Json,
     key::{KEY_BYTES, ServiceKey, node_key, to_hex},
-    problem::Failure,
     server::{self, Base, Limits},
     tasks::{Shutdown, Tasks},
     token::{self, name},
@@ -48,32 +42,6 @@ use zectre_testkit::{free_port_range, wait_until};
 pub(crate) const JOIN_TOKEN: &str = "zj_test";
 /// Nothing in these tests takes longer, or something is wrong.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
-
-#[derive(Default)]
-struct Seen {
-    node: Option<(NodeId, RegisterRequest)>,
-    registrations: u32,
-    heartbeats: u32,
-    digest: Vec<TaskReport>,
-    reports: Vec<TaskReport>,
-    lines: HashMap<TaskId, Vec<LogLine>>,
-    artifacts: HashMap<String, Vec<u8>>,
-    fetches: HashMap<String, u32>,
-    orders: Vec<Action>,
-    api_is_away: bool,
-}
-
-#[derive(Clone)]
-struct Shared {
-    key: ServiceKey,
-    seen: Arc<Mutex<Seen>>,
-}
-
-impl Shared {
-    fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().expect("no test panics while it holds this")
-    }
-}
 
 /// Waits until `holds`.
 pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
@@ -100,89 +68,6 @@ impl Drop for World {
     }
 }
 
-async fn register(
-    State(shared): State<Shared>,
-    headers: HeaderMap,
-    Json(request): Json<RegisterRequest>,
-) -> Result<Json<RegisterResponse>, Failure> {
-    let bearer = auth::bearer(&headers).ok_or_else(|| Failure::unauthorized("no token"))?;
-    let mut seen = shared.seen();
-    let node_id = match &seen.node {
-        None if bearer == JOIN_TOKEN => NodeId::new(),
-        Some((node, _)) if token::verify_node(&shared.key, bearer, name::SCHEDULER).as_ref() == Ok(node) => {
-            *node
-        }
-        _ => return Err(Failure::unauthorized("refused")),
-    };
-    seen.node = Some((node_id, request));
-    seen.registrations += 1;
-    let credential = node_key(&shared.key, node_id).to_hex();
-    Ok(Json(RegisterResponse {
-        node_id,
-        credential,
-        heartbeat_ms: 100,
-    }))
-}
-
-async fn heartbeat(
-    State(shared): State<Shared>,
-    headers: HeaderMap,
-    Json(request): Json<HeartbeatRequest>,
-) -> Result<Json<HeartbeatResponse>, Failure> {
-    assert_eq!(
-        auth::node(&shared.key, &headers, name::SCHEDULER)?,
-        request.node_id
-    );
-    let mut seen = shared.seen();
-    seen.heartbeats += 1;
-    seen.digest = request.tasks;
-    Ok(Json(HeartbeatResponse {
-        leader_epoch: 1,
-        actions: std::mem::take(&mut seen.orders),
-    }))
-}
-
-async fn reports(
-    State(shared): State<Shared>,
-    headers: HeaderMap,
-    Json(request): Json<TaskReportsRequest>,
-) -> Result<StatusCode, Failure> {
-    assert_eq!(
-        auth::node(&shared.key, &headers, name::SCHEDULER)?,
-        request.node_id
-    );
-    shared.seen().reports.extend(request.tasks);
-    Ok(StatusCode::NO_CONTENT)
-}
-
-async fn logs(
-    State(shared): State<Shared>,
-    Path(task): Path<TaskId>,
-    headers: HeaderMap,
-    Json(request): Json<AppendLogsRequest>,
-) -> Result<StatusCode, Failure> {
-    auth::node(&shared.key, &headers, name::API)?;
-    let mut seen = shared.seen();
-    if seen.api_is_away {
-        return Err(Failure::unavailable("AWAY", "away", 1));
-    }
-    let lines = seen.lines.entry(task).or_default();
-    let last = lines.last().map_or(0, |line| line.seq);
-    lines.extend(request.lines.into_iter().filter(|line| line.seq > last));
-    Ok(StatusCode::NO_CONTENT)
-}
-
-async fn artifact(State(shared): State<Shared>, Path(sha256): Path<String>) -> Result<Response, Failure> {
-    let mut seen = shared.seen();
-    *seen.fetches.entry(sha256.clone()).or_default() += 1;
-    let bytes = seen
-        .artifacts
-        .get(&sha256)
-        .cloned()
-        .ok_or_else(|| Failure::not_found("no such artifact"))?;
-    Ok(Response::new(Body::from(bytes)))
-}
-
 impl World {
     /// A world without an agent yet.
     pub(crate) async fn new() -> Self {
@@ -191,11 +76,11 @@ impl World {
             seen: Arc::default(),
         };
         let router = Router::new()
-            .route("/api/v1/nodes/register", post(register))
-            .route("/api/v1/nodes/heartbeat", post(heartbeat))
-            .route("/api/v1/nodes/task-published-port", post(reports))
-            .route("/api/v1/tasks/{id}/logs", post(logs))
-            .route("/artifacts/{sha256}", get(artifact))
+            .route("/api/v1/nodes/register", post(peers::register))
+            .route("/api/v1/nodes/heartbeat", post(peers::heartbeat))
+            .route("/api/v1/nodes/task-published-port", post(peers::reports))
+            .route("/api/v1/tasks/{id}/logs", post(peers::logs))
+            .route("/artifacts/{sha256}", get(peers::artifact))
             .with_state(shared.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("bound"));

@@ -54,7 +54,7 @@ pub fn router(app: App) -> Router {
     let guarded = Guard {
         key: app.key.clone(),
         audience: name::SCHEDULER,
-        callers: &[name::API, name::CLI],
+        callers: &[name::API, name::BUILD, name::CLI],
     };
     let services = Router::new()
         .route("/api/v1/nodes", get(nodes::list))
