@@ -42,7 +42,7 @@ pub(crate) fn test() -> Result<(), Fail> {
                 "--locked",
                 "--document-private-items",
             ])
-            .env("RUSTDOCFLAGS", "-D warnings"),
+            .env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private-intra-doc-links"),
     )?;
     step(
         "programs",

@@ -23,7 +23,7 @@ pub(crate) fn write<T: Serialize + ?Sized>(path: &Path, record: &T) -> io::Resul
     fs::rename(&beside, path)
 }
 
-/// Like [`write`], and it is still there after a loss of power.
+/// Like [`write()`], and it is still there after a loss of power.
 pub(crate) fn write_durably<T: Serialize + ?Sized>(path: &Path, record: &T) -> io::Result<()> {
     write(path, record)?;
     fs::File::open(path)?.sync_all()?;

@@ -1,6 +1,6 @@
 //! The build worker: source in, artifact out, in a sandbox.
 //!
-//! Work is rows in PostgreSQL, claimed by lease ([`worker`]); hints over HTTP and NOTIFY only make it fast.
+//! Work is rows in PostgreSQL, claimed by lease ([`mod@worker`]); hints over HTTP and NOTIFY only make it fast.
 //! A build fetches its source from the registry, unpacks it with suspicion ([`source`]), compiles it with
 //! `zectre-tishc` behind walls ([`sandbox`]), and stores the program ([`job`]). Whether builds can run at all is
 //! found out beside ([`prepare`]), never by refusing to start.

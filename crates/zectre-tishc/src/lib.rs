@@ -1,8 +1,8 @@
 //! The Tish compiler as one pinned, sandboxable helper process: a project in, one static binary out.
 //!
-//! The one thing to know: the slow part happens once. [`warm`] compiles the Tish runtime and its
+//! The one thing to know: the slow part happens once. [`warm()`] compiles the Tish runtime and its
 //! dependencies from a template crate with a committed lock file, and writes down where the results
-//! lie. [`compile`] then checks the project, translates it to Rust and calls `rustc` directly
+//! lie. [`compile()`] then checks the project, translates it to Rust and calls `rustc` directly
 //! against those results: no cargo, no network, no lock, nothing written but the output. So any
 //! number of compiles share one cache, which may be read-only, and none can see another's program.
 //!
