@@ -265,7 +265,8 @@ pub struct DeploymentSpec {
     pub strategy: Strategy,
     /// A rollout that takes longer fails.
     pub progress_deadline_secs: u32,
-    /// Whether a failed rollout leaves the previous deployment serving.
+    /// Whether a failed rollout's healthy tasks are stopped; without it they stay at the preview label until idle. The
+    /// previous deployment serves on in either case.
     pub auto_rollback: bool,
     /// What happens when a task ends by itself.
     pub restart: RestartPolicy,

@@ -11,7 +11,7 @@ use crate::{
     store::{Batch, CommitError, Store},
     wake::{Waiters, WakeReply},
 };
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
@@ -303,17 +303,13 @@ impl Engine {
     }
 
     fn count_tasks(&self) {
-        let mut counts: BTreeMap<TaskState, i64> = TaskState::ALL.iter().map(|state| (*state, 0)).collect();
-        for task in self.cluster.tasks() {
-            *counts.entry(task.state).or_default() += 1;
-        }
-        for (state, count) in counts.into_iter().filter(|(state, _)| !state.is_ended()) {
+        for state in TaskState::ALL.iter().filter(|state| !state.is_ended()) {
             self.metrics
                 .tasks
                 .get_or_create(&StateLabel {
                     state: state.as_str(),
                 })
-                .set(count);
+                .set(self.cluster.count_in(*state) as i64);
         }
     }
 }
@@ -324,6 +320,7 @@ async fn load(store: &Store, settings: Settings, epoch: u64) -> Result<Cluster, 
     for lease in store.proxies().await? {
         snapshot.proxies.push(lease.at(now));
     }
+    snapshot.routing_epoch = store.routing_epoch().await?;
     // Ids must differ from those of the same epoch before a reload.
     let seed = epoch.rotate_left(32) ^ now.unix_ms() as u64;
     Ok(Cluster::load(settings, seed, snapshot, now))

@@ -2,7 +2,7 @@
 //! what has to be saved, which deployments to look at again, and whether proxies must be told.
 
 use super::{
-    Command, Deployment, Environment, Happening, Node, Proxy, Task, Unrouted, ident,
+    Command, Deployment, Environment, Happening, Node, Proxy, Task, Unrouted, confirm, ident,
     timer::{Timer, Timers},
 };
 use std::{
@@ -14,7 +14,7 @@ use zectre_common::{
     config::SchedulerConfig,
     id::{DeploymentId, EnvironmentId, NodeId, ProxyId, TaskId},
     spec::Resources,
-    state::{Health, NodeStatus, Wanted},
+    state::{Health, NodeStatus, TaskState, Wanted},
     time::Time,
 };
 
@@ -67,6 +67,8 @@ pub struct Snapshot {
     pub nodes: Vec<Node>,
     /// Proxies whose lease holds.
     pub proxies: Vec<Proxy>,
+    /// The routing epoch, read after all of the above.
+    pub routing_epoch: u64,
 }
 
 /// What the step under way has done so far; empty between steps.
@@ -100,6 +102,10 @@ pub struct Cluster {
     pub(super) room_appeared: bool,
     /// Tasks taken out of routing that may not be told to stop yet.
     pub(super) draining: BTreeSet<TaskId>,
+    /// Deployments that took over and have not succeeded yet, with the epoch that proxies are to acknowledge
+    /// (`None` until its commit).
+    pub(super) confirming: BTreeMap<DeploymentId, Option<u64>>,
+    counts: BTreeMap<TaskState, usize>,
     applied: BTreeSet<i64>,
     seed: u64,
     pass: Pass,
@@ -120,6 +126,8 @@ impl Cluster {
             unplaced: BTreeSet::new(),
             room_appeared: false,
             draining: BTreeSet::new(),
+            confirming: BTreeMap::new(),
+            counts: BTreeMap::new(),
             applied: BTreeSet::new(),
             seed,
             pass: Pass::default(),
@@ -129,6 +137,9 @@ impl Cluster {
         }
         for deployment in snapshot.deployments {
             cluster.insert_deployment(deployment);
+        }
+        for epoch in cluster.confirming.values_mut() {
+            *epoch = Some(snapshot.routing_epoch);
         }
         for mut node in snapshot.nodes {
             node.lease_expires_at = now.plus(settings.node_lease);
@@ -146,6 +157,7 @@ impl Cluster {
         }
         let all: Vec<_> = cluster.deployments.keys().copied().collect();
         cluster.pass.touched.extend(all);
+        confirm::check_all(&mut cluster, now);
         cluster
     }
 
@@ -163,6 +175,11 @@ impl Cluster {
             .get_mut(&deployment.environment_id)
             .filter(|_| open)
         {
+            if environment.current == Some(id) {
+                self.confirming.insert(id, None);
+                self.deployments.insert(id, deployment);
+                return self.touch(id);
+            }
             environment.open.insert((deployment.version, id));
         }
         self.deployments.insert(id, deployment);
@@ -193,6 +210,7 @@ impl Cluster {
             Timer::Task(task.id),
             task.not_before.or(task.drain_until).or(task.seen_at),
         );
+        *self.counts.entry(task.state).or_default() += 1;
         self.tasks.insert(task.id, task);
     }
 
@@ -202,6 +220,7 @@ impl Cluster {
             deployment.tasks.insert(task.id);
             self.pass.tasks.insert(task.id);
             self.pass.touched.insert(task.deployment_id);
+            *self.counts.entry(task.state).or_default() += 1;
             self.tasks.insert(task.id, task);
         }
     }
@@ -216,8 +235,12 @@ impl Cluster {
         let Some(task) = self.tasks.get_mut(&id) else {
             return;
         };
-        let before = (task.routed, task.address.clone(), task.port);
+        let (before, state) = ((task.routed, task.address.clone(), task.port), task.state);
         change(task);
+        if state != task.state {
+            *self.counts.entry(state).or_default() -= 1;
+            *self.counts.entry(task.state).or_default() += 1;
+        }
         // The address of a task that isn't routed is nobody's business yet.
         let after = (task.routed, task.address.clone(), task.port);
         self.pass.reroutes |= before != after && (before.0 || after.0);
@@ -228,6 +251,7 @@ impl Cluster {
     /// Ends a task: it gives back what it held, and is saved once more.
     pub(super) fn end_task(&mut self, id: TaskId, now: Time, change: impl FnOnce(&mut Task)) -> Option<Task> {
         let mut task = self.tasks.remove(&id)?;
+        *self.counts.entry(task.state).or_default() -= 1;
         change(&mut task);
         debug_assert!(task.state.is_ended(), "end_task ends it");
         self.pass.reroutes |= task.routed;
@@ -269,14 +293,27 @@ impl Cluster {
             deployment.cold_start_enabled,
         );
         self.pass.reroutes |= before != after;
-        if before.1 != after.1 && deployment.status.is_ended() {
-            let key = (deployment.version, id);
-            if let Some(environment) = self.environments.get_mut(&deployment.environment_id) {
-                environment.open.remove(&key);
-            }
-        }
+        let ended = before.1 != after.1 && deployment.status.is_ended();
         self.pass.deployments.insert(id);
         self.pass.touched.insert(id);
+        if ended {
+            self.confirming.remove(&id);
+            self.close_rollout(id);
+        }
+    }
+
+    /// It is no longer among those that are to be rolled out.
+    pub(super) fn close_rollout(&mut self, id: DeploymentId) {
+        if let Some(deployment) = self.deployments.get(&id)
+            && let Some(environment) = self.environments.get_mut(&deployment.environment_id)
+        {
+            environment.open.remove(&(deployment.version, id));
+        }
+    }
+
+    /// Live tasks in a state.
+    pub fn count_in(&self, state: TaskState) -> usize {
+        self.counts.get(&state).copied().unwrap_or_default()
     }
 
     /// Notes how a deployment is; nothing follows from it.
@@ -358,6 +395,7 @@ impl Cluster {
         if let Some(environment) = self.environments.get_mut(&deployment.environment_id) {
             environment.open.remove(&(deployment.version, id));
         }
+        self.confirming.remove(&id);
         self.timers.arm(Timer::Deployment(id), None);
         self.pass.deployments.remove(&id);
         self.pass.touched.remove(&id);

@@ -1,7 +1,7 @@
 //! The order of stopping: proxies are told, they acknowledge, the requests under way end, and only then is
 //! the task told to stop. A proxy whose lease has ended is not waited for.
 
-use super::{Cluster, Command, Task, Unrouted, timer::Timer};
+use super::{Cluster, Command, Task, Unrouted, confirm, timer::Timer};
 use zectre_common::{
     id::{ProxyId, TaskId},
     quantity::DurationMs,
@@ -153,6 +153,7 @@ pub(super) fn proxy_gone(cluster: &mut Cluster, id: ProxyId, now: Time) {
 }
 
 pub(super) fn epoch_raised(cluster: &mut Cluster, epoch: u64, now: Time) {
+    confirm::epoch_raised(cluster, epoch, now);
     let awaited: Vec<TaskId> = cluster.draining.iter().copied().collect();
     for id in awaited {
         // The database has it already, by the same commit.
@@ -168,6 +169,7 @@ pub(super) fn epoch_raised(cluster: &mut Cluster, epoch: u64, now: Time) {
 }
 
 fn check_all(cluster: &mut Cluster, now: Time) {
+    confirm::check_all(cluster, now);
     let draining: Vec<TaskId> = cluster.draining.iter().copied().collect();
     for id in draining {
         stop_when_drained(cluster, id, now);

@@ -6,6 +6,7 @@
 
 mod cluster;
 mod command;
+mod confirm;
 mod deployment;
 mod drain;
 mod environment;
@@ -20,6 +21,7 @@ mod placement;
 mod read;
 mod replicas;
 mod report;
+mod retreat;
 mod rollout;
 mod settle;
 mod sleep;

@@ -35,7 +35,7 @@ pub(super) fn merge_loaded(cluster: &mut Cluster, loaded: Deployment, now: Time)
             (deployment.source, deployment.artifact_id) = (loaded.source, loaded.artifact_id);
         }
     });
-    let settled = cluster.status_of(id) == Some(DeploymentStatus::Succeeded);
+    let settled = cluster.has_won(id);
     let is_current = cluster
         .deployments
         .get(&id)
@@ -136,7 +136,8 @@ fn promote(cluster: &mut Cluster, id: DeploymentId, now: Time) -> Result<(), Str
     if environment.is_some_and(|environment| environment.current == Some(id)) {
         return Err("it is current already".into());
     }
-    if environment.is_some_and(|environment| environment.target == Some(id)) {
+    let rolls = !deployment.is_given_up();
+    if environment.is_some_and(|environment| rolls && environment.target == Some(id)) {
         if cluster.count_ready(id) == 0 {
             return Err("none of its tasks is healthy yet; it takes over by itself when they are".into());
         }
@@ -161,15 +162,14 @@ fn roll_back(cluster: &mut Cluster, id: DeploymentId, now: Time) -> Result<(), S
     let Some(deployment) = cluster.deployments.get(&id) else {
         return Ok(());
     };
-    if !deployment.status.is_ended() {
+    if !deployment.status.is_ended() && !cluster.has_won(id) {
         return cancel(cluster, id, now);
     }
     if !cluster.is_current(deployment) {
         return Err("it isn't current, so there is nothing to take back".into());
     }
     let (environment_id, previous) = (deployment.environment_id, deployment.previous_id);
-    let previous =
-        previous.filter(|previous| cluster.status_of(*previous) == Some(DeploymentStatus::Succeeded));
+    let previous = previous.filter(|previous| cluster.has_won(*previous));
     let Some(previous) = previous else {
         return Err("nothing served before it".into());
     };
@@ -180,6 +180,9 @@ fn roll_back(cluster: &mut Cluster, id: DeploymentId, now: Time) -> Result<(), S
 fn cancel(cluster: &mut Cluster, id: DeploymentId, now: Time) -> Result<(), String> {
     if cluster.status_of(id).is_some_and(DeploymentStatus::is_ended) {
         return Err("its rollout has ended".into());
+    }
+    if cluster.has_won(id) {
+        return Err("it has taken over already; roll back instead".into());
     }
     rollout::end(
         cluster,

@@ -112,7 +112,7 @@ impl Cluster {
             .environments
             .get(&deployment.environment_id)
             .is_some_and(|e| e.target == Some(deployment.id));
-        is_target
+        (is_target && !deployment.is_given_up())
             || (deployment.is_job() && !deployment.status.is_ended() && deployment.source == Source::Ready)
     }
 
@@ -120,6 +120,11 @@ impl Cluster {
         self.environments
             .get(&deployment.environment_id)
             .is_some_and(|e| e.current == Some(deployment.id))
+    }
+
+    /// Its rollout has won: it succeeded, or only waits until all proxies know.
+    pub(super) fn has_won(&self, id: DeploymentId) -> bool {
+        self.status_of(id) == Some(DeploymentStatus::Succeeded) || self.confirming.contains_key(&id)
     }
 
     pub(super) fn status_of(&self, id: DeploymentId) -> Option<DeploymentStatus> {

@@ -4,7 +4,8 @@
 //! restart, a draining node): once it is ready the older one is stopped. Successors start one at a time.
 
 use super::{
-    Cluster, Command, Deployment, Source, Task, deployment::Backoff, drain, placement, rollout, timer::Timer,
+    Cluster, Command, Deployment, Source, Task, deployment::Backoff, drain, placement, retreat, rollout,
+    timer::Timer,
 };
 use std::{collections::BTreeMap, time::Duration};
 use zectre_common::{
@@ -20,8 +21,11 @@ const CRASH_LOOP_FAILURES: u32 = 3;
 
 /// How many tasks of the deployment are to run now.
 pub(super) fn wanted(cluster: &Cluster, deployment: &Deployment) -> u32 {
-    if deployment.is_given_up() || deployment.asleep || deployment.source != Source::Ready {
+    if deployment.asleep || deployment.source != Source::Ready {
         return 0;
+    }
+    if deployment.is_given_up() {
+        return retreat::kept(cluster, deployment);
     }
     if deployment.is_job() {
         return if deployment.status.is_ended() {
@@ -48,12 +52,12 @@ pub(super) fn reconcile(cluster: &mut Cluster, id: DeploymentId, now: Time) {
     let Some(deployment) = cluster.deployments.get(&id) else {
         return;
     };
-    let count = wanted(cluster, deployment) as usize;
+    let (count, given_up) = (wanted(cluster, deployment) as usize, deployment.is_given_up());
     let slots = slots(cluster, id);
     retire_predecessors(cluster, &slots, now);
     if slots.len() > count {
         stop_surplus(cluster, id, &slots, slots.len() - count, now);
-    } else if slots.len() < count {
+    } else if slots.len() < count && !given_up {
         fill(cluster, id, count, now);
     }
     succeed_on_draining_nodes(cluster, id, now);
@@ -204,6 +208,9 @@ fn create(cluster: &mut Cluster, id: DeploymentId, slot: u32, now: Time) -> Task
 
 /// A second task for every slot that has one: the restart of a deployment.
 pub(super) fn restart(cluster: &mut Cluster, id: DeploymentId, now: Time) {
+    if cluster.deployments.get(&id).is_none_or(Deployment::is_given_up) {
+        return;
+    }
     let lone: Vec<u32> = slots(cluster, id)
         .into_iter()
         .filter(|(_, tasks)| tasks.len() == 1)
@@ -221,7 +228,8 @@ fn create_successor(cluster: &mut Cluster, id: DeploymentId, slot: u32, now: Tim
 
 /// Tasks on a draining node get successors elsewhere. A run to completion is left to end.
 fn succeed_on_draining_nodes(cluster: &mut Cluster, id: DeploymentId, now: Time) {
-    if cluster.deployments.get(&id).is_none_or(Deployment::is_job) {
+    let stays = |deployment: &Deployment| deployment.is_job() || deployment.is_given_up();
+    if cluster.deployments.get(&id).is_none_or(stays) {
         return;
     }
     for (slot, tasks) in slots(cluster, id) {

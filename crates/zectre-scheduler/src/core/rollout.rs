@@ -4,7 +4,7 @@
 //!
 //! | outcome | when |
 //! |---|---|
-//! | succeeded | its strategy's number of tasks is ready (`canary`: its time is over, or a person promoted it) |
+//! | succeeded | its strategy's number of tasks is ready (`canary`: its time is over, or a person promoted it), and the proxies know (`confirm`) |
 //! | failed, the last task's reason | `rollout_failures_max` tasks of it failed |
 //! | failed, `no_capacity` or `no_eligible_node` | its deadline came while a task waited for a place |
 //! | failed, `progress_deadline` | its deadline came for any other cause |
@@ -13,12 +13,12 @@
 //! | cancelled, `superseded` | a newer deployment of the environment began its own rollout |
 //! | cancelled, `cancelled` | a person cancelled it, or went back to an earlier one |
 
-use super::{Cluster, Command, Deployment, Environment, Happening, Source};
+use super::{Cluster, Command, Deployment, Environment, Happening, Source, confirm, retreat};
 use std::time::Duration;
 use zectre_common::{
     id::{DeploymentId, EnvironmentId},
     spec::Strategy,
-    state::{DeploymentStatus, Reason},
+    state::{DeploymentStatus, Reason, Wanted},
     time::Time,
 };
 
@@ -31,21 +31,33 @@ pub(super) fn wanted_of_target(cluster: &Cluster, environment: &Environment, tar
         return full;
     }
     match target.spec.strategy {
-        Strategy::Rolling { max_surge, .. } => {
-            let room = full.saturating_add(max_surge).saturating_sub(old_live);
-            // Its own tasks that are on their way out take room too.
-            let leaving = cluster
-                .tasks_of(target.id)
-                .filter(|t| t.wanted == zectre_common::state::Wanted::Stop)
-                .count();
-            full.min(
-                room.saturating_sub(leaving as u32)
-                    .max(cluster.count_ready(target.id).min(full)),
-            )
-        }
+        Strategy::Rolling { max_surge, .. } => match old {
+            Some(old) => room_beside(cluster, target, old, full, max_surge),
+            None => full,
+        },
         Strategy::Recreate if old_live > 0 => 0,
         Strategy::BlueGreen | Strategy::Canary { .. } | Strategy::Recreate => full,
     }
+}
+
+/// How many of its `full` tasks a deployment may have beside the live ones of `other`.
+pub(super) fn room_beside(
+    cluster: &Cluster,
+    deployment: &Deployment,
+    other: DeploymentId,
+    full: u32,
+    max_surge: u32,
+) -> u32 {
+    let room = full
+        .saturating_add(max_surge)
+        .saturating_sub(cluster.count_live(other));
+    // Its own tasks that are on their way out take room too.
+    let leaving = cluster
+        .tasks_of(deployment.id)
+        .filter(|task| task.wanted == Wanted::Stop)
+        .count();
+    let ready = cluster.count_ready(deployment.id).min(full);
+    full.min(room.saturating_sub(leaving as u32).max(ready))
 }
 
 /// Tasks of the deployment that serves, which gives way to a target as its strategy says.
@@ -58,6 +70,9 @@ pub(super) fn wanted_of_current(cluster: &Cluster, environment: &Environment, cu
     let Some(target) = target.filter(|target| !is_return(target)) else {
         return full;
     };
+    if target.is_given_up() {
+        return retreat::wanted_of_current(cluster, current, target);
+    }
     match target.spec.strategy {
         Strategy::Rolling { max_unavailable, .. } => {
             let floor = target.full_size().saturating_sub(max_unavailable);
@@ -76,6 +91,9 @@ fn is_return(target: &Deployment) -> bool {
 /// Moves the environment's rollout on.
 pub(super) fn advance(cluster: &mut Cluster, environment_id: EnvironmentId, now: Time) {
     give_up_sourceless(cluster, environment_id, now);
+    if !retreat::advance(cluster, environment_id, now) {
+        return;
+    }
     let Some(environment) = cluster.environments.get(&environment_id) else {
         return;
     };
@@ -87,6 +105,11 @@ pub(super) fn advance(cluster: &mut Cluster, environment_id: EnvironmentId, now:
     };
     let newest = environment.open.iter().rev().map(|(_, id)| *id).find(is_ready);
     if let Some(newest) = newest.filter(|id| environment.target != Some(*id)) {
+        supersede_older(cluster, environment_id, newest, now);
+        // What was midway gives back first.
+        if !retreat::advance(cluster, environment_id, now) {
+            return;
+        }
         begin(cluster, environment_id, newest, now);
     }
     let Some(target) = cluster
@@ -116,7 +139,7 @@ pub(super) fn give_up_if_sourceless(cluster: &mut Cluster, id: DeploymentId, now
     let Some(deployment) = cluster
         .deployments
         .get(&id)
-        .filter(|deployment| !deployment.status.is_ended())
+        .filter(|deployment| !deployment.status.is_ended() && !cluster.confirming.contains_key(&id))
     else {
         return;
     };
@@ -151,15 +174,14 @@ fn wait_end(deployment: &Deployment) -> Time {
     deployment.created_at.plus(progress_deadline(deployment))
 }
 
-fn progress_deadline(deployment: &Deployment) -> Duration {
+pub(super) fn progress_deadline(deployment: &Deployment) -> Duration {
     Duration::from_secs(u64::from(deployment.spec.progress_deadline_secs))
 }
 
-fn begin(cluster: &mut Cluster, environment_id: EnvironmentId, id: DeploymentId, now: Time) {
-    let Some(deployment) = cluster.deployments.get(&id) else {
+fn supersede_older(cluster: &mut Cluster, environment_id: EnvironmentId, id: DeploymentId, now: Time) {
+    let Some(version) = cluster.deployments.get(&id).map(|deployment| deployment.version) else {
         return;
     };
-    let (version, empty) = (deployment.version, deployment.replicas == 0);
     let older: Vec<DeploymentId> = cluster
         .environments
         .get(&environment_id)
@@ -179,6 +201,13 @@ fn begin(cluster: &mut Cluster, environment_id: EnvironmentId, id: DeploymentId,
             now,
         );
     }
+}
+
+fn begin(cluster: &mut Cluster, environment_id: EnvironmentId, id: DeploymentId, now: Time) {
+    let empty = cluster
+        .deployments
+        .get(&id)
+        .is_some_and(|deployment| deployment.replicas == 0);
     abandon_return(cluster, environment_id);
     cluster.update_deployment(id, |deployment| {
         (
@@ -378,10 +407,8 @@ pub(super) fn take_over(
     let Some(environment) = cluster.environments.get(&environment_id) else {
         return;
     };
-    let (old, slug) = (
-        environment.current.filter(|old| *old != id),
-        environment.slug.clone(),
-    );
+    let old = environment.current.filter(|old| *old != id);
+    let returns = cluster.deployments.get(&id).is_some_and(is_return);
     cluster.update_environment(environment_id, |environment| {
         (environment.current, environment.target, environment.target_weight) = (Some(id), None, None);
     });
@@ -389,20 +416,21 @@ pub(super) fn take_over(
         if is_forward && old.is_some() {
             deployment.previous_id = old;
         }
-        deployment.status = DeploymentStatus::Succeeded;
-        deployment.finished_at = deployment.finished_at.or(Some(now));
+        if !returns {
+            deployment.status = DeploymentStatus::Running;
+        }
         (deployment.reason, deployment.message, deployment.evidence) = (None, None, None);
     });
     if let Some(old) = old {
+        confirm::confirm(cluster, old, now);
         cluster.update_deployment(old, |deployment| deployment.asleep = true);
     }
-    let message = format!("it serves {slug} from now on");
-    cluster.record(Happening {
-        action: "deployment.succeeded",
-        deployment_id: Some(id),
-        message,
-        ..Happening::default()
-    });
+    if returns {
+        confirm::record(cluster, id);
+    } else {
+        cluster.close_rollout(id);
+        confirm::await_proxies(cluster, id, now);
+    }
 }
 
 /// Ends a rollout that did not win. Its tasks are stopped by their next look.
@@ -428,13 +456,8 @@ pub(super) fn end(
         deployment.finished_at = Some(now);
         deployment.backoff.clear();
     });
-    if cluster
-        .environments
-        .get(&environment_id)
-        .is_some_and(|environment| environment.target == Some(id))
-    {
-        cluster.update_environment(environment_id, |e| (e.target, e.target_weight) = (None, None));
-    }
+    // Clears the environment's target, as soon as nothing of it is needed.
+    retreat::advance(cluster, environment_id, now);
     cluster.say(Command::WakeFailed {
         deployment_id: id,
         reason,
@@ -463,7 +486,8 @@ pub(super) fn deadline(cluster: &Cluster, id: DeploymentId, now: Time) -> Option
     let started_at = deployment.rollout_started_at.filter(|_| rolls);
     let ends = started_at.map(|at| at.plus(progress_deadline(deployment)));
     let promoted = promoted_at(cluster, deployment).filter(|_| rolls);
-    [waits.then(|| wait_end(deployment)), ends, promoted]
+    let retreated = retreat::deadline(cluster, deployment);
+    [waits.then(|| wait_end(deployment)), ends, promoted, retreated]
         .into_iter()
         .flatten()
         .filter(|at| *at > now)

@@ -1,13 +1,9 @@
 //! Sleep when idle, wake on request. However many requests wait, a wake starts each replica once: it only
 //! clears `asleep`, and what is missing is made by the same look that makes everything else.
 
-use super::{Cluster, Command, Happening};
+use super::{Cluster, Command, Deployment, Happening, retreat};
 use std::time::Duration;
-use zectre_common::{
-    id::DeploymentId,
-    state::{DeploymentStatus, Reason},
-    time::Time,
-};
+use zectre_common::{id::DeploymentId, state::Reason, time::Time};
 
 /// A superseded deployment that was woken by its preview sleeps after this long, when its own time-out is 0.
 const PREVIEW_IDLE: Duration = Duration::from_mins(5);
@@ -15,8 +11,7 @@ const PREVIEW_IDLE: Duration = Duration::from_mins(5);
 /// When the deployment goes to sleep, unless requests come.
 pub(super) fn idle_deadline(cluster: &Cluster, id: DeploymentId) -> Option<Time> {
     let deployment = cluster.deployments.get(&id)?;
-    let settled =
-        deployment.status == DeploymentStatus::Succeeded && !deployment.is_job() && !deployment.asleep;
+    let settled = can_sleep(cluster, deployment);
     let environment = cluster.environments.get(&deployment.environment_id)?;
     // During a rollout its two sides don't sleep: the strategies count on the tasks that are there.
     let involved =
@@ -41,6 +36,12 @@ pub(super) fn idle_deadline(cluster: &Cluster, id: DeploymentId) -> Option<Time>
     Some(last.plus(timeout))
 }
 
+/// It runs without a rollout under way, and may be stopped when nobody asks for it.
+fn can_sleep(cluster: &Cluster, deployment: &Deployment) -> bool {
+    let runs = cluster.has_won(deployment.id) && !deployment.is_job() && !deployment.asleep;
+    runs || (retreat::is_inspected(deployment) && cluster.count_ready(deployment.id) > 0)
+}
+
 pub(super) fn sleep_if_idle(cluster: &mut Cluster, id: DeploymentId, now: Time) {
     if idle_deadline(cluster, id).is_some_and(|at| at <= now) {
         put_to_sleep(cluster, id, "no request came within its idle time");
@@ -49,9 +50,10 @@ pub(super) fn sleep_if_idle(cluster: &mut Cluster, id: DeploymentId, now: Time) 
 
 /// Stops what runs of it, in order; the next request wakes it.
 pub(super) fn put_to_sleep(cluster: &mut Cluster, id: DeploymentId, why: &str) {
-    let settled = cluster.deployments.get(&id).is_some_and(|deployment| {
-        deployment.status == DeploymentStatus::Succeeded && !deployment.is_job() && !deployment.asleep
-    });
+    let settled = cluster
+        .deployments
+        .get(&id)
+        .is_some_and(|deployment| can_sleep(cluster, deployment));
     if !settled {
         return;
     }
@@ -59,7 +61,10 @@ pub(super) fn put_to_sleep(cluster: &mut Cluster, id: DeploymentId, why: &str) {
         deployment.asleep = true;
         deployment.completed.clear();
         deployment.backoff.clear();
-        (deployment.reason, deployment.message, deployment.evidence) = (None, None, None);
+        // Why a rollout failed stays to be read.
+        if !deployment.is_given_up() {
+            (deployment.reason, deployment.message, deployment.evidence) = (None, None, None);
+        }
     });
     let (deployment_id, message, reason) = (Some(id), why.to_owned(), Some(Reason::Idle));
     cluster.record(Happening {
@@ -111,7 +116,7 @@ pub(super) fn wake(cluster: &mut Cluster, id: DeploymentId, now: Time) {
         return;
     };
     deployment.last_active_at = deployment.last_active_at.max(Some(now));
-    if !deployment.asleep || deployment.status != DeploymentStatus::Succeeded {
+    if !deployment.asleep || deployment.is_given_up() {
         cluster.touch(id);
         return;
     }

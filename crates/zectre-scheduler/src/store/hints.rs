@@ -52,6 +52,14 @@ impl Store {
             .collect())
     }
 
+    /// The routing epoch of the last change.
+    pub async fn routing_epoch(&self) -> Result<u64, sqlx::Error> {
+        let epoch = sqlx::query_scalar!("SELECT epoch FROM routing_epoch")
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(epoch as u64)
+    }
+
     /// Proxies whose lease holds.
     pub async fn proxies(&self) -> Result<Vec<ProxyLease>, sqlx::Error> {
         let rows = sqlx::query!(

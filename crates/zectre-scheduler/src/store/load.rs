@@ -98,7 +98,7 @@ impl DeploymentRow {
 }
 
 impl Store {
-    /// Everything that lives: what a new leader begins with. Proxies come with the first resync.
+    /// Everything that lives: what a new leader begins with. Proxies and the routing epoch are read after it.
     pub async fn load_live(&self) -> Result<Snapshot, sqlx::Error> {
         let deployments = self.deployments(None).await?;
         let environments = self.environments_of(&deployments).await?;
@@ -108,6 +108,7 @@ impl Store {
             tasks: self.live_tasks().await?,
             nodes: self.nodes().await?,
             proxies: Vec::new(),
+            routing_epoch: 0,
         })
     }
 

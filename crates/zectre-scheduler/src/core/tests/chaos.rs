@@ -80,8 +80,9 @@ fn perform(world: &mut World, act: Act) {
             } else {
                 replicas.max(1)
             };
+            let auto_rollback = !replicas.is_multiple_of(2);
             let json = format!(
-                r#"{{"replicas":{replicas},"strategy":{},"idle_timeout_secs":120,"progress_deadline_secs":60}}"#,
+                r#"{{"replicas":{replicas},"auto_rollback":{auto_rollback},"strategy":{},"idle_timeout_secs":120,"progress_deadline_secs":60}}"#,
                 STRATEGIES[strategy]
             );
             world.deploy(&json, PROGRAMS[program]);

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use zectre_common::{
     id::{DeploymentId, TaskId},
     spec::Strategy,
-    state::{DeploymentStatus, Reason, Wanted},
+    state::{DeploymentStatus, Reason, TaskState, Wanted},
 };
 
 impl World {
@@ -57,6 +57,10 @@ impl World {
         for environment in self.cluster.environments() {
             self.check_surge(environment);
         }
+        for state in TaskState::ALL {
+            let counted = self.cluster.tasks().filter(|task| task.state == *state).count();
+            assert_eq!(self.cluster.count_in(*state), counted, "{state} is counted right");
+        }
         self.check_rows();
     }
 
@@ -78,6 +82,7 @@ impl World {
         };
         if let Strategy::Rolling { max_surge, .. } = new.spec.strategy
             && new.status != DeploymentStatus::Succeeded
+            && (new.spec.auto_rollback || !new.is_given_up())
         {
             let limit = old.full_size().max(new.full_size()) + max_surge;
             assert!(
@@ -144,8 +149,9 @@ impl World {
     }
 
     /// Invariant 3: what the scheduler itself takes out of routing leaves enough behind.
-    pub(super) fn check_availability(&self, before: &BTreeSet<TaskId>, calm: bool) {
-        let Some(environment) = self.cluster.environment(self.environment).filter(|_| calm) else {
+    /// `rolled` was the target before the step: a rollout that fails gives back before it takes away.
+    pub(super) fn check_availability(&self, before: &BTreeSet<TaskId>, rolled: Option<DeploymentId>) {
+        let Some(environment) = self.cluster.environment(self.environment) else {
             return;
         };
         let Some(serving) = environment.current.and_then(|id| self.cluster.deployment(id)) else {
@@ -154,13 +160,22 @@ impl World {
         if serving.asleep {
             return;
         }
+        let rolled = rolled.and_then(|id| self.cluster.deployment(id));
+        // The current one may be unable to come back; that is waited for up to a deadline.
+        let gave_up = |lost: &Deployment| {
+            let wait = std::time::Duration::from_secs(u64::from(lost.spec.progress_deadline_secs));
+            lost.is_given_up() && lost.finished_at.is_some_and(|at| at.plus(wait) <= self.now)
+        };
+        if rolled.is_some_and(gave_up) {
+            return;
+        }
         let target = environment.target.and_then(|id| self.cluster.deployment(id));
         let floor_of = |d: &Deployment| match d.spec.strategy {
             Strategy::Rolling { max_unavailable, .. } => Some(d.full_size().saturating_sub(max_unavailable)),
             Strategy::Recreate => None,
             _ => Some(d.full_size()),
         };
-        let Some(floor) = floor_of(target.unwrap_or(serving)) else {
+        let Some(floor) = floor_of(rolled.or(target).unwrap_or(serving)) else {
             return;
         };
         let after = self.routed();
@@ -169,7 +184,7 @@ impl World {
             .difference(&after)
             .filter_map(|id| self.cluster.task(*id))
             .filter(|task| !task.reason.is_some_and(task::is_failure) && task.reason != Some(Reason::Stopped))
-            .filter(|task| self.of_environment(task))
+            .filter(|task| self.of_environment(task) || rolled.is_some_and(|d| d.id == task.deployment_id))
             .collect();
         if taken.is_empty() || serving.full_size() < floor {
             return;
@@ -183,6 +198,29 @@ impl World {
             left as u32 >= floor,
             "{left} tasks are left of at least {floor}, taken: {taken:?}"
         );
+    }
+
+    /// Whoever reads `succeeded` gets the new version: every live proxy routes by its take-over.
+    pub(super) fn check_confirmed(&self) {
+        for (id, epoch) in &self.cluster.confirming {
+            let deployment = self.cluster.deployment(*id).expect("it is known");
+            assert!(
+                !deployment.status.is_ended() && self.current() == Some(*id),
+                "{deployment:?}"
+            );
+            assert!(
+                epoch.is_none_or(|epoch| self.cluster.proxies().any(|proxy| proxy.applied_epoch < epoch)),
+                "all know, and it still waits: {deployment:?}"
+            );
+        }
+        for deployment in self.cluster.deployments() {
+            let waits = !deployment.status.is_ended() && self.current() == Some(deployment.id);
+            assert_eq!(
+                waits && !deployment.is_job(),
+                self.cluster.confirming.contains_key(&deployment.id),
+                "{deployment:?}"
+            );
+        }
     }
 
     fn of_environment(&self, task: &Task) -> bool {

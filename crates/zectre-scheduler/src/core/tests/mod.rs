@@ -5,4 +5,5 @@ mod chaos;
 mod invariants;
 mod placement;
 mod rules;
+mod takeover;
 mod world;

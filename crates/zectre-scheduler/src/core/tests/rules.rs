@@ -253,6 +253,7 @@ fn idle_sleeps_requests_wake_and_a_task_that_only_drains_is_taken_back() {
 fn no_replicas_sleep_at_once_and_scaling_wakes() {
     let mut world = World::new(1, 1);
     let id = world.deploy(r#"{"replicas":0}"#, Program::Serves);
+    world.proxy_applies(0, true);
     let asleep = world.cluster.deployment(id).expect("known");
     assert_eq!(
         (asleep.status, asleep.health, world.current()),

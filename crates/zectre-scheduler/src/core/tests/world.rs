@@ -168,6 +168,7 @@ impl World {
     /// One step with its commit; what must be sent is kept until somebody delivers it.
     pub(super) fn feed(&mut self, event: Event) {
         let before = self.routed();
+        let rolled = self.cluster.environment(self.environment).and_then(|e| e.target);
         let calm = matches!(
             event,
             Event::Tick | Event::TaskReports { .. } | Event::ProxyReport(_) | Event::EpochRaised(_)
@@ -179,7 +180,10 @@ impl World {
             self.carry_out(command);
         }
         self.check();
-        self.check_availability(&before, calm);
+        if calm {
+            self.check_availability(&before, rolled);
+        }
+        self.check_confirmed();
         if raised {
             self.feed(Event::EpochRaised(self.epoch));
         }
@@ -384,6 +388,7 @@ impl World {
                 .cloned()
                 .collect(),
             proxies: self.cluster.proxies().copied().collect(),
+            routing_epoch: self.epoch,
         };
         self.undelivered.clear();
         self.serial += 1;
