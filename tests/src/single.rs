@@ -13,6 +13,8 @@ use zectre_testkit::wait_until;
 /// A platform in one process.
 pub struct Single {
     process: Process,
+    /// How often it was started: its log tells of each start.
+    starts: usize,
     settings: Settings,
     directory: TempDir,
 }
@@ -34,6 +36,7 @@ impl Single {
         let process = launch(directory.path(), &settings);
         let mut single = Self {
             process,
+            starts: 1,
             settings,
             directory,
         };
@@ -44,16 +47,18 @@ impl Single {
     /// Starts it again after it has ended, and waits until it is ready.
     pub async fn start_again(&mut self) {
         self.process = launch(self.directory.path(), &self.settings);
+        self.starts += 1;
         self.wait_ready().await;
     }
 
     async fn wait_ready(&mut self) {
         let url = format!("http://127.0.0.1:{}/ready", self.settings.proxy_admin_port);
-        let process = &mut self.process;
+        let (process, starts) = (&mut self.process, self.starts);
         wait_until(Duration::from_secs(60), "`zectre up` is ready", async || {
             assert!(process.ended().is_none(), "`zectre up` ended:\n{}", process.log());
             let answer = reqwest::get(&url).await.ok()?;
-            (answer.status().is_success() && process.log().contains("Zectre is ready")).then_some(())
+            let told = process.log().matches("Zectre is ready").count();
+            (answer.status().is_success() && told == starts).then_some(())
         })
         .await;
     }
