@@ -8,13 +8,13 @@ use zectre_testkit::wait_until;
 
 /// The private PostgreSQL's process.
 fn postmaster(single: &Single) -> i32 {
-    let pid_file =
-        fs::read_to_string(single.data_dir().join("postgres/data/postmaster.pid")).expect("PostgreSQL runs");
-    pid_file
-        .lines()
-        .next()
-        .and_then(|line| line.trim().parse().ok())
-        .expect("the first line is the pid")
+    find_postmaster(single).expect("PostgreSQL runs")
+}
+
+/// The same where it may be away: the first line of its file is the process.
+fn find_postmaster(single: &Single) -> Option<i32> {
+    let pid_file = fs::read_to_string(single.data_dir().join("postgres/data/postmaster.pid")).ok()?;
+    pid_file.lines().next()?.trim().parse().ok()
 }
 
 #[tokio::test]
@@ -41,12 +41,21 @@ async fn it_serves_stops_in_order_and_finds_its_data_again() {
         assert_eq!(mode & 0o777, 0o600, "{key}");
     }
 
+    // While one takes its time, the others must not be started anew.
+    let slow = App::create(&http, "slow-to-go").await;
+    let stubborn = json!({"env": {"MODE": "stubborn"}});
+    let slow = slow.deploy_program(&server_program(), stubborn).await.succeeded();
+
     let (database, started) = (postmaster(&single), std::time::Instant::now());
     let status = single.process_mut().end(Signal::SIGTERM).await;
     assert!(status.success(), "{status}");
     assert!(started.elapsed() < Duration::from_secs(30));
     assert!(!is_alive(database), "PostgreSQL was stopped too");
     assert!(tasks_of(deployment.id()).is_empty(), "no task is left");
+    assert!(
+        tasks_of(slow.id()).is_empty(),
+        "not even one that does not want to go"
+    );
 
     single.start_again().await;
     wait_until(Duration::from_secs(30), "the program answers again", async || {
@@ -138,16 +147,68 @@ async fn what_is_in_its_way_is_told_in_a_sentence() {
 }
 
 #[tokio::test]
-async fn a_dead_postgresql_is_told_and_the_next_start_recovers() {
+async fn a_dead_postgresql_is_started_again_while_programs_are_served_and_given_up_when_it_goes_on_dying() {
     let mut single = Single::start().await;
-    let database = postmaster(&single);
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(database), Signal::SIGKILL).expect("it is ours");
+    let http = single.http();
+    let app = App::create(&http, "unmoved").await;
+    let deployment = app.deploy_program(&server_program(), json!({})).await.succeeded();
+    let before = tasks_of(deployment.id());
+
+    kill_postmaster(&single);
+    assert_eq!(
+        http.app(&app.subdomain, "/").await.status,
+        200,
+        "while PostgreSQL is away"
+    );
+    wait_until(Duration::from_secs(60), "the API works again", async || {
+        (http.get("/apps").await.status == 200).then_some(())
+    })
+    .await;
+    assert_eq!(http.app(&app.subdomain, "/").await.status, 200);
+    assert_eq!(
+        tasks_of(deployment.id()),
+        before,
+        "the same process, all the time"
+    );
+    app.deploy_program(&server_program(), json!({"env": {"GREETING": "after"}}))
+        .await
+        .succeeded();
+    assert!(http.app(&app.subdomain, "/").await.text().starts_with("after "));
+
+    let last_words = "PostgreSQL ended again and again";
+    for death in 2..=4 {
+        wait_until(
+            Duration::from_secs(60),
+            "PostgreSQL is there to be killed",
+            async || {
+                // One that is killed while it starts is only tried again.
+                let up = http.get("/apps").await.status == 200;
+                find_postmaster(&single)
+                    .filter(|pid| up && is_alive(*pid))
+                    .map(drop)
+            },
+        )
+        .await;
+        kill_postmaster(&single);
+        let told = "starting it again…";
+        let process = single.process_mut();
+        wait_until(Duration::from_secs(60), "it is noticed", async || {
+            let log = process.log();
+            (log.matches(told).count() >= death || log.contains(last_words)).then_some(())
+        })
+        .await;
+    }
     let process = single.process_mut();
     wait_until(Duration::from_secs(60), "it ends by itself", async || {
         process.ended()
     })
     .await;
-    assert!(process.log().contains("PostgreSQL"), "{}", process.log());
+    assert!(process.log().contains(last_words), "{}", process.log());
     single.start_again().await;
     single.http().get("/apps").await.expect(200);
+}
+
+fn kill_postmaster(single: &Single) {
+    let pid = nix::unistd::Pid::from_raw(postmaster(single));
+    nix::sys::signal::kill(pid, Signal::SIGKILL).expect("it is ours");
 }

@@ -34,7 +34,7 @@ use rustix::fs::FlockOperation;
 use std::{
     fs,
     net::SocketAddr,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -230,7 +230,14 @@ async fn claim(config: &Config) -> Result<fs::File, Error> {
         .mode(0o711)
         .create(dir)
         .map_err(failed)?;
-    let lock = fs::File::create(dir.join(LOCK_FILE)).map_err(failed)?;
+    // Whoever may read it may lock it, and a task must not be able to keep the agent from starting.
+    let lock = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(dir.join(LOCK_FILE))
+        .map_err(failed)?;
     let began = Instant::now();
     loop {
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {

@@ -73,6 +73,9 @@ impl Orders {
             generation,
             kind,
         } = action;
+        if matches!(kind, ActionKind::Start { .. }) && self.host.board.is_closed() {
+            return false;
+        }
         let decision = decide(self.host.board.known(task_id), generation, &kind);
         tracing::debug!(task = %task_id, generation, ?decision, "order");
         match (decision, kind) {

@@ -11,7 +11,7 @@ use crate::{
     store::ownership,
 };
 use axum::{
-    extract::{FromRequestParts, RawPathParams, Request, State},
+    extract::{FromRequestParts, RawPathParams, Request, State, rejection::RawPathParamsRejection},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -149,10 +149,13 @@ pub(crate) struct Guard {
 /// Lets a request through when the policy allows it, with who calls as extensions.
 pub(crate) async fn enforce(
     State(guard): State<Guard>,
-    params: RawPathParams,
+    params: Result<RawPathParams, RawPathParamsRejection>,
     request: Request,
     next: Next,
 ) -> Response {
+    let Ok(params) = params else {
+        return refuse(&code::INVALID_PATH, "the path is not valid UTF-8 once decoded").into_response();
+    };
     let timeout = guard.context.settings.request_timeout;
     let patient = guard.patient;
     let answer = async move {

@@ -4,6 +4,7 @@ use crate::error::Error;
 use std::{
     fs::{self, File, TryLockError},
     io,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -26,7 +27,14 @@ impl WorkDir {
         };
         fs::create_dir_all(path).map_err(failed)?;
         let path = path.canonicalize().map_err(failed)?;
-        let lock = File::create(path.join(LOCK)).map_err(failed)?;
+        // Whoever may read it may lock it, and a program must not be able to keep the worker from starting.
+        let lock = File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path.join(LOCK))
+            .map_err(failed)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(Error::WorkDirTaken(path)),

@@ -42,6 +42,8 @@ struct Inner {
     forgotten: HashMap<TaskId, u64>,
     forgotten_order: VecDeque<TaskId>,
     news: BTreeSet<TaskId>,
+    /// The agent stops, and gives its tasks this grace.
+    closed: Option<Duration>,
 }
 
 /// The states a task can be in on a node.
@@ -121,9 +123,9 @@ impl Board {
         home: Home,
         follower: Option<Follower>,
     ) -> watch::Receiver<Option<Duration>> {
-        let (stop, stop_watch) = watch::channel(None);
         let id = report.task_id;
         let mut inner = self.inner();
+        let (stop, stop_watch) = watch::channel(inner.closed);
         inner.news.insert(id);
         inner.held.insert(
             id,
@@ -263,9 +265,17 @@ impl Board {
         let _ = live.wait_for(|live| *live == 0).await;
     }
 
-    /// Asks every task to stop.
+    /// Whether no task is started any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.inner().closed.is_some()
+    }
+
+    /// Starts no task any more (the scheduler replaces what stops, and would place it here again), and asks every one
+    /// to stop.
     pub(crate) fn stop_all(&self, grace: Duration) {
-        for held in self.inner().held.values() {
+        let mut inner = self.inner();
+        inner.closed = Some(grace);
+        for held in inner.held.values() {
             held.stop
                 .send_if_modified(|wish| wish.is_none().then(|| *wish = Some(grace)).is_some());
         }

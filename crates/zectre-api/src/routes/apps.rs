@@ -79,6 +79,13 @@ async fn list(
     Query(query): Query<AppsQuery>,
 ) -> Result<Json<Page<App>>, Error> {
     let window = query.window()?;
+    // Names of namespaces are slugs: anything else finds nothing, and PostgreSQL refuses some of it (NUL).
+    if query.namespace.as_deref().is_some_and(|name| !valid_slug(name)) {
+        return Err(refuse(
+            &code::INVALID_QUERY,
+            "`namespace` is not the name of a namespace",
+        ));
+    }
     let organizations = reach.organizations();
     let (rows, total) = app::list(
         &context.pool,

@@ -61,7 +61,7 @@ async fn signup(
     if context.settings.signup == Signup::Closed {
         return Err(refuse(
             &code::SIGNUP_CLOSED,
-            "this cluster takes no sign-ups; ask its admin for an account",
+            "this cluster takes no sign-ups; its admin can allow them with `signup = \"open\"` in [auth]",
         ));
     }
     let email = request.email.trim();

@@ -92,8 +92,13 @@ fn doing(deployment: &Deployment) -> String {
         DeploymentStatus::Pending => "Waiting for a place",
         _ => "Rolling out",
     };
+    let short = deployment
+        .message
+        .as_ref()
+        .filter(|_| deployment.status == DeploymentStatus::Pending);
+    let why = short.map_or_else(String::new, |message| format!(": {message}"));
     format!(
-        "{what} (version {}, {})",
+        "{what} (version {}, {}){why}",
         deployment.version, deployment.environment
     )
 }

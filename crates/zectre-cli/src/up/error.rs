@@ -99,7 +99,7 @@ pub(crate) enum UpError {
     },
     /// It died.
     #[error(
-        "PostgreSQL ended ({status}), so everything was stopped. {log} tells why; `zectre up` starts again."
+        "PostgreSQL ended again and again ({status} at last), so everything was stopped. {log} tells why; `zectre up` starts again."
     )]
     PostgresDied {
         /// How.

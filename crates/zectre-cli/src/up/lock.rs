@@ -8,6 +8,7 @@ use nix::{
 use std::{
     fs::{self, File, OpenOptions},
     io::{Read, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -32,6 +33,8 @@ fn open(directory: &Path) -> Result<File, UpError> {
         .write(true)
         .create(true)
         .truncate(false)
+        // Whoever may read it may lock it, and a task must not be able to keep the platform from starting.
+        .mode(0o600)
         .open(&path);
     opened.map_err(UpError::at(path, "opened"))
 }

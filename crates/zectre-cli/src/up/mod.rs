@@ -27,12 +27,20 @@ use data_dir::DataDir;
 pub(crate) use error::UpError;
 use postgres::{Binaries, Postgres};
 use services::{Ended, Services};
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 use summary::Summary;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// How long `down` waits for the platform to stop: every service's own deadline, and PostgreSQL's.
 const DOWN_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// A PostgreSQL that dies more often than this …
+const POSTGRES_DEATHS_MAX: usize = 3;
+/// … within this time is given up: something is wrong that starting it again does not cure.
+const POSTGRES_DEATHS_WITHIN: Duration = Duration::from_secs(120);
 
 /// Whether PostgreSQL can be started here.
 pub(crate) fn postgres_installed() -> bool {
@@ -71,7 +79,7 @@ async fn foreground(args: &UpArgs, output: Output) -> Result<(), CliError> {
         Some(Ok(mut summary)) => {
             summary.took_ms = began.elapsed().as_millis() as u64;
             announce(args, output, &summary);
-            serve(output, &mut signals, postgres.as_mut(), &mut services).await
+            serve(output, &mut signals, &data, &mut postgres, &mut services).await
         }
         Some(Err(error)) => Err(error),
         None => Ok(()),
@@ -118,21 +126,36 @@ fn announce(args: &UpArgs, output: Output, summary: &Summary) {
     }
 }
 
-/// Runs until a signal asks to stop, or a part ends by itself.
+/// Runs until a signal asks to stop, or a part ends by itself. PostgreSQL is started again when it dies: programs go on
+/// being served meanwhile, and every service waits for it. One that dies again and again is given up.
 async fn serve(
     output: Output,
     signals: &mut Signals,
-    postgres: Option<&mut Postgres>,
+    data: &DataDir,
+    postgres: &mut Option<Postgres>,
     services: &mut Services,
 ) -> Result<(), CliError> {
-    let postgres = postgres.expect("everything has started");
-    tokio::select! {
-        () = signals.any() => {
-            output.say("Stopping…");
-            Ok(())
+    let mut deaths = VecDeque::new();
+    loop {
+        let running = postgres.as_mut().expect("everything has started");
+        let died = tokio::select! {
+            () = signals.any() => {
+                output.say("Stopping…");
+                return Ok(());
+            }
+            status = running.ended() => UpError::PostgresDied { status, log: running.log_path() },
+            Ended { name, why } = services.any_ended() => return Err(UpError::ServiceEnded { name, why }.into()),
+        };
+        let now = Instant::now();
+        deaths.retain(|death: &Instant| now.duration_since(*death) < POSTGRES_DEATHS_WITHIN);
+        deaths.push_back(now);
+        if deaths.len() > POSTGRES_DEATHS_MAX {
+            tracing::error!(%died, "giving up");
+            return Err(died.into());
         }
-        status = postgres.ended() => Err(UpError::PostgresDied { status, log: postgres.log_path() }.into()),
-        Ended { name, why } = services.any_ended() => Err(UpError::ServiceEnded { name, why }.into()),
+        tracing::error!("PostgreSQL ended; starting it again");
+        output.say("PostgreSQL ended; starting it again…");
+        *postgres = Some(Postgres::restart(&Binaries::find()?, data).await?);
     }
 }
 

@@ -37,6 +37,9 @@ const DATABASE: &str = "postgres";
 const START_TIMEOUT: Duration = Duration::from_secs(90);
 /// A fast shutdown writes a checkpoint.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a server that died is tried to be started again, and the first pause between two tries; it doubles.
+const RESTART_TIMEOUT: Duration = Duration::from_secs(30);
+const RESTART_PAUSE: Duration = Duration::from_millis(100);
 /// How often a starting server is tried.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// One try.
@@ -165,6 +168,23 @@ impl Postgres {
                 let _ = server.stop().await;
                 Err(failed(why))
             }
+        }
+    }
+
+    /// Starts it after it has died. What it leaves (children, shared memory) goes within moments, and until then a start
+    /// is refused.
+    pub(super) async fn restart(binaries: &Binaries, data: &DataDir) -> Result<Self, UpError> {
+        let deadline = Instant::now() + RESTART_TIMEOUT;
+        let mut pause = RESTART_PAUSE;
+        loop {
+            match Self::start(binaries, data).await {
+                Err(error) if Instant::now() < deadline => {
+                    tracing::warn!(%error, "PostgreSQL does not start yet")
+                }
+                result => return result,
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
         }
     }
 

@@ -32,13 +32,15 @@ pub(super) fn load(
     let path = |path: &Path| Value::String(path.to_string_lossy().into_owned());
     let text = |text: &str| Value::String(text.to_owned());
     let local = |port: u16| Value::String(format!("http://127.0.0.1:{port}"));
+    // Closed: a task must not reach the locks and the libraries that builds share.
+    let build = data.directory("build", 0o700)?;
     let mut all = vec![
         ("database.url", text(database_url.expose_secret())),
         ("agent.data_dir", path(&data.directory("agent", 0o711)?)),
         ("agent.join_token", text(join_token.expose_secret())),
         ("registry.store", path(&data.directory("registry", 0o700)?)),
-        ("build.cache_dir", path(&data.directory("build/cache", 0o755)?)),
-        ("build.work_dir", path(&data.directory("build/work", 0o755)?)),
+        ("build.cache_dir", path(&build.join("cache"))),
+        ("build.work_dir", path(&build.join("work"))),
         (
             "proxy.snapshot_path",
             path(&data.directory("proxy", 0o700)?.join("routes.json")),

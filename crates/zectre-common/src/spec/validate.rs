@@ -172,6 +172,9 @@ fn check_limits(spec: &DeploymentSpec) -> Vec<FieldError> {
     if spec.max_runtime_secs == Some(0) {
         errors.push(FieldError::new("max_runtime_secs", "at least 1 second"));
     }
+    if spec.resources.cpu.0 == 0 {
+        errors.push(FieldError::new("resources.cpu", "at least 1m"));
+    }
     // Below 4 MiB not even an empty program starts.
     if spec.resources.memory.0 < 4 << 20 {
         errors.push(FieldError::new("resources.memory", "at least 4Mi"));

@@ -245,7 +245,7 @@ fn unsuitable(ready: &[&Node], deployment: &Deployment) -> String {
     let docker = deployment.spec.process_type == ProcessType::Docker;
     if docker && !ready.iter().any(|node| node.facts.container_enabled) {
         return format!(
-            "none of {} nodes runs containers: set agent.container_enabled on one",
+            "none of {} nodes runs containers: start a container engine on one, and then its agent (or `zectre up`) anew",
             ready.len()
         );
     }
