@@ -179,7 +179,7 @@ impl Postgres {
         loop {
             match Self::start(binaries, data).await {
                 Err(error) if Instant::now() < deadline => {
-                    tracing::warn!(%error, "PostgreSQL does not start yet")
+                    tracing::warn!(%error, "PostgreSQL does not start yet");
                 }
                 result => return result,
             }
