@@ -6,6 +6,7 @@ use crate::{
     run::{cargo, output, root, step},
 };
 use std::{
+    fs,
     process::{Command, Stdio},
     time::Instant,
 };
@@ -51,6 +52,8 @@ pub(crate) fn up(arguments: &[&str]) -> Result<(), Fail> {
         Command::new(&zectre).args(["up", "--detach"]).args(&arguments),
     )?;
     let hello = root().join("examples/hello");
+    // A link from an earlier run may lead to a platform whose data is gone; the manifest's name finds the project too.
+    let _ = fs::remove_dir_all(hello.join(".zectre"));
     step(
         "deploy examples/hello from source (the first build also compiles Tish's libraries)",
         Command::new(&zectre)

@@ -62,7 +62,7 @@ fn replicas_are_spread_and_what_is_short_is_named() {
     expect(
         r#"{"image":"x"}"#,
         Reason::NoEligibleNode,
-        "agent.container_enabled",
+        "start a container engine",
     );
     expect(
         r#"{"constraints":["gpu"]}"#,
