@@ -9,7 +9,7 @@ use bollard::{
     },
     query_parameters::{
         CreateContainerOptions, InspectContainerOptions, KillContainerOptions, ListContainersOptions,
-        RemoveContainerOptions, StartContainerOptions, WaitContainerOptions,
+        RemoveContainerOptions, StartContainerOptions, StatsOptions, WaitContainerOptions,
     },
 };
 use futures_util::StreamExt;
@@ -92,6 +92,15 @@ pub struct Found {
     pub container_id: String,
     /// It has not ended.
     pub running: bool,
+}
+
+/// What a container has used so far, and what it holds now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Processor time since its start.
+    pub cpu: Duration,
+    /// Bytes of memory, without files that are only cached.
+    pub memory_bytes: u64,
 }
 
 impl Engine {
@@ -206,6 +215,39 @@ impl Engine {
             exit_code: i32::try_from(exit_code).unwrap_or(-1),
             oom_killed: state.oom_killed.unwrap_or(false),
         })
+    }
+
+    /// What the container uses; `None` when the engine doesn't tell.
+    ///
+    /// # Errors
+    /// [`Error::Gone`], or the engine's failure.
+    pub async fn usage(&self, container: &str) -> Result<Option<Usage>, Error> {
+        let options = StatsOptions {
+            stream: false,
+            one_shot: true,
+        };
+        let mut stats = std::pin::pin!(self.docker.stats(container, Some(options)));
+        let told = match stats.next().await {
+            Some(told) => told.map_err(|error| Error::about(container, "read a container's usage", error))?,
+            None => return Ok(None),
+        };
+        let cpu_ns = told
+            .cpu_stats
+            .and_then(|cpu| cpu.cpu_usage)
+            .and_then(|usage| usage.total_usage);
+        let memory = told.memory_stats.unwrap_or_default();
+        let (Some(cpu_ns), Some(all)) = (cpu_ns, memory.usage) else {
+            return Ok(None);
+        };
+        let cached = memory.stats.and_then(|stats| {
+            ["total_inactive_file", "inactive_file"]
+                .iter()
+                .find_map(|key| stats.get(*key).copied())
+        });
+        Ok(Some(Usage {
+            cpu: Duration::from_nanos(cpu_ns),
+            memory_bytes: all.saturating_sub(cached.unwrap_or(0)),
+        }))
     }
 
     async fn inspect(&self, container: &str) -> Result<ContainerInspectResponse, Error> {

@@ -18,13 +18,21 @@ pub enum Error {
     },
     /// The image isn't there, or may not be pulled.
     #[error(
-        "the image {image} can't be pulled: {detail}; check its name and whether its registry needs a login"
+        "the image {image} can't be pulled: {detail}; check its name, and whether its registry needs a login (agent.registries)"
     )]
     ImageNotFound {
         /// As it was asked for.
         image: String,
         /// What the engine said.
         detail: String,
+    },
+    /// A registry's login can't be handed to the engine.
+    #[error(
+        "the login for {registry} can't be handed to the container engine: its client library garbles this password; use an access token, or one without `~`, `?`, `>` and letters beyond ASCII"
+    )]
+    LoginUnusable {
+        /// The registry's host.
+        registry: String,
     },
     /// The pull took longer than it may.
     #[error("pulling the image {image} took longer than {deadline:?}")]

@@ -6,9 +6,11 @@
 mod container;
 mod engine;
 mod error;
+mod image;
 mod log;
 
-pub use container::{ContainerEnd, ContainerSpec, ContainerVolume, Found, Started};
+pub use container::{ContainerEnd, ContainerSpec, ContainerVolume, Found, Started, Usage};
 pub use engine::Engine;
 pub use error::Error;
+pub use image::{Image, Login, Progress, registry_of};
 pub use log::{OutputChunk, OutputStream};

@@ -20,28 +20,26 @@ pub enum OutputStream {
 pub struct OutputChunk {
     /// Where it came from.
     pub stream: OutputStream,
-    /// When the engine read it (RFC 3339 with nanoseconds): the place to go on from after a restart.
-    pub at: String,
+    /// When the engine read it, in seconds since 1970.
+    pub second: i64,
     /// The bytes, line end included.
     pub bytes: Bytes,
 }
 
 impl Engine {
-    /// Follows the container's output until it ends. `after` (an [`OutputChunk::at`]) leaves out what was seen
-    /// before: the engine counts in whole seconds, so what it repeats is dropped here.
-    ///
-    /// The timestamps are the engine's, fixed width and UTC, so they compare as text.
+    /// Follows the container's output until it ends, from what the engine read in the second `since` (since 1970) on.
+    /// Within one stream the order is that of the container; what both wrote may be mixed in either way.
     pub fn output(
         &self,
         container: &str,
-        after: Option<String>,
+        since: i64,
     ) -> impl Stream<Item = Result<OutputChunk, Error>> + Send + use<> {
         let options = LogsOptions {
             follow: true,
             stdout: true,
             stderr: true,
             timestamps: true,
-            since: after.as_deref().and_then(unix_secs).unwrap_or(0),
+            since: i32::try_from(since).unwrap_or(0),
             ..LogsOptions::default()
         };
         let container = container.to_owned();
@@ -49,9 +47,7 @@ impl Engine {
             .logs(&container, Some(options))
             .filter_map(move |item| {
                 let chunk = match item {
-                    Ok(output) => chunk(output)
-                        .filter(|chunk| after.as_deref().is_none_or(|seen| *chunk.at > *seen))
-                        .map(Ok),
+                    Ok(output) => chunk(output).filter(|chunk| chunk.second >= since).map(Ok),
                     Err(error) => Some(Err(Error::about(&container, "read a container's output", error))),
                 };
                 std::future::ready(chunk)
@@ -67,18 +63,18 @@ fn chunk(output: LogOutput) -> Option<OutputChunk> {
         LogOutput::StdIn { .. } => return None,
     };
     let space = message.iter().position(|byte| *byte == b' ')?;
-    let at = std::str::from_utf8(&message[..space]).ok()?.to_owned();
+    let second = unix_secs(std::str::from_utf8(&message[..space]).ok()?)?;
     Some(OutputChunk {
         stream,
-        at,
+        second,
         bytes: message.slice(space + 1..),
     })
 }
 
 /// Whole seconds since 1970 of an RFC 3339 time.
-fn unix_secs(at: &str) -> Option<i32> {
+fn unix_secs(at: &str) -> Option<i64> {
     let at = at.parse().map(Time::from_timestamp).ok()?;
-    i32::try_from(at.unix_ms() / 1_000).ok()
+    Some(at.unix_ms().div_euclid(1_000))
 }
 
 #[cfg(test)]
@@ -90,8 +86,7 @@ mod tests {
         let message = Bytes::from_static(b"2026-01-02T03:04:05.000000006Z hello there\n");
         let chunk = chunk(LogOutput::StdErr { message }).expect("a timestamp and a message");
         assert_eq!(chunk.stream, OutputStream::Stderr);
-        assert_eq!(chunk.at, "2026-01-02T03:04:05.000000006Z");
+        assert_eq!(chunk.second, 1_767_323_045);
         assert_eq!(&chunk.bytes[..], b"hello there\n");
-        assert_eq!(unix_secs(&chunk.at), Some(1_767_323_045));
     }
 }

@@ -8,8 +8,10 @@ use std::{
     time::Duration,
 };
 use zectre_common::id::TaskId;
-use zectre_container::{ContainerSpec, Engine, Error, OutputStream};
-use zectre_testkit::{DockerEngine, free_port, wait_until};
+use zectre_container::{ContainerSpec, Engine, Error, Login, OutputStream};
+use zectre_testkit::{
+    DockerEngine, ImageRegistry, PodmanEngine, REGISTRY_PASSWORD, REGISTRY_USER, free_port, wait_until,
+};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 const IMAGE: &str = "zectre-test:1";
@@ -61,12 +63,121 @@ async fn containers_live_and_die_on_a_real_engine() {
     serves_and_stops(&engine, &docker).await;
     ends_are_told_apart(&engine).await;
     failures_are_named(&engine).await;
+    private_images_are_pulled_with_a_login(&engine, &docker).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_other_engine_runs_the_same_containers() {
+    let podman = PodmanEngine::start().await;
+    let dir = tempfile::tempdir().expect("a directory");
+    podman.import_image(IMAGE, &program(dir.path()));
+    let engine = Engine::connect(&podman.socket().display().to_string(), "agent-a").expect("a socket");
+    engine.ping().await.expect("it answers");
+    assert!(
+        engine
+            .image(IMAGE)
+            .await
+            .expect("asked")
+            .is_some_and(|image| image.bytes > 0)
+    );
+    let serves = spec(&[], Some((8_081, 8_080)));
+    let started = engine.start(&serves).await.expect("started");
+    let body = wait_until(DEADLINE, "it answers", async || podman.get(8_081).await).await;
+    assert!(body.ends_with("ok"), "{body}");
+    let ours = engine.list_ours().await.expect("listed");
+    assert_eq!((ours[0].task_id, ours[0].running), (serves.task_id, true));
+    let usage = engine.usage(&started.container_id).await.expect("asked");
+    assert!(usage.is_some_and(|usage| usage.memory_bytes > 0), "{usage:?}");
+    let end = engine
+        .stop(&started.container_id, Duration::from_millis(200))
+        .await
+        .expect("stopped");
+    assert_eq!(end.exit_code, 137);
+    engine.remove(&started.container_id).await.expect("removed");
+    assert!(engine.list_ours().await.expect("listed").is_empty());
+
+    let exits = engine.start(&spec(&["exit"], None)).await.expect("started");
+    assert_eq!(
+        engine.wait(&exits.container_id).await.expect("ended").exit_code,
+        7
+    );
+    assert_eq!(written(&engine, &exits.container_id).await, ["out\n", "err\n"]);
+    assert!(!engine.remove_image(IMAGE).await.expect("asked"), "it is in use");
+    engine.remove(&exits.container_id).await.expect("removed");
+    assert!(engine.remove_image(IMAGE).await.expect("asked"));
+    let error = engine
+        .pull_if_missing("localhost:1/no/such:image", None, DEADLINE, |_| {})
+        .await
+        .expect_err("no such image");
+    assert!(matches!(error, Error::ImageNotFound { .. }), "{error}");
+}
+
+async fn private_images_are_pulled_with_a_login(engine: &Engine, docker: &DockerEngine) {
+    let registry = ImageRegistry::start().await;
+    let image = format!("{}/team/app:1", registry.host());
+    let tagged = docker
+        .docker()
+        .args(["tag", IMAGE, &image])
+        .status()
+        .await
+        .expect("docker is installed");
+    assert!(tagged.success());
+    docker.push(&image, &registry).await;
+    let login = |password: &str| Login {
+        username: REGISTRY_USER.into(),
+        password: password.into(),
+    };
+    for wrong in [None, Some(login("wrong"))] {
+        let pulled = engine
+            .pull_if_missing(&image, wrong.as_ref(), DEADLINE, |_| {})
+            .await;
+        let error = pulled.expect_err("refused");
+        assert!(matches!(error, Error::ImageNotFound { .. }), "{error}");
+        assert!(
+            error.to_string().contains("agent.registries") && !error.to_string().contains("wrong"),
+            "{error}"
+        );
+    }
+    let login = login(REGISTRY_PASSWORD);
+    let pull = || engine.pull_if_missing(&image, Some(&login), DEADLINE, |_| {});
+    assert!(pull().await.expect("pulled"));
+    assert!(!pull().await.expect("asked"), "it is there");
+    let started = engine
+        .start(&ContainerSpec {
+            image: image.clone(),
+            ..spec(&[], None)
+        })
+        .await
+        .expect("started");
+    let usage = wait_until(DEADLINE, "its usage", async || {
+        engine.usage(&started.container_id).await.expect("asked")
+    })
+    .await;
+    assert!(usage.memory_bytes > 0, "{usage:?}");
+    // Its other name can go; the last one can't while a container needs it.
+    assert!(engine.remove_image(IMAGE).await.expect("asked"));
+    assert!(!engine.remove_image(&image).await.expect("asked"), "it is in use");
+    engine.remove(&started.container_id).await.expect("removed");
+    assert!(engine.remove_image(&image).await.expect("asked"));
+    assert!(engine.image(&image).await.expect("asked").is_none());
+}
+
+/// What a container wrote to each stream.
+async fn written(engine: &Engine, container: &str) -> [String; 2] {
+    let mut written = [String::new(), String::new()];
+    let mut output = std::pin::pin!(engine.output(container, 0));
+    while let Some(chunk) = output.next().await {
+        let chunk = chunk.expect("read");
+        written[usize::from(chunk.stream == OutputStream::Stderr)]
+            .push_str(&String::from_utf8_lossy(&chunk.bytes));
+    }
+    written
 }
 
 async fn serves_and_stops(engine: &Engine, docker: &DockerEngine) {
     assert!(
         !engine
-            .pull_if_missing(IMAGE, DEADLINE)
+            .pull_if_missing(IMAGE, None, DEADLINE, |_| {})
             .await
             .expect("it is there")
     );
@@ -114,25 +225,9 @@ async fn ends_are_told_apart(engine: &Engine) {
         engine.wait(&exits.container_id).await.expect("ended").exit_code,
         7
     );
-    let mut output = Vec::new();
-    let mut stream = std::pin::pin!(engine.output(&exits.container_id, None));
-    while let Some(chunk) = stream.next().await {
-        output.push(chunk.expect("read"));
-    }
-    output.sort_by_key(|chunk| chunk.stream == OutputStream::Stderr);
-    let texts: Vec<_> = output
-        .iter()
-        .map(|chunk| (chunk.stream, &chunk.bytes[..]))
-        .collect();
-    assert_eq!(
-        texts,
-        [
-            (OutputStream::Stdout, &b"out\n"[..]),
-            (OutputStream::Stderr, &b"err\n"[..])
-        ]
-    );
-    let latest = output.iter().map(|chunk| chunk.at.clone()).max();
-    let mut rest = std::pin::pin!(engine.output(&exits.container_id, latest));
+    assert_eq!(written(engine, &exits.container_id).await, ["out\n", "err\n"]);
+    let later = i64::from(i32::MAX);
+    let mut rest = std::pin::pin!(engine.output(&exits.container_id, later));
     assert!(rest.next().await.is_none(), "nothing comes after the last");
 
     let hog = engine.start(&spec(&["hog"], None)).await.expect("started");
@@ -142,7 +237,7 @@ async fn ends_are_told_apart(engine: &Engine) {
 
 async fn failures_are_named(engine: &Engine) {
     let error = engine
-        .pull_if_missing("localhost:1/no/such:image", DEADLINE)
+        .pull_if_missing("localhost:1/no/such:image", None, DEADLINE, |_| {})
         .await
         .expect_err("no such image");
     assert!(matches!(error, Error::ImageNotFound { .. }), "{error}");

@@ -3,7 +3,7 @@
 //! `--iptables=false --ip-masq=false`: without them dockerd changes the host's forwarding policy and leaves it so.
 //! Published ports work through docker-proxy. Engines share the bridge `docker0`, so one runs at a time (a lock).
 
-use crate::wait_until;
+use crate::{ImageRegistry, REGISTRY_PASSWORD, REGISTRY_USER, wait_until};
 use nix::{
     fcntl::{Flock, FlockArg},
     sys::signal::{Signal, kill},
@@ -35,31 +35,9 @@ impl DockerEngine {
             .prefix("zectre-docker-")
             .tempdir()
             .expect("/tmp is writable");
-        let at = |name: &str| directory.path().join(name);
-        let log = fs::File::create(at("dockerd.log")).expect("the directory was just made");
-        let socket = at("docker.sock");
-        let daemon = Command::new("dockerd")
-            .args(["--iptables=false", "--ip-masq=false", "--data-root"])
-            .arg(at("data"))
-            .arg("--exec-root")
-            .arg(at("exec"))
-            .arg("--pidfile")
-            .arg(at("dockerd.pid"))
-            .arg("-H")
-            .arg(format!("unix://{}", socket.display()))
-            // A test that runs as root without the system's paths finds docker's helpers all the same.
-            .env(
-                "PATH",
-                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            )
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a file can be shared"))
-            .stderr(log)
-            .spawn()
-            .expect("dockerd is installed: apt-get install docker.io iptables");
         let mut engine = Self {
-            daemon,
-            socket,
+            daemon: spawn(directory.path()),
+            socket: directory.path().join("docker.sock"),
             directory,
             _lock: lock,
         };
@@ -85,6 +63,46 @@ impl DockerEngine {
             version.status.success().then_some(())
         })
         .await;
+    }
+
+    /// Stops it and starts it again; its containers end with it, and its images stay.
+    pub async fn restart(&mut self, pause: impl AsyncFnOnce()) {
+        let _ = kill(Pid::from_raw(self.daemon.id().cast_signed()), Signal::SIGTERM);
+        self.daemon.wait().expect("it is our child");
+        pause().await;
+        self.daemon = spawn(self.directory.path());
+        self.wait_ready().await;
+    }
+
+    /// Gives an image to a registry, and removes it from this engine.
+    pub async fn push(&self, image: &str, registry: &ImageRegistry) {
+        let settings = self.directory.path().join("client");
+        let run = async |arguments: &[&str]| {
+            let mut command = tokio::process::Command::new("/usr/bin/docker");
+            command
+                .arg("--config")
+                .arg(&settings)
+                .arg("-H")
+                .arg(format!("unix://{}", self.socket.display()))
+                .args(arguments);
+            let output = command.output().await.expect("docker is installed");
+            assert!(
+                output.status.success(),
+                "{arguments:?}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+        };
+        run(&[
+            "login",
+            "-u",
+            REGISTRY_USER,
+            "-p",
+            REGISTRY_PASSWORD,
+            registry.host(),
+        ])
+        .await;
+        run(&["push", image]).await;
+        run(&["rmi", image]).await;
     }
 
     /// The socket it answers on.
@@ -131,6 +149,30 @@ impl DockerEngine {
             String::from_utf8_lossy(&imported.stderr)
         );
     }
+}
+
+fn spawn(directory: &Path) -> Child {
+    let at = |name: &str| directory.join(name);
+    let log = fs::File::create(at("dockerd.log")).expect("the directory is ours");
+    Command::new("dockerd")
+        .args(["--iptables=false", "--ip-masq=false", "--data-root"])
+        .arg(at("data"))
+        .arg("--exec-root")
+        .arg(at("exec"))
+        .arg("--pidfile")
+        .arg(at("dockerd.pid"))
+        .arg("-H")
+        .arg(format!("unix://{}", at("docker.sock").display()))
+        // A test that runs as root without the system's paths finds docker's helpers all the same.
+        .env(
+            "PATH",
+            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        )
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("a file can be shared"))
+        .stderr(log)
+        .spawn()
+        .expect("dockerd is installed: apt-get install docker.io iptables")
 }
 
 fn lock() -> Flock<fs::File> {

@@ -3,12 +3,16 @@
 
 mod database;
 mod docker;
+mod images;
+mod podman;
 mod ports;
 mod postgres;
 mod wait;
 
 pub use database::TestDatabase;
 pub use docker::DockerEngine;
+pub use images::{ImageRegistry, REGISTRY_PASSWORD, REGISTRY_USER};
+pub use podman::PodmanEngine;
 pub use ports::{free_port, free_port_range};
 pub use postgres::{postgres_bin_dir, stop_shared_server};
 pub use wait::wait_until;
