@@ -8,9 +8,6 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// The most memory of one build: the compiler needs 300 MB for a large program, the linker as much again.
-pub const MEMORY_BYTES_MAX: u64 = 2 << 30;
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Version {
     V1,
@@ -22,6 +19,8 @@ enum Version {
 pub struct Parent {
     version: Version,
     path: PathBuf,
+    /// The most memory of one build.
+    memory_bytes_max: u64,
     left: Left,
 }
 
@@ -38,7 +37,7 @@ pub struct Cgroup {
 
 impl Parent {
     /// Finds the memory controller, makes `zectre-build` below it, and clears what a crash left there.
-    pub fn open() -> Result<Self, String> {
+    pub fn open(memory_bytes_max: u64) -> Result<Self, String> {
         let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(|error| error.to_string())?;
         let (version, root) = controller(&mounts).ok_or("the memory controller is not mounted")?;
         let path = root.join("zectre-build");
@@ -61,6 +60,7 @@ impl Parent {
         Ok(Self {
             version,
             path,
+            memory_bytes_max,
             left: Left::default(),
         })
     }
@@ -78,13 +78,11 @@ impl Parent {
             path,
             left: self.left.clone(),
         };
+        let limit = self.memory_bytes_max.to_string();
         match self.version {
-            Version::V1 => fs::write(
-                group.path.join("memory.limit_in_bytes"),
-                MEMORY_BYTES_MAX.to_string(),
-            )?,
+            Version::V1 => fs::write(group.path.join("memory.limit_in_bytes"), limit)?,
             Version::V2 => {
-                fs::write(group.path.join("memory.max"), MEMORY_BYTES_MAX.to_string())?;
+                fs::write(group.path.join("memory.max"), limit)?;
                 fs::write(group.path.join("memory.oom.group"), "1")?;
             }
         }
@@ -144,6 +142,26 @@ fn controller(mounts: &str) -> Option<(Version, PathBuf)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_build_gets_the_limit_that_is_configured() {
+        const LIMIT: u64 = 300 << 20;
+        match Parent::open(LIMIT) {
+            Ok(parent) => {
+                let group = parent
+                    .create(&format!("test-{}", std::process::id()))
+                    .expect("a group can be made");
+                let file = match group.version {
+                    Version::V1 => "memory.limit_in_bytes",
+                    Version::V2 => "memory.max",
+                };
+                let limit = fs::read_to_string(group.path.join(file)).expect("it is there");
+                assert_eq!(limit.trim(), LIMIT.to_string());
+            }
+            // Said in each build's log.
+            Err(reason) => assert!(reason.contains("cgroup") || reason.contains("memory"), "{reason}"),
+        }
+    }
 
     #[test]
     fn the_controller_is_found_in_both_worlds() {

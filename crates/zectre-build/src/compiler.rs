@@ -1,7 +1,6 @@
 //! Runs `zectre-tishc` on one unpacked project and understands its answer.
 
 use crate::{
-    cgroup::MEMORY_BYTES_MAX,
     core::verdict::Outcome,
     log::Log,
     sandbox::{PROGRAM, Sandbox, View, inside},
@@ -76,9 +75,10 @@ pub async fn compile(
         .as_ref()
         .is_some_and(crate::cgroup::Cgroup::out_of_memory)
     {
-        let mib = MEMORY_BYTES_MAX >> 20;
-        let message =
-            format!("compiling needed more than {mib} MiB of memory: split the program's largest files");
+        let mib = sandbox.memory_bytes_max() >> 20;
+        let message = format!(
+            "compiling needed more than {mib} MiB of memory (build.memory_bytes_max): split the program's largest files"
+        );
         return Err(Outcome::refused(Reason::OomKilled, message));
     }
     judge(status, answer, view)?;

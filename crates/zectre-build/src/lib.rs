@@ -120,7 +120,7 @@ impl Service {
 fn worker(config: &Config, base: &Base, pool: &PgPool, key: &ServiceKey, work_dir: &WorkDir) -> Worker {
     let build = &config.build;
     let caller = Caller::new(name::BUILD, key.clone());
-    let sandbox = Arc::new(Sandbox::new(build.sandbox));
+    let sandbox = Arc::new(Sandbox::new(build.sandbox, build.memory_bytes_max));
     let workshop = Workshop {
         pool: pool.clone(),
         registry: Registry::new(

@@ -150,6 +150,9 @@ impl Preparer {
         command
             .args(["warm", "--online", "--json", "--cache"])
             .arg(&self.cache);
+        if let Some(group) = self.sandbox.group() {
+            command.arg("--group").arg(group.to_string());
+        }
         command.env(
             "PATH",
             with_cargo(std::env::var_os("PATH"), std::env::home_dir().as_deref()),
@@ -177,7 +180,7 @@ impl Preparer {
         let status = child.wait().await.map_err(|error| error.to_string())?;
         match serde_json::from_slice::<Warmed>(&answer) {
             Ok(warmed) if status.success() => Ok(warmed.sysroot),
-            _ => Err(format!("the compiler can't be prepared: {last}")),
+            _ => Err(cache_trouble(&self.cache, &last)),
         }
     }
 
@@ -220,6 +223,15 @@ impl Preparer {
     }
 }
 
+/// Why the cache can't be warmed, without a full stop: `last` is the compiler's last line, which leaves the path out.
+fn cache_trouble(cache: &Path, last: &str) -> String {
+    let why = last.trim().trim_start_matches("error: ").trim_end_matches('.');
+    format!(
+        "the compiler's cache {} can't be prepared: {why}",
+        cache.display()
+    )
+}
+
 /// Rust's own installer puts it into the home directory, which a service's `PATH` rarely names.
 fn with_cargo(path: Option<std::ffi::OsString>, home: Option<&Path>) -> std::ffi::OsString {
     let path = path.unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
@@ -231,6 +243,21 @@ fn with_cargo(path: Option<std::ffi::OsString>, home: Option<&Path>) -> std::ffi
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn trouble_with_the_cache_names_its_path_and_leaves_the_full_stop_to_others() {
+        let last =
+            "error: could not create the directory `cache`: Read-only file system. Check its permissions.";
+        let told = cache_trouble(Path::new("/var/lib/zectre/build/cache"), last);
+        assert!(
+            told.starts_with("the compiler's cache /var/lib/zectre/build/cache can't"),
+            "{told}"
+        );
+        assert!(
+            told.ends_with("Check its permissions") && !told.contains("error:"),
+            "{told}"
+        );
+    }
 
     #[test]
     fn cargo_is_looked_for_at_home_last() {

@@ -49,6 +49,7 @@ pub struct Sandbox {
     mode: Mode,
     root: bool,
     memory: Result<cgroup::Parent, String>,
+    memory_bytes_max: u64,
 }
 
 /// What one build gets to see.
@@ -94,19 +95,29 @@ impl View<'_> {
 pub const PROGRAM: &str = "program";
 
 impl Sandbox {
-    /// Looks at what this machine offers.
-    pub fn new(mode: Mode) -> Self {
+    /// Looks at what this machine offers; each build may have so much memory (`build.memory_bytes_max`).
+    pub fn new(mode: Mode, memory_bytes_max: u64) -> Self {
         let root = fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
         if mode == Mode::None {
             tracing::warn!(
                 "build.sandbox is \"none\": builds can do what this worker can; for trusted sources only"
             );
         }
-        let memory = cgroup::Parent::open();
+        let memory = cgroup::Parent::open(memory_bytes_max);
         if let Err(reason) = &memory {
             tracing::warn!(reason, "builds have no memory limit");
         }
-        Self { mode, root, memory }
+        Self {
+            mode,
+            root,
+            memory,
+            memory_bytes_max,
+        }
+    }
+
+    /// The most memory of one build, in bytes.
+    pub fn memory_bytes_max(&self) -> u64 {
+        self.memory_bytes_max
     }
 
     /// What is weaker than it should be, for the build's log.
@@ -145,6 +156,11 @@ impl Sandbox {
                 ))
             }
         }
+    }
+
+    /// The group that builds run in, where it is another one than this worker's.
+    pub fn group(&self) -> Option<u32> {
+        (self.root && self.mode == Mode::Bubblewrap).then_some(NOBODY)
     }
 
     /// Makes `output` writable for the build.

@@ -57,6 +57,7 @@ pub fn unpack(archive: &Path, target: &Path, bounds: Bounds) -> Result<PathBuf, 
     } else {
         Box::new(BufReader::new(file))
     };
+    let mut rest: Box<dyn Read> = reader;
     let mut unpacking = Unpacking {
         target,
         bounds,
@@ -64,8 +65,22 @@ pub fn unpack(archive: &Path, target: &Path, bounds: Bounds) -> Result<PathBuf, 
         bytes: 0,
         entries: 0,
     };
-    unpacking.run(reader)?;
+    unpacking.run(&mut rest)?;
+    drain(&mut rest, bounds)?;
     root(target)
+}
+
+/// Reads what follows the archive's end: only at the very end does gzip tell whether all bytes were right, and the
+/// padding there is of any length.
+fn drain(rest: &mut Box<dyn Read>, bounds: Bounds) -> Result<(), SourceError> {
+    let read = io::copy(&mut rest.take(bounds.unpacked_bytes_max), &mut io::sink()).map_err(unreadable)?;
+    if read < bounds.unpacked_bytes_max {
+        return Ok(());
+    }
+    refused(format!(
+        "more than {} bytes (build.unpacked_bytes_max) follow the end of the source archive",
+        bounds.unpacked_bytes_max
+    ))
 }
 
 /// Archives of a directory (`tar czf app.tgz app/`) carry its name: then that directory is the project.
@@ -86,7 +101,7 @@ struct Unpacking<'a> {
 }
 
 impl Unpacking<'_> {
-    fn run(&mut self, reader: Box<dyn Read>) -> Result<(), SourceError> {
+    fn run(&mut self, reader: &mut Box<dyn Read>) -> Result<(), SourceError> {
         let mut archive = Archive::new(reader);
         // Raw: the library would read an extension header of any size into memory.
         let entries = archive.entries().map_err(unreadable)?.raw(true);
@@ -124,7 +139,7 @@ impl Unpacking<'_> {
     /// Writes one entry; true for a file.
     fn entry(
         &mut self,
-        entry: &mut Entry<'_, Box<dyn Read>>,
+        entry: &mut Entry<'_, &mut Box<dyn Read>>,
         kind: EntryType,
         name: &[u8],
     ) -> Result<bool, SourceError> {
@@ -175,7 +190,7 @@ impl Unpacking<'_> {
 
     fn file(
         &mut self,
-        entry: &mut Entry<'_, Box<dyn Read>>,
+        entry: &mut Entry<'_, &mut Box<dyn Read>>,
         path: &Path,
         name: &[u8],
     ) -> Result<(), SourceError> {
@@ -226,8 +241,10 @@ fn copy(from: &mut impl Read, to: &mut fs::File) -> Result<u64, SourceError> {
 
 #[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
 fn unreadable(error: io::Error) -> SourceError {
+    // The libraries' own sentences may quote what they read.
+    let why = shown(error.to_string().as_bytes());
     SourceError::Refused(format!(
-        "the source is not a whole tar archive (plain or gzip): {error}"
+        "the source is not a whole tar archive (plain or gzip): {why}"
     ))
 }
 
@@ -244,7 +261,7 @@ fn clash(path: &Path, error: io::Error) -> SourceError {
     }
 }
 
-fn extension(entry: &mut Entry<'_, Box<dyn Read>>) -> Result<Vec<u8>, SourceError> {
+fn extension(entry: &mut Entry<'_, &mut Box<dyn Read>>) -> Result<Vec<u8>, SourceError> {
     if entry.size() > EXTENSION_BYTES_MAX {
         return refused("the source archive has a name or an extension header that is too long");
     }
@@ -253,7 +270,7 @@ fn extension(entry: &mut Entry<'_, Box<dyn Read>>) -> Result<Vec<u8>, SourceErro
     Ok(bytes)
 }
 
-fn long_gnu(entry: &mut Entry<'_, Box<dyn Read>>) -> Result<Vec<u8>, SourceError> {
+fn long_gnu(entry: &mut Entry<'_, &mut Box<dyn Read>>) -> Result<Vec<u8>, SourceError> {
     let mut name = extension(entry)?;
     if name.last() == Some(&0) {
         name.pop();
@@ -261,7 +278,7 @@ fn long_gnu(entry: &mut Entry<'_, Box<dyn Read>>) -> Result<Vec<u8>, SourceError
     Ok(name)
 }
 
-fn long_pax(entry: &mut Entry<'_, Box<dyn Read>>) -> Result<Option<Vec<u8>>, SourceError> {
+fn long_pax(entry: &mut Entry<'_, &mut Box<dyn Read>>) -> Result<Option<Vec<u8>>, SourceError> {
     let bytes = extension(entry)?;
     let mut name = None;
     for field in PaxExtensions::new(&bytes) {

@@ -82,13 +82,35 @@ impl ClientError {
 /// The sentence, then each wrong field, then the id to look for in the logs when the fault is the platform's.
 fn explain(problem: &Problem) -> String {
     let mut lines = vec![problem.detail.clone()];
-    lines.extend(
-        problem
-            .errors
-            .iter()
-            .map(|error| format!("  {}: {}", error.field, error.message)),
-    );
+    let fields = problem
+        .errors
+        .iter()
+        .map(|error| format!("{}: {}", error.field, error.message));
+    // A single wrong field is the detail itself.
+    let fields = fields.filter(|field| *field != problem.detail);
+    lines.extend(fields.map(|field| format!("  {field}")));
     let id = problem.request_id.iter().filter(|_| problem.status >= 500);
     lines.extend(id.map(|id| format!("  (the platform's log tells more: request {id})")));
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_field_is_told_once() {
+        let told = |detail: &str| {
+            let problem = serde_json::json!({
+                "type": "about:blank", "title": "Bad Request", "status": 400, "detail": detail, "code": "INVALID_INPUT",
+                "errors": [{"field": "name", "message": "lower case letters"}],
+            });
+            explain(&serde_json::from_value(problem).expect("a problem"))
+        };
+        assert_eq!(told("name: lower case letters"), "name: lower case letters");
+        assert_eq!(
+            told("two fields are wrong"),
+            "two fields are wrong\n  name: lower case letters"
+        );
+    }
 }

@@ -7,7 +7,7 @@ use figment::{
     Figment,
     providers::{Env, Format, Toml},
 };
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
@@ -57,7 +57,8 @@ sections! {
         join_token: SecretString, data_dir: PathBuf, shim: PathBuf, port_min: u16, port_max: u16, cpu_millis: u32,
         memory_bytes: u64, task_slots: u32, labels: Labels, container_enabled: bool, container_socket: String,
         allowed_volume_paths: Vec<PathBuf>, task_uid_min: u32, artifact_cache_bytes_max: u64,
-        log_spool_bytes_max: u64,
+        log_spool_bytes_max: u64, log_lines_per_sec_max: u32, registries: Vec<RegistryLogin>,
+        image_cache_bytes_max: u64, disk_free_bytes_min: u64, collect_interval_ms: u64,
     }
     /// `[proxy]`
     ProxyConfig {
@@ -73,7 +74,7 @@ sections! {
     BuildConfig {
         host: String, port: u16, public_url: String, compiler: PathBuf, sandbox: Sandbox, cache_dir: PathBuf,
         work_dir: PathBuf, slots: u32, timeout_secs: u64, lease_ms: u64, source_bytes_max: u64,
-        unpacked_bytes_max: u64, files_max: u32,
+        unpacked_bytes_max: u64, files_max: u32, memory_bytes_max: u64,
     }
     /// `[auth]`
     AuthConfig {
@@ -83,13 +84,29 @@ sections! {
     /// `[secrets]`
     SecretsConfig { service_key_file: PathBuf, token_key_file: PathBuf, master_key_file: PathBuf, }
     /// `[logs]`
-    LogsConfig { filter: String, format: LogFormat, task_retention_days: u32, }
+    LogsConfig { filter: String, format: LogFormat, task_retention_days: u32, task_bytes_max: u64, }
     /// All of it.
     Config {
         database: DatabaseConfig, api: ApiConfig, scheduler: SchedulerConfig, agent: AgentConfig,
         proxy: ProxyConfig, registry: RegistryConfig, build: BuildConfig, auth: AuthConfig,
         secrets: SecretsConfig, logs: LogsConfig,
     }
+}
+
+/// A registry of images that wants a login; an element of `[agent].registries`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegistryLogin {
+    /// As it stands before the first slash of an image's name; `docker.io` for names without a host.
+    pub host: String,
+    /// The user.
+    pub username: String,
+    /// The password, or an access token.
+    #[serde(default)]
+    pub password: SecretString,
+    /// A file that holds it instead.
+    #[serde(default)]
+    pub password_file: PathBuf,
 }
 
 /// How builds are kept from the machine.
@@ -168,6 +185,21 @@ impl Config {
         if self.agent.port_min == 0 || self.agent.port_min > self.agent.port_max {
             return refuse("agent.port_min must be above 0 and not above agent.port_max".into());
         }
+        for login in &self.agent.registries {
+            if login.host.is_empty() || login.host.contains('/') || login.username.is_empty() {
+                return refuse(format!(
+                    "agent.registries: `{}` needs a host (no path) and a username",
+                    login.host
+                ));
+            }
+            let has_file = !login.password_file.as_os_str().is_empty();
+            if has_file != login.password.expose_secret().is_empty() {
+                return refuse(format!(
+                    "agent.registries: `{}` needs either password or password_file",
+                    login.host
+                ));
+            }
+        }
         if self.scheduler.node_lease_ms < 2 * self.scheduler.heartbeat_ms {
             return refuse("scheduler.node_lease_ms must be at least twice scheduler.heartbeat_ms".into());
         }
@@ -176,6 +208,14 @@ impl Config {
                 "proxy.domain `{}` is not a lower-case host name",
                 self.proxy.domain
             ));
+        }
+        if self.logs.task_bytes_max < 16 << 20 {
+            return refuse("logs.task_bytes_max must be at least 16777216".into());
+        }
+        if self.build.memory_bytes_max < 256 << 20 {
+            return refuse(
+                "build.memory_bytes_max must be at least 268435456: the linker needs as much".into(),
+            );
         }
         if self.build.slots == 0 {
             return refuse("build.slots must be at least 1".into());

@@ -17,6 +17,8 @@ pub mod channel {
     pub const PROXY: &str = "zectre_proxy";
     /// Log lines of a task or build were stored; the payload is its id.
     pub const LOGS: &str = "zectre_logs";
+    /// Something was written into the activity feed.
+    pub const EVENTS: &str = "zectre_events";
     /// A build was queued, cancelled or finished; the payload is its id.
     pub const BUILDS: &str = "zectre_builds";
 }

@@ -2,14 +2,14 @@
 //!
 //! All are UUIDv7, so sorting by id sorts by creation time.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 use std::{fmt, str::FromStr};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// The text was not a UUID.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{given}` is not a {kind} id: an id is a UUID such as 0198f2c4-7c3e-7a51-9d0e-3f6f2f4f8a11")]
+#[error("`{given}` is not the id of {kind}: an id is a UUID such as 0198f2c4-7c3e-7a51-9d0e-3f6f2f4f8a11")]
 pub struct IdParseError {
     kind: &'static str,
     given: String,
@@ -18,7 +18,7 @@ pub struct IdParseError {
 macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident = $kind:literal;)*) => {$(
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema, sqlx::Type)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, ToSchema, sqlx::Type)]
         #[serde(transparent)]
         #[sqlx(transparent)]
         #[schema(value_type = Uuid)]
@@ -54,6 +54,22 @@ macro_rules! ids {
             }
         }
 
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                struct Text;
+                impl de::Visitor<'_> for Text {
+                    type Value = $name;
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        write!(f, "the id of {}", $kind)
+                    }
+                    fn visit_str<E: de::Error>(self, text: &str) -> Result<$name, E> {
+                        text.parse().map_err(E::custom)
+                    }
+                }
+                from.deserialize_str(Text)
+            }
+        }
+
         impl FromStr for $name {
             type Err = IdParseError;
             fn from_str(text: &str) -> Result<Self, IdParseError> {
@@ -68,33 +84,33 @@ macro_rules! ids {
 
 ids! {
     /// An organization: the owner of namespaces.
-    OrganizationId = "organization";
+    OrganizationId = "an organization";
     /// A namespace: the owner of applications.
-    NamespaceId = "namespace";
+    NamespaceId = "a namespace";
     /// A person or a robot that signs in.
-    UserId = "user";
+    UserId = "a user";
     /// An API key (never the key itself).
-    ApiKeyId = "API key";
+    ApiKeyId = "an API key";
     /// An application.
-    ApplicationId = "application";
+    ApplicationId = "an application";
     /// An environment of an application.
-    EnvironmentId = "environment";
+    EnvironmentId = "an environment";
     /// An artifact in the registry.
-    ArtifactId = "artifact";
+    ArtifactId = "an artifact";
     /// A build.
-    BuildId = "build";
+    BuildId = "a build";
     /// A deployment.
-    DeploymentId = "deployment";
+    DeploymentId = "a deployment";
     /// A task: one replica of a deployment.
-    TaskId = "task";
+    TaskId = "a task";
     /// A node: a machine that runs the agent.
-    NodeId = "node";
+    NodeId = "a node";
     /// A proxy instance, new at each start.
-    ProxyId = "proxy";
+    ProxyId = "a proxy";
     /// A route.
-    RouteId = "route";
+    RouteId = "a route";
     /// An event of the activity feed.
-    EventId = "event";
+    EventId = "an event";
 }
 
 #[cfg(test)]
@@ -106,13 +122,17 @@ mod tests {
         let (a, b) = (TaskId::new(), TaskId::new());
         assert!(a < b);
         assert_eq!(a.to_string().parse::<TaskId>(), Ok(a));
+        let json = serde_json::to_string(&a).expect("text");
+        assert_eq!(serde_json::from_str::<TaskId>(&json).expect("text"), a);
+        let error = serde_json::from_str::<ApplicationId>("\"x\"").expect_err("not a uuid");
+        assert!(error.to_string().contains("the id of an application"), "{error}");
     }
 
     #[test]
     fn a_bad_id_names_its_kind() {
         let error = "zz".parse::<DeploymentId>().expect_err("not a uuid");
         assert!(
-            error.to_string().contains("`zz` is not a deployment id"),
+            error.to_string().contains("`zz` is not the id of a deployment"),
             "{error}"
         );
     }

@@ -98,6 +98,8 @@ struct Deploy {
     auto_rollback: Option<bool>,
     /// Conditions on node labels: `region=eu`, `disk!=hdd`, `gpu`, `!gpu`.
     constraints: Option<Vec<Constraint>>,
+    /// Whether no two tasks may share a node. Default false.
+    anti_affinity: Option<bool>,
 }
 
 impl Manifest {
@@ -181,6 +183,7 @@ impl Manifest {
             stop_grace_secs: deploy.stop_grace.map(secs),
             volumes: deploy.volumes,
             constraints: deploy.constraints,
+            anti_affinity: deploy.anti_affinity,
             ..DeploymentRequest::default()
         }
     }

@@ -101,6 +101,9 @@ pub struct HealthCheck {
     /// Failures in a row that make a running task unhealthy.
     #[serde(default = "HealthCheck::default_failures")]
     pub failures: u32,
+    /// Passed checks in a row that make a starting task ready, and an unhealthy one healthy again.
+    #[serde(default = "HealthCheck::default_successes")]
+    pub successes: u32,
     /// How long a task may take from its start until it is ready.
     #[serde(default = "HealthCheck::default_start_timeout")]
     pub start_timeout: DurationMs,
@@ -116,6 +119,9 @@ impl HealthCheck {
     const fn default_failures() -> u32 {
         3
     }
+    const fn default_successes() -> u32 {
+        1
+    }
     const fn default_start_timeout() -> DurationMs {
         DurationMs::from_secs(30)
     }
@@ -128,6 +134,7 @@ impl Default for HealthCheck {
             interval: Self::default_interval(),
             timeout: Self::default_timeout(),
             failures: Self::default_failures(),
+            successes: Self::default_successes(),
             start_timeout: Self::default_start_timeout(),
         }
     }
@@ -219,6 +226,9 @@ pub struct DeploymentRequest {
     /// Default none; `label=value`, `label!=value`, `label` or `!label`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub constraints: Option<Vec<Constraint>>,
+    /// Default false; true never places two replicas of this deployment on one node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anti_affinity: Option<bool>,
 }
 
 /// Limits of one task.
@@ -282,6 +292,9 @@ pub struct DeploymentSpec {
     pub volumes: Vec<Volume>,
     /// On node labels.
     pub constraints: Vec<Constraint>,
+    /// Never two replicas of this deployment on one node.
+    #[serde(default)] // specs from before this field are stored without it
+    pub anti_affinity: bool,
 }
 
 impl DeploymentRequest {
@@ -323,6 +336,7 @@ impl DeploymentRequest {
             stop_grace_secs: pick!(stop_grace_secs).unwrap_or(10),
             volumes: pick!(volumes).unwrap_or_default(),
             constraints: pick!(constraints).unwrap_or_default(),
+            anti_affinity: pick!(anti_affinity).unwrap_or(false),
         };
         let errors = validate::check(self, &spec);
         if errors.is_empty() { Ok(spec) } else { Err(errors) }

@@ -4,7 +4,7 @@
 //! compares equal to what is read back.
 
 use jiff::{Timestamp, Unit};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 use sqlx::{
     Decode, Encode, Postgres, Type,
     encode::IsNull,
@@ -18,10 +18,31 @@ use utoipa::ToSchema;
 const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
 
 /// A point in time, with microsecond precision.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, ToSchema)]
 #[serde(transparent)]
 #[schema(value_type = String, format = DateTime)]
 pub struct Time(Timestamp);
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl de::Visitor<'_> for Text {
+            type Value = Time;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a time such as 2026-01-31T12:00:00Z")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Time, E> {
+                text.parse().map(Time::from_timestamp).map_err(|_| {
+                    let given: String = text.chars().take(64).collect();
+                    E::custom(format_args!(
+                        "`{given}` is not a time: write it as 2026-01-31T12:00:00Z"
+                    ))
+                })
+            }
+        }
+        from.deserialize_str(Text)
+    }
+}
 
 impl Time {
     /// The wall clock. Pure code is given the time instead of asking for it.

@@ -2,15 +2,19 @@
 
 use crate::problem::Failure;
 use axum::{
+    body::{Body, Bytes, HttpBody},
     extract::{
         FromRequest, FromRequestParts, Request,
         rejection::{JsonRejection, PathRejection, QueryRejection},
     },
+    middleware::Next,
     response::{IntoResponse, Response},
 };
-use http::{StatusCode, request::Parts};
+use http::{StatusCode, header, request::Parts};
 use serde::{Serialize, de::DeserializeOwned};
-use std::error::Error as StdError;
+use std::{error::Error as StdError, time::Duration};
+
+mod shape;
 
 /// A JSON body.
 #[derive(Debug, Clone, Copy, Default)]
@@ -33,7 +37,28 @@ impl<T: Serialize> IntoResponse for Json<T> {
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = Failure;
     async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
-        axum::Json::<T>::from_request(request, state)
+        // Read as it comes, a packed body would be refused as malformed, or, worse, taken at its word.
+        let coding = request.headers().get(header::CONTENT_ENCODING);
+        if coding.is_some_and(|coding| coding != "identity") {
+            return Err(Failure::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "UNSUPPORTED_MEDIA_TYPE",
+                "send the body as it is, without `Content-Encoding`",
+            ));
+        }
+        let (parts, body) = request.into_parts();
+        let read = Bytes::from_request(Request::from_parts(parts.clone(), body), state).await;
+        let bytes = read.map_err(|rejection| match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => too_large(),
+            status => Failure::new(status, "INVALID_BODY", rejection.body_text()),
+        })?;
+        if bytes.trim_ascii_start().first() == Some(&b'[') && shape::wants_object::<T>() {
+            return Err(Failure::bad_request(
+                "INVALID_INPUT",
+                "the body does not fit: it is a list, where an object (`{…}`) is expected",
+            ));
+        }
+        axum::Json::<T>::from_request(Request::from_parts(parts, Body::from(bytes)), state)
             .await
             .map(|json| Self(json.0))
             .map_err(|rejection| match &rejection {
@@ -50,9 +75,6 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
                     "UNSUPPORTED_MEDIA_TYPE",
                     "send the body as JSON, with `Content-Type: application/json`",
                 ),
-                JsonRejection::BytesRejection(_) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-                    too_large()
-                }
                 _ => Failure::new(rejection.status(), "INVALID_BODY", rejection.body_text()),
             })
     }
@@ -89,6 +111,47 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
                     format!("the query does not fit: {}", innermost(&rejection)),
                 )
             })
+    }
+}
+
+/// The largest body that is looked at where none is wanted; `{}` with some white space.
+const NO_BODY_BYTES_MAX: usize = 1_024;
+/// How long one that was announced is waited for: such an endpoint may have no time-out of its own.
+const NO_BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// For endpoints that take no body: lets a request without one through, or with `{}`. Anything else is refused,
+/// because whoever sends something expects it to matter.
+pub async fn without_body(request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    if let Err(failure) = check_no_body(body).await {
+        return failure.into_response();
+    }
+    next.run(Request::from_parts(parts, Body::empty())).await
+}
+
+async fn check_no_body(body: Body) -> Result<(), Failure> {
+    if body.is_end_stream() {
+        return Ok(());
+    }
+    let unwanted = "this endpoint takes no body; send none, or `{}`";
+    let read = tokio::time::timeout(NO_BODY_TIMEOUT, axum::body::to_bytes(body, NO_BODY_BYTES_MAX));
+    let Ok(Ok(bytes)) = read.await else {
+        return Err(Failure::bad_request("INVALID_INPUT", unwanted));
+    };
+    if bytes.trim_ascii().is_empty() {
+        return Ok(());
+    }
+    match serde_json::from_slice(&bytes) {
+        Ok(serde_json::Value::Object(fields)) if fields.is_empty() => Ok(()),
+        Ok(serde_json::Value::Object(fields)) => Err(fields.into_iter().fold(
+            Failure::bad_request("INVALID_INPUT", unwanted),
+            |failure, (field, _)| failure.with_field(field, "no such field"),
+        )),
+        Ok(_) => Err(Failure::bad_request("INVALID_INPUT", unwanted)),
+        Err(error) => Err(Failure::bad_request(
+            "MALFORMED_JSON",
+            format!("{unwanted}: {error}"),
+        )),
     }
 }
 

@@ -37,6 +37,9 @@ enum Command {
         /// Allow the network, for fetching the dependencies that the lock file names.
         #[arg(long)]
         online: bool,
+        /// The id of the group that compiles with it, where that is not the user who warms it.
+        #[arg(long)]
+        group: Option<u32>,
         /// Print one JSON object on stdout.
         #[arg(long)]
         json: bool,
@@ -70,8 +73,13 @@ pub fn run() -> ExitCode {
     let work = thread::Builder::new()
         .stack_size(STACK_BYTES)
         .spawn(move || match cli.command {
-            Command::Warm { cache, online, json } => {
-                let warmed = warm(&cache, online, &mut say);
+            Command::Warm {
+                cache,
+                online,
+                group,
+                json,
+            } => {
+                let warmed = warm(&cache, online, group, &mut say);
                 finish(json, warmed, |warmed| {
                     if warmed.built {
                         String::new()

@@ -32,8 +32,14 @@ pub struct Warmed {
 }
 
 /// Makes the cache in `dir` ready to compile with; quick when it is. Only with `online` may it use
-/// the network, and only to fetch what the lock file names. `say` hears of progress.
-pub fn warm(dir: &Path, online: bool, say: &mut dyn FnMut(&str)) -> Result<Warmed, Error> {
+/// the network, and only to fetch what the lock file names. The owner and `group` may compile with it. `say` hears of
+/// progress.
+pub fn warm(
+    dir: &Path,
+    online: bool,
+    group: Option<u32>,
+    say: &mut dyn FnMut(&str),
+) -> Result<Warmed, Error> {
     let start = Instant::now();
     let done = |ready: Ready, built| Warmed {
         ok: true,
@@ -42,6 +48,8 @@ pub fn warm(dir: &Path, online: bool, say: &mut dyn FnMut(&str)) -> Result<Warme
         sysroot: ready.toolchain.sysroot,
     };
     if let Some(ready) = cache::ready(dir) {
+        // Another user's cache is theirs to guard: who may not compile with it is told so by the compile.
+        let _ = cache::admit(dir, &ready.key, group);
         return Ok(done(ready, false));
     }
     fs::create_dir_all(dir).map_err(|error| Error::file("create the directory", dir, &error))?;
@@ -51,6 +59,7 @@ pub fn warm(dir: &Path, online: bool, say: &mut dyn FnMut(&str)) -> Result<Warme
     let _lock = cache::lock(&dir, say)?;
     // Whoever held the lock may have done it all.
     if let Some(ready) = cache::ready(&dir) {
+        cache::admit(&dir, &ready.key, group)?;
         return Ok(done(ready, false));
     }
     let toolchain = Toolchain::find()?;
@@ -65,6 +74,7 @@ pub fn warm(dir: &Path, online: bool, say: &mut dyn FnMut(&str)) -> Result<Warme
         externs: built.externs,
         search: built.search,
     };
+    cache::admit(&dir, &ready.key, group)?;
     cache::publish(&dir, &ready)?;
     cache::prune(&dir, &ready.key);
     say(&format!(

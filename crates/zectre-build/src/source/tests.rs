@@ -80,6 +80,59 @@ fn plain_and_gzip_archives_come_out() {
 }
 
 #[test]
+fn a_damaged_gzip_is_refused_up_to_its_last_byte() {
+    let case = Case::new().file("src/main.tish", b"print(1)");
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+    let tar = case.tar.into_inner().expect("in memory");
+    gzip.write_all(&tar).expect("in memory");
+    let good = gzip.finish().expect("in memory");
+    // The last eight bytes are the checksum and the length, which lie behind the archive's own end.
+    for at in 1..=8 {
+        let mut bad = good.clone();
+        let byte = bad.len() - at;
+        bad[byte] ^= 0x55;
+        let (_dir, unpacked) = unpack_bytes(tempfile::tempdir().expect("a directory"), &bad);
+        assert!(
+            matches!(unpacked, Err(SourceError::Refused(_))),
+            "byte {at} from the end"
+        );
+    }
+    let short = &good[..good.len() - 4];
+    let (_dir, unpacked) = unpack_bytes(tempfile::tempdir().expect("a directory"), short);
+    assert!(matches!(unpacked, Err(SourceError::Refused(_))));
+    // Padding after the end is no damage, but it has a bound too.
+    for (zeros, fits) in [(10_240, true), (BOUNDS.unpacked_bytes_max as usize, false)] {
+        let mut padded = tar.clone();
+        padded.resize(padded.len() + zeros, 0);
+        let (_dir, unpacked) = unpack_bytes(tempfile::tempdir().expect("a directory"), &padded);
+        assert_eq!(unpacked.is_ok(), fits, "{zeros} zeros");
+    }
+}
+
+#[test]
+fn no_raw_byte_reaches_a_message() {
+    let hostile = "\u{1b}[2J\u{7}\u{0}\u{fffd}".as_bytes();
+    let mut header = Header::new_ustar();
+    let bytes = header.as_mut_bytes();
+    bytes[..5].copy_from_slice(b"a.txt");
+    // The size and the checksum as numbers that are none: libraries quote such fields.
+    bytes[124..124 + hostile.len()].copy_from_slice(hostile);
+    header.set_cksum();
+    let mut damaged = header.as_bytes().to_vec();
+    damaged.resize(1_024, 0x1b);
+    let mut wrong_sum = damaged.clone();
+    wrong_sum[148..152].copy_from_slice(b"\x1b[31");
+    let mut random = vec![0x1b_u8; 4_096];
+    random[..2].copy_from_slice(&[0x1f, 0x8b]);
+    for bytes in [damaged, wrong_sum, random] {
+        let (_dir, unpacked) = unpack_bytes(tempfile::tempdir().expect("a directory"), &bytes);
+        let message = unpacked.expect_err("it is no archive").to_string();
+        assert!(!message.chars().any(char::is_control), "{message:?}");
+        assert!(message.len() < 400, "{message}");
+    }
+}
+
+#[test]
 fn one_directory_around_everything_is_the_project() {
     let (_dir, root) = Case::new().file("hello/src/main.tish", b"1").unpack();
     assert!(root.expect("good").ends_with("target/hello"));

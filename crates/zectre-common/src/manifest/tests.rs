@@ -23,6 +23,7 @@ deploy:
   idle_timeout: 5m
   stop_grace: 1500ms
   constraints: ["region=eu", "!gpu"]
+  anti_affinity: true
 resources:
   cpu: 0.5
   memory: 256Mi
@@ -88,6 +89,7 @@ fn every_key_reaches_the_request() {
         (Some("/health"), DurationMs(5_000), DurationMs(2_000))
     );
     assert_eq!(request.constraints.map(|all| all.len()), Some(2));
+    assert_eq!(request.anti_affinity, Some(true));
 }
 
 #[test]

@@ -125,8 +125,9 @@ fn check_env(spec: &DeploymentSpec) -> Vec<FieldError> {
 fn check_networking(spec: &DeploymentSpec) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let health = &spec.networking.health_check;
-    let bad_path =
-        |path: &str| !path.starts_with('/') || path.len() > 1_024 || path.contains(char::is_whitespace);
+    let bad_path = |path: &str| {
+        !path.starts_with('/') || path.len() > 1_024 || !path.bytes().all(|b| b.is_ascii_graphic())
+    };
     if health.path.as_deref().is_some_and(bad_path) {
         errors.push(FieldError::new(
             "networking.health_check.path",
@@ -142,6 +143,12 @@ fn check_networking(spec: &DeploymentSpec) -> Vec<FieldError> {
     if !(1..=100).contains(&health.failures) {
         errors.push(FieldError::new(
             "networking.health_check.failures",
+            "from 1 to 100",
+        ));
+    }
+    if !(1..=100).contains(&health.successes) {
+        errors.push(FieldError::new(
+            "networking.health_check.successes",
             "from 1 to 100",
         ));
     }
@@ -200,11 +207,15 @@ fn check_limits(spec: &DeploymentSpec) -> Vec<FieldError> {
         errors.push(FieldError::new("volumes", "at most 16"));
     }
     for (index, volume) in spec.volumes.iter().enumerate() {
-        let clean = |path: &str| path.starts_with('/') && !path.split('/').any(|part| part == "..");
+        let clean = |path: &str| {
+            path.starts_with('/')
+                && !path.split('/').any(|part| part == "..")
+                && !path.contains(char::is_control)
+        };
         if !clean(&volume.host_path) || !clean(&volume.container_path) {
             errors.push(FieldError::new(
                 format!("volumes[{index}]"),
-                "absolute paths without `..`",
+                "absolute paths without `..` and control characters",
             ));
         }
     }
@@ -220,4 +231,6 @@ fn valid_image(image: &str) -> bool {
     (1..=512).contains(&image.len())
         && image.chars().all(known)
         && image.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && !image.ends_with(['/', ':', '@'])
+        && !image.split('/').any(|part| part.is_empty() || part == "..")
 }

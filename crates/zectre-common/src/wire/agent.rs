@@ -9,7 +9,10 @@ use crate::{
     spec::{HealthCheck, ProcessType, Protocol, Resources, RestartPolicy, Volume},
     state::{ArtifactKind, Reason, TaskState},
     time::Time,
-    wire::{log::LogLine, task::Phases},
+    wire::{
+        log::LogLine,
+        task::{Phases, TaskUsage},
+    },
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -164,6 +167,9 @@ pub struct TaskReport {
     /// How long its start took.
     #[serde(default)]
     pub phases: Phases,
+    /// What it used lately; agents from before this field leave it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<TaskUsage>,
     /// When it entered this state, by the node's clock.
     pub since: Time,
 }

@@ -18,6 +18,9 @@ pub struct SignupRequest {
     pub password: String,
     /// Shown to others; default: the part of the e-mail address before `@`.
     pub name: Option<String>,
+    /// Whether it may manage the cluster; only an admin of the cluster may say so. Default false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub is_admin: Option<bool>,
 }
 
 /// `POST /auth/login`

@@ -31,7 +31,7 @@ pub struct Evidence {
 }
 
 /// `PATCH /deployments/{id}`: all that may change after creation.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpdateDeploymentRequest {
     /// Wanted replicas.

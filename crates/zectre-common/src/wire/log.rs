@@ -6,8 +6,8 @@ use utoipa::ToSchema;
 
 /// The most bytes of one line; a longer one is cut and ends in `…`.
 pub const LINE_BYTES_MAX: usize = 16 * 1024;
-/// The most lines of one batch.
-pub const BATCH_LINES_MAX: usize = 1_000;
+/// The most lines of one batch: the cost of a round trip is spread over as many.
+pub const BATCH_LINES_MAX: usize = 4_000;
 
 /// Where a line came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -68,6 +68,6 @@ pub struct TaskLogLine {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AppendLogsRequest {
-    /// At most 1,000, in order.
+    /// At most 4,000, in order.
     pub lines: Vec<LogLine>,
 }

@@ -34,6 +34,24 @@ pub struct Enforcement {
     pub pids: bool,
     /// Native tasks run as an unprivileged user of their own.
     pub users: bool,
+    /// Native tasks have namespaces of their own: processes, mounts, interprocess communication, host name.
+    #[serde(default)]
+    pub namespaces: bool,
+    /// Native tasks see no files of the node but programs, libraries and settings, and what they write is bounded.
+    #[serde(default)]
+    pub files: bool,
+    /// Native tasks can't make system calls that no program needs.
+    #[serde(default)]
+    pub seccomp: bool,
+    /// The version of landlock's rules that native tasks are held to; 0 where there are none.
+    #[serde(default)]
+    pub landlock: u32,
+    /// A native task can listen on its own TCP port only.
+    #[serde(default)]
+    pub ports: bool,
+    /// Cloud metadata addresses are out of native tasks' reach.
+    #[serde(default)]
+    pub metadata: bool,
     /// What could not be enforced, a sentence each.
     #[serde(default)]
     pub gaps: Vec<String>,

@@ -75,6 +75,31 @@ pub struct TaskReportsRequest {
     pub tasks: Vec<TaskReport>,
 }
 
+/// The most names of one kind in one [`NeededRequest`].
+pub const NEEDED_MAX: usize = 10_000;
+
+/// `POST /nodes/needed`: before a node drops artifacts or images, it asks which of them are needed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NeededRequest {
+    /// Who.
+    pub node_id: NodeId,
+    /// Hashes of artifacts, lower-case hex; at most [`NEEDED_MAX`].
+    pub artifacts: Vec<String>,
+    /// Names of images; at most [`NEEDED_MAX`].
+    pub images: Vec<String>,
+}
+
+/// The answer: those that a deployment needs that runs, is current, is being rolled out, or that a rollback of one of
+/// these leads to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeededResponse {
+    /// Hashes of artifacts.
+    pub artifacts: Vec<String>,
+    /// Names of images.
+    pub images: Vec<String>,
+}
+
 /// `POST /scheduler/deploy`, `/assign-pending` and `/reconcile-deployment/{id}`: look at the operations now.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -11,6 +11,9 @@ use utoipa::ToSchema;
 /// How long each phase of a start took, in microseconds; a phase that did not happen is absent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Phases {
+    /// What a wake waited beside the other phases: for the scheduler's turn, and on the way there and back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_us: Option<u64>,
     /// From the wish to the decision where.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place_us: Option<u64>,
@@ -23,6 +26,15 @@ pub struct Phases {
     /// From the process to its passed readiness check.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready_us: Option<u64>,
+}
+
+/// What a task used of its limits: one sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TaskUsage {
+    /// Thousandths of a core, on average since the sample before.
+    pub cpu_millis: u64,
+    /// Bytes of memory at the moment of the sample.
+    pub memory_bytes: u64,
 }
 
 /// A task.
@@ -66,6 +78,12 @@ pub struct Task {
     pub signal: Option<i32>,
     /// How long its start took.
     pub phases: Option<Phases>,
+    /// What it used when its node last told.
+    #[serde(default)]
+    pub usage: Option<TaskUsage>,
+    /// When that was.
+    #[serde(default)]
+    pub usage_at: Option<Time>,
     /// When it was wanted.
     pub created_at: Time,
     /// When its node was told to start it.
