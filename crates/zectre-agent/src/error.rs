@@ -70,6 +70,8 @@ pub(crate) struct StartError {
     pub reason: Reason,
     /// The sentence.
     pub message: String,
+    /// There was no room on the disk.
+    pub disk_is_full: bool,
 }
 
 impl StartError {
@@ -78,6 +80,15 @@ impl StartError {
         Self {
             reason,
             message: message.into(),
+            disk_is_full: false,
+        }
+    }
+
+    /// The disk of this node can't be written to as it must.
+    pub(crate) fn disk(doing: &str, error: &io::Error) -> Self {
+        Self {
+            disk_is_full: is_full(error),
+            ..Self::internal(doing, error)
         }
     }
 
@@ -87,11 +98,21 @@ impl StartError {
     }
 }
 
+/// Whether there was no room.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
 impl From<zectre_container::Error> for StartError {
     fn from(error: zectre_container::Error) -> Self {
         use zectre_container::Error as E;
         let reason = match &error {
-            E::ImageNotFound { .. } | E::PullTimeout { .. } => Reason::ImageNotFound,
+            E::ImageNotFound { .. } | E::PullTimeout { .. } | E::LoginUnusable { .. } => {
+                Reason::ImageNotFound
+            }
             E::PortTaken(_) => Reason::PortTaken,
             E::StartFailed(_) => Reason::StartFailed,
             E::Unreachable { .. } | E::Gone(_) | E::Engine { .. } => Reason::EngineFailed,

@@ -3,9 +3,15 @@
 use crate::{
     artifact::Cache,
     cgroup::Cgroups,
+    collect::Collector,
+    enforcement,
+    engine::EngineWatch,
     error::{Error, StartError},
-    log::{Follower, Shipping, Watcher},
-    machine,
+    images::Images,
+    link::Schedulers,
+    log::{Bounds, Follower, Shipping, Watcher},
+    machine, port,
+    shim::Walls,
     task::{Board, Home, Pool},
     users::Users,
 };
@@ -18,7 +24,6 @@ use std::{
     time::Duration,
 };
 use zectre_common::{config::AgentConfig, config::Config, id::TaskId, wire::node::Enforcement};
-use zectre_container::Engine;
 use zectre_service::{
     call::Caller,
     key::to_hex,
@@ -35,11 +40,14 @@ pub(crate) struct Host {
     pub(crate) tasks_dir: PathBuf,
     pub(crate) address: String,
     pub(crate) enforcement: Enforcement,
+    /// What native tasks are held in by.
+    pub(crate) walls: Walls,
     pub(crate) cgroups: Cgroups,
     pub(crate) users: Option<Users>,
     pub(crate) cache: Cache,
     pub(crate) pool: Pool,
-    pub(crate) engine: Option<Engine>,
+    pub(crate) engine: EngineWatch,
+    pub(crate) images: Images,
     pub(crate) board: Board,
     pub(crate) watcher: Arc<Watcher>,
     pub(crate) shipping: Shipping,
@@ -54,6 +62,7 @@ impl Host {
         config: &Config,
         caller: &Caller,
         shipping: Shipping,
+        collector: Collector,
         background: Tasks,
         metrics: &Registry,
     ) -> Result<Self, Error> {
@@ -66,18 +75,26 @@ impl Host {
         let tasks_dir = data_dir.join("tasks");
         make_dir(&tasks_dir).map_err(in_dir(tasks_dir.clone()))?;
         let artifacts = data_dir.join("artifacts");
-        let cache = Cache::open(&artifacts, agent.artifact_cache_bytes_max, caller.raw().clone())
-            .map_err(in_dir(artifacts.clone()))?;
+        let cache =
+            Cache::open(&artifacts, collector, caller.raw().clone()).map_err(in_dir(artifacts.clone()))?;
         let users_file = data_dir.join("users.json");
         let users = Users::open(&users_file, agent.task_uid_min).map_err(in_dir(users_file))?;
         let scope = scope(&data_dir);
         let (cgroups, mut enforcement) = Cgroups::detect(&scope);
-        enforcement.users = users.is_some();
-        if users.is_none() {
-            enforcement
-                .gaps
-                .push("native tasks run as the agent's own user: the agent is not run as root".into());
+        let shim = shim(agent)?;
+        let walls = enforcement::find_out(&shim, &data_dir, users.as_ref(), &mut enforcement).await?;
+        if let Some(gap) = port::overlap(agent.port_min..=agent.port_max) {
+            tracing::warn!("{gap}");
+            enforcement.gaps.push(gap);
         }
+        let images_file = data_dir.join("images.json");
+        let images = Images::open(&images_file).map_err(in_dir(images_file))?;
+        let engine = EngineWatch::new(agent, &scope)
+            .await
+            .map_err(|source| Error::Io {
+                doing: "reading a password of agent.registries",
+                source,
+            })?;
         let watcher = Watcher::new().map_err(|source| Error::Io {
             doing: "watching files",
             source,
@@ -87,11 +104,13 @@ impl Host {
             tasks_dir,
             address: address(config)?,
             enforcement,
-            pool: Pool::new(shim(agent)?, cgroups.clone()),
+            pool: Pool::new(shim, cgroups.clone(), walls.clone()),
+            walls,
             cgroups,
             users,
             cache,
-            engine: engine(agent, &scope).await?,
+            engine,
+            images,
             board: Board::new(metrics),
             watcher: Arc::new(watcher),
             shipping,
@@ -131,9 +150,12 @@ impl Host {
 
     /// Follows a task's output from now on.
     pub(crate) fn follow(&self, task: TaskId, home: &Home) -> io::Result<Follower> {
-        let bytes_max = self.config.log_spool_bytes_max;
+        let bounds = Bounds {
+            bytes_max: self.config.log_spool_bytes_max,
+            lines_per_sec: self.config.log_lines_per_sec_max,
+        };
         let (follower, work) =
-            Follower::open(task, home.dir(), bytes_max, &self.watcher, self.shipping.clone())?;
+            Follower::open(task, home.dir(), bounds, &self.watcher, self.shipping.clone())?;
         self.spawn("task output", work);
         Ok(follower)
     }
@@ -190,20 +212,11 @@ fn address(config: &Config) -> Result<String, Error> {
     if !config.agent.address_override.is_empty() {
         return Ok(config.agent.address_override.clone());
     }
-    let found = machine::address(&crate::scheduler_url(config));
+    let found = machine::address(Schedulers::new(config).current());
     found
         .map(|address| address.to_string())
         .map_err(|source| Error::Io {
             doing: "finding this node's address (set agent.address_override)",
             source,
         })
-}
-
-async fn engine(config: &AgentConfig, scope: &str) -> Result<Option<Engine>, Error> {
-    if !config.container_enabled {
-        return Ok(None);
-    }
-    let engine = Engine::connect(&config.container_socket, scope)?;
-    engine.ping().await?;
-    Ok(Some(engine))
 }

@@ -7,13 +7,18 @@
 
 mod artifact;
 mod cgroup;
+mod collect;
 pub mod core;
+mod enforcement;
+mod engine;
 mod error;
 mod host;
 mod identity;
+mod images;
 mod link;
 mod log;
 mod machine;
+mod metadata;
 mod orders;
 mod port;
 mod process;
@@ -25,9 +30,10 @@ mod users;
 
 pub use error::Error;
 
+use collect::{Collector, Requests};
 use host::Host;
 use identity::Identities;
-use link::Link;
+use link::{Link, Schedulers};
 use log::Shipping;
 use orders::Orders;
 use rustix::fs::FlockOperation;
@@ -70,23 +76,13 @@ pub struct Service {
     orders: Arc<Orders>,
     link: Arc<Link>,
     identities: Arc<Identities>,
+    requests: Requests,
     tasks: Tasks,
     /// Requested when a background task fails.
     part_failed: Shutdown,
     stop_tasks_on_shutdown: bool,
     /// Held as long as the service lives.
     _lock: fs::File,
-}
-
-/// Where the scheduler is.
-pub(crate) fn scheduler_url(config: &Config) -> String {
-    let configured = &config.agent.scheduler_address;
-    let url = if configured.is_empty() {
-        &config.scheduler.public_url
-    } else {
-        configured
-    };
-    url.trim_end_matches('/').to_owned()
 }
 
 impl Service {
@@ -113,17 +109,19 @@ impl Service {
             identities.watch(),
             &base.metrics,
         );
-        let host = Arc::new(Host::new(config, &caller, shipping, tasks.clone(), &base.metrics).await?);
+        let (collector, requests) = Collector::new();
+        let host = Host::new(config, &caller, shipping, collector, tasks.clone(), &base.metrics).await?;
+        let host = Arc::new(host);
         let orders = Arc::new(Orders::open(host.clone(), &config.agent.data_dir)?);
         let link = Arc::new(Link {
             host: host.clone(),
             orders: orders.clone(),
             identities: identities.clone(),
             caller,
-            scheduler_url: scheduler_url(config),
+            schedulers: Schedulers::new(config),
             actions_port: address.port(),
         });
-        observe(&base, &host, &identities);
+        observe(&base, &identities);
         Ok(Self {
             base,
             listener,
@@ -132,6 +130,7 @@ impl Service {
             orders,
             link,
             identities,
+            requests,
             tasks,
             part_failed,
             stop_tasks_on_shutdown: false,
@@ -164,6 +163,14 @@ impl Service {
             "supervisors",
             |stop| async move { pool_host.pool.fill(stop).await },
         );
+        let engine_host = host.clone();
+        self.tasks.spawn("container engine", |stop| async move {
+            task::watch_engine(&engine_host, stop).await;
+        });
+        let (collect_host, collect_link, requests) = (host.clone(), self.link.clone(), self.requests);
+        self.tasks.spawn("collector", |stop| {
+            collect::run(collect_host, collect_link, requests, stop)
+        });
         self.tasks.spawn("news", |stop| self.link.clone().tell_news(stop));
         self.tasks
             .spawn("scheduler link", |stop| self.link.clone().keep(stop));
@@ -252,8 +259,8 @@ async fn claim(config: &Config) -> Result<fs::File, Error> {
     }
 }
 
-/// Readiness and metrics.
-fn observe(base: &Base, host: &Arc<Host>, identities: &Arc<Identities>) {
+/// Readiness. A container engine that is away is no part of it: native tasks run all the same.
+fn observe(base: &Base, identities: &Arc<Identities>) {
     let identity = identities.watch();
     base.health.check("registration", move || {
         let registered = identity.current().is_some();
@@ -265,10 +272,4 @@ fn observe(base: &Base, host: &Arc<Host>, identities: &Arc<Identities>) {
             }
         }
     });
-    if let Some(engine) = host.engine.clone() {
-        base.health.check("container engine", move || {
-            let engine = engine.clone();
-            async move { engine.ping().await.map_err(|error| error.to_string()) }
-        });
-    }
 }

@@ -11,13 +11,21 @@ use crate::{
 };
 use http::StatusCode;
 use secrecy::ExposeSecret;
-use std::{sync::Arc, time::Duration};
+use serde::{Serialize, de::DeserializeOwned};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 use zectre_common::{
-    config::AgentConfig,
+    config::{AgentConfig, Config},
     wire::{
         agent::ACTIONS_MAX,
         scheduler::{
-            HeartbeatRequest, HeartbeatResponse, RegisterRequest, RegisterResponse, TaskReportsRequest,
+            HeartbeatRequest, HeartbeatResponse, NeededRequest, NeededResponse, RegisterRequest,
+            RegisterResponse, TaskReportsRequest,
         },
     },
 };
@@ -40,8 +48,52 @@ pub(crate) struct Link {
     pub(crate) orders: Arc<Orders>,
     pub(crate) identities: Arc<Identities>,
     pub(crate) caller: Caller,
-    pub(crate) scheduler_url: String,
+    pub(crate) schedulers: Schedulers,
     pub(crate) actions_port: u16,
+}
+
+/// Where the schedulers are. Any of them will do: one that doesn't lead hands on to the one that does.
+pub(crate) struct Schedulers {
+    /// Without a slash at the end; never empty.
+    urls: Vec<String>,
+    at: AtomicUsize,
+}
+
+impl Schedulers {
+    /// From the configuration: addresses separated by commas.
+    pub(crate) fn new(config: &Config) -> Self {
+        let configured = &config.agent.scheduler_address;
+        let text = if configured.is_empty() {
+            &config.scheduler.public_url
+        } else {
+            configured
+        };
+        let urls = text
+            .split(',')
+            .map(|url| url.trim().trim_end_matches('/').to_owned());
+        Self {
+            urls: urls.collect(),
+            at: AtomicUsize::new(0),
+        }
+    }
+
+    /// The one that is asked.
+    pub(crate) fn current(&self) -> &str {
+        let at = self.at.load(Ordering::Relaxed) % self.urls.len();
+        &self.urls[at]
+    }
+
+    /// The one that answered for `url` could not: the next one is asked, unless that has been decided already.
+    fn pass_on(&self, url: &str) {
+        let at = self.at.load(Ordering::Relaxed);
+        if url.starts_with(self.current()) && self.urls.len() > 1 {
+            let next = (at + 1) % self.urls.len();
+            // Somebody else may have decided so just now: then the call failed for both.
+            let _ = self
+                .at
+                .compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Doubles up to its bound.
@@ -60,7 +112,7 @@ impl Pause {
 
 impl Link {
     fn url(&self, path: &str) -> String {
-        format!("{}/api/v1/nodes/{path}", self.scheduler_url)
+        format!("{}/api/v1/nodes/{path}", self.schedulers.current())
     }
 
     /// Registers, then heartbeats, until `stop`.
@@ -130,9 +182,35 @@ impl Link {
         token: &str,
         request: &RegisterRequest,
     ) -> Result<RegisterResponse, CallError> {
-        self.caller
-            .post_json_as(&self.url("register"), token, request, CALL_TIMEOUT)
-            .await
+        self.call("register", token, request, CALL_TIMEOUT).await
+    }
+
+    /// One call. When the scheduler can't answer it, the next call goes to the next one.
+    async fn call<B: Serialize + Sync, A: DeserializeOwned>(
+        &self,
+        path: &str,
+        token: &str,
+        request: &B,
+        timeout: Duration,
+    ) -> Result<A, CallError> {
+        let url = self.url(path);
+        let answer = self.caller.post_json_as(&url, token, request, timeout).await;
+        if let Err(error) = &answer
+            && error.problem().is_none_or(|problem| problem.status >= 500)
+        {
+            self.schedulers.pass_on(&url);
+        }
+        answer
+    }
+
+    /// Which of these artifacts and images the cluster needs.
+    pub(crate) async fn needed(
+        &self,
+        identity: &Identity,
+        request: &NeededRequest,
+    ) -> Result<NeededResponse, CallError> {
+        let token = identity.token(name::SCHEDULER);
+        self.call("needed", &token, request, CALL_TIMEOUT).await
     }
 
     /// Heartbeats until the scheduler doesn't know this node any more.
@@ -141,17 +219,23 @@ impl Link {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         // Past this, the lease is in danger: better a new attempt.
         let timeout = (interval * 2).clamp(Duration::from_millis(500), CALL_TIMEOUT);
+        let mut engine = self.host.engine.changes();
+        let registered_with_engine = engine.borrow_and_update().is_some();
         loop {
-            ticks.tick().await;
+            tokio::select! {
+                _ = ticks.tick() => {}
+                _ = engine.wait_for(|engine| engine.is_some() != registered_with_engine) => {
+                    // The scheduler must not place containers where none can run.
+                    return;
+                }
+            }
             let request = HeartbeatRequest {
                 node_id: identity.node_id,
                 tasks: self.host.board.digest(),
             };
             let token = identity.token(name::SCHEDULER);
-            let answer: Result<HeartbeatResponse, _> = self
-                .caller
-                .post_json_as(&self.url("heartbeat"), &token, &request, timeout)
-                .await;
+            let answer: Result<HeartbeatResponse, _> =
+                self.call("heartbeat", &token, &request, timeout).await;
             match answer {
                 Ok(answer) => match self.orders.obey(answer.leader_epoch, answer.actions) {
                     Ok(_) => {}
@@ -190,9 +274,7 @@ impl Link {
 
     async fn tell(&self, identity: &Identity, request: &TaskReportsRequest) -> Result<(), CallError> {
         let token = identity.token(name::SCHEDULER);
-        let url = self.url("task-published-port");
-        self.caller
-            .post_json_as::<_, serde_json::Value>(&url, &token, request, CALL_TIMEOUT)
+        self.call::<_, serde_json::Value>("task-published-port", &token, request, CALL_TIMEOUT)
             .await
             .map(drop)
     }
@@ -246,7 +328,7 @@ fn registration(host: &Host, actions_port: u16) -> RegisterRequest {
         capacity: machine::capacity(config),
         port_min: config.port_min,
         port_max: config.port_max,
-        container_enabled: host.engine.is_some(),
+        container_enabled: host.engine.current().is_some(),
         enforcement: host.enforcement.clone(),
     }
 }

@@ -81,8 +81,8 @@ impl Orders {
         match (decision, kind) {
             (Decision::Start, ActionKind::Start { order }) => start(&self.host, task_id, generation, *order),
             (Decision::Stop, ActionKind::Stop { grace }) => {
-                self.host.board.acknowledge(task_id, generation);
-                self.host.board.stop(task_id, grace.duration());
+                let grace = grace.duration();
+                self.host.board.stop_as_ordered(task_id, generation, grace);
             }
             (Decision::HoldStopped, _) => hold_stopped(&self.host, task_id, generation),
             (Decision::Acknowledge, _) => self.host.board.acknowledge(task_id, generation),

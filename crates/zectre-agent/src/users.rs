@@ -5,9 +5,13 @@
 use std::{
     collections::BTreeMap,
     io,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
+
+/// How many applications can have a user of their own; whoever owns the numbers after these is nobody of ours.
+const USERS_MAX: u32 = 1 << 16;
 
 /// Which user id an application has.
 #[derive(Debug)]
@@ -31,6 +35,11 @@ impl Users {
         }))
     }
 
+    /// All numbers that are given to applications.
+    pub(crate) const fn range(&self) -> RangeInclusive<u32> {
+        self.uid_min..=self.uid_min.saturating_add(USERS_MAX - 1)
+    }
+
     /// The user id of an application, a new one when it has none yet.
     pub(crate) fn uid(&self, namespace: &str, application: &str) -> io::Result<u32> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -42,6 +51,12 @@ impl Users {
             .values()
             .max()
             .map_or(self.uid_min, |last| last.saturating_add(1).max(self.uid_min));
+        if !self.range().contains(&uid) {
+            return Err(io::Error::other(format!(
+                "all {USERS_MAX} user ids from {} on are given away",
+                self.uid_min
+            )));
+        }
         known.insert(name.clone(), uid);
         // Kept before it is used: otherwise the next start could give the number to another application.
         if let Err(error) = crate::record::write(&self.path, &*known) {
@@ -71,5 +86,19 @@ mod tests {
         let again = Users::open(&path, 200_000).expect("opened").expect("still root");
         assert_eq!(again.uid("default", "a").expect("kept"), a);
         assert_eq!(again.uid("other", "a").expect("kept"), b + 1);
+    }
+
+    #[test]
+    fn numbers_that_are_not_ours_are_never_given() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("users.json");
+        let last = 200_000 + USERS_MAX - 1;
+        crate::record::write(&path, &BTreeMap::from([("default/last", last)])).expect("written");
+        let Some(users) = Users::open(&path, 200_000).expect("opened") else {
+            return;
+        };
+        assert!(users.range().contains(&last));
+        assert!(users.uid("default", "one more").is_err());
+        assert_eq!(users.uid("default", "last").expect("kept"), last);
     }
 }

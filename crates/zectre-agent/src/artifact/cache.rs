@@ -1,8 +1,15 @@
-//! The artifacts on this node, by hash: fetched once however many tasks ask, and dropped, the longest unused
-//! first, when they need more room than they may have. What a task runs from is never dropped.
+//! The artifacts on this node, by hash: fetched once however many tasks ask. What a task runs from is held; the
+//! rest may go when room is needed (`collect`).
 
-use super::{bundle, fetch::fetch};
-use crate::error::StartError;
+use super::{
+    bundle::{self, BundleError},
+    fetch::fetch,
+};
+use crate::{
+    collect::Collector,
+    core::collect::Item,
+    error::{StartError, is_full},
+};
 use std::{
     collections::HashMap,
     fs, io,
@@ -28,7 +35,7 @@ pub(crate) struct Cache(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     dir: PathBuf,
-    bytes_max: u64,
+    collector: Collector,
     http: reqwest::Client,
     index: Mutex<Index>,
 }
@@ -59,7 +66,7 @@ pub(crate) struct Cached {
 
 impl Cache {
     /// Takes up what is in `dir` (made when it isn't there).
-    pub(crate) fn open(dir: &Path, bytes_max: u64, http: reqwest::Client) -> io::Result<Self> {
+    pub(crate) fn open(dir: &Path, collector: Collector, http: reqwest::Client) -> io::Result<Self> {
         let make = |path: &Path| fs::DirBuilder::new().recursive(true).mode(0o711).create(path);
         make(dir)?;
         let incoming = dir.join(INCOMING);
@@ -89,7 +96,7 @@ impl Cache {
         }
         Ok(Self(Arc::new(Shared {
             dir: dir.into(),
-            bytes_max,
+            collector,
             http,
             index: Mutex::new(index),
         })))
@@ -110,15 +117,24 @@ impl Cache {
         if let Some(cached) = self.lease(&key, artifact.kind) {
             return Ok(cached);
         }
+        let mut stored = self.fetch(artifact, &key).await;
+        if stored.as_ref().is_err_and(|error| error.disk_is_full) {
+            self.0.collector.make_room().await;
+            stored = self.fetch(artifact, &key).await;
+        }
+        self.index().fetching.remove(&key);
+        stored
+    }
+
+    async fn fetch(&self, artifact: &ArtifactRef, key: &str) -> Result<Cached, StartError> {
         let incoming = self.0.dir.join(INCOMING).join(TaskId::new().to_string());
         let fetched = fetch(&self.0.http, artifact, &incoming).await;
         let stored = match fetched {
-            Ok(()) => self.store(&incoming, &key, artifact.kind).await,
+            Ok(()) => self.store(&incoming, key, artifact.kind).await,
             Err(error) => Err(error),
         };
         // What is left of it after a failure; after a success there is nothing.
         let _ = fs::remove_file(&incoming);
-        self.index().fetching.remove(&key);
         stored
     }
 
@@ -140,13 +156,12 @@ impl Cache {
                 },
             );
         }
-        let cached = Cached {
+        self.0.collector.look();
+        Ok(Cached {
             cache: self.clone(),
             key: key.to_owned(),
             kind,
-        };
-        self.make_room();
-        Ok(cached)
+        })
     }
 
     /// The artifact, if it is here: for tasks that run since before this agent's start.
@@ -168,28 +183,43 @@ impl Cache {
         })
     }
 
-    /// Drops what is not in use, the longest unused first, until the rest fits.
-    fn make_room(&self) {
-        loop {
-            let dropped = {
+    /// Sees to its room.
+    pub(crate) fn collector(&self) -> &Collector {
+        &self.0.collector
+    }
+
+    /// Everything that takes room.
+    pub(crate) fn items(&self) -> Vec<Item> {
+        let index = self.index();
+        let items = index.entries.iter().map(|(key, entry)| Item {
+            key: key.clone(),
+            bytes: entry.bytes,
+            used: entry.used,
+            is_held: entry.leases > 0,
+        });
+        items.collect()
+    }
+
+    /// Removes those of `keys` that nobody holds. From the first step on nobody finds them, so that whoever wants
+    /// one fetches it anew.
+    pub(crate) async fn remove(&self, keys: &[String]) {
+        for key in keys {
+            let trash = self.0.dir.join(INCOMING).join(TaskId::new().to_string());
+            {
                 let mut index = self.index();
-                let total: u64 = index.entries.values().map(|entry| entry.bytes).sum();
-                if total <= self.0.bytes_max {
-                    return;
+                if index.entries.get(key).is_none_or(|entry| entry.leases > 0) {
+                    continue;
                 }
-                let unused = index.entries.iter().filter(|(_, entry)| entry.leases == 0);
-                let Some(key) = unused
-                    .min_by_key(|(_, entry)| entry.used)
-                    .map(|(key, _)| key.clone())
-                else {
-                    return;
-                };
-                index.entries.remove(&key);
-                key
-            };
-            tracing::info!(artifact = dropped, "dropped from the cache");
-            if let Err(error) = fs::remove_dir_all(self.0.dir.join(&dropped)) {
-                tracing::warn!(artifact = dropped, %error, "could not be removed");
+                if let Err(error) = fs::rename(self.0.dir.join(key), &trash) {
+                    tracing::warn!(artifact = key, %error, "could not be removed");
+                    continue;
+                }
+                index.entries.remove(key);
+            }
+            tracing::info!(artifact = key, "removed: it was not used any more");
+            let removed = tokio::task::spawn_blocking(move || fs::remove_dir_all(&trash)).await;
+            if !matches!(removed, Ok(Ok(()))) {
+                tracing::warn!(artifact = key, "some of it stays until the next start");
             }
         }
     }
@@ -237,7 +267,6 @@ impl Drop for Cached {
         if let Some(entry) = self.cache.index().entries.get_mut(&self.key) {
             entry.leases -= 1;
         }
-        self.cache.make_room();
     }
 }
 
@@ -267,7 +296,7 @@ fn key(artifact: &ArtifactRef) -> Result<String, StartError> {
 fn settle(incoming: &Path, to: &Path, kind: ArtifactKind) -> Result<u64, StartError> {
     let ready = incoming.with_extension("ready");
     let settled = make_ready(incoming, &ready, kind).and_then(|bytes| {
-        fs::rename(&ready, to).map_err(|error| StartError::internal("to store an artifact", &error))?;
+        fs::rename(&ready, to).map_err(|error| StartError::disk("to store an artifact", &error))?;
         Ok(bytes)
     });
     if settled.is_err() {
@@ -277,7 +306,7 @@ fn settle(incoming: &Path, to: &Path, kind: ArtifactKind) -> Result<u64, StartEr
 }
 
 fn make_ready(incoming: &Path, ready: &Path, kind: ArtifactKind) -> Result<u64, StartError> {
-    let broken = |error: io::Error| StartError::internal("to store an artifact", &error);
+    let broken = |error: io::Error| StartError::disk("to store an artifact", &error);
     fs::DirBuilder::new().mode(0o755).create(ready).map_err(broken)?;
     if kind != ArtifactKind::Bundle {
         let program = ready.join(PROGRAM);
@@ -288,8 +317,10 @@ fn make_ready(incoming: &Path, ready: &Path, kind: ArtifactKind) -> Result<u64, 
             .map_err(broken);
     }
     let archive = fs::File::open(incoming).map_err(broken)?;
-    let bytes = bundle::unpack(archive, ready)
-        .map_err(|error| StartError::new(Reason::StartFailed, error.to_string()))?;
+    let bytes = bundle::unpack(archive, ready).map_err(|error| match error {
+        BundleError::Io(error) if is_full(&error) => broken(error),
+        error => StartError::new(Reason::StartFailed, error.to_string()),
+    })?;
     // Its hash can't be checked again once it is unpacked: it must survive a loss of power whole, or not at all.
     let dir = fs::File::open(ready).map_err(broken)?;
     rustix::fs::syncfs(&dir).map_err(|error| broken(error.into()))?;
@@ -332,25 +363,24 @@ mod tests {
         assert!(key(&artifact(&"a".repeat(64), ArtifactKind::Source)).is_err());
     }
 
-    #[test]
-    fn the_longest_unused_goes_first_and_what_is_used_stays() {
+    #[tokio::test]
+    async fn what_is_held_stays_and_what_is_removed_is_gone_at_once() {
         let dir = tempfile::tempdir().expect("a directory");
-        for name in ["a-binary", "b-binary", "c-binary"] {
+        for name in ["a-binary", "b-binary"] {
             fs::create_dir(dir.path().join(name)).expect("made");
             fs::write(dir.path().join(name).join(PROGRAM), [0; 100]).expect("written");
         }
-        let cache = Cache::open(dir.path(), 150, reqwest::Client::new()).expect("opened");
-        let used = ["a-binary", "b-binary", "c-binary"]
-            .map(|key| cache.lease(key, ArtifactKind::Binary).expect("here"));
-        let [a, b, c] = used;
-        drop(b);
-        assert!(!dir.path().join("b-binary").exists(), "unused and too much");
-        assert!(
-            dir.path().join("a-binary").exists() && dir.path().join("c-binary").exists(),
-            "in use"
-        );
-        drop((a, c));
-        assert!(!dir.path().join("a-binary").exists());
-        assert!(dir.path().join("c-binary").exists(), "it fits");
+        let (collector, _requests) = Collector::new();
+        let cache = Cache::open(dir.path(), collector, reqwest::Client::new()).expect("opened");
+        let held = cache.lease("a-binary", ArtifactKind::Binary).expect("here");
+        cache
+            .remove(&["a-binary".into(), "b-binary".into(), "c".into()])
+            .await;
+        assert!(dir.path().join("a-binary").exists() && !dir.path().join("b-binary").exists());
+        assert!(cache.lease("b-binary", ArtifactKind::Binary).is_none());
+        drop(held);
+        let items = cache.items();
+        assert_eq!(items.len(), 1);
+        assert_eq!((items[0].bytes, items[0].is_held), (100, false));
     }
 }

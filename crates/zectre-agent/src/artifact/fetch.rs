@@ -80,7 +80,7 @@ async fn try_fetch(http: &reqwest::Client, artifact: &ArtifactRef, path: &Path) 
             )));
         }
     }
-    let broken = |error: std::io::Error| Attempt::Final(StartError::internal("to store an artifact", &error));
+    let broken = |error: std::io::Error| Attempt::Final(StartError::disk("to store an artifact", &error));
     let mut file = File::create(path).await.map_err(broken)?;
     let (mut hash, mut bytes) = (Sha256::new(), 0_u64);
     while let Some(chunk) = silence(response.chunk()).await?.map_err(again)? {

@@ -159,6 +159,13 @@ impl Group {
     /// Kills every member but `spared`. A member that forks meanwhile is caught by the next call: callers
     /// repeat until [`Group::members`] has nobody else.
     pub(crate) fn kill(&self, spared: Option<i32>) {
+        if spared.is_none()
+            && let Some((controller, dir)) = self.dirs.first()
+            && controller.v2
+        {
+            // All at once, forks in progress too; kernels before 5.14 don't have it.
+            let _ = fs::write(dir.join("cgroup.kill"), "1");
+        }
         for pid in self.members().unwrap_or_default() {
             if Some(pid) != spared
                 && let Some(process) = ProcessId::of(pid)

@@ -148,7 +148,7 @@ fn gap(name: &str, why: &str) -> String {
     let what = match name {
         "memory" => "memory limits are not enforced but by a resource limit on private memory",
         "cpu" => "cpu limits are not enforced",
-        _ => "the number of processes is not limited",
+        _ => "the number of processes of a task is not limited but by a resource limit of its user",
     };
     format!("{what}: no {name} control group ({why})")
 }
@@ -165,5 +165,38 @@ mod tests {
         assert!(!report.memory && !report.cpu && !report.pids);
         assert!(cgroups.names().is_empty());
         assert!(cgroups.create("x").is_ok_and(|group| group.dirs().is_empty()));
+    }
+
+    #[test]
+    fn a_group_is_killed_whole_and_spares_whom_it_must() {
+        let scope = format!("test-{}", std::process::id());
+        let (cgroups, report) = Cgroups::detect(&scope);
+        let group = cgroups.create("one").expect("made");
+        if !report.pids {
+            assert!(report.gaps.iter().any(|gap| gap.contains("number of processes")));
+            return;
+        }
+        let mut children: Vec<_> = (0..3)
+            .map(|_| {
+                let child = std::process::Command::new("sleep").arg("600").spawn();
+                let child = child.expect("a child");
+                for dir in group.dirs() {
+                    fs::write(dir.join("cgroup.procs"), child.id().to_string()).expect("entered");
+                }
+                child
+            })
+            .collect();
+        let spared = children.remove(0);
+        let spared_pid = i32::try_from(spared.id()).expect("a pid");
+        group.kill(Some(spared_pid));
+        for child in &mut children {
+            assert!(!child.wait().expect("it ends").success());
+        }
+        assert_eq!(group.members(), Some(vec![spared_pid]));
+        children.push(spared);
+        group.kill(None);
+        assert!(!children[2].wait().expect("it ends").success());
+        group.remove().expect("empty");
+        cgroups.close();
     }
 }

@@ -15,41 +15,67 @@ pub fn next_pause(pause: Duration) -> Duration {
 /// What one more liveness probe means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It passed.
+    /// It is well.
     Healthy,
-    /// It failed, not yet often enough.
+    /// It failed, not yet often enough; or it has not passed often enough since.
     Shaky,
     /// It failed as often in a row as is allowed.
     Failed,
 }
 
-/// Counts failures in a row.
+/// Counts failures and successes in a row.
 #[derive(Debug, Clone, Copy)]
 pub struct Liveness {
-    failures: u32,
+    is_shaky: bool,
+    /// What the last probe was, and how many were in a row.
+    last: bool,
+    in_a_row: u32,
     failures_max: u32,
+    successes_min: u32,
 }
 
 impl Liveness {
-    /// Allows fewer than `failures_max` failures in a row; at least one is needed to fail.
-    pub fn new(failures_max: u32) -> Self {
+    /// Of a task that is well. Allows fewer than `failures_max` failures in a row, and after one wants
+    /// `successes_min` successes in a row; both are at least one.
+    pub fn new(failures_max: u32, successes_min: u32) -> Self {
         Self {
-            failures: 0,
+            is_shaky: false,
+            last: true,
+            in_a_row: 0,
             failures_max: failures_max.max(1),
+            successes_min: successes_min.max(1),
+        }
+    }
+
+    /// Of a task that has yet to become ready: it is once this says that it is healthy.
+    pub fn unready(successes_min: u32) -> Self {
+        Self {
+            is_shaky: true,
+            ..Self::new(u32::MAX, successes_min)
         }
     }
 
     /// One more probe.
     pub fn observe(&mut self, passed: bool) -> Verdict {
-        if passed {
-            self.failures = 0;
-            return Verdict::Healthy;
-        }
-        self.failures = self.failures.saturating_add(1);
-        if self.failures >= self.failures_max {
-            Verdict::Failed
+        let goes_on = passed == self.last;
+        self.in_a_row = if goes_on {
+            self.in_a_row.saturating_add(1)
         } else {
+            1
+        };
+        self.last = passed;
+        if passed {
+            self.is_shaky &= self.in_a_row < self.successes_min;
+        } else {
+            self.is_shaky = true;
+            if self.in_a_row >= self.failures_max {
+                return Verdict::Failed;
+            }
+        }
+        if self.is_shaky {
             Verdict::Shaky
+        } else {
+            Verdict::Healthy
         }
     }
 }
@@ -64,11 +90,25 @@ mod tests {
 
     #[test]
     fn a_success_forgives() {
-        let mut liveness = Liveness::new(3);
+        let mut liveness = Liveness::new(3, 1);
         let seen: Vec<_> = [false, false, true, false, false, false]
             .map(|ok| liveness.observe(ok))
             .into();
         assert_eq!(seen, [Shaky, Shaky, Healthy, Shaky, Shaky, Failed]);
+    }
+
+    #[test]
+    fn it_must_pass_as_often_as_it_is_asked_to() {
+        let mut liveness = Liveness::new(3, 2);
+        let seen: Vec<_> = [true, false, true, true, false, true, false]
+            .map(|ok| liveness.observe(ok))
+            .into();
+        assert_eq!(seen, [Healthy, Shaky, Shaky, Healthy, Shaky, Shaky, Shaky]);
+        let mut ready = Liveness::unready(2);
+        let seen: Vec<_> = [false, false, false, false, true, false, true, true]
+            .map(|ok| ready.observe(ok))
+            .into();
+        assert_eq!(seen, [Shaky, Shaky, Shaky, Shaky, Shaky, Shaky, Shaky, Healthy]);
     }
 
     #[test]
@@ -84,7 +124,7 @@ mod tests {
     proptest! {
         #[test]
         fn it_fails_exactly_at_the_threshold(probes in proptest::collection::vec(any::<bool>(), 0..40), max in 0_u32..5) {
-            let mut liveness = Liveness::new(max);
+            let mut liveness = Liveness::new(max, 1);
             for (index, passed) in probes.iter().enumerate() {
                 let in_a_row = probes[..=index].iter().rev().take_while(|ok| !**ok).count();
                 let failed = liveness.observe(*passed) == Verdict::Failed;

@@ -1,105 +1,27 @@
 //! Follows one task's output: by file events into the journal, from there to the API and to watchers.
 
-use super::{Live, Spool, Watcher, spool::Batch};
-use crate::identity::IdentityWatch;
-use futures_util::future::OptionFuture;
-use http::StatusCode;
-use std::{io, path::Path, pin::Pin, sync::Arc, time::Duration};
-use tokio::sync::{Notify, watch};
-use zectre_common::{
-    id::TaskId,
-    time::Time,
-    wire::log::{AppendLogsRequest, LogLine},
+use super::{
+    Live, Spool, Watcher,
+    ship::{Delivered, Shipping},
+    spool::{Bounds, TELL_INTERVAL},
 };
-use zectre_service::{
-    call::{CallError, Caller},
-    metrics::Registry,
-    token::name,
+use futures_util::future::{BoxFuture, FutureExt, OptionFuture};
+use std::{io, path::Path, sync::Arc, time::Duration};
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, mpsc, watch},
+    time::Instant,
 };
+use zectre_common::{id::TaskId, time::Time, wire::log::LogLine};
 
-/// How long one batch may take to be stored.
-const SHIP_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a busy task's output gathers before it is looked at again: a look costs the same for one line as for
+/// a thousand.
+const LOOK_PAUSE: Duration = Duration::from_millis(10);
+/// The same for batches.
+const SHIP_PAUSE: Duration = Duration::from_millis(25);
 /// The pause after a batch could not be delivered; doubled for each more in a row.
-const PAUSE_MIN: Duration = Duration::from_millis(200);
+const RETRY_PAUSE_MIN: Duration = Duration::from_millis(200);
 /// The longest such pause: what a return of the API may go unnoticed.
-const PAUSE_MAX: Duration = Duration::from_secs(10);
-
-/// Delivers batches.
-#[derive(Clone)]
-pub(crate) struct Shipping {
-    caller: Caller,
-    api_url: String,
-    identity: IdentityWatch,
-    shipped: prometheus_client::metrics::counter::Counter,
-}
-
-impl Shipping {
-    /// To the API at `api_url`, in the name of the node.
-    pub(crate) fn new(caller: Caller, api_url: &str, identity: IdentityWatch, metrics: &Registry) -> Self {
-        let shipped = metrics.register(
-            "agent_log_lines_shipped",
-            "Lines of tasks that the API has stored",
-            prometheus_client::metrics::counter::Counter::default(),
-        );
-        Self {
-            caller,
-            api_url: api_url.trim_end_matches('/').into(),
-            identity,
-            shipped,
-        }
-    }
-
-    /// Delivers a batch, however long it takes; lines that the API will never take are given up.
-    async fn deliver(self, task: TaskId, batch: Batch) -> Batch {
-        let mut pause = PAUSE_MIN;
-        let request = AppendLogsRequest {
-            lines: batch.lines.clone(),
-        };
-        loop {
-            match self.post(task, &request).await {
-                Ok(()) => {
-                    self.shipped.inc_by(batch.lines.len() as u64);
-                    return batch;
-                }
-                Err(error) if is_final(&error) => {
-                    tracing::warn!(%task, %error, lines = batch.lines.len(), "lines are given up: the API refuses them");
-                    return batch;
-                }
-                Err(error) => tracing::debug!(%task, %error, "shipping lines again later"),
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(PAUSE_MAX);
-        }
-    }
-
-    async fn post(&self, task: TaskId, request: &AppendLogsRequest) -> Result<(), CallError> {
-        let identity = self.identity.registered().await;
-        let url = format!("{}/api/v1/tasks/{task}/logs", self.api_url);
-        let token = identity.token(name::API);
-        self.caller
-            .post_json_as::<_, serde_json::Value>(&url, &token, request, SHIP_TIMEOUT)
-            .await
-            .map(drop)
-    }
-}
-
-/// Whether another attempt would be refused in the same way. 401 and 403 pass when keys and clocks are mended.
-fn is_final(error: &CallError) -> bool {
-    let status = error
-        .problem()
-        .and_then(|problem| StatusCode::from_u16(problem.status).ok());
-    status.is_some_and(|status| {
-        matches!(
-            status,
-            StatusCode::BAD_REQUEST
-                | StatusCode::NOT_FOUND
-                | StatusCode::CONFLICT
-                | StatusCode::GONE
-                | StatusCode::PAYLOAD_TOO_LARGE
-                | StatusCode::UNPROCESSABLE_ENTITY
-        )
-    })
-}
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// How far the following of a task has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -118,7 +40,7 @@ pub(crate) struct Follower {
     pub live: Arc<Live>,
     ended: Arc<watch::Sender<bool>>,
     progress: watch::Receiver<Progress>,
-    notes: tokio::sync::mpsc::Sender<String>,
+    notes: mpsc::Sender<String>,
 }
 
 impl Follower {
@@ -126,11 +48,11 @@ impl Follower {
     pub(crate) fn open(
         task: TaskId,
         dir: &Path,
-        bytes_max: u64,
+        bounds: Bounds,
         watcher: &Arc<Watcher>,
         shipping: Shipping,
     ) -> io::Result<(Self, impl Future<Output = ()> + Send + use<>)> {
-        let (spool, tail) = Spool::open(dir, bytes_max)?;
+        let (spool, tail) = Spool::open(dir, bounds)?;
         let written = Arc::new(Notify::new());
         let watched = Spool::raw_files(dir)
             .iter()
@@ -140,7 +62,7 @@ impl Follower {
         let (ended, ended_watch) = watch::channel(false);
         let (progress_sender, progress) = watch::channel(Progress::Following);
         // A task is noted about a few times in its life; a full queue means that nobody reads it any more.
-        let (notes, notes_queue) = tokio::sync::mpsc::channel(8);
+        let (notes, notes_queue) = mpsc::channel(8);
         let follower = Self {
             live: live.clone(),
             ended: Arc::new(ended),
@@ -155,6 +77,11 @@ impl Follower {
             written,
             ended: ended_watch,
             notes: notes_queue,
+            is_complete: false,
+            look_at: Some(Instant::now()),
+            shipment: Shipment::Idle,
+            ship_at: Instant::now(),
+            retry_pause: RETRY_PAUSE_MIN,
         };
         let run = async move {
             if let Err(error) = work.run(&progress_sender).await {
@@ -192,6 +119,14 @@ impl Follower {
     }
 }
 
+/// The way of the next batch.
+enum Shipment {
+    Idle,
+    /// Waits for its turn among the node's tasks.
+    Waiting(BoxFuture<'static, OwnedSemaphorePermit>),
+    UnderWay(BoxFuture<'static, Delivered>),
+}
+
 struct Work {
     task: TaskId,
     /// Away while a blocking step uses it.
@@ -200,45 +135,69 @@ struct Work {
     shipping: Shipping,
     written: Arc<Notify>,
     ended: watch::Receiver<bool>,
-    notes: tokio::sync::mpsc::Receiver<String>,
+    notes: mpsc::Receiver<String>,
+    is_complete: bool,
+    /// When to look at the files; `None` until they are written to.
+    look_at: Option<Instant>,
+    shipment: Shipment,
+    /// Not before.
+    ship_at: Instant,
+    retry_pause: Duration,
 }
-
-type Delivery = Pin<Box<dyn Future<Output = Batch> + Send>>;
 
 impl Work {
     async fn run(mut self, progress: &watch::Sender<Progress>) -> io::Result<()> {
-        let mut delivery: Option<Delivery> = None;
-        let mut complete = false;
         loop {
             // The end is looked at before the files: what was written before it is then read.
             let ended = *self.ended.borrow();
-            let has_more = !complete && self.pump(ended).await?;
-            if ended && !has_more && !complete {
-                // Made before the end was told, so all of them are here.
-                while let Ok(message) = self.notes.try_recv() {
-                    self.note(message).await?;
+            if !self.is_complete && (ended || self.look_at.is_some_and(|at| at <= Instant::now())) {
+                let more = self.look(ended).await?;
+                if ended && !more {
+                    // Made before the end was told, so all of them are here.
+                    while let Ok(message) = self.notes.try_recv() {
+                        self.note(message).await?;
+                    }
+                    self.is_complete = true;
+                    progress.send_replace(Progress::Complete);
                 }
-                complete = true;
-                progress.send_replace(Progress::Complete);
             }
-            if delivery.is_none() {
-                delivery = self.next_delivery().await?;
+            let unshipped = self.spool()?.has_unshipped();
+            if unshipped && matches!(self.shipment, Shipment::Idle) && self.ship_at <= Instant::now() {
+                self.shipment = Shipment::Waiting(self.shipping.clone().turn().boxed());
             }
-            if complete && delivery.is_none() {
+            if self.is_complete && !unshipped {
                 return Ok(());
             }
-            let delivering = delivery.is_some();
-            tokio::select! {
-                Some(batch) = OptionFuture::from(delivery.as_mut()), if delivering => {
-                    delivery = None;
-                    self.on_spool(move |spool| spool.acknowledge(&batch)).await?;
-                }
-                () = self.written.notified(), if !complete => {}
-                _ = self.ended.changed(), if !ended => {}
-                Some(message) = self.notes.recv(), if !complete => self.note(message).await?,
-                () = std::future::ready(()), if has_more => {}
-            }
+            self.wait(ended, unshipped).await?;
         }
+    }
+
+    /// Waits until there is something to do; does what concerns batches.
+    async fn wait(&mut self, ended: bool, unshipped: bool) -> io::Result<()> {
+        let following = !self.is_complete;
+        let will_ship = unshipped && matches!(self.shipment, Shipment::Idle);
+        let look = OptionFuture::from(self.look_at.map(tokio::time::sleep_until));
+        tokio::select! {
+            () = self.written.notified(), if following && self.look_at.is_none() => {
+                self.look_at = Some(Instant::now());
+            }
+            Some(()) = look, if following => {}
+            _ = self.ended.changed(), if !ended => {}
+            Some(message) = self.notes.recv(), if following => self.note(message).await?,
+            () = tokio::time::sleep_until(self.ship_at), if will_ship => {}
+            next = self.shipment.next() => match next {
+                Next::Turn(turn) => self.send(turn).await?,
+                Next::Delivered(delivered) => self.settle(delivered).await?,
+            },
+            () = std::future::ready(()), if following && ended => {}
+        }
+        Ok(())
+    }
+
+    fn spool(&self) -> io::Result<&Spool> {
+        self.spool
+            .as_ref()
+            .ok_or_else(|| io::Error::other("an earlier step failed"))
     }
 
     async fn note(&mut self, message: String) -> io::Result<()> {
@@ -250,16 +209,58 @@ impl Work {
     }
 
     /// Whether there may be more to read at once.
-    async fn pump(&mut self, ended: bool) -> io::Result<bool> {
-        let lines = self.on_spool(move |spool| spool.pump(Time::now(), ended)).await?;
-        let any = !lines.is_empty();
-        self.live.publish(lines);
-        Ok(any)
+    async fn look(&mut self, ended: bool) -> io::Result<bool> {
+        let watched = self.live.is_watched();
+        let (pumped, dropped) = self
+            .on_spool(move |spool| {
+                let pumped = spool.pump(Time::now(), ended, watched)?;
+                Ok((pumped, spool.take_dropped()))
+            })
+            .await?;
+        self.shipping.count_dropped(dropped);
+        let any = !pumped.lines.is_empty();
+        self.live.publish(pumped.lines);
+        self.look_at = if pumped.more {
+            Some(Instant::now())
+        } else if any {
+            // A busy task goes on: its next lines gather meanwhile.
+            Some(Instant::now() + LOOK_PAUSE)
+        } else if self.spool()?.has_untold() {
+            Some(Instant::now() + TELL_INTERVAL)
+        } else {
+            None
+        };
+        Ok(pumped.more)
     }
 
-    async fn next_delivery(&mut self) -> io::Result<Option<Delivery>> {
-        let batch = self.on_spool(|spool| spool.batch()).await?;
-        Ok(batch.map(|batch| Box::pin(self.shipping.clone().deliver(self.task, batch)) as Delivery))
+    async fn send(&mut self, turn: OwnedSemaphorePermit) -> io::Result<()> {
+        self.ship_at = Instant::now() + SHIP_PAUSE;
+        let batch = self.on_spool(Spool::batch).await?;
+        self.shipment = match batch {
+            Some(batch) => Shipment::UnderWay(self.shipping.clone().deliver(self.task, batch, turn).boxed()),
+            None => Shipment::Idle,
+        };
+        Ok(())
+    }
+
+    async fn settle(&mut self, delivered: Delivered) -> io::Result<()> {
+        self.shipment = Shipment::Idle;
+        if !delivered.done {
+            self.on_spool(|spool| {
+                spool.give_back();
+                Ok(())
+            })
+            .await?;
+            self.ship_at = Instant::now() + self.retry_pause;
+            self.retry_pause = (self.retry_pause * 2).min(RETRY_PAUSE_MAX);
+            return Ok(());
+        }
+        self.retry_pause = RETRY_PAUSE_MIN;
+        if self.is_complete || delivered.batch.is_large() {
+            self.ship_at = Instant::now();
+        }
+        self.on_spool(move |spool| spool.acknowledge(&delivered.batch))
+            .await
     }
 
     /// Runs a step that touches the disk where it holds up nobody.
@@ -279,5 +280,21 @@ impl Work {
         .map_err(io::Error::other)?;
         self.spool = Some(spool);
         result
+    }
+}
+
+/// What became of the next batch.
+enum Next {
+    Turn(OwnedSemaphorePermit),
+    Delivered(Delivered),
+}
+
+impl Shipment {
+    async fn next(&mut self) -> Next {
+        match self {
+            Self::Idle => std::future::pending().await,
+            Self::Waiting(turn) => Next::Turn(turn.await),
+            Self::UnderWay(delivery) => Next::Delivered(delivery.await),
+        }
     }
 }

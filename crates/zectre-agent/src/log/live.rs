@@ -37,9 +37,16 @@ impl Live {
                 tail.pop_front();
             }
             tail.push_back(line.clone());
-            // Nobody watching is the rule.
-            let _ = self.watchers.send(line);
+            if self.is_watched() {
+                // The last one may have gone meanwhile.
+                let _ = self.watchers.send(line);
+            }
         }
+    }
+
+    /// Whether anybody wants every line.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watchers.receiver_count() > 0
     }
 
     /// The last lines.

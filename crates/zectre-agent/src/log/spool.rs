@@ -1,11 +1,21 @@
 //! One task's lines on disk, between the program and the API.
 //!
-//! Lines are taken from the raw files into a journal, which fixes their order, number and time; each journal
-//! entry also says how far the raw files were read, so that after a crash nothing is read twice or passed over.
-//! What the API has acknowledged is freed by punching holes. Both the journal and what is left unread in
-//! the raw files are bounded; past the bound the oldest lines go, and a system line says how many.
+//! The text of a line is written once, by the program, into a raw file. Lines are numbered in a journal of
+//! stretches of those files, so that after a crash nothing is numbered twice or passed over. What the API has
+//! acknowledged is freed by punching holes. All of it is bounded: past the bound the oldest lines go, and past
+//! the task's rate the newest, and a system line says how many.
 
-use super::{TAIL_LINES_MAX, line};
+mod stretch;
+#[cfg(test)]
+mod tests;
+
+use super::{
+    TAIL_LINES_MAX,
+    batch::{BATCH_BYTES_MAX, Batch, Chunk},
+    journal::{self, Entry, Journal, Place},
+    line,
+    rate::Rate,
+};
 use crate::{
     record,
     shim::{STDERR_FILE, STDOUT_FILE},
@@ -13,110 +23,107 @@ use crate::{
 use rustix::fs::FallocateFlags;
 use serde::{Deserialize, Serialize};
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     io,
-    os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
+use stretch::Stretch;
 use zectre_common::{
     time::Time,
-    wire::log::{BATCH_LINES_MAX, LINE_BYTES_MAX, LogLine, Stream},
+    wire::log::{BATCH_LINES_MAX, LogLine, Stream},
 };
 
 const JOURNAL_FILE: &str = "lines.journal";
-const CURSOR_FILE: &str = "cursor.json";
-/// Bytes taken from a raw file at once.
+const STATE_FILE: &str = "lines.json";
+/// Bytes taken from a raw file at once, and the most that one entry stands for.
 const READ_BYTES: usize = 256 << 10;
-/// The most bytes of a batch: well below what the API takes as a body.
-const BATCH_BYTES_MAX: usize = 512 << 10;
-/// The raw part that was read is freed in steps of this many bytes.
-const FREE_BYTES_MIN: u64 = 1 << 20;
+/// A file this many times larger than the bound was not written but stretched; its inside isn't looked at.
+const STRETCHED: u64 = 64;
+/// How often lines that were passed over are told of, at most.
+pub(super) const TELL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// An entry of the journal; one line of JSON each.
-#[derive(Serialize, Deserialize)]
-struct Entry {
-    /// How far the raw files were read with it.
-    #[serde(rename = "r")]
-    raw: [u64; 2],
-    #[serde(rename = "l")]
-    line: LogLine,
+/// The streams of the two raw files.
+const STREAMS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
+
+/// What bounds the output of one task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    /// Bytes on disk that are not shipped yet.
+    pub bytes_max: u64,
+    /// Lines a second, 0 for any number.
+    pub lines_per_sec: u32,
 }
 
-/// Where the shipped part ends; what follows in the journal is not shipped.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Cursor {
-    shipped_bytes: u64,
-    raw: [u64; 2],
-    seq_next: u64,
-    /// Lines dropped right before `shipped_bytes`, not yet told.
-    dropped: u64,
+/// Numbered lines that were dropped before they could be shipped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Gap {
+    from: Place,
+    to: Place,
+    lost: u64,
+    time: Time,
 }
 
-#[derive(Debug)]
-struct Raw {
-    stream: Stream,
-    file: File,
-    read_bytes: u64,
-    freed_bytes: u64,
-}
-
-/// Lines on their way to the API.
-#[derive(Debug)]
-pub(crate) struct Batch {
-    /// At most [`BATCH_LINES_MAX`], never empty.
-    pub lines: Vec<LogLine>,
-    end_bytes: u64,
+/// What is kept of the way to the API.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct State {
+    /// The API has what lies before it.
+    shipped: Place,
+    gaps: Vec<Gap>,
 }
 
 /// The lines of one task that are not shipped yet.
 #[derive(Debug)]
 pub(crate) struct Spool {
     dir: PathBuf,
-    raw: [Raw; 2],
-    journal: File,
-    journal_bytes: u64,
-    seq_next: u64,
-    cursor: Cursor,
-    bytes_max: u64,
+    raw: [File; 2],
+    journal: Journal,
+    /// After the last entry.
+    head: Place,
+    state: State,
+    /// Where the batch under way ends.
+    flight: Option<Place>,
+    /// Bytes that unshipped entries take, those of their text included.
+    kept_bytes: u64,
+    bounds: Bounds,
+    rate: Rate,
+    refilled_at: Instant,
+    told_at: Option<Instant>,
+    /// Lines dropped since the last look.
+    dropped: u64,
 }
 
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(path)
+/// What a look at the raw files gave.
+#[derive(Debug, Default)]
+pub(crate) struct Pumped {
+    /// New lines: all of them for a watched task, else only the last ones.
+    pub lines: Vec<LogLine>,
+    /// Whether there may be more to read at once.
+    pub more: bool,
 }
 
 impl Spool {
-    /// Takes up what is in the task's directory, or starts anew. `bytes_max` bounds what is kept unshipped.
-    /// Also gives the last lines that are still there.
-    pub(crate) fn open(dir: &Path, bytes_max: u64) -> io::Result<(Self, Vec<LogLine>)> {
-        let cursor: Cursor = record::read(&dir.join(CURSOR_FILE))?.unwrap_or_default();
-        let raw = |stream, name| {
-            Ok::<_, io::Error>(Raw {
-                stream,
-                file: open(&dir.join(name))?,
-                read_bytes: 0,
-                freed_bytes: 0,
-            })
-        };
-        let raw = [
-            raw(Stream::Stdout, STDOUT_FILE)?,
-            raw(Stream::Stderr, STDERR_FILE)?,
-        ];
-        let journal = open(&dir.join(JOURNAL_FILE))?;
-        let journal_bytes = journal.metadata()?.len();
-        let seq_next = cursor.seq_next.max(1);
+    /// Takes up what is in the task's directory, or starts anew. Also gives the last lines that are still there.
+    pub(crate) fn open(dir: &Path, bounds: Bounds) -> io::Result<(Self, Vec<LogLine>)> {
+        let kept: Option<State> = record::read(&dir.join(STATE_FILE))?;
+        let state = kept.unwrap_or(State {
+            shipped: Place::START,
+            gaps: Vec::new(),
+        });
+        let [stdout, stderr] = Self::raw_files(dir);
         let mut spool = Self {
             dir: dir.into(),
-            raw,
-            journal,
-            journal_bytes,
-            seq_next,
-            cursor,
-            bytes_max,
+            raw: [journal::open(&stdout)?, journal::open(&stderr)?],
+            journal: Journal::open(&dir.join(JOURNAL_FILE))?,
+            head: state.shipped,
+            state,
+            flight: None,
+            kept_bytes: 0,
+            bounds,
+            rate: Rate::new(bounds.lines_per_sec),
+            refilled_at: Instant::now(),
+            told_at: None,
+            dropped: 0,
         };
         let tail = spool.recover()?;
         Ok((spool, tail))
@@ -129,203 +136,372 @@ impl Spool {
 
     /// Finds the end of the last whole entry; a torn one after it was never used.
     fn recover(&mut self) -> io::Result<Vec<LogLine>> {
-        let (mut at, mut raw, mut tail) = (self.cursor.shipped_bytes, self.cursor.raw, Vec::new());
+        let mut last: Vec<Entry> = Vec::new();
         loop {
-            let (entries, end) = self.entries_from(at, usize::MAX)?;
-            let Some(last) = entries.last() else { break };
-            (at, raw, self.seq_next) = (end, last.raw, last.line.seq + 1);
-            tail.extend(entries.into_iter().map(|entry| entry.line));
-            tail.drain(..tail.len().saturating_sub(TAIL_LINES_MAX));
-        }
-        self.journal.set_len(at)?;
-        self.journal_bytes = at;
-        for (file, read_bytes) in self.raw.iter_mut().zip(raw) {
-            (file.read_bytes, file.freed_bytes) = (read_bytes, read_bytes);
-        }
-        Ok(tail)
-    }
-
-    /// Whole entries from `at`, as many as one read holds and at most `entries_max`, and where they end.
-    fn entries_from(&self, at: u64, entries_max: usize) -> io::Result<(Vec<Entry>, u64)> {
-        // Room for at least one entry of the largest line: JSON can make six bytes of one.
-        let mut buffer = vec![0; BATCH_BYTES_MAX.max(8 * LINE_BYTES_MAX)];
-        let length = read_up_to(&self.journal, &mut buffer, at)?;
-        let (mut entries, mut end) = (Vec::new(), at);
-        for text in buffer[..length].split_inclusive(|byte| *byte == b'\n') {
-            if !text.ends_with(b"\n") || entries.len() == entries_max {
+            let entries = self.journal.read(self.head.at)?;
+            if entries.is_empty() {
                 break;
             }
-            let Ok(entry) = serde_json::from_slice::<Entry>(text) else {
-                break;
-            };
-            entries.push(entry);
-            end += text.len() as u64;
+            for (entry, end) in entries {
+                let gaps = &self.state.gaps;
+                let dropped = gaps
+                    .iter()
+                    .any(|gap| (gap.from.at..gap.to.at).contains(&self.head.at));
+                let bytes = end - self.head.at + entry.raw_bytes();
+                self.head.pass(&entry, end);
+                if !dropped {
+                    self.kept_bytes += bytes;
+                    last.push(entry);
+                }
+            }
+            // Every entry but those that were passed over is a line at least.
+            last.retain(|entry| entry.numbers() > 0);
+            last.drain(..last.len().saturating_sub(TAIL_LINES_MAX));
         }
-        Ok((entries, end))
+        self.journal.file.set_len(self.head.at)?;
+        let mut lines = Vec::new();
+        for entry in &last {
+            if let Some(chunk) = self.chunk(entry)? {
+                lines.extend(chunk.to_lines());
+            }
+            lines.drain(..lines.len().saturating_sub(TAIL_LINES_MAX));
+        }
+        Ok(lines)
     }
 
-    /// Takes new lines from the raw files into the journal, and gives them. An incomplete line at the end waits,
-    /// unless this is the `last` time. Returns an empty list when there is nothing new.
-    pub(crate) fn pump(&mut self, now: Time, last: bool) -> io::Result<Vec<LogLine>> {
-        let mut lines = Vec::new();
-        for index in 0..self.raw.len() {
-            self.skip_surplus(index, now, &mut lines)?;
-            self.take_lines(index, now, last, &mut lines)?;
+    /// Numbers new lines of the raw files, and gives them. An incomplete line at the end waits, unless this is
+    /// the `last` time.
+    pub(crate) fn pump(&mut self, now: Time, last: bool, watched: bool) -> io::Result<Pumped> {
+        self.rate.refill(self.refilled_at.elapsed());
+        self.refilled_at = Instant::now();
+        let mut pumped = Pumped::default();
+        for raw in 0..self.raw.len() {
+            self.skip_stretched(raw, now, &mut pumped)?;
+            self.take_lines(raw, now, last, watched, &mut pumped)?;
         }
-        self.drop_surplus()?;
-        Ok(lines)
+        let due = self.told_at.is_none_or(|at| at.elapsed() >= TELL_INTERVAL);
+        if self.head.untold > 0 && (due || last && !pumped.more) {
+            self.tell_passed(now, &mut pumped)?;
+        }
+        self.drop_surplus(now)?;
+        Ok(pumped)
     }
 
     fn take_lines(
         &mut self,
-        index: usize,
+        raw: usize,
         now: Time,
         last: bool,
-        lines: &mut Vec<LogLine>,
+        watched: bool,
+        pumped: &mut Pumped,
     ) -> io::Result<()> {
-        let mut buffer = vec![0; READ_BYTES];
-        let length = read_up_to(&self.raw[index].file, &mut buffer, self.raw[index].read_bytes)?;
-        let at_end = length < READ_BYTES;
-        let (mut rest, mut bytes) = (&buffer[..length], Vec::new());
-        while let Some(line) = line::first(rest, last && at_end) {
-            rest = &rest[line.raw_bytes..];
-            self.raw[index].read_bytes += line.raw_bytes as u64;
-            lines.push(self.number(self.raw[index].stream, line.text, now, &mut bytes)?);
+        let start = self.head.raw[raw];
+        let unread_bytes = self.raw[raw].metadata()?.len().saturating_sub(start);
+        if unread_bytes == 0 {
+            return Ok(());
         }
-        self.append(&bytes)?;
-        let raw = &mut self.raw[index];
-        if raw.read_bytes - raw.freed_bytes >= FREE_BYTES_MIN {
-            free(&raw.file, raw.freed_bytes, raw.read_bytes);
-            raw.freed_bytes = raw.read_bytes;
+        // What came faster than it could be read goes the way of what came too fast.
+        let too_far_behind = unread_bytes > self.bounds.bytes_max;
+        let mut buffer = vec![0; READ_BYTES.min(usize::try_from(unread_bytes).unwrap_or(READ_BYTES))];
+        let length = journal::read_up_to(&self.raw[raw], &mut buffer, start)?;
+        let at_end = length as u64 >= unread_bytes;
+        let mut stretch = Stretch::new(raw, start, self.head.seq, now);
+        let mut rest = &buffer[..length];
+        while let Some(cut) = line::first(rest, last && at_end) {
+            let passes = !too_far_behind && stretch.passed == 0 && self.rate.take();
+            stretch.add(cut.raw_bytes as u64, passes);
+            rest = &rest[cut.raw_bytes..];
         }
+        let entries = stretch.finish();
+        pumped.more |= !at_end && !entries.is_empty();
+        self.append(&entries)?;
+        for entry in &entries {
+            if let Entry::Passed { raw, from, to, lines } = entry {
+                free(&self.raw[*raw], *from, *to);
+                self.dropped += lines;
+            }
+        }
+        show(&entries, &buffer, start, watched, &mut pumped.lines);
         Ok(())
     }
 
-    /// Gives a line its number and writes its entry to `bytes`.
-    fn number(
-        &mut self,
-        stream: Stream,
-        message: String,
-        time: Time,
-        bytes: &mut Vec<u8>,
-    ) -> io::Result<LogLine> {
-        let line = LogLine {
-            seq: self.seq_next,
-            time,
-            stream,
-            message,
-        };
-        self.seq_next += 1;
-        let entry = Entry {
-            raw: [self.raw[0].read_bytes, self.raw[1].read_bytes],
-            line,
-        };
-        serde_json::to_writer(&mut *bytes, &entry)?;
-        bytes.push(b'\n');
-        Ok(entry.line)
-    }
-
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.journal.write_all_at(bytes, self.journal_bytes)?;
-        self.journal_bytes += bytes.len() as u64;
+    fn append(&mut self, entries: &[Entry]) -> io::Result<()> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let place = self.journal.append(self.head, entries)?;
+        self.kept_bytes += place.at - self.head.at + entries.iter().map(Entry::raw_bytes).sum::<u64>();
+        self.head = place;
         Ok(())
     }
 
     /// Adds a line of the platform's own.
     pub(crate) fn note(&mut self, now: Time, message: impl Into<String>) -> io::Result<LogLine> {
-        let mut bytes = Vec::new();
-        let line = self.number(Stream::System, message.into(), now, &mut bytes)?;
-        self.append(&bytes)?;
+        self.note_telling(now, message.into(), 0)
+    }
+
+    fn note_telling(&mut self, now: Time, message: String, tells: u64) -> io::Result<LogLine> {
+        let line = LogLine {
+            seq: self.head.seq,
+            time: now,
+            stream: Stream::System,
+            message: message.clone(),
+        };
+        self.append(&[Entry::Note {
+            seq: line.seq,
+            time: now,
+            message,
+            tells,
+        }])?;
         Ok(line)
     }
 
-    /// Passes over raw output that came faster than it can be kept.
-    fn skip_surplus(&mut self, index: usize, now: Time, lines: &mut Vec<LogLine>) -> io::Result<()> {
-        let raw = &mut self.raw[index];
-        let unread_bytes = raw.file.metadata()?.len().saturating_sub(raw.read_bytes);
-        if unread_bytes <= self.bytes_max {
-            return Ok(());
-        }
-        let skipped_bytes = unread_bytes - self.bytes_max / 2;
-        raw.read_bytes += skipped_bytes;
-        let message = format!(
-            "{skipped_bytes} bytes of {} were dropped here: they came too fast",
-            raw.stream.as_str()
-        );
-        lines.push(self.note(now, message)?);
-        Ok(())
-    }
-
-    /// Drops the oldest unshipped lines when they are too many, a quarter of the bound at once.
-    fn drop_surplus(&mut self) -> io::Result<()> {
-        if self.journal_bytes - self.cursor.shipped_bytes <= self.bytes_max {
-            return Ok(());
-        }
-        while self.journal_bytes - self.cursor.shipped_bytes > self.bytes_max / 4 * 3 {
-            let (entries, end) = self.entries_from(self.cursor.shipped_bytes, BATCH_LINES_MAX)?;
-            let Some(last) = entries.last() else { break };
-            let (raw, seq_next) = (last.raw, last.line.seq + 1);
-            let dropped = self.cursor.dropped + entries.len() as u64;
-            self.advance(Cursor {
-                shipped_bytes: end,
-                raw,
-                seq_next,
-                dropped,
-            })?;
-        }
-        Ok(())
-    }
-
-    /// The next lines to ship; `None` when all are.
-    pub(crate) fn batch(&self) -> io::Result<Option<Batch>> {
-        let (entries, end_bytes) = self.entries_from(self.cursor.shipped_bytes, BATCH_LINES_MAX - 1)?;
-        let mut lines: Vec<LogLine> = entries.into_iter().map(|entry| entry.line).collect();
-        let Some(first) = lines.first() else {
-            return Ok(None);
+    fn tell_passed(&mut self, now: Time, pumped: &mut Pumped) -> io::Result<()> {
+        let lines = self.head.untold;
+        let message = match self.rate.lines_per_sec() {
+            0 => format!("{lines} lines dropped: they came faster than they could be kept"),
+            rate => {
+                format!(
+                    "{lines} lines dropped: the task wrote more than agent.log_lines_per_sec_max ({rate})"
+                )
+            }
         };
-        if self.cursor.dropped > 0 {
-            // It takes the number of the last line that it stands for.
-            let message = format!(
-                "{} lines were dropped here: they could not be shipped in time",
-                self.cursor.dropped
-            );
-            let notice = LogLine {
-                seq: first.seq - 1,
-                time: first.time,
-                stream: Stream::System,
-                message,
-            };
-            lines.insert(0, notice);
+        let line = self.note_telling(now, message, lines)?;
+        pumped.lines.push(line);
+        self.told_at = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Passes over what a program can't have written, only declared.
+    fn skip_stretched(&mut self, raw: usize, now: Time, pumped: &mut Pumped) -> io::Result<()> {
+        let (from, to) = (self.head.raw[raw], self.raw[raw].metadata()?.len());
+        if to.saturating_sub(from) <= self.bounds.bytes_max.saturating_mul(STRETCHED) {
+            return Ok(());
         }
-        Ok(Some(Batch { lines, end_bytes }))
+        let message = format!("{} bytes of {} dropped", to - from, STREAMS[raw].as_str());
+        self.append(&[Entry::Passed {
+            raw,
+            from,
+            to,
+            lines: 0,
+        }])?;
+        free(&self.raw[raw], from, to);
+        let line = self.note(now, message)?;
+        pumped.lines.push(line);
+        Ok(())
+    }
+
+    /// Drops the oldest unshipped lines when they are too many, a quarter of the bound at once. What is on its
+    /// way stays.
+    fn drop_surplus(&mut self, now: Time) -> io::Result<()> {
+        if self.kept_bytes <= self.bounds.bytes_max {
+            return Ok(());
+        }
+        let start = self.flight.unwrap_or(self.state.shipped);
+        let extends = self.state.gaps.last().is_some_and(|gap| gap.from.at >= start.at);
+        if !extends {
+            self.state.gaps.push(Gap {
+                from: start,
+                to: start,
+                lost: 0,
+                time: now,
+            });
+        }
+        let Some(mut gap) = self.state.gaps.pop() else {
+            return Ok(());
+        };
+        let goal = self.bounds.bytes_max / 4 * 3;
+        'drop: while self.kept_bytes > goal {
+            let entries = self.journal.read(gap.to.at)?;
+            if entries.is_empty() {
+                break;
+            }
+            for (entry, end) in entries {
+                if self.kept_bytes <= goal {
+                    break 'drop;
+                }
+                self.kept_bytes -= (end - gap.to.at + entry.raw_bytes()).min(self.kept_bytes);
+                gap.to.pass(&entry, end);
+                let told = if let Entry::Note { tells, .. } = entry {
+                    tells
+                } else {
+                    0
+                };
+                gap.lost += entry.numbers() + told;
+                self.dropped += entry.numbers();
+                if let Entry::Lines { raw, from, to, .. } = entry {
+                    free(&self.raw[raw], from, to);
+                }
+            }
+        }
+        if gap.lost > 0 {
+            self.state.gaps.push(gap);
+            self.save()?;
+        }
+        Ok(())
+    }
+
+    /// Whether there is something to ship.
+    pub(crate) fn has_unshipped(&self) -> bool {
+        self.state.shipped.at < self.head.at
+    }
+
+    /// Whether lines were passed over that nobody was told of yet.
+    pub(crate) const fn has_untold(&self) -> bool {
+        self.head.untold > 0
+    }
+
+    /// How many lines were dropped since this was last asked.
+    pub(crate) fn take_dropped(&mut self) -> u64 {
+        std::mem::take(&mut self.dropped)
+    }
+
+    /// The next lines to ship, which are under way from now on; `None` when all are shipped.
+    pub(crate) fn batch(&mut self) -> io::Result<Option<Batch>> {
+        let mut batch = Batch {
+            chunks: Vec::new(),
+            lines: 0,
+            end: self.state.shipped,
+            weight: 0,
+        };
+        let mut bytes = 0;
+        'fill: loop {
+            if let Some(gap) = self.state.gaps.iter().find(|gap| gap.from.at == batch.end.at) {
+                batch.chunks.push(Chunk::Own(gap.notice()));
+                (batch.lines, batch.end) = (batch.lines + 1, gap.to);
+            }
+            let entries = self.journal.read(batch.end.at)?;
+            if entries.is_empty() {
+                break;
+            }
+            for (entry, end) in entries {
+                // One line is left for the notice of a gap.
+                let fits = batch.lines + entry.numbers() < BATCH_LINES_MAX as u64 && bytes < BATCH_BYTES_MAX;
+                if !fits && batch.lines > 0 {
+                    break 'fill;
+                }
+                batch.weight += end - batch.end.at + entry.raw_bytes();
+                bytes += entry.raw_bytes();
+                batch.lines += entry.numbers();
+                batch.end.pass(&entry, end);
+                batch.chunks.extend(self.chunk(&entry)?);
+                if self.state.gaps.iter().any(|gap| gap.from.at == end) {
+                    continue 'fill;
+                }
+            }
+        }
+        if batch.lines == 0 && batch.end.at > self.state.shipped.at {
+            // Nothing but what was passed over.
+            self.acknowledge(&batch)?;
+            return Ok(None);
+        }
+        if batch.lines == 0 {
+            return Ok(None);
+        }
+        self.flight = Some(batch.end);
+        Ok(Some(batch))
+    }
+
+    fn chunk(&self, entry: &Entry) -> io::Result<Option<Chunk>> {
+        match entry {
+            Entry::Lines {
+                raw,
+                from,
+                to,
+                seq,
+                count,
+                time,
+            } => {
+                let mut bytes = vec![0; usize::try_from(to - from).unwrap_or(READ_BYTES).min(READ_BYTES)];
+                let length = journal::read_up_to(&self.raw[*raw], &mut bytes, *from)?;
+                bytes.truncate(length);
+                Ok(Some(Chunk::Raw {
+                    stream: STREAMS[*raw],
+                    time: *time,
+                    seq: *seq,
+                    count: *count,
+                    bytes,
+                }))
+            }
+            Entry::Passed { .. } => Ok(None),
+            Entry::Note {
+                seq, time, message, ..
+            } => Ok(Some(Chunk::Own(LogLine {
+                seq: *seq,
+                time: *time,
+                stream: Stream::System,
+                message: message.clone(),
+            }))),
+        }
     }
 
     /// The batch is stored: frees it.
     pub(crate) fn acknowledge(&mut self, batch: &Batch) -> io::Result<()> {
-        if batch.end_bytes <= self.cursor.shipped_bytes {
-            // Dropped while it was on its way.
-            return Ok(());
+        let (old, new) = (self.state.shipped, batch.end);
+        self.flight = None;
+        self.state.shipped = new;
+        self.state.gaps.retain(|gap| gap.from.at >= new.at);
+        self.kept_bytes -= batch.weight.min(self.kept_bytes);
+        self.save()?;
+        for (file, (from, to)) in self.raw.iter().zip(old.raw.into_iter().zip(new.raw)) {
+            free(file, from, to);
         }
-        let (entries, end) = self.entries_from(self.cursor.shipped_bytes, batch.lines.len())?;
-        let whole = entries
-            .iter()
-            .take_while(|entry| Some(entry.line.seq) <= batch.lines.last().map(|line| line.seq));
-        let Some(last) = whole.last() else { return Ok(()) };
-        let (raw, seq_next) = (last.raw, last.line.seq + 1);
-        debug_assert!(end >= batch.end_bytes, "a batch is read from the cursor on");
-        self.advance(Cursor {
-            shipped_bytes: batch.end_bytes,
-            raw,
-            seq_next,
-            dropped: 0,
-        })
+        free(&self.journal.file, old.at, new.at);
+        Ok(())
     }
 
-    fn advance(&mut self, cursor: Cursor) -> io::Result<()> {
-        record::write(&self.dir.join(CURSOR_FILE), &cursor)?;
-        free(&self.journal, self.cursor.shipped_bytes, cursor.shipped_bytes);
-        self.cursor = cursor;
-        Ok(())
+    /// The batch was not delivered; its lines are taken again.
+    pub(crate) const fn give_back(&mut self) {
+        self.flight = None;
+    }
+
+    fn save(&self) -> io::Result<()> {
+        record::write(&self.dir.join(STATE_FILE), &self.state)
+    }
+}
+
+impl Gap {
+    /// It takes the number of the last line that it stands for.
+    fn notice(&self) -> LogLine {
+        LogLine {
+            seq: self.to.seq - 1,
+            time: self.time,
+            stream: Stream::System,
+            message: format!(
+                "{} lines dropped here: they could not be shipped in time",
+                self.lost
+            ),
+        }
+    }
+}
+
+/// New lines for those who look.
+fn show(entries: &[Entry], buffer: &[u8], start: u64, watched: bool, lines: &mut Vec<LogLine>) {
+    for entry in entries {
+        let Entry::Lines {
+            raw,
+            from,
+            to,
+            seq,
+            count,
+            time,
+        } = entry
+        else {
+            continue;
+        };
+        let mut rest = &buffer[(from - start) as usize..(to - start) as usize];
+        for index in 0..*count {
+            let Some(cut) = line::first(rest, true) else { break };
+            if watched || index + TAIL_LINES_MAX as u64 >= *count {
+                lines.push(LogLine {
+                    seq: seq + index,
+                    time: *time,
+                    stream: STREAMS[*raw],
+                    message: cut.text(rest).into_owned(),
+                });
+            }
+            rest = &rest[cut.raw_bytes..];
+        }
     }
 }
 
@@ -338,144 +514,6 @@ fn free(file: &File, from: u64, to: u64) {
             FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
             from,
             to - from,
-        );
-    }
-}
-
-/// Fills `buffer` from `at`, as far as the file goes.
-fn read_up_to(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
-    let mut length = 0;
-    while length < buffer.len() {
-        match file.read_at(&mut buffer[length..], at + length as u64) {
-            Ok(0) => break,
-            Ok(read) => length += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(length)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::Write;
-
-    const NOW: fn() -> Time = || Time::from_unix_ms(1_000);
-
-    fn write(dir: &Path, name: &str, text: &str) {
-        open(&dir.join(name))
-            .expect("opened")
-            .write_all(text.as_bytes())
-            .expect("written");
-    }
-
-    fn texts(lines: &[LogLine]) -> Vec<(u64, &str)> {
-        lines
-            .iter()
-            .map(|line| (line.seq, line.message.as_str()))
-            .collect()
-    }
-
-    #[test]
-    fn lines_are_numbered_once_also_across_a_crash() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let (mut spool, tail) = Spool::open(dir.path(), 1 << 20).expect("opened");
-        assert!(tail.is_empty() && spool.batch().expect("read").is_none());
-        write(dir.path(), STDOUT_FILE, "one\ntwo\nthr");
-        assert_eq!(
-            texts(&spool.pump(NOW(), false).expect("pumped")),
-            [(1, "one"), (2, "two")]
-        );
-        write(dir.path(), STDERR_FILE, "oops\n");
-        assert_eq!(texts(&spool.pump(NOW(), false).expect("pumped")), [(3, "oops")]);
-        let shipped = spool.batch().expect("read").expect("three lines");
-        drop(spool);
-
-        // A crash after the batch went out and before it was acknowledged: the very same lines again.
-        let (mut spool, tail) = Spool::open(dir.path(), 1 << 20).expect("opened");
-        assert_eq!(tail, shipped.lines);
-        let again = spool.batch().expect("read").expect("three lines");
-        assert_eq!(again.lines, shipped.lines);
-        write(dir.path(), STDOUT_FILE, "ee\nlast");
-        assert_eq!(texts(&spool.pump(NOW(), false).expect("pumped")), [(4, "three")]);
-        spool.acknowledge(&again).expect("acknowledged");
-        drop(spool);
-
-        let (mut spool, _) = Spool::open(dir.path(), 1 << 20).expect("opened");
-        assert_eq!(
-            texts(&spool.batch().expect("read").expect("a line").lines),
-            [(4, "three")]
-        );
-        assert_eq!(texts(&spool.pump(NOW(), true).expect("pumped")), [(5, "last")]);
-        let rest = spool.batch().expect("read").expect("two lines");
-        spool.acknowledge(&rest).expect("acknowledged");
-        assert!(spool.batch().expect("read").is_none());
-        drop(spool);
-
-        // Everything shipped: the numbers go on.
-        let (mut spool, _) = Spool::open(dir.path(), 1 << 20).expect("opened");
-        write(dir.path(), STDOUT_FILE, "\nmore\n");
-        assert_eq!(
-            texts(&spool.pump(NOW(), false).expect("pumped")),
-            [(6, ""), (7, "more")]
-        );
-    }
-
-    #[test]
-    fn a_torn_entry_is_read_again() {
-        let dir = tempfile::tempdir().expect("a directory");
-        write(dir.path(), STDOUT_FILE, "one\ntwo\n");
-        let (mut spool, _) = Spool::open(dir.path(), 1 << 20).expect("opened");
-        spool.pump(NOW(), false).expect("pumped");
-        let journal = open(&dir.path().join(JOURNAL_FILE)).expect("opened");
-        journal
-            .set_len(journal.metadata().expect("there").len() - 3)
-            .expect("torn");
-        let (mut spool, tail) = Spool::open(dir.path(), 1 << 20).expect("opened");
-        assert_eq!(texts(&tail), [(1, "one")]);
-        assert_eq!(texts(&spool.pump(NOW(), false).expect("pumped")), [(2, "two")]);
-    }
-
-    #[test]
-    fn what_can_not_be_kept_is_dropped_and_said() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let (mut spool, _) = Spool::open(dir.path(), 16 << 10).expect("opened");
-        for index in 0..500 {
-            write(dir.path(), STDOUT_FILE, &format!("line {index}\n"));
-            spool.pump(NOW(), false).expect("pumped");
-        }
-        let batch = spool.batch().expect("read").expect("lines");
-        let (notice, first) = (&batch.lines[0], &batch.lines[1]);
-        assert_eq!(notice.stream, Stream::System);
-        assert_eq!(
-            notice.message,
-            format!(
-                "{} lines were dropped here: they could not be shipped in time",
-                first.seq - 1
-            )
-        );
-        assert_eq!(
-            (first.message.as_str(), notice.seq),
-            (&*format!("line {}", first.seq - 1), first.seq - 1)
-        );
-        assert_eq!(batch.lines.last().expect("lines").message, "line 499");
-        spool.acknowledge(&batch).expect("acknowledged");
-        assert!(spool.batch().expect("read").is_none());
-    }
-
-    #[test]
-    fn a_flood_is_passed_over() {
-        let dir = tempfile::tempdir().expect("a directory");
-        write(dir.path(), STDOUT_FILE, &"0123456789\n".repeat(10_000));
-        let (mut spool, _) = Spool::open(dir.path(), 16 << 10).expect("opened");
-        let lines = spool.pump(NOW(), false).expect("pumped");
-        assert!(
-            lines[0]
-                .message
-                .ends_with("bytes of stdout were dropped here: they came too fast"),
-            "{}",
-            lines[0].message
         );
     }
 }

@@ -4,6 +4,9 @@
 //! error. So a port is checked before the start, and its listeners are looked up after it.
 
 mod diag;
+mod range;
+
+pub(crate) use range::overlap;
 
 use std::{
     collections::HashSet,
@@ -25,6 +28,17 @@ pub(crate) fn is_free(port: u16) -> bool {
         ),
     };
     !taken((Ipv4Addr::UNSPECIFIED, port).into()) && !taken((Ipv6Addr::UNSPECIFIED, port).into())
+}
+
+/// Who holds a port, for people: a process and what it is called. `None` when nobody listens any more, or it is
+/// somebody in another network's or container's process space.
+pub(crate) fn holder(port: u16) -> Option<String> {
+    let sockets: HashSet<u64> = diag::listening(port).ok()?.into_iter().collect();
+    let pids = fs::read_dir("/proc").ok()?.flatten();
+    let mut pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let pid = pids.find(|pid| sockets_of(*pid).iter().any(|socket| sockets.contains(socket)))?;
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    Some(format!("process {pid}, `{}`", name.trim()))
 }
 
 /// Who listens on a port.
@@ -122,6 +136,8 @@ mod tests {
         let port = held.local_addr().expect("bound").port();
         let me = i32::try_from(std::process::id()).expect("a pid");
         assert!(!is_free(port));
+        let holder = holder(port).expect("it is us");
+        assert!(holder.starts_with(&format!("process {me}, `")), "{holder}");
         assert_eq!(listener(port, || vec![me]), Listener::Ours);
         assert_eq!(listener(port, Vec::new), Listener::Foreign);
         assert_eq!(

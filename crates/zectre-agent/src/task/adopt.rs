@@ -4,7 +4,7 @@
 use super::{
     Home, container,
     home::Kept,
-    life::{Begin, Life, launch},
+    life::{Begin, Held, Life, launch},
     native,
 };
 use crate::{
@@ -14,11 +14,16 @@ use crate::{
     },
     error::Error,
     host::Host,
+    log::Follower,
     shim::{Ended, Started},
 };
 use std::{collections::HashMap, io, sync::Arc, time::Duration};
+use tokio::sync::watch;
 use zectre_common::{id::TaskId, spec::ProcessType, state::TaskState, wire::agent::TaskReport};
 use zectre_container::Found;
+
+/// The pause before an engine that failed is asked again.
+const ENGINE_PAUSE: Duration = Duration::from_secs(1);
 
 /// All that is left of one task.
 struct Relic {
@@ -28,6 +33,8 @@ struct Relic {
     report: TaskReport,
     started: Option<Started>,
     ended: Option<Ended>,
+    /// It was to stop, with this grace.
+    stop: Option<Duration>,
     container: Option<Found>,
 }
 
@@ -37,19 +44,15 @@ pub(crate) async fn adopt_all(host: &Arc<Host>) -> Result<(), Error> {
         path: host.tasks_dir.clone(),
         source,
     };
-    let mut containers: HashMap<TaskId, Found> = match &host.engine {
-        Some(engine) => engine
-            .list_ours()
-            .await?
-            .into_iter()
-            .map(|found| (found.task_id, found))
-            .collect(),
-        None => HashMap::new(),
-    };
+    let mut containers = containers(host).await;
     let mut groups = Vec::new();
     for task in Home::list(&host.tasks_dir).map_err(failed)? {
         let home = Home::of(&host.tasks_dir, task);
-        match relic(task, home.clone(), containers.remove(&task)) {
+        let container = containers.as_mut().and_then(|found| found.remove(&task));
+        match relic(task, home.clone(), container) {
+            Ok(Some(relic)) if containers.is_none() && relic.waits_for_engine(host) => {
+                postpone(host, relic);
+            }
             Ok(Some(relic)) => groups.extend(adopt(host, relic).await),
             Ok(None) => home.remove().map_err(failed)?,
             // Killing what can't be understood could kill a healthy task; leaving it costs a directory.
@@ -59,13 +62,104 @@ pub(crate) async fn adopt_all(host: &Arc<Host>) -> Result<(), Error> {
         }
     }
     native::kill_strays(host, &groups).await;
-    for found in containers.values() {
-        tracing::warn!(task = %found.task_id, "removing a container that belongs to no task");
-        if let Some(engine) = &host.engine {
-            engine.remove(&found.container_id).await?;
+    if let Some(engine) = host.engine.current() {
+        for found in containers.into_iter().flatten().map(|(_, found)| found) {
+            tracing::warn!(task = %found.task_id, "removing a container that belongs to no task");
+            if let Err(error) = engine.remove(&found.container_id).await {
+                tracing::warn!(task = %found.task_id, %error, "it stays until the engine comes again");
+            }
         }
     }
     Ok(())
+}
+
+/// Our containers; `None` when the engine isn't there to say.
+async fn containers(host: &Host) -> Option<HashMap<TaskId, Found>> {
+    let found = host.engine.current()?.list_ours().await;
+    match found {
+        Ok(found) => Some(found.into_iter().map(|found| (found.task_id, found)).collect()),
+        Err(error) => {
+            tracing::warn!(%error, "containers are taken up once the engine answers");
+            None
+        }
+    }
+}
+
+/// Nobody knows how a container is while its engine is away: it is reported as it was, and taken up when the engine
+/// is there again.
+fn postpone(host: &Arc<Host>, relic: Relic) {
+    tracing::info!(task = %relic.task, "found a task; it waits for the container engine");
+    let (task, later) = (relic.task, host.clone());
+    let Some((follower, stop)) = hold(host, &relic) else {
+        return;
+    };
+    let image = relic
+        .kept
+        .order
+        .image
+        .as_deref()
+        .map(|image| host.images.hold(image));
+    let take_up = async move {
+        let found = loop {
+            let engine = later.engine.there().await;
+            match engine.list_ours().await {
+                Ok(found) => break found.into_iter().find(|found| found.task_id == task),
+                Err(error) => tracing::warn!(%task, %error, "asking the engine again"),
+            }
+            tokio::time::sleep(ENGINE_PAUSE).await;
+        };
+        let relic = Relic {
+            container: found,
+            ..relic
+        };
+        let verdict = verdict(relic.remains());
+        tracing::info!(%task, ?verdict, "found a container");
+        let (life, begin) = rest_of_life(&later, relic, verdict, follower, stop);
+        // It is held by the life from here on.
+        drop(image);
+        life.live(begin).await;
+    };
+    launch(host, take_up, task);
+}
+
+/// Puts it on the board; `None` when its output can't be followed.
+fn hold(host: &Host, relic: &Relic) -> Option<(Follower, watch::Receiver<Option<Duration>>)> {
+    let follower = match host.follow(relic.task, &relic.home) {
+        Ok(follower) => follower,
+        Err(error) => {
+            tracing::error!(task = %relic.task, %error, "the output of a task can't be followed; it is left alone");
+            return None;
+        }
+    };
+    let stop = host
+        .board
+        .hold(relic.report.clone(), relic.home.clone(), Some(follower.clone()));
+    Some((follower, stop))
+}
+
+/// The rest of its life. What it needs on this node is held when this returns.
+fn rest_of_life(
+    host: &Arc<Host>,
+    relic: Relic,
+    verdict: Verdict,
+    follower: Follower,
+    stop: watch::Receiver<Option<Duration>>,
+) -> (Life, Begin) {
+    let was_stopping = relic.stop.is_some();
+    if let Some(grace) = relic.stop {
+        host.board.stop(relic.task, grace);
+    }
+    let (task, home, order) = (relic.task, relic.home.clone(), relic.kept.order.clone());
+    let begin = begin(host, relic, verdict, was_stopping);
+    let life = Life {
+        host: host.clone(),
+        task,
+        order,
+        home,
+        follower,
+        stop,
+    };
+    (life, begin)
 }
 
 /// `None` when the order never was on disk: then nothing was started either.
@@ -73,7 +167,7 @@ fn relic(task: TaskId, home: Home, container: Option<Found>) -> io::Result<Optio
     let (Some(kept), Some(report)) = (home.kept()?, home.report()?) else {
         return Ok(None);
     };
-    let (started, ended) = (home.started()?, home.ended()?);
+    let (started, ended, stop) = (home.started()?, home.ended()?, home.stop()?);
     Ok(Some(Relic {
         task,
         home,
@@ -81,6 +175,7 @@ fn relic(task: TaskId, home: Home, container: Option<Found>) -> io::Result<Optio
         report,
         started,
         ended,
+        stop,
         container,
     }))
 }
@@ -106,6 +201,12 @@ impl Relic {
         }
     }
 
+    /// Whether only the engine can tell how it is.
+    fn waits_for_engine(&self, host: &Host) -> bool {
+        let runs = !self.report.state.is_ended();
+        runs && self.kept.order.process_type == ProcessType::Docker && host.engine.is_enabled()
+    }
+
     fn was_ready(&self) -> bool {
         self.report.port.is_some() || self.report.state == TaskState::Running
     }
@@ -129,46 +230,24 @@ async fn adopt(host: &Arc<Host>, relic: Relic) -> Option<String> {
         }
         Verdict::ReportEnd | Verdict::Watch | Verdict::Conclude | Verdict::ConcludeUnseen => {}
     }
-    let follower = match host.follow(relic.task, &relic.home) {
-        Ok(follower) => follower,
-        Err(error) => {
-            tracing::error!(task = %relic.task, %error, "the output of a task can't be followed; it is left alone");
-            return group_name(&relic);
-        }
+    let Some((follower, stop)) = hold(host, &relic) else {
+        return group_name(&relic);
     };
-    let stop = host
-        .board
-        .hold(relic.report.clone(), relic.home.clone(), Some(follower.clone()));
     if verdict == Verdict::ReportEnd {
         // Its lines may still be on their way; the report waits to be forgotten.
         follower.finish(Duration::ZERO).await;
-        if let (Some(engine), Some(found)) = (&host.engine, &relic.container) {
+        if let (Some(engine), Some(found)) = (host.engine.current(), &relic.container) {
             let _ = engine.remove(&found.container_id).await;
         }
         return None;
-    }
-    let was_stopping = relic.report.state == TaskState::Stopping;
-    if was_stopping {
-        host.board.stop(
-            relic.task,
-            Duration::from_secs(relic.kept.order.stop_grace_secs.into()),
-        );
     }
     let group = if verdict == Verdict::Watch {
         group_name(&relic)
     } else {
         None
     };
-    let (task, home, order) = (relic.task, relic.home.clone(), relic.kept.order.clone());
-    let begin = begin(host, relic, verdict, was_stopping);
-    let life = Life {
-        host: host.clone(),
-        task,
-        order,
-        home,
-        follower,
-        stop,
-    };
+    let task = relic.task;
+    let (life, begin) = rest_of_life(host, relic, verdict, follower, stop);
     launch(host, life.live(begin), task);
     group
 }
@@ -187,9 +266,10 @@ fn begin(host: &Arc<Host>, relic: Relic, verdict: Verdict, was_stopping: bool) -
         };
     }
     let order = &relic.kept.order;
-    let workload = match (order.process_type, relic.started, relic.container, &host.engine) {
+    let engine = host.engine.current();
+    let workload = match (order.process_type, relic.started, relic.container, engine) {
         (ProcessType::Docker, _, Some(found), Some(engine)) => {
-            container::adopt(host, engine, &relic.home, found.container_id)
+            container::adopt(host, &engine, &relic.home, found.container_id)
         }
         (_, Some(started), _, _) => native::adopt(host, &relic.home, started),
         // Watched means that one of the two was found.
@@ -201,13 +281,17 @@ fn begin(host: &Arc<Host>, relic: Relic, verdict: Verdict, was_stopping: bool) -
             };
         }
     };
-    let cached = order
-        .artifact
-        .as_ref()
-        .and_then(|artifact| host.cache.lease_of(artifact));
+    let held = match (&order.artifact, &order.image) {
+        (Some(artifact), _) => host
+            .cache
+            .lease_of(artifact)
+            .map_or(Held::Nothing, Held::Artifact),
+        (None, Some(image)) => Held::Image(host.images.hold(image)),
+        (None, None) => Held::Nothing,
+    };
     Begin::Running {
         workload: Box::new(workload),
-        cached,
+        held,
         was_ready,
         accepted_at: relic.kept.accepted_at,
     }

@@ -19,7 +19,10 @@ use zectre_common::{
     id::TaskId,
     state::TaskState,
     time::Time,
-    wire::{agent::TaskReport, task::Phases},
+    wire::{
+        agent::TaskReport,
+        task::{Phases, TaskUsage},
+    },
 };
 use zectre_service::metrics::Registry;
 
@@ -85,6 +88,7 @@ pub(super) fn report(task_id: TaskId, generation: u64, state: TaskState) -> Task
         last_probe: None,
         log_tail: Vec::new(),
         phases: Phases::default(),
+        usage: None,
         since: Time::now(),
     }
 }
@@ -154,6 +158,31 @@ impl Board {
         if let Some(held) = self.inner().held.get(&task) {
             held.stop
                 .send_if_modified(|wish| wish.is_none().then(|| *wish = Some(grace)).is_some());
+        }
+    }
+
+    /// Asks a task to stop because the order of this generation says so. The wish is on disk before the order is
+    /// acknowledged: a crash in between must not leave a task that runs on although nobody will ask again.
+    pub(crate) fn stop_as_ordered(&self, task: TaskId, generation: u64, grace: Duration) {
+        let home = self
+            .inner()
+            .held
+            .get(&task)
+            .filter(|held| held.follower.is_some())
+            .map(|held| held.home.clone());
+        if let Some(home) = home
+            && let Err(error) = home.keep_stop(grace)
+        {
+            tracing::warn!(%task, %error, "the wish to stop could not be kept");
+        }
+        self.acknowledge(task, generation);
+        self.stop(task, grace);
+    }
+
+    /// Takes up a sample of what a task uses. That is no news: the next heartbeat carries it.
+    pub(crate) fn sample(&self, task: TaskId, usage: TaskUsage) {
+        if let Some(held) = self.inner().held.get_mut(&task) {
+            held.report.usage = Some(usage);
         }
     }
 

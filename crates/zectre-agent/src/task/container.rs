@@ -4,32 +4,38 @@ use super::{
     Home,
     env::environment,
     native::PIDS_MAX,
+    output::Copy,
+    usage::Reading,
     volume,
     workload::{Handle, Workload},
 };
-use crate::{core::exit::Exit, error::StartError, host::Host, log::Spool};
+use crate::{
+    core::{exit::Exit, order::Known},
+    error::StartError,
+    host::Host,
+    images::HeldImage,
+};
 use futures_util::{FutureExt, StreamExt};
 use std::{
     collections::BTreeMap,
-    fs::OpenOptions,
-    io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    io,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::watch;
 use zectre_common::{id::TaskId, spec::RestartPolicy, state::Reason, wire::agent::TaskOrder};
-use zectre_container::{
-    ContainerSpec, ContainerVolume, Engine, Error as EngineError, OutputChunk, OutputStream,
-};
+use zectre_container::{ContainerSpec, ContainerVolume, Engine, Error as EngineError, Progress};
+use zectre_service::tasks::Shutdown;
 
 /// The port inside a container when the deployment names none.
 const PORT_DEFAULT: u16 = 8_080;
 /// How long a pull may take.
 const PULL_TIMEOUT: Duration = Duration::from_secs(600);
+/// How often it is told how far a pull is.
+const TELL_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the last output of an ended container may take to arrive.
 const OUTPUT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The pause before the engine is asked again after it failed.
@@ -46,13 +52,19 @@ pub(super) struct Container {
     output_done: watch::Receiver<bool>,
 }
 
-/// Brings the image to the node, having checked that the task may run here at all.
-pub(super) async fn fetch(host: &Host, order: &TaskOrder) -> Result<Prepared, StartError> {
-    let engine = host.engine.clone().ok_or_else(|| {
-        StartError::new(
-            Reason::EngineFailed,
-            "this node runs no containers: set agent.container_enabled",
-        )
+/// Brings the image to the node, having checked that the task may run here at all. `tell` hears how far it is.
+pub(super) async fn fetch(
+    host: &Host,
+    order: &TaskOrder,
+    mut tell: impl FnMut(String),
+) -> Result<Prepared, StartError> {
+    let engine = host.engine.current().ok_or_else(|| {
+        let why = if host.engine.is_enabled() {
+            "the container engine of this node does not answer: start it, or correct agent.container_socket"
+        } else {
+            "this node runs no containers: set agent.container_enabled"
+        };
+        StartError::new(Reason::EngineFailed, why)
     })?;
     let volumes = volume::check(
         &order.volumes,
@@ -65,10 +77,30 @@ pub(super) async fn fetch(host: &Host, order: &TaskOrder) -> Result<Prepared, St
             "the deployment names no image, which a container needs",
         )
     })?;
-    engine.pull_if_missing(&image, PULL_TIMEOUT).await?;
+    // Held before it is there: what is being pulled must not be removed.
+    let held = host.images.hold(&image);
+    let mut told_at = Instant::now();
+    let progress = |progress: Progress| {
+        if told_at.elapsed() >= TELL_INTERVAL {
+            told_at = Instant::now();
+            let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+            let (current, total) = (mib(progress.current_bytes), mib(progress.total_bytes));
+            tell(format!(
+                "pulling the image {image}: {current} of {total} MiB so far"
+            ));
+        }
+    };
+    let pull = engine.pull_if_missing(&image, host.engine.login(&image), PULL_TIMEOUT, progress);
+    if pull.await? {
+        let bytes = engine.image(&image).await?.map_or(0, |found| found.bytes);
+        if let Err(error) = host.images.pulled(&image, bytes) {
+            tracing::warn!(%error, "the list of images could not be kept");
+        }
+        host.cache.collector().look();
+    }
     Ok(Prepared {
         engine,
-        image,
+        held,
         volumes,
     })
 }
@@ -76,7 +108,7 @@ pub(super) async fn fetch(host: &Host, order: &TaskOrder) -> Result<Prepared, St
 /// What a container is started from.
 pub(super) struct Prepared {
     engine: Engine,
-    image: String,
+    held: HeldImage,
     volumes: Vec<ContainerVolume>,
 }
 
@@ -87,10 +119,10 @@ pub(super) async fn start(
     order: &TaskOrder,
     home: &Home,
     prepared: Prepared,
-) -> Result<Workload, StartError> {
+) -> Result<(Workload, HeldImage), StartError> {
     let Prepared {
         engine,
-        image,
+        held,
         volumes,
     } = prepared;
     let inside = order.container_port.unwrap_or(PORT_DEFAULT);
@@ -101,7 +133,7 @@ pub(super) async fn start(
     ]);
     let spec = ContainerSpec {
         task_id: task,
-        image,
+        image: held.name().into(),
         command: order.command.clone(),
         args: order.args.clone(),
         env: container_environment(task, order, inside),
@@ -114,7 +146,8 @@ pub(super) async fn start(
         labels,
     };
     let started = engine.start(&spec).await?;
-    Ok(watched(host, &engine, home, started.container_id))
+    let workload = watched(host, &engine, home, started.container_id);
+    Ok((workload, held))
 }
 
 /// The image has a PATH of its own.
@@ -176,20 +209,14 @@ impl Container {
 
     /// Copies what the engine keeps of the output into the task's files, where it goes the way of all output.
     async fn copy_output(&self, home: &Home) -> io::Result<()> {
-        let mut files = Spool::raw_files(home.dir()).map(|path| {
-            OpenOptions::new()
-                .create(true)
-                .append(true)
-                .mode(0o600)
-                .open(path)
-        });
         let mut pause = PAUSE_MIN;
         loop {
-            let mut output = std::pin::pin!(self.engine.output(&self.id, home.output_seen()?));
+            let mut copy = Copy::open(home)?;
+            let mut output = std::pin::pin!(self.engine.output(&self.id, copy.since()));
             let mut failed = false;
             while let Some(chunk) = output.next().await {
                 match chunk {
-                    Ok(chunk) => copy(&chunk, &mut files, home)?,
+                    Ok(chunk) => copy.take(&chunk)?,
                     Err(EngineError::Gone(_)) => return Ok(()),
                     Err(error) => {
                         tracing::debug!(container = self.id, %error, "reading the output again");
@@ -203,6 +230,19 @@ impl Container {
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    pub(super) async fn usage(&self) -> Option<Reading> {
+        match self.engine.usage(&self.id).await {
+            Ok(usage) => usage.map(|usage| Reading {
+                cpu: usage.cpu,
+                memory_bytes: usage.memory_bytes,
+            }),
+            Err(error) => {
+                tracing::debug!(container = self.id, %error, "the engine doesn't tell what it uses");
+                None
+            }
         }
     }
 
@@ -235,13 +275,33 @@ impl Container {
     }
 }
 
-fn copy(chunk: &OutputChunk, files: &mut [io::Result<std::fs::File>; 2], home: &Home) -> io::Result<()> {
-    let index = usize::from(chunk.stream == OutputStream::Stderr);
-    match &mut files[index] {
-        Ok(file) => file.write_all(&chunk.bytes)?,
-        Err(error) => return Err(io::Error::new(error.kind(), error.to_string())),
+/// Asks the engine again and again whether it is there, and removes what nobody wants of ours whenever it has come:
+/// containers that ended while it was away, or whose task was given up.
+pub(crate) async fn watch_engine(host: &Host, stop: Shutdown) {
+    let sweep = async {
+        let mut changes = host.engine.changes();
+        // What was there at the start has been taken up already.
+        changes.mark_unchanged();
+        while changes.changed().await.is_ok() {
+            let engine = changes.borrow_and_update().clone();
+            if let Some(engine) = engine
+                && let Err(error) = remove_strays(host, &engine).await
+            {
+                tracing::warn!(%error, "containers that nobody wants could not be removed");
+            }
+        }
+    };
+    tokio::join!(host.engine.watch(stop.clone()), stop.or_requested(sweep));
+}
+
+async fn remove_strays(host: &Host, engine: &Engine) -> Result<(), EngineError> {
+    for found in engine.list_ours().await? {
+        if !matches!(host.board.known(found.task_id), Known::Live(_)) {
+            tracing::warn!(task = %found.task_id, "removing a container that belongs to no task");
+            engine.remove(&found.container_id).await?;
+        }
     }
-    home.keep_output_seen(&chunk.at)
+    Ok(())
 }
 
 /// The engine reports a signal as a code above 128.

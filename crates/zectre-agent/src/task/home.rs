@@ -1,5 +1,6 @@
 //! A task's directory: its order, its last report, its output, and what its supervisor recorded.
 
+use super::output::Mark;
 use crate::{
     record,
     shim::{ENDED_FILE, Ended, STARTED_FILE, Started},
@@ -9,15 +10,18 @@ use std::{
     fs, io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 use zectre_common::{
     id::TaskId,
+    quantity::DurationMs,
     time::Time,
     wire::agent::{TaskOrder, TaskReport},
 };
 
 const KEPT_FILE: &str = "order.json";
 const REPORT_FILE: &str = "report.json";
+const STOP_FILE: &str = "stop.json";
 const OUTPUT_FILE: &str = "output.json";
 const WORK_DIR: &str = "work";
 
@@ -104,6 +108,17 @@ impl Home {
         record::write(&self.dir.join(REPORT_FILE), report)
     }
 
+    /// Keeps the wish to stop, with its grace.
+    pub(crate) fn keep_stop(&self, grace: Duration) -> io::Result<()> {
+        record::write(&self.dir.join(STOP_FILE), &DurationMs(grace.as_millis() as u64))
+    }
+
+    /// The grace of the task that is to stop, if it is.
+    pub(crate) fn stop(&self) -> io::Result<Option<Duration>> {
+        let grace: Option<DurationMs> = record::read(&self.dir.join(STOP_FILE))?;
+        Ok(grace.map(DurationMs::duration))
+    }
+
     /// Who was started, if anybody.
     pub(crate) fn started(&self) -> io::Result<Option<Started>> {
         record::read(&self.dir.join(STARTED_FILE))
@@ -115,13 +130,13 @@ impl Home {
     }
 
     /// Up to when a container's output was taken over.
-    pub(crate) fn output_seen(&self) -> io::Result<Option<String>> {
+    pub(crate) fn output_mark(&self) -> io::Result<Option<Mark>> {
         record::read(&self.dir.join(OUTPUT_FILE))
     }
 
     /// Keeps up to when it was taken over.
-    pub(crate) fn keep_output_seen(&self, at: &str) -> io::Result<()> {
-        record::write(&self.dir.join(OUTPUT_FILE), at)
+    pub(crate) fn keep_output_mark(&self, mark: &Mark) -> io::Result<()> {
+        record::write(&self.dir.join(OUTPUT_FILE), mark)
     }
 
     /// Removes all of it.

@@ -3,6 +3,7 @@
 use super::{
     Home, container, native,
     ready::Health,
+    usage::Meter,
     workload::{Handle, Workload},
 };
 use crate::{
@@ -10,10 +11,12 @@ use crate::{
     core::exit::{Cause, Exit, Facts, conclude},
     error::StartError,
     host::Host,
+    images::HeldImage,
     log::Follower,
 };
 use futures_util::{FutureExt, future::BoxFuture};
 use std::{
+    convert::Infallible,
     panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant},
@@ -32,6 +35,10 @@ use zectre_common::{
 
 /// How long a killed task may take to be gone before its end is reported all the same.
 const KILL_TIMEOUT: Duration = Duration::from_secs(15);
+/// When the first sample of a task's usage is taken.
+const USAGE_DELAY: Duration = Duration::from_secs(1);
+/// How often from then on.
+const USAGE_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the last lines of an ended task may take to be read.
 const TAIL_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -42,7 +49,7 @@ pub(super) enum Begin {
     /// In the middle: it runs since before this agent.
     Running {
         workload: Box<Workload>,
-        cached: Option<Cached>,
+        held: Held,
         was_ready: bool,
         accepted_at: Time,
     },
@@ -71,9 +78,18 @@ enum Fetched {
     Image(container::Prepared),
 }
 
+/// What stays on the node because a task runs from it.
+#[derive(Debug)]
+pub(super) enum Held {
+    Artifact(#[expect(dead_code, reason = "held for its drop")] Cached),
+    Image(#[expect(dead_code, reason = "held for its drop")] HeldImage),
+    /// It is gone already.
+    Nothing,
+}
+
 /// What came of a start.
 enum Started {
-    Runs(Box<Workload>, Option<Cached>),
+    Runs(Box<Workload>, Held),
     Failed(StartError),
     /// It was told to stop before it ran.
     Stopped,
@@ -101,9 +117,9 @@ impl Life {
             Begin::Start => {
                 let mut phases = Phases::default();
                 match self.start(&mut phases).await {
-                    Started::Runs(workload, cached) => {
+                    Started::Runs(workload, held) => {
                         self.tell(|report| report.phases = phases);
-                        self.watch(*workload, cached, false, Instant::now(), Time::now())
+                        self.watch(*workload, held, false, Instant::now(), Time::now())
                             .await;
                     }
                     Started::Failed(error) => {
@@ -118,11 +134,11 @@ impl Life {
             }
             Begin::Running {
                 workload,
-                cached,
+                held,
                 was_ready,
                 accepted_at,
             } => {
-                self.watch(*workload, cached, was_ready, Instant::now(), accepted_at)
+                self.watch(*workload, held, was_ready, Instant::now(), accepted_at)
                     .await;
             }
             Begin::Ended {
@@ -159,10 +175,10 @@ impl Life {
         let started = match fetched {
             Ok(Fetched::Artifact(cached)) => native::start(host, task, order, home, &cached)
                 .await
-                .map(|workload| Started::Runs(Box::new(workload), Some(cached))),
+                .map(|workload| Started::Runs(Box::new(workload), Held::Artifact(cached))),
             Ok(Fetched::Image(prepared)) => container::start(host, task, order, home, prepared)
                 .await
-                .map(|workload| Started::Runs(Box::new(workload), None)),
+                .map(|(workload, image)| Started::Runs(Box::new(workload), Held::Image(image))),
             Err(error) => Err(error),
         };
         phases.start_us = Some(began.elapsed().as_micros() as u64);
@@ -174,9 +190,15 @@ impl Life {
             ProcessType::Tish => native::fetch(&self.host, &self.order)
                 .await
                 .map(Fetched::Artifact),
-            ProcessType::Docker => container::fetch(&self.host, &self.order)
-                .await
-                .map(Fetched::Image),
+            ProcessType::Docker => {
+                let tell = |progress: String| {
+                    self.follower.note(progress.clone());
+                    self.tell(|report| report.message = Some(progress));
+                };
+                let fetched = container::fetch(&self.host, &self.order, tell).await;
+                self.tell(|report| report.message = None);
+                fetched.map(Fetched::Image)
+            }
         }
     }
 
@@ -184,7 +206,7 @@ impl Life {
     async fn watch(
         &mut self,
         workload: Workload,
-        cached: Option<Cached>,
+        held: Held,
         was_ready: bool,
         began: Instant,
         accepted_at: Time,
@@ -201,6 +223,7 @@ impl Life {
                 _ = stop.wait_for(Option::is_some) => (Some(Cause::Ordered), None),
                 cause = health => (Some(cause), None),
                 cause = self.max_runtime(accepted_at) => (Some(cause), None),
+                never = self.sample(&handle, was_ready) => match never {},
             }
         };
         let cause = cause.unwrap_or(Cause::Itself { was_ready: is_ready });
@@ -210,7 +233,7 @@ impl Life {
         };
         let oom_killed = handle.oom_killed();
         handle.clear().await;
-        drop(cached);
+        drop(held);
         self.conclude(cause, ended, oom_killed).await;
     }
 
@@ -241,6 +264,30 @@ impl Life {
             self.host.pool.refill();
         }
         health.alive(&tell).await
+    }
+
+    /// Tells now and then what the task uses.
+    async fn sample(&self, handle: &Handle, was_ready: bool) -> Infallible {
+        let began = Instant::now();
+        let mut meter = None;
+        let mut ticks = tokio::time::interval_at((began + USAGE_DELAY).into(), USAGE_INTERVAL);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let Some(reading) = handle.usage().await else {
+                continue;
+            };
+            let now = Instant::now();
+            // What it used before this agent's time is no part of a sample.
+            let meter = meter.get_or_insert_with(|| {
+                if was_ready {
+                    Meter::from(began, reading)
+                } else {
+                    Meter::new(began)
+                }
+            });
+            self.host.board.sample(self.task, meter.sample(now, reading));
+        }
     }
 
     async fn max_runtime(&self, accepted_at: Time) -> Cause {
@@ -308,6 +355,7 @@ impl Life {
             report.state = ending.state;
             report.healthy = false;
             report.port = None;
+            report.usage = None;
             report.reason = ending.reason;
             report.message = Some(ending.message);
             report.exit_code = exit.code;

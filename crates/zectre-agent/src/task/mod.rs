@@ -8,14 +8,17 @@ mod home;
 mod life;
 mod native;
 mod order;
+mod output;
 mod pool;
 mod probe;
 mod ready;
+mod usage;
 mod volume;
 mod workload;
 
 pub(crate) use adopt::adopt_all;
 pub(crate) use board::Board;
+pub(crate) use container::watch_engine;
 pub(crate) use home::Home;
 pub(crate) use order::{forget, hold_stopped, start};
 pub(crate) use pool::Pool;

@@ -3,6 +3,7 @@
 use super::{
     Home,
     env::environment,
+    usage::{self, Reading},
     volume,
     workload::{Handle, Workload},
 };
@@ -14,11 +15,11 @@ use crate::{
     host::Host,
     port::{self, Listener},
     process::{ProcessId, find, signal_group},
-    shim::{Run, Started},
+    shim::{APP_DIR, HOME_DIR, Run, Shown, Started},
 };
 use futures_util::FutureExt;
 use rustix::process::{Pid, PidfdFlags, Signal};
-use std::{io, os::fd::OwnedFd, time::Duration};
+use std::{io, os::fd::OwnedFd, path::Path, time::Duration};
 use tokio::{io::unix::AsyncFd, process::Child};
 use zectre_common::{id::TaskId, spec::RestartPolicy, state::Reason, wire::agent::TaskOrder};
 
@@ -27,6 +28,11 @@ pub(super) const PIDS_MAX: u32 = 1_024;
 /// A task may use this much until it is ready, however small its share is: a start is the one moment when
 /// somebody waits for it, and at a tenth of a core the kernel would pause it for 90 ms in the middle.
 const START_CPU_MILLIS: u32 = 1_000;
+/// What a task may write to its scratch, as a part of its memory: the kernel's own default for such files is half,
+/// and a program that fills them must still have room to run.
+const SCRATCH_SHARE: u64 = 2;
+/// The most volumes of one native task.
+const VOLUMES_MAX: usize = 32;
 /// How long killed processes may take to be gone.
 const GONE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -62,7 +68,11 @@ pub(super) async fn start(
     cached: &Cached,
 ) -> Result<Workload, StartError> {
     if order.restart != RestartPolicy::Never && !port::is_free(order.port) {
-        let message = format!("port {} is held by something else on this node", order.port);
+        let holder = port::holder(order.port).map_or_else(String::new, |who| format!(" ({who})"));
+        let message = format!(
+            "port {} is held by something else on this node{holder}",
+            order.port
+        );
         return Err(StartError::new(Reason::PortTaken, message));
     }
     let run = instructions(host, task, order, home, cached)?;
@@ -100,20 +110,63 @@ fn instructions(
     // The first word is the program itself: a bundle's executable, or whatever a binary is called.
     let words = command.get(1..).unwrap_or_default();
     let args = words.iter().chain(&order.args).cloned().collect();
-    let work_dir = home.work_dir();
+    let artifact_dir = program.bundle.as_deref().or(program.path.parent());
+    let artifact_dir = artifact_dir.map(Path::to_owned).unwrap_or_default();
+    let scratch_dir = home.work_dir();
     let mut env = environment(task, order, order.port);
+    let (app_dir, home_dir) = if host.walls.root_dir.is_some() {
+        (APP_DIR.into(), HOME_DIR.into())
+    } else {
+        // The machine's own `/tmp` is everybody's.
+        env.entry("TMPDIR".into())
+            .or_insert_with(|| scratch_dir.display().to_string());
+        (artifact_dir.clone(), scratch_dir.clone())
+    };
     env.entry("HOME".into())
-        .or_insert_with(|| work_dir.display().to_string());
+        .or_insert_with(|| home_dir.display().to_string());
+    let uid = host.uid(&order.namespace, &order.application)?;
     Ok(Run {
         task_dir: home.dir().into(),
         program: program.path,
+        artifact_dir,
         arg0: order.application.clone(),
         args,
         env,
-        work_dir: program.bundle.unwrap_or(work_dir),
-        uid: host.uid(&order.namespace, &order.application)?,
+        work_dir: if program.bundle.is_some() {
+            app_dir
+        } else {
+            home_dir
+        },
+        scratch_dir,
+        scratch_bytes_max: (order.resources.memory.0 / SCRATCH_SHARE).max(1 << 20),
+        volumes: volumes(host, order)?,
+        port: order.port,
+        uid,
         data_bytes_max: (!host.enforcement.memory).then_some(order.resources.memory.0),
+        // The bound is the user's: only where the user is the application's own does it say anything about the task.
+        processes_max: (!host.enforcement.pids && uid.is_some()).then_some(PIDS_MAX.into()),
+        output_bytes_max: host.config.log_spool_bytes_max,
     })
+}
+
+fn volumes(host: &Host, order: &TaskOrder) -> Result<Vec<Shown>, StartError> {
+    let checked = volume::check(
+        &order.volumes,
+        &host.config.allowed_volume_paths,
+        order.process_type,
+    )?;
+    if checked.len() > VOLUMES_MAX {
+        let message = format!(
+            "a native task can have {VOLUMES_MAX} volumes, not {}",
+            checked.len()
+        );
+        return Err(StartError::new(Reason::VolumeRefused, message));
+    }
+    let shown = checked.into_iter().map(|volume| Shown {
+        host_path: volume.host_path.into(),
+        path: volume.container_path.into(),
+    });
+    Ok(shown.collect())
 }
 
 /// Takes up a process tree that an earlier agent started.
@@ -203,6 +256,11 @@ impl Native {
             }
         }
         self.started.shim.signal(Signal::KILL);
+    }
+
+    /// What it uses.
+    pub(super) fn usage(&self) -> Reading {
+        usage::read(&self.group.dirs(), &self.members())
     }
 
     /// Its processes: those of the control group, else those of the session.

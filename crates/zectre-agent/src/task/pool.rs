@@ -1,12 +1,13 @@
 //! Supervisors that wait in their control group for a task.
 //!
-//! Entering a control group costs 7 ms on an idle machine (the kernel waits for a grace period), far more than all
-//! the rest of a start. So one supervisor has always entered a group of its own before it is needed.
+//! Entering a control group costs 7 ms on an idle machine (the kernel waits for a grace period), namespaces and a
+//! file view some 3 ms: far more than all the rest of a start. So one supervisor has always entered a group of its
+//! own before it is needed, and the process that becomes the program waits in its namespaces.
 
 use crate::{
     cgroup::{Cgroups, Group},
     error::StartError,
-    shim::{Prepare, Reply, Run, Started},
+    shim::{Prepare, Reply, Run, Started, Walls},
 };
 use std::{
     collections::VecDeque,
@@ -44,16 +45,18 @@ pub(super) struct Waiting {
 pub(crate) struct Pool {
     shim: PathBuf,
     cgroups: Cgroups,
+    walls: Walls,
     waiting: Mutex<VecDeque<Waiting>>,
     wanted: Notify,
 }
 
 impl Pool {
     /// None wait yet; see [`Pool::fill`].
-    pub(crate) fn new(shim: PathBuf, cgroups: Cgroups) -> Self {
+    pub(crate) fn new(shim: PathBuf, cgroups: Cgroups, walls: Walls) -> Self {
         Self {
             shim,
             cgroups,
+            walls,
             waiting: Mutex::default(),
             wanted: Notify::new(),
         }
@@ -142,6 +145,7 @@ impl Pool {
         };
         let prepare = Prepare {
             groups: waiting.group.dirs(),
+            walls: self.walls.clone(),
         };
         match waiting.ask(&prepare).await? {
             Reply::Ready => Ok(waiting),

@@ -60,6 +60,7 @@ impl Health<'_> {
         let mut target = self.target();
         let (mut pause, mut obstacle) = (READY_PAUSE_MIN, Obstacle::PortClosed);
         let mut seen = String::new();
+        let mut passes = Liveness::unready(self.check().successes);
         if !self.handle.is_forwarded() {
             // Whether or not it did: the loop below knows what to make of it.
             opens_soon(self.order.port).await;
@@ -74,9 +75,14 @@ impl Health<'_> {
                 });
             }
             target.timeout = self.check().timeout.duration().min(left);
-            match target.probe().await {
+            let probed = target.probe().await;
+            if probed.is_err() {
+                passes.observe(false);
+            }
+            match probed {
                 Ok(()) => match self.handle.listener(self.order.port) {
-                    Listener::Ours => return Ok(()),
+                    Listener::Ours if passes.observe(true) == Verdict::Healthy => return Ok(()),
+                    Listener::Ours => obstacle = Obstacle::CheckFailed,
                     Listener::Foreign => {
                         obstacle = Obstacle::PortForeign;
                         seen = "another process listens on the port".into();
@@ -102,7 +108,7 @@ impl Health<'_> {
     pub(super) async fn alive(&self, tell: &impl Tell) -> Cause {
         let interval = self.check().interval.duration().max(Duration::from_millis(100));
         let target = self.target();
-        let mut liveness = Liveness::new(self.check().failures);
+        let mut liveness = Liveness::new(self.check().failures, self.check().successes);
         let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {

@@ -1,6 +1,6 @@
 //! What runs a task: a process tree or a container, behind the few things its life needs of it.
 
-use super::{container::Container, native::Native};
+use super::{container::Container, native::Native, usage::Reading};
 use crate::{core::exit::Exit, port::Listener};
 use futures_util::future::BoxFuture;
 
@@ -62,6 +62,14 @@ impl Handle {
         match self {
             Self::Native(native) => native.settle(cpu_millis),
             Self::Container(_) => {}
+        }
+    }
+
+    /// What it uses; `None` when its engine doesn't tell.
+    pub(super) async fn usage(&self) -> Option<Reading> {
+        match self {
+            Self::Native(native) => Some(native.usage()),
+            Self::Container(container) => container.usage().await,
         }
     }
 

@@ -5,6 +5,7 @@ use rustix::process::Signal;
 use sha2::{Digest, Sha256};
 use std::{
     fs,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -67,6 +68,22 @@ fn kill(pid: i32) {
     }
 }
 
+/// The processes of a task on the whole machine, its supervisor aside: the variable says whose they are.
+pub(crate) fn processes_of(task: zectre_common::id::TaskId) -> Vec<i32> {
+    let wanted = format!("TASK_ID={task}");
+    let pids = fs::read_dir("/proc").expect("there is /proc").flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let has = |pid: &i32| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment
+            .split(|byte| *byte == 0)
+            .any(|variable| variable == wanted.as_bytes())
+    };
+    let mut found: Vec<i32> = pids.filter(has).collect();
+    found.sort_unstable();
+    found
+}
+
 /// The agent, as a process of its own.
 pub(crate) struct Agent(Child);
 
@@ -85,6 +102,25 @@ impl Agent {
             .spawn()
             .expect("the agent starts");
         Self(child)
+    }
+
+    /// Starts it as another user, from files that this user can reach.
+    pub(crate) fn start_as(world: &World, uid: u32, program: &Path, shim: &Path) -> Self {
+        let child = Command::new(program)
+            .envs(world.settings())
+            .env("ZECTRE__AGENT__SHIM", shim)
+            .current_dir("/")
+            .uid(uid)
+            .gid(uid)
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("the agent starts");
+        Self(child)
+    }
+
+    /// Its pid.
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id()
     }
 
     /// As a crash does it.
@@ -115,33 +151,44 @@ impl Drop for Agent {
     }
 }
 
-/// Builds the guest program, once for all tests and runs.
+/// The program with every habit.
 pub(crate) fn guest_program() -> PathBuf {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/service/programs/guest.rs");
+    build("guest", Linking::Static)
+}
+
+/// How a program finds its libraries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Linking {
+    Static,
+    Dynamic,
+}
+
+/// Builds one of the programs, once for all tests and runs.
+pub(crate) fn build(name: &str, linking: Linking) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/service/programs")
+        .join(format!("{name}.rs"));
     let hash = to_hex(&Sha256::digest(fs::read(&source).expect("the source"))[..8]);
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guest");
     fs::create_dir_all(&dir).expect("a directory");
-    let program = dir.join(format!("guest-{hash}"));
+    let program = dir.join(format!("{name}-{hash}"));
     if program.exists() {
         return program;
     }
     let beside = tempfile::NamedTempFile::new_in(&dir)
         .expect("a file")
         .into_temp_path();
+    let feature = match linking {
+        Linking::Static => "target-feature=+crt-static",
+        Linking::Dynamic => "target-feature=-crt-static",
+    };
     let status = Command::new(std::env::var("RUSTC").unwrap_or_else(|_| "rustc".into()))
-        .args([
-            "--edition",
-            "2024",
-            "-O",
-            "-C",
-            "target-feature=+crt-static",
-            "-o",
-        ])
+        .args(["--edition", "2024", "-O", "-C", feature, "-o"])
         .arg(&beside)
         .arg(&source)
         .status()
         .expect("rustc is here: it built this test");
-    assert!(status.success(), "the guest compiles");
+    assert!(status.success(), "the program compiles");
     beside.persist(&program).expect("in its place");
     program
 }

@@ -9,7 +9,7 @@ use zectre_common::{
     state::{Reason, TaskState},
     wire::agent::TaskOrder,
 };
-use zectre_testkit::DockerEngine;
+use zectre_testkit::{DockerEngine, ImageRegistry, REGISTRY_PASSWORD, REGISTRY_USER};
 
 const IMAGE: &str = "zectre-guest:1";
 
@@ -20,6 +20,100 @@ fn container(world: &World, mode: &str) -> TaskOrder {
     order.image = Some(IMAGE.into());
     order.command = Some(vec!["/program".into()]);
     order
+}
+
+/// Puts the image into a registry that wants a login; what it is called there.
+async fn push_private(docker: &DockerEngine, registry: &ImageRegistry) -> String {
+    let private = format!("{}/team/app:1", registry.host());
+    let tagged = docker.docker().args(["tag", IMAGE, &private]).status().await;
+    assert!(tagged.expect("docker is installed").success());
+    docker.push(&private, registry).await;
+    private
+}
+
+/// The agent's setting that tells it how to sign in there.
+fn logins(world: &World, registry: &ImageRegistry) -> String {
+    let password = world.data_dir.path().join("password");
+    std::fs::write(&password, format!("{REGISTRY_PASSWORD}\n")).expect("written");
+    let host = registry.host();
+    format!("[{{host={host:?},username={REGISTRY_USER:?},password_file={password:?}}}]")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_comes_goes_and_comes_again() {
+    let mut docker = DockerEngine::start().await;
+    docker.import_image(IMAGE, &guest_program()).await;
+    let registry = ImageRegistry::start().await;
+    let private = push_private(&docker, &registry).await;
+    let world = World::new().await;
+    let logins = logins(&world, &registry);
+    let there = docker.socket().display().to_string();
+    let socket = world.data_dir.path().join("engine.sock").display().to_string();
+    let settings = [
+        ("ZECTRE__AGENT__CONTAINER_ENABLED", "true"),
+        ("ZECTRE__AGENT__CONTAINER_SOCKET", &*socket),
+        ("ZECTRE__AGENT__REGISTRIES", &*logins),
+        ("ZECTRE__AGENT__IMAGE_CACHE_BYTES_MAX", "1"),
+        ("ZECTRE__AGENT__COLLECT_INTERVAL_MS", "200"),
+    ];
+    // The agent is there before its engine; native tasks run, and the scheduler knows that containers can't.
+    let agent = Agent::start_with(&world, &settings);
+    assert!(!world.node().await.1.container_enabled);
+    let native = world.start(world.guest("serve")).await;
+    world.reported(native, TaskState::Running).await;
+    let early = world.start(container(&world, "serve")).await;
+    world.failed(early, Reason::EngineFailed).await;
+    std::os::unix::fs::symlink(&there, &socket).expect("linked");
+    until("the engine is told of", async || {
+        world.node().await.1.container_enabled
+    })
+    .await;
+
+    let mut order = container(&world, "serve");
+    order.image = Some(private.clone());
+    let port = order.port;
+    let task = world.start(order).await;
+    world.reported(task, TaskState::Running).await;
+    assert_eq!(ask(port, "/").await, Some(task.to_string()));
+    until("its usage", async || {
+        let digest = world.fresh_digest().await;
+        digest
+            .iter()
+            .any(|report| report.task_id == task && report.usage.is_some())
+    })
+    .await;
+
+    // The engine goes, and takes its containers along; the agent is killed meanwhile, and has to wait.
+    let next = std::sync::Mutex::new(None);
+    docker
+        .restart(async || {
+            until("it is told of", async || !world.node().await.1.container_enabled).await;
+            agent.kill();
+            let registrations = world.registrations();
+            *next.lock().expect("not poisoned") = Some(Agent::start_with(&world, &settings));
+            until("the next agent", async || world.registrations() > registrations).await;
+            let digest = world.fresh_digest().await;
+            assert!(digest.iter().any(|report| report.task_id == native), "{digest:?}");
+        })
+        .await;
+    until("the engine is told of again", async || {
+        world.node().await.1.container_enabled
+    })
+    .await;
+    let report = world.reported(task, TaskState::Failed).await;
+    assert!(
+        matches!(report.reason, Some(Reason::Exited | Reason::HealthCheckFailed)),
+        "{report:?}"
+    );
+    // The image that was pulled for it goes when nothing needs it any more; the one that others brought stays.
+    let has = async |image: &str| {
+        let found = docker.docker().args(["image", "inspect", image]).output().await;
+        found.expect("docker is installed").status.success()
+    };
+    until("the image goes", async || !has(&private).await).await;
+    assert!(has(IMAGE).await);
+    world.stop(native, 1_000).await;
+    world.reported(native, TaskState::Stopped).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,10 @@
 mod adoption;
 mod agent;
 mod container;
+mod crash;
+mod cycles;
+mod disk;
+mod escape;
 mod native;
 mod orders;
 mod output;

@@ -7,10 +7,10 @@ use crate::{
 use rustix::process::Signal;
 use std::{fs, time::Instant};
 use zectre_common::{
-    quantity::{DurationMs, MemoryBytes},
+    quantity::{CpuMillis, DurationMs, MemoryBytes},
     spec::{RestartPolicy, Volume},
     state::{ArtifactKind, Reason, TaskState},
-    wire::agent::{ArtifactRef, TaskOrder},
+    wire::agent::{Action, ActionKind, ArtifactRef, TaskOrder},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -226,6 +226,63 @@ async fn a_task_that_falls_ill_is_replaced() {
     ask(port, "/sicken").await;
     let report = world.failed(task, Reason::HealthCheckFailed).await;
     assert!(report.last_probe.is_some_and(|probe| probe.contains("503")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_task_uses_is_told() {
+    let world = World::new().await;
+    let _agent = Agent::start(&world);
+    let (idle, mut busy) = (world.guest("serve"), world.guest("spin"));
+    busy.restart = RestartPolicy::Never;
+    busy.resources.cpu = CpuMillis(500);
+    let (idle, busy) = (world.start(idle).await, world.start(busy).await);
+    let mut seen = None;
+    until("both are sampled", async || {
+        let digest = world.fresh_digest().await;
+        let of = |task| digest.iter().find(|report| report.task_id == task)?.usage;
+        seen = of(idle).zip(of(busy));
+        seen.is_some()
+    })
+    .await;
+    let (idle_used, busy_used) = seen.expect("just seen");
+    assert!(
+        idle_used.memory_bytes > 16 << 10 && idle_used.memory_bytes < 64 << 20,
+        "{idle_used:?}"
+    );
+    assert!(
+        busy_used.cpu_millis > 50 && busy_used.cpu_millis > 2 * idle_used.cpu_millis,
+        "{busy_used:?} {idle_used:?}"
+    );
+    for task in [idle, busy] {
+        world.stop(task, 1_000).await;
+        assert_eq!(world.reported(task, TaskState::Stopped).await.usage, None);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_a_task_leaves_leads_nowhere() {
+    let world = World::new().await;
+    let _agent = Agent::start(&world);
+    let outside = tempfile::tempdir().expect("a directory");
+    fs::write(outside.path().join("precious"), "kept").expect("written");
+    let script = format!(
+        "#!/bin/sh\nln -s {0} link && mkdir deep && ln -s {0} deep/link && ln -s {0}/precious file && echo linked\n",
+        outside.path().display()
+    );
+    let mut order = world.order(world.artifact(ArtifactKind::Binary, script.into_bytes()));
+    order.restart = RestartPolicy::Never;
+    let task = world.start(order).await;
+    world.reported(task, TaskState::Stopped).await;
+    world.logged(task, "linked").await;
+    let forget = Action {
+        task_id: task,
+        generation: 1,
+        kind: ActionKind::Forget,
+    };
+    world.send(1, vec![forget]).await.expect("accepted");
+    until("its directory goes", async || !world.task_dir(task).exists()).await;
+    let kept = fs::read_to_string(outside.path().join("precious")).expect("untouched");
+    assert_eq!(kept, "kept");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -50,6 +50,48 @@ async fn every_line_arrives_once_also_when_the_api_is_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_flood_arrives_whole_and_past_the_rate_it_is_counted() {
+    const LINES: u64 = 100_000;
+    let world = World::new().await;
+    let unbounded = Agent::start_with(&world, &[("ZECTRE__AGENT__LOG_LINES_PER_SEC_MAX", "0")]);
+    world.node().await;
+    let mut order = world.guest("lines");
+    order.restart = RestartPolicy::Never;
+    order.env.insert("COUNT".into(), LINES.to_string());
+    let mut again = order.clone();
+    let task = world.start(order).await;
+    let wanted = LINES as usize + 2;
+    until("all lines", async || world.lines(task).len() == wanted).await;
+    let lines = world.lines(task);
+    assert!(
+        lines.iter().map(|line| line.seq).eq(1..=LINES + 2),
+        "numbers without gap"
+    );
+    let stdout = lines.iter().filter(|line| line.stream == Stream::Stdout);
+    let counted = stdout
+        .take(LINES as usize)
+        .zip(1..)
+        .all(|(line, index)| line.message == format!("line {index}"));
+    assert!(counted, "each once, in order");
+    unbounded.kill();
+
+    let _agent = Agent::start_with(&world, &[("ZECTRE__AGENT__LOG_LINES_PER_SEC_MAX", "100")]);
+    until("the next agent", async || world.registrations() == 2).await;
+    again.port = world.port();
+    let task = world.start(again).await;
+    world.reported(task, TaskState::Stopped).await;
+    let lines = world.logged(task, "lines dropped").await;
+    let dropped: u64 = lines
+        .iter()
+        .filter(|line| line.stream == Stream::System)
+        .filter_map(|line| line.message.split_once(" lines dropped")?.0.parse::<u64>().ok())
+        .sum();
+    let kept = lines.iter().filter(|line| line.stream != Stream::System).count() as u64;
+    assert!(kept < LINES / 2, "{kept}");
+    assert_eq!(kept + dropped, LINES + 2, "every line is kept or counted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn watchers_see_lines_as_they_come() {
     let world = World::new().await;
     let _agent = Agent::start(&world);

@@ -8,16 +8,18 @@ use axum::{
 };
 use http::{HeaderMap, StatusCode};
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard},
 };
 use zectre_common::{
     id::{NodeId, TaskId},
+    quantity::DurationMs,
     wire::{
-        agent::{Action, TaskReport},
+        agent::{Action, ActionKind, TaskOrder, TaskReport},
         log::{AppendLogsRequest, LogLine},
         scheduler::{
-            HeartbeatRequest, HeartbeatResponse, RegisterRequest, RegisterResponse, TaskReportsRequest,
+            HeartbeatRequest, HeartbeatResponse, NeededRequest, NeededResponse, RegisterRequest,
+            RegisterResponse, TaskReportsRequest,
         },
     },
 };
@@ -41,6 +43,54 @@ pub(crate) struct Seen {
     pub(crate) fetches: HashMap<String, u32>,
     pub(crate) orders: Vec<Action>,
     pub(crate) api_is_away: bool,
+    /// What is wanted, where the scheduler orders what differs from the digest.
+    pub(crate) wanted: BTreeMap<TaskId, Wish>,
+    /// The last reports of tasks that were wanted and have ended.
+    pub(crate) ended: BTreeMap<TaskId, TaskReport>,
+    /// Artifacts and images that the cluster needs.
+    pub(crate) needed: BTreeSet<String>,
+    /// How often it was asked what is needed.
+    pub(crate) needed_asked: u32,
+}
+
+/// What is wanted of a task.
+#[derive(Clone)]
+pub(crate) struct Wish {
+    pub(crate) order: Box<TaskOrder>,
+    pub(crate) stop: bool,
+}
+
+impl Seen {
+    /// What differs between the digest and what is wanted, as the scheduler finds it.
+    fn differences(&mut self) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for (task_id, wish) in &self.wanted {
+            let report = self.digest.iter().find(|report| report.task_id == *task_id);
+            let (generation, kind) = match report {
+                Some(report) if report.state.is_ended() => {
+                    self.ended.insert(*task_id, report.clone());
+                    (report.generation, ActionKind::Forget)
+                }
+                _ if wish.stop => {
+                    let grace = DurationMs(2_000);
+                    (2, ActionKind::Stop { grace })
+                }
+                Some(_) => continue,
+                None => {
+                    let order = wish.order.clone();
+                    (1, ActionKind::Start { order })
+                }
+            };
+            actions.push(Action {
+                task_id: *task_id,
+                generation,
+                kind,
+            });
+        }
+        let ended = &self.ended;
+        self.wanted.retain(|task, _| !ended.contains_key(task));
+        actions
+    }
 }
 
 #[derive(Clone)]
@@ -91,9 +141,34 @@ pub(crate) async fn heartbeat(
     let mut seen = shared.seen();
     seen.heartbeats += 1;
     seen.digest = request.tasks;
+    let mut actions = std::mem::take(&mut seen.orders);
+    actions.extend(seen.differences());
     Ok(Json(HeartbeatResponse {
         leader_epoch: 1,
-        actions: std::mem::take(&mut seen.orders),
+        actions,
+    }))
+}
+
+pub(crate) async fn needed(
+    State(shared): State<Shared>,
+    headers: HeaderMap,
+    Json(request): Json<NeededRequest>,
+) -> Result<Json<NeededResponse>, Failure> {
+    assert_eq!(
+        auth::node(&shared.key, &headers, name::SCHEDULER)?,
+        request.node_id
+    );
+    let mut seen = shared.seen();
+    seen.needed_asked += 1;
+    let of = |names: Vec<String>| {
+        names
+            .into_iter()
+            .filter(|name| seen.needed.contains(name))
+            .collect()
+    };
+    Ok(Json(NeededResponse {
+        artifacts: of(request.artifacts),
+        images: of(request.images),
     }))
 }
 

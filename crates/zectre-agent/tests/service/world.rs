@@ -14,7 +14,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 use tokio::net::TcpListener;
@@ -79,6 +79,7 @@ impl World {
             .route("/api/v1/nodes/register", post(peers::register))
             .route("/api/v1/nodes/heartbeat", post(peers::heartbeat))
             .route("/api/v1/nodes/task-published-port", post(peers::reports))
+            .route("/api/v1/nodes/needed", post(peers::needed))
             .route("/api/v1/tasks/{id}/logs", post(peers::logs))
             .route("/artifacts/{sha256}", get(peers::artifact))
             .with_state(shared.clone());
@@ -194,6 +195,7 @@ impl World {
                 interval: DurationMs(100),
                 timeout: DurationMs(2_000),
                 failures: 2,
+                successes: 1,
                 start_timeout: DurationMs(10_000),
             },
             resources: Resources {
@@ -239,6 +241,29 @@ impl World {
     /// Lets the next heartbeat's answer carry an order.
     pub(crate) fn order_by_heartbeat(&self, action: Action) {
         self.shared.seen().orders.push(action);
+    }
+
+    /// What has been seen, to look at and to change.
+    pub(crate) fn seen(&self) -> MutexGuard<'_, peers::Seen> {
+        self.shared.seen()
+    }
+
+    /// Wants a task: it is ordered by heartbeats until it is there.
+    pub(crate) fn want(&self, order: TaskOrder) -> TaskId {
+        let task_id = TaskId::new();
+        let wish = peers::Wish {
+            order: Box::new(order),
+            stop: false,
+        };
+        self.shared.seen().wanted.insert(task_id, wish);
+        task_id
+    }
+
+    /// Wants a task no more: it is stopped and forgotten by heartbeats.
+    pub(crate) fn want_stopped(&self, task: TaskId) {
+        if let Some(wish) = self.shared.seen().wanted.get_mut(&task) {
+            wish.stop = true;
+        }
     }
 
     /// The API stops or starts taking lines.

@@ -33,6 +33,9 @@ fn main() {
             let mut child = Command::new(me).env("MODE", "serve").spawn().expect("a child");
             let _ = child.wait();
         }
+        "spin" => loop {
+            std::hint::spin_loop();
+        },
         "hog" => {
             let mut held: Vec<Vec<u8>> = Vec::new();
             loop {
