@@ -1,5 +1,7 @@
 //! Sends orders to agents: a bounded queue and one sender for each node, so that a slow node delays nobody
-//! else. An order that doesn't arrive is not lost: the node's next heartbeat shows that it is missing.
+//! else. When quiet an order goes out at once; when thousands wait, each node's are gathered for a moment, because
+//! a call costs more than an order. An order that doesn't arrive is not lost: the node's next heartbeat shows that
+//! it is missing.
 
 use crate::{
     core::{Event, NodeFacts},
@@ -9,7 +11,10 @@ use crate::{
 };
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 use tokio::sync::mpsc;
@@ -26,6 +31,10 @@ use zectre_service::{
 
 /// Orders that wait for one node.
 const QUEUE_MAX: usize = 4_096;
+/// Orders waiting for all nodes from which on they are gathered.
+const BUSY_ORDERS: usize = 1_024;
+/// For how long.
+const GATHER_TIME: Duration = Duration::from_millis(250);
 /// How long an agent may take to accept a batch.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -41,6 +50,7 @@ pub struct Dispatcher {
     metrics: Metrics,
     tasks: Tasks,
     queues: Mutex<BTreeMap<NodeId, mpsc::Sender<Addressed>>>,
+    waiting: Arc<AtomicUsize>,
 }
 
 impl Dispatcher {
@@ -55,6 +65,7 @@ impl Dispatcher {
             metrics,
             tasks,
             queues: Mutex::default(),
+            waiting: Arc::default(),
         }
     }
 
@@ -70,8 +81,9 @@ impl Dispatcher {
         let queue = queues
             .entry(node_id)
             .or_insert_with(|| self.start_sender(node_id, engine.clone()));
-        if queue.try_send((url, order)).is_err() {
-            self.metrics.orders_undelivered.inc();
+        match queue.try_send((url, order)) {
+            Ok(()) => drop(self.waiting.fetch_add(1, Ordering::Relaxed)),
+            Err(_) => drop(self.metrics.orders_undelivered.inc()),
         }
     }
 
@@ -85,6 +97,7 @@ impl Dispatcher {
             service_key: self.service_key.clone(),
             metrics: self.metrics.clone(),
             engine,
+            waiting: self.waiting.clone(),
         };
         self.tasks.spawn_brief("dispatch", Arc::new(sender).run(orders));
         queue
@@ -108,20 +121,30 @@ struct Sender {
     service_key: ServiceKey,
     metrics: Metrics,
     engine: Handle,
+    waiting: Arc<AtomicUsize>,
 }
 
 impl Sender {
     async fn run(self: Arc<Self>, mut orders: mpsc::Receiver<Addressed>) {
         let mut batch = Vec::new();
         while orders.recv_many(&mut batch, ACTIONS_MAX).await > 0 {
-            let count = batch.len() as u64;
+            if self.waiting.load(Ordering::Relaxed) > BUSY_ORDERS {
+                tokio::time::sleep(GATHER_TIME).await;
+                while batch.len() < ACTIONS_MAX
+                    && let Ok(next) = orders.try_recv()
+                {
+                    batch.push(next);
+                }
+            }
+            let count = batch.len();
+            self.waiting.fetch_sub(count, Ordering::Relaxed);
             // All go to where the node was last: an older address leads nowhere.
             let Some((url, _)) = batch.last().cloned() else {
                 continue;
             };
             let orders = batch.drain(..).map(|(_, order)| order).collect();
             if let Err(error) = self.deliver(&url, orders).await {
-                self.metrics.orders_undelivered.inc_by(count);
+                self.metrics.orders_undelivered.inc_by(count as u64);
                 tracing::warn!(node = %self.node_id, %error, "orders were not delivered; the next heartbeat brings them");
             }
         }

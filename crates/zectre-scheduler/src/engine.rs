@@ -1,17 +1,17 @@
 //! The one task that owns the cluster's state. Events come through a bounded queue; while one batch is being
-//! committed the next one gathers. Orders go out only after their commit, and a commit that fails means that
-//! memory is ahead of the database: it is dropped and read again.
+//! committed the next one is decided. Orders go out only after their commit, and a commit that fails ends the term:
+//! memory is ahead of the database then, and nothing of it was sent.
 
 use crate::{
+    commit::{Committer, Saved},
     core::{Cluster, Command, Event, NodeFacts, Settings, step},
     dispatch::Dispatcher,
     error::Error,
     metrics::{Metrics, StateLabel},
     order::Order,
-    store::{Batch, CommitError, Store},
+    store::{Batch, CommitError, Contexts, Store},
     wake::{Waiters, WakeReply},
 };
-use std::time::Duration;
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
@@ -26,17 +26,26 @@ use zectre_service::tasks::Shutdown;
 /// Events that wait for the engine.
 pub const QUEUE_MAX: usize = 8_192;
 /// Events of one commit.
-const BATCH_MAX: usize = 1_024;
-/// A commit that takes longer has failed.
-const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
+const BATCH_EVENTS_MAX: usize = 1_024;
+/// Rows of one commit, but for what its last event adds: about 0.1 s of PostgreSQL's time.
+const BATCH_ROWS_MAX: usize = 4_096;
 
 /// Looks at the state between two steps.
 type Look = Box<dyn FnOnce(&Cluster) + Send>;
 
+/// What a node is answered.
+#[derive(Debug)]
+pub struct Answer {
+    /// The orders that belong in the answer to the node that the event came from.
+    pub orders: Vec<Order>,
+    /// Whether the node that spoke has a row.
+    pub known: bool,
+}
+
 enum Message {
     Event {
         event: Event,
-        committed: Option<oneshot::Sender<Vec<Order>>>,
+        committed: Option<oneshot::Sender<Answer>>,
     },
     Wake {
         id: DeploymentId,
@@ -48,7 +57,7 @@ enum Message {
 /// Talks to the engine of one term.
 #[derive(Clone)]
 pub struct Handle {
-    messages: mpsc::Sender<Message>,
+    messages: mpsc::Sender<(Instant, Message)>,
 }
 
 impl Handle {
@@ -61,9 +70,8 @@ impl Handle {
         .await
     }
 
-    /// Hands in an event and waits until its effects are committed. Returns the orders that belong in the answer to
-    /// the node that the event came from.
-    pub async fn apply(&self, event: Event) -> Result<Vec<Order>, Error> {
+    /// Hands in an event and waits until its effects are committed.
+    pub async fn apply(&self, event: Event) -> Result<Answer, Error> {
         let (committed, done) = oneshot::channel();
         self.push(Message::Event {
             event,
@@ -93,30 +101,53 @@ impl Handle {
     }
 
     async fn push(&self, message: Message) -> Result<(), Error> {
-        self.messages.send(message).await.map_err(|_| Error::LeadLost)
+        let sent = self.messages.send((Instant::now(), message)).await;
+        sent.map_err(|_| Error::LeadLost)
     }
 }
 
 /// Owns the cluster's state for one term.
 pub struct Engine {
-    epoch: u64,
-    store: Store,
-    settings: Settings,
     cluster: Cluster,
+    committer: Committer,
     dispatcher: Dispatcher,
     metrics: Metrics,
-    messages: mpsc::Receiver<Message>,
+    messages: mpsc::Receiver<(Instant, Message)>,
     handle: Handle,
     waiters: Waiters,
+    /// Decided, not handed in for commit yet.
+    work: Work,
+    /// The commit under way.
+    flight: Option<Flight>,
 }
 
-/// What one batch has to do after its commit.
+/// What was decided together.
 #[derive(Default)]
 struct Work {
     batch: Batch,
     events: usize,
+    after: After,
+}
+
+/// What is done once it is committed.
+#[derive(Default)]
+struct After {
     orders: Vec<Order>,
-    answers: Vec<(oneshot::Sender<Vec<Order>>, Vec<Order>)>,
+    answers: Vec<(oneshot::Sender<Answer>, Answer)>,
+}
+
+/// A commit under way.
+struct Flight {
+    /// Which tasks wait for the epoch that it raises is known only until something else is decided.
+    raises_epoch: bool,
+    after: After,
+    saved: oneshot::Receiver<Result<Saved, CommitError>>,
+}
+
+impl Work {
+    fn is_full(&self) -> bool {
+        self.events >= BATCH_EVENTS_MAX || self.batch.rows() >= BATCH_ROWS_MAX
+    }
 }
 
 impl Engine {
@@ -125,23 +156,23 @@ impl Engine {
         epoch: u64,
         store: Store,
         settings: Settings,
+        committer: Committer,
         dispatcher: Dispatcher,
         metrics: Metrics,
     ) -> Result<(Self, Handle), Error> {
         let cluster = load(&store, settings, epoch).await?;
         let (sender, messages) = mpsc::channel(QUEUE_MAX);
         let handle = Handle { messages: sender };
-        let waiters = Waiters::default();
         let engine = Self {
-            epoch,
-            store,
-            settings,
             cluster,
+            committer,
             dispatcher,
             metrics,
             messages,
             handle: handle.clone(),
-            waiters,
+            waiters: Waiters::default(),
+            work: Work::default(),
+            flight: None,
         };
         Ok((engine, handle))
     }
@@ -149,40 +180,50 @@ impl Engine {
     /// Decides until it is asked to stop, or may no longer lead.
     pub async fn run(mut self, stop: &Shutdown) -> Result<(), Error> {
         // What was due while nobody led.
-        let mut work = Work::default();
-        self.decide(Event::Tick, None, &mut work);
-        self.finish(work).await?;
+        self.decide(Event::Tick, None);
         loop {
-            let deadline = self
-                .cluster
-                .next_deadline()
-                .map(|at| Instant::now() + at.since(Time::now()));
-            let message = tokio::select! {
+            self.hand_in().await;
+            let open = self.may_decide();
+            let deadline = self.cluster.next_deadline();
+            let deadline = deadline.map(|at| Instant::now() + at.since(Time::now()));
+            tokio::select! {
+                biased;
                 () = stop.requested() => return Ok(()),
-                message = self.messages.recv() => message,
-                () = sleep_until(deadline) => Some(Message::Event { event: Event::Tick, committed: None }),
-            };
-            let Some(mut message) = message else { return Ok(()) };
-            let mut work = Work::default();
-            loop {
-                self.take(message, &mut work);
-                if work.events >= BATCH_MAX {
-                    break;
-                }
-                match self.messages.try_recv() {
-                    Ok(next) => message = next,
-                    Err(_) => break,
-                }
+                saved = landing(&mut self.flight) => self.landed(saved)?,
+                Some(message) = self.messages.recv(), if open => self.gather(message),
+                () = sleep_until(deadline), if open => self.decide(Event::Tick, None),
             }
-            self.finish(work).await?;
-            self.count_tasks();
         }
     }
 
-    fn take(&mut self, message: Message, work: &mut Work) {
+    /// Nothing is decided on top of a commit that will say with which epoch its tasks left the routing.
+    fn may_decide(&self) -> bool {
+        self.flight
+            .as_ref()
+            .is_none_or(|flight| !flight.raises_epoch && !self.work.is_full())
+    }
+
+    /// Takes what is there: one message beside a commit under way, else as many as make a batch.
+    fn gather(&mut self, first: (Instant, Message)) {
+        let mut next = Some(first);
+        while let Some((since, message)) = next {
+            self.take(since, message);
+            if self.flight.is_some() || self.work.is_full() {
+                return;
+            }
+            next = self.messages.try_recv().ok();
+        }
+    }
+
+    fn take(&mut self, since: Instant, message: Message) {
+        let kind = match &message {
+            Message::Look(_) => "look",
+            Message::Event { event, .. } => kind(event),
+            Message::Wake { .. } => "wake",
+        };
         match message {
             Message::Look(look) => look(&self.cluster),
-            Message::Event { event, committed } => self.decide(event, committed, work),
+            Message::Event { event, committed } => self.decide(event, committed),
             Message::Wake { id, reply } => {
                 if self.cluster.deployment(id).is_none() {
                     // The caller brings its row and asks again.
@@ -190,39 +231,42 @@ impl Engine {
                     return;
                 }
                 self.waiters.add(id, reply);
-                self.decide(Event::Wake(id), None, work);
+                self.decide(Event::Wake(id), None);
                 self.waiters.answer_ready(&self.cluster, id);
             }
         }
+        self.metrics.decided(kind, since.elapsed());
     }
 
-    fn decide(&mut self, event: Event, committed: Option<oneshot::Sender<Vec<Order>>>, work: &mut Work) {
+    fn decide(&mut self, event: Event, committed: Option<oneshot::Sender<Answer>>) {
         let now = Time::now();
         let speaker = match &event {
             Event::Heartbeat { node_id, .. } | Event::TaskReports { node_id, .. } => Some(*node_id),
             _ => None,
         };
-        work.events += 1;
-        self.metrics.decisions.inc();
+        self.work.events += 1;
         let commands = step(&mut self.cluster, event, now);
-        let orders = self.absorb(commands, now, &mut work.batch);
-        match committed {
-            Some(committed) => {
-                let (own, others) = orders
-                    .into_iter()
-                    .partition(|order| Some(order.node_id) == speaker);
-                work.answers.push((committed, own));
-                work.orders.extend::<Vec<Order>>(others);
-            }
-            None => work.orders.extend(orders),
-        }
+        let orders = self.absorb(commands, now);
+        let Some(committed) = committed else {
+            self.work.after.orders.extend(orders);
+            return;
+        };
+        let known = speaker.is_some_and(|id| self.cluster.node(id).is_some());
+        let (orders, others): (Vec<_>, Vec<_>) = orders
+            .into_iter()
+            .partition(|order| Some(order.node_id) == speaker);
+        self.work.after.orders.extend(others);
+        self.work
+            .after
+            .answers
+            .push((committed, Answer { orders, known }));
     }
 
     /// Sorts a step's commands: rows into the batch, answers to whoever waits, orders to the caller.
-    fn absorb(&mut self, commands: Vec<Command>, now: Time, batch: &mut Batch) -> Vec<Order> {
+    fn absorb(&mut self, commands: Vec<Command>, now: Time) -> Vec<Order> {
         let mut orders = Vec::new();
         for command in commands {
-            let Some(told) = batch.absorb(command, now) else {
+            let Some(told) = self.work.batch.absorb(command, now) else {
                 continue;
             };
             let cluster = &self.cluster;
@@ -245,61 +289,65 @@ impl Engine {
         orders
     }
 
-    /// Commits, feeds the raised epoch back, and commits what follows from it; then the orders go out.
-    async fn finish(&mut self, mut work: Work) -> Result<(), Error> {
-        let mut orders = std::mem::take(&mut work.orders);
-        let mut batch = work.batch;
-        if work.events > 0 {
-            self.metrics.batch_events.observe(work.events as f64);
+    /// Hands what was decided to the committer, unless it is busy. What changed no row is done at once.
+    async fn hand_in(&mut self) {
+        if self.flight.is_some() || self.work.events == 0 {
+            return;
         }
-        // Bounded: the second batch stops tasks, which raises no epoch again.
-        for _ in 0..4 {
-            if batch.is_empty() {
-                break;
+        let Work { batch, events, after } = std::mem::take(&mut self.work);
+        self.metrics.batch_events.observe(events as f64);
+        if batch.is_empty() {
+            return self.carry_out(after, &Contexts::new());
+        }
+        self.metrics.batch_rows.observe(batch.rows() as f64);
+        let raises_epoch = batch.raises_epoch();
+        let saved = self.committer.save(batch, after.starts()).await;
+        self.flight = Some(Flight {
+            raises_epoch,
+            after,
+            saved,
+        });
+    }
+
+    /// A commit is done: its orders go out, and the raised epoch is fed back.
+    fn landed(&mut self, saved: Result<Saved, CommitError>) -> Result<(), Error> {
+        let Some(flight) = self.flight.take() else {
+            return Ok(());
+        };
+        let saved = match saved {
+            Ok(saved) => saved,
+            Err(error @ CommitError::Fenced(_)) => return Err(error.into()),
+            // Memory is ahead of the rows, or nobody knows. The next term begins with an election, which waits until
+            // this one's last transaction is over; what was read for this term and still comes is lost with it.
+            Err(error) => {
+                self.metrics.commit_failures.inc();
+                return Err(error.into());
             }
-            self.metrics.batch_rows.observe(batch.rows() as f64);
-            let started = Instant::now();
-            let commit = tokio::time::timeout(COMMIT_TIMEOUT, self.store.commit(self.epoch, &batch)).await;
-            self.metrics
-                .commit_seconds
-                .observe(started.elapsed().as_secs_f64());
-            let raised =
-                match commit.unwrap_or_else(|_| Err(CommitError::Database(sqlx::Error::PoolTimedOut))) {
-                    Ok(raised) => raised,
-                    Err(error @ CommitError::Fenced(_)) => return Err(error.into()),
-                    Err(error) => return self.reload(&error).await,
-                };
-            self.dispatch(std::mem::take(&mut orders));
-            batch = Batch::default();
-            if let Some(epoch) = raised {
-                let now = Time::now();
-                let commands = step(&mut self.cluster, Event::EpochRaised(epoch), now);
-                orders = self.absorb(commands, now, &mut batch);
-            }
+        };
+        self.metrics.commit_seconds.observe(saved.time.as_secs_f64());
+        self.carry_out(flight.after, &saved.contexts);
+        if let Some(epoch) = saved.raised {
+            self.decide(Event::EpochRaised(epoch), None);
         }
-        self.dispatch(orders);
-        for (committed, orders) in work.answers {
-            // The caller may have given up; its heartbeat comes again.
-            drop(committed.send(orders));
-        }
+        self.count_tasks();
         Ok(())
     }
 
-    fn dispatch(&self, orders: Vec<Order>) {
-        for order in orders {
+    fn carry_out(&mut self, after: After, contexts: &Contexts) {
+        for mut order in after.orders {
+            order.complete(contexts);
             if let Some(node) = self.cluster.node(order.node_id) {
                 self.dispatcher.send(&node.facts, order, &self.handle);
             }
         }
-    }
-
-    /// Forgets what could not be saved. Nothing of it was sent, so nothing has to be taken back.
-    async fn reload(&mut self, error: &CommitError) -> Result<(), Error> {
-        self.metrics.commit_failures.inc();
-        tracing::error!(%error, "a batch was not saved; reading the state again");
-        self.waiters = Waiters::default();
-        self.cluster = load(&self.store, self.settings, self.epoch).await?;
-        Ok(())
+        for (committed, mut answer) in after.answers {
+            answer
+                .orders
+                .iter_mut()
+                .for_each(|order| order.complete(contexts));
+            // The caller may have given up; its heartbeat comes again.
+            drop(committed.send(answer));
+        }
     }
 
     fn count_tasks(&self) {
@@ -317,13 +365,51 @@ impl Engine {
 async fn load(store: &Store, settings: Settings, epoch: u64) -> Result<Cluster, Error> {
     let mut snapshot = store.load_live().await?;
     let now = Time::now();
-    for lease in store.proxies().await? {
+    for lease in store.proxies(false).await? {
         snapshot.proxies.push(lease.at(now));
     }
     snapshot.routing_epoch = store.routing_epoch().await?;
-    // Ids must differ from those of the same epoch before a reload.
+    // Ids must differ from those of every term before.
     let seed = epoch.rotate_left(32) ^ now.unix_ms() as u64;
     Ok(Cluster::load(settings, seed, snapshot, now))
+}
+
+/// How the metrics name an event.
+fn kind(event: &Event) -> &'static str {
+    match event {
+        Event::Heartbeat { .. } => "heartbeat",
+        Event::TaskReports { .. } => "report",
+        Event::Operation(_) => "operation",
+        Event::Wake(_) => "wake",
+        _ => "other",
+    }
+}
+
+impl After {
+    /// The deployments of which tasks are to be started.
+    fn starts(&self) -> Vec<DeploymentId> {
+        let answered = self.answers.iter().flat_map(|(_, answer)| &answer.orders);
+        let mut ids: Vec<DeploymentId> = self
+            .orders
+            .iter()
+            .chain(answered)
+            .filter_map(Order::starts)
+            .collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+}
+
+/// The end of the commit under way; never, when there is none.
+async fn landing(flight: &mut Option<Flight>) -> Result<Saved, CommitError> {
+    match flight {
+        // The committer ends only with the term, and fails only with the runtime.
+        Some(flight) => (&mut flight.saved)
+            .await
+            .unwrap_or(Err(CommitError::Database(sqlx::Error::WorkerCrashed))),
+        None => std::future::pending().await,
+    }
 }
 
 /// Never, when there is no deadline.

@@ -1,6 +1,7 @@
 //! Terms: wait for the lock, read the state, decide until the lock is lost, begin again.
 
 use crate::{
+    commit::Committer,
     core::Settings,
     dispatch::Dispatcher,
     engine::{Engine, Handle},
@@ -22,7 +23,7 @@ use zectre_service::{
 /// How often a leader looks whether it still holds the lock.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// A database that doesn't answer for so long has dropped the lock, or is about to.
-const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// The pause after a failed attempt to be elected.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// How long the parts of a term may take to stop.
@@ -44,7 +45,7 @@ pub type CurrentTerm = watch::Receiver<Option<Term>>;
 
 /// All that a term needs.
 pub struct Candidate {
-    /// The connection that holds the lock.
+    /// For the connection that holds the lock, and those that commit.
     pub options: PgConnectOptions,
     /// Where followers forward to.
     pub address: String,
@@ -93,10 +94,12 @@ impl Candidate {
         let tasks = Tasks::new(term_stop.clone());
         let (composer, caller) = (self.composer.clone(), self.caller.clone());
         let dispatcher = Dispatcher::new(epoch, composer, caller, self.metrics.clone(), tasks.clone());
+        let committer = Committer::start(&self.options, epoch, &tasks).await?;
         let loaded = Engine::load(
             epoch,
             self.store.clone(),
             self.settings,
+            committer,
             dispatcher,
             self.metrics.clone(),
         )

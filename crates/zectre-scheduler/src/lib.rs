@@ -1,7 +1,8 @@
-//! Decides what runs where. [`core`] holds the decisions, pure; [`engine`] commits them in batches and then
-//! has them carried out by way of [`dispatch`]; [`store`] is all SQL; [`leader`] sees to it that one scheduler
-//! at a time decides.
+//! Decides what runs where. [`core`] holds the decisions, pure; [`engine`] makes them in batches, [`commit`]
+//! saves a batch while the next one is decided, and [`dispatch`] carries out what is saved. [`store`] is all SQL;
+//! [`leader`] sees to it that one scheduler at a time decides.
 
+pub mod commit;
 pub mod core;
 pub mod dispatch;
 pub mod engine;
@@ -9,6 +10,7 @@ pub mod error;
 pub mod leader;
 pub mod metrics;
 pub mod order;
+pub mod planted;
 pub mod routes;
 pub mod service;
 pub mod store;

@@ -9,6 +9,7 @@ use prometheus_client::{
         histogram::{Histogram, exponential_buckets},
     },
 };
+use std::time::Duration;
 use zectre_service::metrics::Registry;
 
 /// A label for states.
@@ -18,11 +19,18 @@ pub struct StateLabel {
     pub state: &'static str,
 }
 
+/// A label for kinds of events.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct EventLabel {
+    /// The kind.
+    pub event: &'static str,
+}
+
 /// The scheduler's own metrics.
 #[derive(Debug, Clone)]
 pub struct Metrics {
-    /// Events that were decided on.
-    pub decisions: Counter,
+    /// From the moment an event was handed in until it was decided, by kind; counts them as well.
+    pub decision_seconds: Family<EventLabel, Histogram, fn() -> Histogram>,
     /// Events of one commit.
     pub batch_events: Histogram,
     /// Rows of one commit.
@@ -42,14 +50,17 @@ pub struct Metrics {
 impl Metrics {
     /// Adds them to `registry`.
     pub fn new(registry: &Registry) -> Self {
-        // 1 to 4,096, and 0.1 ms to 3.3 s.
+        // 1 to 4,096.
         let sizes = || Histogram::new(exponential_buckets(1.0, 2.0, 13));
-        let seconds = Histogram::new(exponential_buckets(0.0001, 2.0, 16));
         Self {
-            decisions: registry.register("scheduler_decisions", "Events decided on", Counter::default()),
+            decision_seconds: registry.register(
+                "scheduler_decision_seconds",
+                "From an event's arrival in the queue until it was decided",
+                Family::new_with_constructor(seconds as fn() -> Histogram),
+            ),
             batch_events: registry.register("scheduler_batch_events", "Events of one commit", sizes()),
             batch_rows: registry.register("scheduler_batch_rows", "Rows of one commit", sizes()),
-            commit_seconds: registry.register("scheduler_commit_seconds", "Time of one commit", seconds),
+            commit_seconds: registry.register("scheduler_commit_seconds", "Time of one commit", seconds()),
             commit_failures: registry.register(
                 "scheduler_commit_failures",
                 "Commits that failed",
@@ -68,4 +79,16 @@ impl Metrics {
             ),
         }
     }
+
+    /// An event of this kind was decided, so long after it was handed in.
+    pub fn decided(&self, event: &'static str, after: Duration) {
+        self.decision_seconds
+            .get_or_create(&EventLabel { event })
+            .observe(after.as_secs_f64());
+    }
+}
+
+/// 0.1 ms to 3.3 s.
+fn seconds() -> Histogram {
+    Histogram::new(exponential_buckets(0.0001, 2.0, 16))
 }

@@ -3,7 +3,7 @@
 use crate::{
     core::Command,
     error::Error,
-    store::{OrderContext, Store},
+    store::{Contexts, OrderContext, Store},
 };
 use secrecy::ExposeSecret;
 use std::{
@@ -51,6 +51,8 @@ pub enum OrderKind {
         spec: Arc<DeploymentSpec>,
         /// The port that it was given.
         port: u16,
+        /// What else it needs, where it was read already.
+        context: Option<Arc<OrderContext>>,
     },
     /// End it.
     Stop {
@@ -74,6 +76,7 @@ impl Order {
                         deployment_id: task.deployment_id,
                         spec,
                         port,
+                        context: None,
                     };
                     Ok(Self {
                         node_id,
@@ -109,6 +112,26 @@ impl Order {
             other => Err(other),
         }
     }
+
+    /// The deployment of which it starts a task.
+    pub fn starts(&self) -> Option<DeploymentId> {
+        match self.kind {
+            OrderKind::Start { deployment_id, .. } => Some(deployment_id),
+            OrderKind::Stop { .. } | OrderKind::Forget => None,
+        }
+    }
+
+    /// Takes what it needs from `contexts`.
+    pub fn complete(&mut self, contexts: &Contexts) {
+        if let OrderKind::Start {
+            deployment_id,
+            context,
+            ..
+        } = &mut self.kind
+        {
+            *context = contexts.get(deployment_id).cloned();
+        }
+    }
 }
 
 /// Turns orders into what goes over the wire.
@@ -140,19 +163,20 @@ pub struct Composed {
 impl Composer {
     /// Composes the orders in their order.
     pub async fn compose(&self, orders: Vec<Order>) -> Result<Composed, Error> {
-        let ids: BTreeSet<DeploymentId> = orders
-            .iter()
-            .filter_map(|order| match order.kind {
-                OrderKind::Start { deployment_id, .. } => Some(deployment_id),
-                _ => None,
-            })
-            .collect();
+        let incomplete = |order: &Order| match order.kind {
+            OrderKind::Start {
+                deployment_id,
+                context: None,
+                ..
+            } => Some(deployment_id),
+            _ => None,
+        };
+        let ids: BTreeSet<DeploymentId> = orders.iter().filter_map(incomplete).collect();
         let contexts = if ids.is_empty() {
-            BTreeMap::new()
+            Contexts::new()
         } else {
-            self.store
-                .order_contexts(&ids.into_iter().collect::<Vec<_>>())
-                .await?
+            let ids: Vec<DeploymentId> = ids.into_iter().collect();
+            self.store.order_contexts(&ids).await?
         };
         let mut composed = Composed::default();
         for Order {
@@ -169,12 +193,13 @@ impl Composer {
                     deployment_id,
                     spec,
                     port,
+                    context,
                 } => {
                     // Without a row the deployment was just deleted; its tasks are forgotten with it.
-                    let Some(context) = contexts.get(&deployment_id) else {
+                    let Some(context) = context.or_else(|| contexts.get(&deployment_id).cloned()) else {
                         continue;
                     };
-                    match self.start(deployment_id, &spec, port, context) {
+                    match self.start(deployment_id, &spec, port, &context) {
                         Ok(order) => ActionKind::Start {
                             order: Box::new(order),
                         },
@@ -300,6 +325,7 @@ fn failure(task_id: TaskId, generation: u64, reason: Reason, message: String) ->
         last_probe: None,
         log_tail: Vec::new(),
         phases: Phases::default(),
+        usage: None,
         since: Time::now(),
     }
 }

@@ -2,17 +2,21 @@
 //! without one, so that a lost notification only delays.
 
 use crate::{
-    core::{Event, Proxy},
+    core::{Event, Operation, Proxy},
     engine::Handle,
     error::Error,
-    store::{ProxyLease, Store},
+    store::{OPERATIONS_MAX, ProxyLease, Store},
 };
 use sqlx::postgres::PgListener;
-use std::{collections::BTreeSet, time::Duration};
-use tokio::time::MissedTickBehavior;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+use tokio::time::{Instant, MissedTickBehavior};
 use zectre_common::{
     db::channel,
-    id::{DeploymentId, ProxyId},
+    id::{DeploymentId, NodeId, ProxyId},
+    state::Eligibility,
     time::Time,
 };
 use zectre_service::tasks::Shutdown;
@@ -21,15 +25,19 @@ use zectre_service::tasks::Shutdown;
 const RESYNC: Duration = Duration::from_secs(1);
 /// How far back activity is read: more than a few missed looks.
 const ACTIVITY_WINDOW: Duration = Duration::from_secs(15);
+/// The most looks at the operations in a row, each at up to [`OPERATIONS_MAX`]; the next notification goes on.
+const OPERATION_ROUNDS_MAX: usize = 100;
+/// Not having read the proxies' rows for longer means not to know who was silent.
+const DEAFNESS_MAX: Duration = Duration::from_secs(5);
 /// Deleted deployments are looked for once in so many resyncs.
 const GONE_EVERY: u32 = 5;
 
 impl ProxyLease {
-    /// With the end of its lease by this machine's clock.
+    /// With the end of its lease by this machine's clock, and time to read of a renewal in the last moment.
     pub fn at(self, now: Time) -> Proxy {
         Proxy {
             id: self.id,
-            lease_expires_at: now.plus(self.remaining),
+            lease_expires_at: now.plus(self.remaining + RESYNC + RESYNC / 2),
             applied_epoch: self.applied_epoch,
             drained_epoch: self.drained_epoch,
         }
@@ -38,14 +46,20 @@ impl ProxyLease {
 
 /// Applies every operation that was not applied yet; returns once the last one is committed.
 pub async fn operations(store: &Store, engine: &Handle) -> Result<(), Error> {
-    let operations = store.unapplied_operations().await?;
-    let mut deployments: BTreeSet<DeploymentId> = operations.iter().filter_map(|o| o.deployment_id).collect();
-    load(
-        store,
-        engine,
-        std::mem::take(&mut deployments).into_iter().collect(),
-    )
-    .await?;
+    for _ in 0..OPERATION_ROUNDS_MAX {
+        let operations = store.unapplied_operations().await?;
+        let count = operations.len();
+        apply(store, engine, operations).await?;
+        if count < OPERATIONS_MAX {
+            break;
+        }
+    }
+    Ok(())
+}
+
+async fn apply(store: &Store, engine: &Handle, operations: Vec<Operation>) -> Result<(), Error> {
+    let deployments: BTreeSet<DeploymentId> = operations.iter().filter_map(|o| o.deployment_id).collect();
+    load(store, engine, deployments.into_iter().collect()).await?;
     if operations.iter().any(|operation| operation.node_id.is_some()) {
         nodes(store, engine).await?;
     }
@@ -78,7 +92,7 @@ pub async fn load(store: &Store, engine: &Handle, ids: Vec<DeploymentId>) -> Res
 }
 
 async fn nodes(store: &Store, engine: &Handle) -> Result<(), Error> {
-    let wanted = store.eligibilities().await?;
+    let wanted: BTreeMap<NodeId, Eligibility> = store.eligibilities().await?.into_iter().collect();
     let known = engine
         .look(|cluster| {
             cluster
@@ -88,9 +102,9 @@ async fn nodes(store: &Store, engine: &Handle) -> Result<(), Error> {
         })
         .await?;
     for (id, eligibility) in &known {
-        match wanted.iter().find(|(wanted_id, _)| wanted_id == id) {
+        match wanted.get(id) {
             None => engine.send(Event::NodeGone(*id)).await?,
-            Some((_, wanted)) if wanted != eligibility => {
+            Some(wanted) if wanted != eligibility => {
                 engine
                     .send(Event::NodeWanted {
                         id: *id,
@@ -124,6 +138,8 @@ pub struct Listener {
     store: Store,
     engine: Handle,
     proxies: BTreeSet<ProxyId>,
+    /// When the proxies' rows were read last.
+    read_at: Instant,
     rounds: u32,
 }
 
@@ -134,6 +150,8 @@ impl Listener {
             store,
             engine,
             proxies: BTreeSet::new(),
+            // The engine has just read them.
+            read_at: Instant::now(),
             rounds: 0,
         }
     }
@@ -180,13 +198,20 @@ impl Listener {
     }
 
     async fn proxies(&mut self) -> Result<(), Error> {
-        let leases = self.store.proxies().await?;
+        let has_listened = self.read_at.elapsed() < DEAFNESS_MAX;
+        let leases = self.store.proxies(has_listened).await?;
         let now = Time::now();
-        let live: BTreeSet<ProxyId> = leases.iter().map(|lease| lease.id).collect();
-        for gone in self.proxies.difference(&live) {
-            self.engine.send(Event::ProxyGone(*gone)).await?;
+        self.read_at = Instant::now();
+        if has_listened {
+            let live: BTreeSet<ProxyId> = leases.iter().map(|lease| lease.id).collect();
+            for gone in self.proxies.difference(&live) {
+                self.engine.send(Event::ProxyGone(*gone)).await?;
+            }
+            self.proxies = live;
+        } else {
+            // Those of them that are gone are told by their leases.
+            self.proxies.clear();
         }
-        self.proxies = live;
         for lease in leases {
             self.engine.send(Event::ProxyReport(lease.at(now))).await?;
         }

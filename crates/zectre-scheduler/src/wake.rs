@@ -59,7 +59,7 @@ impl Waiters {
         let backend = |task: &crate::core::Task| {
             Some(Backend {
                 task_id: task.id,
-                address: task.address.clone()?,
+                address: task.address.as_deref()?.to_owned(),
                 port: task.port?,
             })
         };

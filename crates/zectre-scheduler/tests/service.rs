@@ -8,11 +8,19 @@ use support::{
     rows::App,
 };
 use zectre_common::{
-    id::DeploymentId,
+    id::{DeploymentId, NodeId},
     state::DeploymentStatus,
-    wire::{deployment::WakeResponse, scheduler::WakeRequest},
+    wire::{
+        deployment::WakeResponse,
+        scheduler::{NeededRequest, NeededResponse, WakeRequest},
+    },
 };
-use zectre_service::{call::CallError, token::name};
+use zectre_scheduler::store::{Batch, CommitError, Writer};
+use zectre_service::{
+    call::{CallError, Caller, Identity},
+    key::node_key,
+    token::{self, name},
+};
 use zectre_testkit::wait_until;
 
 /// A cluster of one scheduler and one node.
@@ -202,14 +210,10 @@ async fn one_leads_the_other_takes_over_and_an_old_epoch_writes_nothing() {
     second.leads().await;
     let new = second.status().await.expect("it answers").epoch;
     assert!(new > old);
-    let store = zectre_scheduler::store::Store::new(app.pool.clone());
-    let refused = store
-        .commit(old, &zectre_scheduler::store::Batch::default())
-        .await;
-    assert!(matches!(
-        refused,
-        Err(zectre_scheduler::store::CommitError::Fenced(_))
-    ));
+    let options = app.pool.connect_options();
+    let mut writer = Writer::connect(&options, old).await.expect("the server runs");
+    let refused = writer.commit(&Batch::default()).await;
+    assert!(matches!(refused, Err(CommitError::Fenced(_))));
     let next = app.deploy(2, "{}").await;
     second.nudge().await;
     app.becomes(next, DeploymentStatus::Succeeded).await;
@@ -282,5 +286,47 @@ async fn strangers_are_refused() {
         forged.expect_err("another node's id").problem().map(|p| p.status),
         Some(403)
     );
+    scheduler.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_rollback_needs_is_not_dropped() {
+    let (world, app, scheduler, agent) = cluster(Programs::Serve).await;
+    let images = ["first:1", "second:1", "third:1", "foreign:1"].map(str::to_owned);
+    for (version, image) in (1..).zip(&images[..3]) {
+        let id = app.deploy(version, "{}").await;
+        sqlx::query("UPDATE deployments SET image = $2 WHERE id = $1")
+            .bind(id)
+            .bind(image)
+            .execute(&app.pool)
+            .await
+            .expect("updated");
+        scheduler.nudge().await;
+        app.becomes(id, DeploymentStatus::Succeeded).await;
+    }
+    let url = format!("{}/api/v1/nodes/needed", scheduler.url);
+    let ask = async |node_id| -> Result<NeededResponse, CallError> {
+        let token = token::mint_node(
+            &node_key(&world.key, agent.id()),
+            agent.id(),
+            name::AGENT,
+            name::SCHEDULER,
+        );
+        let request = NeededRequest {
+            node_id,
+            artifacts: vec!["ab".repeat(32), "cd".repeat(32)],
+            images: images.to_vec(),
+        };
+        let caller = Caller::with_identity(Identity::Anonymous);
+        caller.post_json_as(&url, &token, &request, PATIENCE).await
+    };
+    // The first one's task goes once the second serves; from then on only a rollback's rollback would need it.
+    wait_until(PATIENCE, "the first is not needed", async || {
+        let needed = ask(agent.id()).await.expect("answered");
+        (needed.images == ["second:1", "third:1"] && needed.artifacts == ["ab".repeat(32)]).then_some(())
+    })
+    .await;
+    let refused = ask(NodeId::new()).await.expect_err("another node's name");
+    assert_eq!(refused.problem().map(|problem| problem.status), Some(403));
     scheduler.stop().await;
 }

@@ -2,74 +2,28 @@
 //! what has to be saved, which deployments to look at again, and whether proxies must be told.
 
 use super::{
-    Command, Deployment, Environment, Happening, Node, Proxy, Task, Unrouted, confirm, ident,
+    Command, Deployment, Environment, Happening, Node, Proxy, Settings, Task, Unrouted,
+    acks::Acks,
+    ident::Ids,
+    roster::{Roster, Standing},
+    shelf::Key,
+    shelves::Shelves,
     timer::{Timer, Timers},
+    waiting::Waiting,
 };
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 use zectre_common::{
-    config::SchedulerConfig,
     id::{DeploymentId, EnvironmentId, NodeId, ProxyId, TaskId},
     spec::Resources,
-    state::{Health, NodeStatus, TaskState, Wanted},
+    state::{Eligibility, Health, TaskState, Wanted},
     time::Time,
 };
 
 /// The most applied operations remembered; older ones are marked in the database for sure.
 const APPLIED_MAX: usize = 10_000;
-
-/// `[scheduler]`, as far as decisions depend on it.
-#[derive(Debug, Clone, Copy)]
-pub struct Settings {
-    /// How often agents speak.
-    pub heartbeat: Duration,
-    /// A node silent for longer is lost.
-    pub node_lease: Duration,
-    /// How long a task may finish the requests it has.
-    pub drain_timeout: Duration,
-    /// The pause after a first failure; it doubles with each one.
-    pub backoff_initial: Duration,
-    /// The longest such pause.
-    pub backoff_max: Duration,
-    /// Running for this long forgives earlier failures.
-    pub backoff_reset: Duration,
-    /// Failures of new tasks that end a rollout.
-    pub rollout_failures_max: u32,
-}
-
-impl From<&SchedulerConfig> for Settings {
-    fn from(config: &SchedulerConfig) -> Self {
-        Self {
-            heartbeat: Duration::from_millis(config.heartbeat_ms),
-            node_lease: Duration::from_millis(config.node_lease_ms),
-            drain_timeout: Duration::from_millis(config.drain_timeout_ms),
-            backoff_initial: Duration::from_millis(config.backoff_initial_ms),
-            backoff_max: Duration::from_millis(config.backoff_max_ms),
-            backoff_reset: Duration::from_millis(config.backoff_reset_ms),
-            rollout_failures_max: config.rollout_failures_max,
-        }
-    }
-}
-
-/// The rows that a new leader begins with.
-#[derive(Debug, Clone, Default)]
-pub struct Snapshot {
-    /// Environments of the deployments.
-    pub environments: Vec<Environment>,
-    /// Deployments that are served, rolled out, awake or gone back to.
-    pub deployments: Vec<Deployment>,
-    /// Tasks that have not ended.
-    pub tasks: Vec<Task>,
-    /// All nodes.
-    pub nodes: Vec<Node>,
-    /// Proxies whose lease holds.
-    pub proxies: Vec<Proxy>,
-    /// The routing epoch, read after all of the above.
-    pub routing_epoch: u64,
-}
+/// The most deployments remembered that have ended and run nothing; of others the rows are read again when asked for.
+const RESTING_MAX: usize = 10_000;
 
 /// What the step under way has done so far; empty between steps.
 #[derive(Debug, Clone, Default)]
@@ -94,27 +48,35 @@ pub struct Cluster {
     pub(super) tasks: BTreeMap<TaskId, Task>,
     pub(super) proxies: BTreeMap<ProxyId, Proxy>,
     pub(super) timers: Timers,
+    /// What follows from the tasks of each deployment.
+    pub(super) rosters: BTreeMap<DeploymentId, Roster>,
     /// Nodes that take tasks, the fullest (by memory) first.
-    pub(super) roomy: BTreeSet<(u64, NodeId)>,
+    pub(super) shelves: Shelves,
     /// Tasks that found no place; tried again when room appears.
-    pub(super) unplaced: BTreeSet<TaskId>,
-    /// Room appeared since the unplaced tasks were tried.
-    pub(super) room_appeared: bool,
+    pub(super) waiting: Waiting,
     /// Tasks taken out of routing that may not be told to stop yet.
-    pub(super) draining: BTreeSet<TaskId>,
-    /// Deployments that took over and have not succeeded yet, with the epoch that proxies are to acknowledge
-    /// (`None` until its commit).
-    pub(super) confirming: BTreeMap<DeploymentId, Option<u64>>,
+    pub(super) draining: Acks<TaskId>,
+    /// Those of them whose drain time is over.
+    pub(super) overdue: Acks<TaskId>,
+    /// Deployments that took over and have not succeeded yet.
+    pub(super) confirming: Acks<DeploymentId>,
+    /// Nodes whose tasks were lost while proxies routed to them: what they still run may not be stopped yet.
+    pub(super) stranded: Acks<NodeId>,
+    /// Nodes that tasks are to leave.
+    pub(super) emptying: BTreeSet<NodeId>,
+    /// The newest routing epoch that is known of.
+    pub(super) routing_epoch: u64,
     counts: BTreeMap<TaskState, usize>,
     applied: BTreeSet<i64>,
-    seed: u64,
+    resting: BTreeSet<DeploymentId>,
+    ids: Ids,
     pass: Pass,
 }
 
 impl Cluster {
-    /// The state that these rows describe. Leases start anew: whoever reads this has not listened yet.
-    pub fn load(settings: Settings, seed: u64, snapshot: Snapshot, now: Time) -> Self {
-        let mut cluster = Self {
+    /// Nothing at all.
+    pub(super) fn empty(settings: Settings, seed: u64, routing_epoch: u64) -> Self {
+        Self {
             settings,
             nodes: BTreeMap::new(),
             environments: BTreeMap::new(),
@@ -122,43 +84,21 @@ impl Cluster {
             tasks: BTreeMap::new(),
             proxies: BTreeMap::new(),
             timers: Timers::default(),
-            roomy: BTreeSet::new(),
-            unplaced: BTreeSet::new(),
-            room_appeared: false,
-            draining: BTreeSet::new(),
-            confirming: BTreeMap::new(),
+            rosters: BTreeMap::new(),
+            shelves: Shelves::default(),
+            waiting: Waiting::default(),
+            draining: Acks::default(),
+            overdue: Acks::default(),
+            confirming: Acks::default(),
+            stranded: Acks::default(),
+            emptying: BTreeSet::new(),
+            routing_epoch,
             counts: BTreeMap::new(),
             applied: BTreeSet::new(),
-            seed,
+            resting: BTreeSet::new(),
+            ids: Ids::new(seed),
             pass: Pass::default(),
-        };
-        for environment in snapshot.environments {
-            cluster.insert_environment(environment);
         }
-        for deployment in snapshot.deployments {
-            cluster.insert_deployment(deployment);
-        }
-        for epoch in cluster.confirming.values_mut() {
-            *epoch = Some(snapshot.routing_epoch);
-        }
-        for mut node in snapshot.nodes {
-            node.lease_expires_at = now.plus(settings.node_lease);
-            cluster.insert_node(node, now);
-        }
-        for mut task in snapshot.tasks {
-            task.seen_at = Some(now);
-            cluster.insert_loaded_task(task);
-        }
-        for proxy in snapshot.proxies {
-            cluster
-                .timers
-                .arm(Timer::Proxy(proxy.id), Some(proxy.lease_expires_at));
-            cluster.proxies.insert(proxy.id, proxy);
-        }
-        let all: Vec<_> = cluster.deployments.keys().copied().collect();
-        cluster.pass.touched.extend(all);
-        confirm::check_all(&mut cluster, now);
-        cluster
     }
 
     pub(super) fn insert_environment(&mut self, environment: Environment) {
@@ -176,7 +116,7 @@ impl Cluster {
             .filter(|_| open)
         {
             if environment.current == Some(id) {
-                self.confirming.insert(id, None);
+                self.confirming.add(id, Some(self.routing_epoch));
                 self.deployments.insert(id, deployment);
                 return self.touch(id);
             }
@@ -186,48 +126,33 @@ impl Cluster {
         self.pass.touched.insert(id);
     }
 
-    pub(super) fn insert_node(&mut self, node: Node, now: Time) {
-        let lease = (node.status == NodeStatus::Ready).then(|| now.plus(self.settings.node_lease));
-        self.timers.arm(Timer::Node(node.id), lease);
-        let id = node.id;
-        self.nodes.insert(id, node);
-        self.index_node(id, None);
+    /// Adds a task that waits for a place.
+    pub(super) fn insert_task(&mut self, task: Task) {
+        if self.deployments.contains_key(&task.deployment_id) {
+            self.pass.tasks.insert(task.id);
+            self.pass.touched.insert(task.deployment_id);
+            self.enlist(task);
+        }
     }
 
-    fn insert_loaded_task(&mut self, task: Task) {
-        let Some(deployment) = self.deployments.get_mut(&task.deployment_id) else {
-            return;
-        };
-        deployment.tasks.insert(task.id);
-        let needs = deployment.spec.resources;
-        if let Some(node_id) = task.node_id {
-            self.hold(node_id, &task, needs);
-        }
-        if task.is_draining() {
-            self.draining.insert(task.id);
-        }
-        self.timers.arm(
-            Timer::Task(task.id),
-            task.not_before.or(task.drain_until).or(task.seen_at),
-        );
+    /// Counts a task in.
+    pub(super) fn enlist(&mut self, task: Task) {
         *self.counts.entry(task.state).or_default() += 1;
+        self.rosters
+            .entry(task.deployment_id)
+            .or_default()
+            .note(task.id, None, Some(Standing::of(&task)));
         self.tasks.insert(task.id, task);
     }
 
-    /// Adds a task that waits for a place.
-    pub(super) fn insert_task(&mut self, task: Task) {
-        if let Some(deployment) = self.deployments.get_mut(&task.deployment_id) {
-            deployment.tasks.insert(task.id);
-            self.pass.tasks.insert(task.id);
-            self.pass.touched.insert(task.deployment_id);
-            *self.counts.entry(task.state).or_default() += 1;
-            self.tasks.insert(task.id, task);
-        }
+    /// Makes only ids that come after this one.
+    pub(super) fn follow_id(&mut self, id: Uuid) {
+        self.ids.follow(id);
     }
 
     /// A new id from the seed.
     pub(super) fn new_id(&mut self, now: Time) -> Uuid {
-        ident::next(&mut self.seed, now)
+        self.ids.next(now)
     }
 
     /// Changes a task that stays alive.
@@ -235,22 +160,27 @@ impl Cluster {
         let Some(task) = self.tasks.get_mut(&id) else {
             return;
         };
-        let (before, state) = ((task.routed, task.address.clone(), task.port), task.state);
+        let (routed, address, port) = (task.routed, task.address.clone(), task.port);
+        let (before, state) = (Standing::of(task), task.state);
         change(task);
         if state != task.state {
             *self.counts.entry(state).or_default() -= 1;
             *self.counts.entry(task.state).or_default() += 1;
         }
         // The address of a task that isn't routed is nobody's business yet.
-        let after = (task.routed, task.address.clone(), task.port);
-        self.pass.reroutes |= before != after && (before.0 || after.0);
+        let moved = (routed, &address, port) != (task.routed, &task.address, task.port);
+        self.pass.reroutes |= moved && (routed || task.routed);
         self.pass.tasks.insert(id);
         self.pass.touched.insert(task.deployment_id);
+        if let Some(roster) = self.rosters.get_mut(&task.deployment_id) {
+            roster.note(id, Some(before), Some(Standing::of(task)));
+        }
     }
 
     /// Ends a task: it gives back what it held, and is saved once more.
     pub(super) fn end_task(&mut self, id: TaskId, now: Time, change: impl FnOnce(&mut Task)) -> Option<Task> {
         let mut task = self.tasks.remove(&id)?;
+        let before = Standing::of(&task);
         *self.counts.entry(task.state).or_default() -= 1;
         change(&mut task);
         debug_assert!(task.state.is_ended(), "end_task ends it");
@@ -259,16 +189,18 @@ impl Cluster {
         if task.unrouted == Unrouted::Awaited {
             task.unrouted = Unrouted::No;
         }
-        (task.routed, task.healthy, task.wanted) = (false, false, Wanted::Stop);
+        task.routed &= crate::planted::planted!(EndedStaysRouted);
+        (task.healthy, task.wanted) = (false, Wanted::Stop);
         task.finished_at = Some(now);
         if let (Some(node_id), Some(deployment)) = (task.node_id, self.deployments.get(&task.deployment_id)) {
             self.release(node_id, &task, deployment.spec.resources);
         }
-        if let Some(deployment) = self.deployments.get_mut(&task.deployment_id) {
-            deployment.tasks.remove(&id);
+        if let Some(roster) = self.rosters.get_mut(&task.deployment_id) {
+            roster.note(id, Some(before), None);
         }
-        self.unplaced.remove(&id);
-        self.draining.remove(&id);
+        self.waiting.remove(task.deployment_id, id);
+        self.draining.remove(id);
+        self.overdue.remove(id);
         self.timers.arm(Timer::Task(id), None);
         self.pass.tasks.remove(&id);
         self.pass.touched.insert(task.deployment_id);
@@ -297,7 +229,7 @@ impl Cluster {
         self.pass.deployments.insert(id);
         self.pass.touched.insert(id);
         if ended {
-            self.confirming.remove(&id);
+            self.confirming.remove(id);
             self.close_rollout(id);
         }
     }
@@ -355,27 +287,38 @@ impl Cluster {
         let Some(node) = self.nodes.get_mut(&id) else {
             return;
         };
-        let before = node.takes_tasks().then_some(node.free_memory());
+        let (before, room) = (
+            node.place(),
+            (node.free_memory(), node.free_cpu(), node.free_ports()),
+        );
         change(node);
+        let grew = room.0 < node.free_memory() || room.1 < node.free_cpu() || room.2 < node.free_ports();
+        let opened = node.place().is_some() && (before.is_none() || grew);
+        if opened {
+            self.waiting.room_appeared();
+        }
         self.index_node(id, before);
     }
 
-    fn index_node(&mut self, id: NodeId, before: Option<u64>) {
-        if let Some(free) = before {
-            self.roomy.remove(&(free, id));
-        }
+    pub(super) fn index_node(&mut self, id: NodeId, before: Option<Key>) {
         let Some(node) = self.nodes.get(&id) else { return };
-        if node.takes_tasks() {
-            self.roomy.insert((node.free_memory(), id));
-            self.room_appeared |= before.is_none_or(|free| free <= node.free_memory());
+        self.shelves.shift(node, before);
+        if node.eligibility == Eligibility::Draining {
+            self.emptying.insert(id);
+        } else {
+            self.emptying.remove(&id);
         }
     }
 
     pub(super) fn remove_node(&mut self, id: NodeId) {
         if let Some(node) = self.nodes.remove(&id) {
-            self.roomy.remove(&(node.free_memory(), id));
+            self.shelves.remove(node.place());
+            self.emptying.remove(&id);
+            self.stranded.remove(id);
             self.timers.arm(Timer::Node(id), None);
+            self.timers.arm(Timer::Ports(id), None);
             self.pass.nodes.remove(&id);
+            self.waiting.fleet_changed();
         }
     }
 
@@ -395,7 +338,10 @@ impl Cluster {
         if let Some(environment) = self.environments.get_mut(&deployment.environment_id) {
             environment.open.remove(&(deployment.version, id));
         }
-        self.confirming.remove(&id);
+        self.rosters.remove(&id);
+        self.resting.remove(&id);
+        self.waiting.forget(id);
+        self.confirming.remove(id);
         self.timers.arm(Timer::Deployment(id), None);
         self.pass.deployments.remove(&id);
         self.pass.touched.remove(&id);
@@ -405,6 +351,44 @@ impl Cluster {
     /// Looks at a deployment again before the step ends.
     pub(super) fn touch(&mut self, id: DeploymentId) {
         self.pass.touched.insert(id);
+    }
+
+    /// Looks at every deployment before the next step ends.
+    pub(super) fn touch_all(&mut self) {
+        self.pass.touched.extend(self.deployments.keys().copied());
+    }
+
+    /// Something was left over by the bound of a step.
+    pub(super) fn is_unsettled(&self) -> bool {
+        !self.pass.touched.is_empty() || self.waiting.is_due()
+    }
+
+    /// Notes whether the deployment has ended and runs nothing.
+    pub(super) fn note_rest(&mut self, id: DeploymentId) {
+        let involved =
+            |environment: &Environment| [environment.current, environment.target].contains(&Some(id));
+        let rests = self.deployments.get(&id).is_some_and(|deployment| {
+            deployment.status.is_ended()
+                && !self
+                    .environments
+                    .get(&deployment.environment_id)
+                    .is_some_and(involved)
+                && self.rosters.get(&id).is_none_or(|roster| roster.tasks.is_empty())
+        });
+        if rests {
+            self.resting.insert(id);
+        } else {
+            self.resting.remove(&id);
+        }
+    }
+
+    /// Forgets the oldest of those that rest; whoever asks for one again brings its row.
+    fn forget_resting(&mut self) {
+        while self.resting.len() > RESTING_MAX
+            && let Some(id) = self.resting.pop_first()
+        {
+            self.remove_deployment(id);
+        }
     }
 
     pub(super) fn pop_touched(&mut self) -> Option<DeploymentId> {
@@ -450,12 +434,13 @@ impl Cluster {
         commands.extend(environments.map(|environment| Command::SaveEnvironment(environment.clone())));
         let nodes = pass.nodes.iter().filter_map(|id| self.nodes.get(id));
         commands.extend(nodes.map(|node| Command::SaveNode(Box::new(node.clone()))));
-        if pass.reroutes {
+        if pass.reroutes && !crate::planted::planted!(EpochNotRaised) {
             commands.push(Command::RaiseEpoch);
         }
         commands.extend(pass.commands);
         // What the step's bound left over goes on at the next one.
         self.pass.touched = pass.touched;
+        self.forget_resting();
         commands
     }
 }

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 use zectre_common::{
-    id::{ApplicationId, ArtifactId, DeploymentId, EnvironmentId, TaskId},
+    id::{ApplicationId, ArtifactId, DeploymentId, EnvironmentId},
     spec::{DeploymentSpec, RestartPolicy},
     state::{DeploymentStatus, Health, Reason},
     time::Time,
@@ -78,6 +78,8 @@ pub struct Deployment {
     pub created_at: Time,
     /// When its last rollout began.
     pub rollout_started_at: Option<Time>,
+    /// When someone, or its time, ended its canary phase; all of it comes up then.
+    pub promoted_at: Option<Time>,
     /// When its first rollout ended.
     pub finished_at: Option<Time>,
     /// Its last request, as far as proxies told (a table of its own).
@@ -86,8 +88,6 @@ pub struct Deployment {
     pub rollout_failures: u32,
     /// Slots that ran to completion (found in the tasks' rows at a reload).
     pub completed: BTreeSet<u32>,
-    /// Its tasks that have not ended. Follows from the tasks.
-    pub tasks: BTreeSet<TaskId>,
     /// For the slots whose last task failed, until the next one is made.
     pub backoff: BTreeMap<u32, Backoff>,
 }

@@ -22,6 +22,18 @@ pub struct Proxy {
     pub drained_epoch: u64,
 }
 
+impl Proxy {
+    /// Of two reports that may have overtaken each other, what is true.
+    fn newest(self, other: Self) -> Self {
+        Self {
+            id: self.id,
+            lease_expires_at: self.lease_expires_at.max(other.lease_expires_at),
+            applied_epoch: self.applied_epoch.max(other.applied_epoch),
+            drained_epoch: self.drained_epoch.max(other.drained_epoch),
+        }
+    }
+}
+
 /// Takes the task out of routing, and stops it as soon as it may be.
 pub(super) fn stop_task(
     cluster: &mut Cluster,
@@ -49,7 +61,7 @@ pub(super) fn stop_task(
                         (false, Unrouted::Awaited, Some(drain_until));
                 }
             });
-            cluster.draining.insert(id);
+            cluster.draining.add(id, None);
             stop_when_drained(cluster, id, now);
         }
         // It is on its way already.
@@ -63,16 +75,27 @@ pub(super) fn stop_when_drained(cluster: &mut Cluster, id: TaskId, now: Time) {
         return;
     };
     if !may_stop(cluster, task, now) {
-        cluster
-            .timers
-            .arm(Timer::Task(id), task.drain_until.filter(|at| *at > now));
+        let (ends, unrouted) = (task.drain_until.filter(|at| *at > now), task.unrouted);
+        cluster.timers.arm(Timer::Task(id), ends);
+        if ends.is_none() {
+            let epoch = match unrouted {
+                Unrouted::At(epoch) => Some(epoch),
+                Unrouted::No | Unrouted::Awaited => None,
+            };
+            cluster.overdue.add(id, epoch);
+        }
         return;
     }
-    cluster.draining.remove(&id);
+    cluster.draining.remove(id);
+    cluster.overdue.remove(id);
     cluster.timers.arm(Timer::Task(id), None);
     cluster.update_task(id, |task| {
         task.state = TaskState::Stopping;
-        task.generation += 1;
+        task.generation += u64::from(!crate::planted::planted!(StaleGeneration));
+        // Without a proxy no epoch is waited for.
+        if task.unrouted == Unrouted::Awaited {
+            task.unrouted = Unrouted::No;
+        }
     });
     send_stop(cluster, id, now);
 }
@@ -108,8 +131,11 @@ pub(super) fn send_stop_of_gone(cluster: &mut Cluster, id: TaskId, now: Time) {
 
 /// Invariant 4, in one place.
 fn may_stop(cluster: &Cluster, task: &Task, now: Time) -> bool {
-    let timed_out = task.drain_until.is_none_or(|until| until <= now);
+    let timed_out = task
+        .drain_until
+        .is_none_or(|until| until <= now || crate::planted::planted!(SkipDrain));
     match task.unrouted {
+        _ if crate::planted::planted!(StopBeforeAcknowledge) => true,
         Unrouted::No => !task.routed,
         Unrouted::Awaited => cluster.proxies.is_empty(),
         Unrouted::At(epoch) => cluster
@@ -121,7 +147,8 @@ fn may_stop(cluster: &Cluster, task: &Task, now: Time) -> bool {
 
 /// Takes back what was only drained: proxies may send it requests again.
 pub(super) fn revive(cluster: &mut Cluster, id: TaskId) {
-    cluster.draining.remove(&id);
+    cluster.draining.remove(id);
+    cluster.overdue.remove(id);
     cluster.timers.arm(Timer::Task(id), None);
     cluster.update_task(id, |task| {
         (task.wanted, task.reason, task.message) = (Wanted::Run, None, None);
@@ -130,12 +157,17 @@ pub(super) fn revive(cluster: &mut Cluster, id: TaskId) {
 }
 
 pub(super) fn proxy_report(cluster: &mut Cluster, proxy: Proxy, now: Time) {
+    // It waited for too long and says nothing any more: a newer one may stand behind it. Who is silent is noticed
+    // by the timer.
     if proxy.lease_expires_at <= now {
-        return proxy_gone(cluster, proxy.id, now);
+        return;
     }
-    cluster
-        .timers
-        .arm(Timer::Proxy(proxy.id), Some(proxy.lease_expires_at));
+    let proxy = cluster
+        .proxies
+        .get(&proxy.id)
+        .map_or(proxy, |known| known.newest(proxy));
+    let silent_at = (!crate::planted::planted!(DeadProxyAwaited)).then_some(proxy.lease_expires_at);
+    cluster.timers.arm(Timer::Proxy(proxy.id), silent_at);
     let before = cluster.proxies.insert(proxy.id, proxy);
     let moved = before.is_none_or(|old| {
         (old.applied_epoch, old.drained_epoch) != (proxy.applied_epoch, proxy.drained_epoch)
@@ -153,25 +185,54 @@ pub(super) fn proxy_gone(cluster: &mut Cluster, id: ProxyId, now: Time) {
 }
 
 pub(super) fn epoch_raised(cluster: &mut Cluster, epoch: u64, now: Time) {
-    confirm::epoch_raised(cluster, epoch, now);
-    let awaited: Vec<TaskId> = cluster.draining.iter().copied().collect();
-    for id in awaited {
+    cluster.routing_epoch = cluster.routing_epoch.max(epoch);
+    for id in cluster.draining.committed(epoch) {
         // The database has it already, by the same commit.
         if let Some(task) = cluster
             .tasks
             .get_mut(&id)
-            .filter(|task| task.unrouted == Unrouted::Awaited)
+            .filter(|task| task.unrouted == Unrouted::Awaited && !crate::planted::planted!(EpochForgotten))
         {
             task.unrouted = Unrouted::At(epoch);
         }
+    }
+    cluster.overdue.committed(epoch);
+    cluster.stranded.committed(epoch);
+    cluster.confirming.committed(epoch);
+    check_all(cluster, now);
+}
+
+/// Proxies moved on, or went away: what waited for them goes on.
+pub(super) fn check_all(cluster: &mut Cluster, now: Time) {
+    confirm::check_all(cluster, now);
+    let (applied, drained) = (cluster.applied_epoch(), cluster.drained_epoch());
+    for node in cluster.stranded.up_to(applied) {
+        cluster.stranded.remove(node);
+    }
+    let mut free = cluster.draining.up_to(drained);
+    free.extend(cluster.overdue.up_to(applied));
+    for id in free {
         stop_when_drained(cluster, id, now);
     }
 }
 
-fn check_all(cluster: &mut Cluster, now: Time) {
-    confirm::check_all(cluster, now);
-    let draining: Vec<TaskId> = cluster.draining.iter().copied().collect();
-    for id in draining {
-        stop_when_drained(cluster, id, now);
+impl Cluster {
+    /// The newest epoch that every live proxy routes by; `None` when there is no proxy to ask.
+    pub(super) fn applied_epoch(&self) -> Option<u64> {
+        if crate::planted::planted!(OneAcknowledgementIsEnough) {
+            return self.proxies.values().map(|proxy| proxy.applied_epoch).max();
+        }
+        self.proxies.values().map(|proxy| proxy.applied_epoch).min()
+    }
+
+    /// The newest epoch of whose removed tasks no live proxy has a request left.
+    fn drained_epoch(&self) -> Option<u64> {
+        if crate::planted::planted!(SkipDrain) {
+            return self.applied_epoch();
+        }
+        let epochs = self.proxies.values();
+        epochs
+            .map(|proxy| proxy.drained_epoch.min(proxy.applied_epoch))
+            .min()
     }
 }

@@ -2,11 +2,12 @@
 
 use super::{
     Cluster, Happening, Source,
-    rollout::{defeat, end, give_up_if_sourceless},
+    progress::defeat,
+    rollout::{end, give_up_if_sourceless},
 };
 use zectre_common::{
     id::{DeploymentId, EnvironmentId},
-    state::{DeploymentStatus, Reason, TaskState},
+    state::{DeploymentStatus, Reason},
     time::Time,
 };
 
@@ -47,8 +48,14 @@ pub(super) fn advance(cluster: &mut Cluster, id: DeploymentId, now: Time) {
             ..Happening::default()
         });
     }
-    let all_began = cluster.tasks_of(id).all(|task| task.state == TaskState::Running);
-    if let Some((reason, message)) = defeat(cluster, id, now).filter(|_| !all_began) {
+    let all_began = cluster
+        .rosters
+        .get(&id)
+        .is_none_or(|roster| roster.running as usize == roster.tasks.len());
+    if all_began {
+        return;
+    }
+    if let Some((reason, message)) = defeat(cluster, id, now) {
         end(cluster, id, DeploymentStatus::Failed, reason, message, now);
     }
 }

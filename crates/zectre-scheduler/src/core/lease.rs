@@ -1,7 +1,8 @@
 //! Nodes come, fall silent, and come back. The tasks of a lost node are replaced elsewhere; when it returns,
 //! its next digest shows tasks that nobody wants any more, and those are stopped.
 
-use super::{Cluster, Happening, Node, NodeFacts, report, timer::Timer};
+use super::{Cluster, Happening, Node, NodeFacts, Unrouted, report, timer::Timer};
+use std::sync::Arc;
 use zectre_common::{
     id::{NodeId, TaskId},
     state::{Eligibility, NodeStatus, Reason, TaskState},
@@ -13,12 +14,17 @@ pub(super) fn register(cluster: &mut Cluster, id: NodeId, facts: NodeFacts, now:
     if is_new {
         let mut node = Node::new(id, facts, now);
         node.lease_expires_at = now.plus(cluster.settings.node_lease);
+        // It may have been here before, under an id whose row was deleted: its first digest tells what it runs.
+        node.has_extras = true;
         cluster.insert_node(node, now);
         cluster.update_node(id, |_| {});
     } else {
-        let address = facts.address.clone();
-        cluster.update_node(id, |node| node.facts = facts);
+        let address: Arc<str> = facts.address.as_str().into();
+        cluster.update_node(id, |node| {
+            (node.facts, node.address) = (facts, Arc::clone(&address));
+        });
         move_tasks_to_address(cluster, id, &address);
+        cluster.waiting.fleet_changed();
         renew(cluster, id, now);
     }
     let name = cluster
@@ -38,7 +44,7 @@ pub(super) fn register(cluster: &mut Cluster, id: NodeId, facts: NodeFacts, now:
 }
 
 /// A machine may come back with another address; its tasks are reached there from now on.
-fn move_tasks_to_address(cluster: &mut Cluster, id: NodeId, address: &str) {
+fn move_tasks_to_address(cluster: &mut Cluster, id: NodeId, address: &Arc<str>) {
     let tasks: Vec<TaskId> = cluster
         .nodes
         .get(&id)
@@ -49,9 +55,9 @@ fn move_tasks_to_address(cluster: &mut Cluster, id: NodeId, address: &str) {
         let moved = cluster
             .tasks
             .get(&task)
-            .is_some_and(|t| t.address.as_deref().is_some_and(|a| a != address));
+            .is_some_and(|t| t.address.as_ref().is_some_and(|a| a != address));
         if moved {
-            cluster.update_task(task, |task| task.address = Some(address.to_owned()));
+            cluster.update_task(task, |task| task.address = Some(Arc::clone(address)));
         }
     }
 }
@@ -62,7 +68,11 @@ pub(super) fn renew(cluster: &mut Cluster, id: NodeId, now: Time) {
     let Some(node) = cluster.nodes.get(&id) else {
         return;
     };
-    let expires_at = now.plus(lease);
+    let expires_at = if crate::planted::planted!(LeaseNotRenewed) {
+        node.lease_expires_at
+    } else {
+        now.plus(lease)
+    };
     let returned = node.status == NodeStatus::Lost;
     // The row is for people; one write in half a lease is exact enough for them.
     let stale_row = expires_at.since(node.lease_expires_at) * 2 >= lease;
@@ -73,6 +83,7 @@ pub(super) fn renew(cluster: &mut Cluster, id: NodeId, now: Time) {
         });
     }
     if returned {
+        cluster.waiting.fleet_changed();
         let name = cluster
             .nodes
             .get(&id)
@@ -84,6 +95,24 @@ pub(super) fn renew(cluster: &mut Cluster, id: NodeId, now: Time) {
             message,
             ..Happening::default()
         });
+    }
+}
+
+/// This leader stood still, or was kept from deciding: nobody is known to have been silent. Leases start anew.
+pub(super) fn excuse_silence(cluster: &mut Cluster, now: Time) {
+    let until = now.plus(cluster.settings.node_lease);
+    let heard = cluster
+        .nodes
+        .values()
+        .filter(|node| node.status == NodeStatus::Ready);
+    for node in heard {
+        cluster.timers.arm(Timer::Node(node.id), Some(until));
+    }
+    for proxy in cluster.proxies.values_mut() {
+        proxy.lease_expires_at = proxy.lease_expires_at.max(until);
+        cluster
+            .timers
+            .arm(Timer::Proxy(proxy.id), Some(proxy.lease_expires_at));
     }
 }
 
@@ -101,6 +130,7 @@ pub(super) fn expire(cluster: &mut Cluster, id: NodeId, now: Time) {
     cluster.update_node(id, |node| {
         (node.status, node.has_extras) = (NodeStatus::Lost, true);
     });
+    cluster.waiting.fleet_changed();
     let silent_secs = cluster.settings.node_lease.as_secs();
     let message =
         format!("node {name} has been silent for {silent_secs} s; its tasks are replaced elsewhere");
@@ -131,6 +161,9 @@ fn lose_tasks(cluster: &mut Cluster, id: NodeId, name: &str, now: Time) {
         .into_iter()
         .flat_map(|node| node.tasks.iter().copied())
         .collect();
+    for task in &tasks {
+        strand(cluster, id, *task);
+    }
     for task in tasks {
         let message = format!("node {name} stopped answering");
         report::end(
@@ -142,6 +175,25 @@ fn lose_tasks(cluster: &mut Cluster, id: NodeId, name: &str, now: Time) {
             None,
             now,
         );
+    }
+}
+
+/// A task is given up that its node may still run: proxies may be sending it requests, so it isn't stopped
+/// before they route by an epoch without it.
+pub(super) fn strand(cluster: &mut Cluster, node: NodeId, task: TaskId) {
+    let Some(task) = cluster.tasks.get(&task) else {
+        return;
+    };
+    // Nobody who routes by this epoch or a later one knows it any more.
+    let is_known = |epoch: u64| cluster.applied_epoch().is_none_or(|applied| applied >= epoch);
+    match task.unrouted {
+        Unrouted::At(epoch) if is_known(epoch) => {}
+        // Its end, in this step, raises the epoch.
+        Unrouted::No if task.routed => cluster.stranded.add(node, None),
+        Unrouted::Awaited => cluster.stranded.add(node, None),
+        // A later epoch that is waited for already includes this one.
+        Unrouted::At(epoch) if !cluster.stranded.contains(node) => cluster.stranded.add(node, Some(epoch)),
+        Unrouted::At(_) | Unrouted::No => {}
     }
 }
 
@@ -161,6 +213,7 @@ pub(super) fn set_eligibility(cluster: &mut Cluster, id: NodeId, eligibility: El
         .collect();
     // The API's column: it has written it before we read it.
     cluster.reindex_node(id, |node| node.eligibility = eligibility);
+    cluster.waiting.fleet_changed();
     for deployment in touched {
         cluster.touch(deployment);
     }

@@ -4,6 +4,8 @@
 //! Everything that survives a restart is in the rows that the commands save; the rest (indexes, timers,
 //! when an order was last sent) is rebuilt by [`Cluster::load`].
 
+mod acks;
+mod canary;
 mod cluster;
 mod command;
 mod confirm;
@@ -11,6 +13,7 @@ mod deployment;
 mod drain;
 mod environment;
 mod event;
+mod failure;
 mod health;
 mod ident;
 mod job;
@@ -18,26 +21,37 @@ mod lease;
 mod node;
 mod operation;
 mod placement;
+mod progress;
 mod read;
 mod replicas;
 mod report;
 mod retreat;
 mod rollout;
+mod roster;
+mod settings;
 mod settle;
+mod shelf;
+mod shelves;
+mod shortage;
 mod sleep;
+mod snapshot;
+mod succession;
 mod task;
 mod timer;
+mod waiting;
 
 #[cfg(test)]
 mod tests;
 
-pub use cluster::{Cluster, Settings, Snapshot};
+pub use cluster::Cluster;
 pub use command::{Command, Happening};
 pub use deployment::{Deployment, Source};
 pub use drain::Proxy;
 pub use environment::Environment;
 pub use event::{Event, Operation};
 pub use node::{Node, NodeFacts};
+pub use settings::Settings;
+pub use snapshot::Snapshot;
 pub use task::{Task, Unrouted};
 
 use zectre_common::time::Time;

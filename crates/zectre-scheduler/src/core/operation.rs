@@ -1,7 +1,7 @@
 //! What people ask for. Each operation is applied once, and marked in the transaction that saves its effects;
 //! one that makes no sense any more changes nothing and says so in the activity feed.
 
-use super::{Cluster, Command, Deployment, Happening, Operation, drain, replicas, rollout, sleep};
+use super::{Cluster, Command, Deployment, Happening, Operation, canary, drain, rollout, sleep, succession};
 use zectre_common::{
     id::{DeploymentId, TaskId},
     state::{DeploymentStatus, OperationKind, Reason},
@@ -48,10 +48,12 @@ pub(super) fn merge_loaded(cluster: &mut Cluster, loaded: Deployment, now: Time)
 }
 
 pub(super) fn apply(cluster: &mut Cluster, operation: &Operation, now: Time) {
-    if !cluster.is_first(operation.id) {
+    if !cluster.is_first(operation.id) && !crate::planted::planted!(OperationRepeated) {
         return;
     }
-    cluster.say(Command::OperationApplied(operation.id));
+    if !crate::planted::planted!(OperationNotMarked) {
+        cluster.say(Command::OperationApplied(operation.id));
+    }
     let refused = match (operation.kind, operation.deployment_id) {
         (OperationKind::StopTask, _) => stop_one(cluster, operation.task_id, now),
         // The shell reads the node's row and sends what it wants of it.
@@ -103,7 +105,7 @@ fn apply_to_deployment(
         OperationKind::Rollback => roll_back(cluster, id, now),
         OperationKind::Cancel => cancel(cluster, id, now),
         OperationKind::Restart => {
-            replicas::restart(cluster, id, now);
+            succession::restart(cluster, id, now);
             Ok(())
         }
         OperationKind::Sleep => {
@@ -141,7 +143,11 @@ fn promote(cluster: &mut Cluster, id: DeploymentId, now: Time) -> Result<(), Str
         if cluster.count_ready(id) == 0 {
             return Err("none of its tasks is healthy yet; it takes over by itself when they are".into());
         }
-        rollout::take_over(cluster, environment_id, id, true, now);
+        if !canary::is_on_trial(cluster, deployment) {
+            // Sooner would leave fewer tasks serving than there were.
+            return Err("it takes over by itself as soon as all of its tasks are healthy".into());
+        }
+        rollout::promote(cluster, id, now);
         return Ok(());
     }
     match deployment.status {

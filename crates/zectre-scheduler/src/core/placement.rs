@@ -1,92 +1,140 @@
-//! Where a task goes: a node without a task of the same deployment first (spread), and among those the one
-//! with the least free memory that still fits (packing), so that large tasks find room later.
+//! Where a task goes: a node with the fewest tasks of the same deployment (spread), and among those the one
+//! with the least free memory that still fits (packing), so that large tasks find room later. A node where
+//! something else holds ports of the range is the last choice.
 //!
-//! When none fits, the task waits and says what is short:
-//!
-//! | reason | when |
-//! |---|---|
-//! | `no_eligible_node` | no node runs this kind of task: labels, or no container engine |
-//! | `no_capacity` | some do, but none has room now, or would have when empty |
+//! When none fits, the task waits and says what is short (`shortage`).
 
-use super::{Cluster, Command, Deployment, Happening, Node, Task, drain, report};
+use super::{
+    Cluster, Command, Happening, Task, drain, report, shelf::Key, shelves::is_suitable, shortage::shortage,
+    timer::Timer,
+};
 use std::time::Duration;
 use zectre_common::{
     id::{DeploymentId, NodeId, TaskId},
-    spec::{ProcessType, Resources},
-    state::{DeploymentStatus, NodeStatus, Reason, TaskState},
+    spec::Resources,
+    state::{DeploymentStatus, Reason, TaskState},
     time::Time,
-    wire::{node::Capacity, task::Phases},
+    wire::task::Phases,
 };
 
-/// The most waiting tasks tried again when room appears; the others at the next change.
-const RETRIED_MAX: usize = 1_000;
 /// Beyond its own start time-out, a start may be silent for this long (the agent enforces the time-out itself).
 const START_SILENCE_MARGIN: Duration = Duration::from_secs(15);
 /// However often its agent says that it is still starting (a huge image on a slow line), this is the end.
 const START_MAX: Duration = Duration::from_mins(30);
+/// A crowded node counts as if it had this many tasks of the deployment.
+const CROWDED: u32 = 1_000_000;
 
-/// Whether the node could run the deployment's tasks at all.
-fn is_suitable(node: &Node, deployment: &Deployment) -> bool {
-    let spec = &deployment.spec;
-    (spec.process_type != ProcessType::Docker || node.facts.container_enabled)
-        && spec
-            .constraints
-            .iter()
-            .all(|constraint| constraint.is_met_by(&node.facts.labels))
+/// Places for the tasks of one deployment, one after the other. It goes once over the nodes for each level of
+/// the spread: a thousand places cost a thousand steps in the index, not a thousand walks.
+pub(super) struct Search {
+    deployment_id: DeploymentId,
+    needs: Resources,
+    row: usize,
+    is_alone: bool,
+    /// Nodes with so many tasks of the deployment are taken now.
+    level: u32,
+    after: Option<Key>,
+    /// The least such number above `level` among the nodes that were passed over.
+    next_level: Option<u32>,
+    last: Option<NodeId>,
+    /// Why there was no place: there is none for the others either.
+    short: Option<(Reason, String)>,
 }
 
-/// The node for one more task of `deployment`, not on `avoid`.
-pub(super) fn choose(cluster: &Cluster, deployment: &Deployment, avoid: Option<NodeId>) -> Option<NodeId> {
-    let needs = deployment.spec.resources;
-    let mut best: Option<(usize, NodeId)> = None;
-    // The index is in the order of free memory, so the first with the fewest siblings wins.
-    for (_, id) in cluster
-        .roomy
-        .range((needs.memory.0, NodeId::from_uuid(uuid::Uuid::nil()))..)
-    {
-        let Some(node) = cluster.nodes.get(id) else {
-            continue;
-        };
-        if Some(*id) == avoid || !node.fits(needs) || !is_suitable(node, deployment) {
-            continue;
+impl Search {
+    /// Begins a search; `None` when the deployment isn't known.
+    pub(super) fn new(cluster: &mut Cluster, deployment_id: DeploymentId) -> Option<Self> {
+        let deployment = cluster.deployments.get(&deployment_id)?;
+        Some(Self {
+            deployment_id,
+            needs: deployment.spec.resources,
+            row: cluster.shelves.row_for(&cluster.nodes, deployment),
+            is_alone: deployment.spec.anti_affinity,
+            level: 0,
+            after: None,
+            next_level: None,
+            last: None,
+            short: None,
+        })
+    }
+
+    /// The node for one more task. Whoever gets it has to hold it before the next call.
+    pub(super) fn next(&mut self, cluster: &Cluster) -> Option<NodeId> {
+        let deployment = cluster.deployments.get(&self.deployment_id)?;
+        if let Some(last) = self.last.take().and_then(|id| cluster.nodes.get(&id))
+            && last.fits(self.needs)
+        {
+            self.pass_over(cluster.load_on(deployment.id, last));
         }
-        let siblings = siblings_on(cluster, deployment, *id);
-        if siblings == 0 {
-            return Some(*id);
-        }
-        if best.is_none_or(|(fewest, _)| siblings < fewest) {
-            best = Some((siblings, *id));
+        loop {
+            let (memory, cpu) = (self.needs.memory.0, self.needs.cpu.0);
+            while let Some(key) = cluster.shelves.first_fit(self.row, self.after, memory, cpu) {
+                self.after = Some(key);
+                let node = cluster.nodes.get(&key.1)?;
+                if self.row == 0 && !is_suitable(node, deployment) {
+                    continue;
+                }
+                let load = cluster.load_on(deployment.id, node);
+                if self.is_alone && !load.is_multiple_of(CROWDED) {
+                    continue;
+                }
+                if load == self.level {
+                    self.last = Some(node.id);
+                    return self.last;
+                }
+                self.pass_over(load);
+            }
+            self.level = self.next_level.take()?;
+            self.after = None;
         }
     }
-    best.map(|(_, id)| id)
+
+    fn pass_over(&mut self, load: u32) {
+        let alone = self.is_alone && !load.is_multiple_of(CROWDED);
+        if load > self.level && !alone {
+            self.next_level = Some(self.next_level.map_or(load, |least| least.min(load)));
+        }
+    }
 }
 
-fn siblings_on(cluster: &Cluster, deployment: &Deployment, node: NodeId) -> usize {
-    cluster
-        .tasks_of(deployment.id)
-        .filter(|task| task.node_id == Some(node))
-        .count()
+impl Cluster {
+    /// Tasks of the deployment on the node, and much more when it is crowded.
+    fn load_on(&self, id: DeploymentId, node: &super::Node) -> u32 {
+        let siblings = self
+            .rosters
+            .get(&id)
+            .map_or(0, |roster| roster.siblings_on(node.id));
+        siblings + if node.is_crowded() { CROWDED } else { 0 }
+    }
 }
 
 /// Gives a waiting task a place, or says why there is none. Returns whether it got one.
-pub(super) fn place(cluster: &mut Cluster, id: TaskId, avoid: Option<NodeId>, now: Time) -> bool {
-    let Some(task) = cluster.tasks.get(&id) else {
+pub(super) fn place(cluster: &mut Cluster, id: TaskId, now: Time) -> bool {
+    let deployment_id = cluster.tasks.get(&id).map(|task| task.deployment_id);
+    let search = deployment_id.and_then(|id| Search::new(cluster, id));
+    search.is_some_and(|mut search| place_by(cluster, &mut search, id, now))
+}
+
+/// The same for one of many tasks of a deployment.
+pub(super) fn place_by(cluster: &mut Cluster, search: &mut Search, id: TaskId, now: Time) -> bool {
+    let chosen = match search.short {
+        Some(_) => None,
+        None => search.next(cluster),
+    };
+    let placed = chosen.is_some_and(|node_id| put(cluster, search, id, node_id, now));
+    if !placed {
+        wait_for_room(cluster, search, id, now);
+    }
+    placed
+}
+
+/// Gives the task a port of the node, and tells the node to start it.
+fn put(cluster: &mut Cluster, search: &Search, id: TaskId, node_id: NodeId, now: Time) -> bool {
+    let deployment_id = search.deployment_id;
+    let Some(port) = cluster.nodes.get(&node_id).and_then(super::Node::free_port) else {
         return false;
     };
-    let Some(deployment) = cluster.deployments.get(&task.deployment_id) else {
-        return false;
-    };
-    let (deployment_id, needs) = (deployment.id, deployment.spec.resources);
-    let chosen = choose(cluster, deployment, avoid);
-    let port = chosen
-        .and_then(|id| cluster.nodes.get(&id))
-        .and_then(Node::free_port);
-    let (Some(node_id), Some(port)) = (chosen, port) else {
-        let (reason, message) = shortage(cluster, deployment);
-        wait_for_room(cluster, id, deployment_id, reason, message);
-        return false;
-    };
-    cluster.unplaced.remove(&id);
+    cluster.waiting.remove(deployment_id, id);
     cluster.update_task(id, |task| {
         (task.state, task.node_id, task.port) = (TaskState::Starting, Some(node_id), Some(port));
         (task.reason, task.message, task.not_before) = (None, None, None);
@@ -98,7 +146,7 @@ pub(super) fn place(cluster: &mut Cluster, id: TaskId, avoid: Option<NodeId>, no
         });
     });
     if let Some(task) = cluster.tasks.get(&id).cloned() {
-        cluster.hold(node_id, &task, needs);
+        cluster.hold(node_id, &task, search.needs);
         arm_start(cluster, &task);
         cluster.say(Command::Start {
             node_id,
@@ -109,34 +157,60 @@ pub(super) fn place(cluster: &mut Cluster, id: TaskId, avoid: Option<NodeId>, no
     true
 }
 
-fn wait_for_room(
+fn wait_for_room(cluster: &mut Cluster, search: &mut Search, id: TaskId, now: Time) {
+    let deployment_id = search.deployment_id;
+    let Some(deployment) = cluster.deployments.get(&deployment_id) else {
+        return;
+    };
+    // What another of its tasks was told just now holds for this one.
+    let first = cluster.waiting.of(deployment_id).next();
+    let known = first
+        .filter(|_| !cluster.waiting.is_stale(deployment_id, now))
+        .and_then(|first| cluster.tasks.get(&first))
+        .and_then(|task| Some((task.reason?, task.message.clone()?)));
+    let is_new = known.is_none() && search.short.is_none();
+    let (reason, message) = search
+        .short
+        .get_or_insert_with(|| known.unwrap_or_else(|| shortage(cluster, deployment)))
+        .clone();
+    cluster.waiting.add(deployment_id, id, now);
+    if is_new {
+        cluster.waiting.told(deployment_id, now);
+    }
+    tell_shortage(cluster, deployment_id, id, reason, message);
+}
+
+fn tell_shortage(
     cluster: &mut Cluster,
-    id: TaskId,
     deployment_id: DeploymentId,
+    id: TaskId,
     reason: Reason,
     message: String,
 ) {
-    cluster.unplaced.insert(id);
-    let told = cluster
+    let is_told = |said: Option<&String>| said.is_some_and(|said| *said == message);
+    let knew = cluster
         .tasks
         .get(&id)
-        .is_some_and(|task| task.message.as_deref() == Some(message.as_str()));
-    if told {
-        return;
-    }
-    let task_message = message.clone();
-    cluster.update_task(id, |task| {
-        (task.reason, task.message) = (Some(reason), Some(task_message));
-    });
-    let open = cluster
-        .status_of(deployment_id)
-        .is_some_and(|status| !status.is_ended());
-    if open {
+        .is_some_and(|task| is_told(task.message.as_ref()));
+    let (open, all_knew) = cluster
+        .deployments
+        .get(&deployment_id)
+        .map_or((false, true), |d| {
+            (!d.status.is_ended(), is_told(d.message.as_ref()))
+        });
+    if open && !all_knew {
         let said = message.clone();
         cluster.update_deployment(deployment_id, |d| {
             (d.reason, d.message) = (Some(reason), Some(said));
         });
     }
+    if knew {
+        return;
+    }
+    let said = message.clone();
+    cluster.update_task(id, |task| {
+        (task.reason, task.message) = (Some(reason), Some(said));
+    });
     if cluster.count_ready(deployment_id) == 0 {
         cluster.say(Command::WakeFailed {
             deployment_id,
@@ -151,10 +225,13 @@ fn found_room(cluster: &mut Cluster, id: DeploymentId) {
     let Some(deployment) = cluster.deployments.get(&id) else {
         return;
     };
-    let was_short = matches!(
-        deployment.reason,
-        Some(Reason::NoCapacity | Reason::NoEligibleNode)
-    );
+    // Others of its tasks may still wait.
+    let is_short = cluster.waiting.of(id).next().is_some();
+    let was_short = !is_short
+        && matches!(
+            deployment.reason,
+            Some(Reason::NoCapacity | Reason::NoEligibleNode)
+        );
     let begins = deployment.status == DeploymentStatus::Pending;
     if !was_short && !begins {
         return;
@@ -178,116 +255,46 @@ fn found_room(cluster: &mut Cluster, id: DeploymentId) {
     }
 }
 
-/// Tries the tasks that wait for room, oldest first.
-pub(super) fn retry_unplaced(cluster: &mut Cluster, now: Time) {
-    let waiting: Vec<TaskId> = cluster.unplaced.iter().copied().take(RETRIED_MAX).collect();
-    for id in waiting {
-        let deployment_id = cluster.tasks.get(&id).map(|task| task.deployment_id);
-        if let Some(deployment_id) = deployment_id {
-            super::replicas::place_if_its_turn(cluster, deployment_id, id, now);
+/// Tries the deployment's tasks that wait for room, oldest first, until one finds none.
+pub(super) fn retry(cluster: &mut Cluster, id: DeploymentId, now: Time) {
+    if crate::planted::planted!(UnplacedForgotten) {
+        return;
+    }
+    let tasks: Vec<TaskId> = cluster.waiting.of(id).collect();
+    let Some(mut search) = Search::new(cluster, id) else {
+        return;
+    };
+    let mut is_short = false;
+    for task in tasks {
+        if !super::succession::is_its_turn(cluster, id, task) {
+            continue;
         }
-    }
-}
-
-/// Why no node takes one more task of `deployment`.
-pub(super) fn shortage(cluster: &Cluster, deployment: &Deployment) -> (Reason, String) {
-    let needs = deployment.spec.resources;
-    let ready: Vec<&Node> = cluster
-        .nodes
-        .values()
-        .filter(|node| node.status == NodeStatus::Ready)
-        .collect();
-    if ready.is_empty() {
-        return (
-            Reason::NoCapacity,
-            "no node is ready: start zectre-agent on a machine".into(),
-        );
-    }
-    let suitable: Vec<&Node> = ready
-        .iter()
-        .copied()
-        .filter(|node| is_suitable(node, deployment))
-        .collect();
-    if suitable.is_empty() {
-        return (Reason::NoEligibleNode, unsuitable(&ready, deployment));
-    }
-    let is_large = |capacity: Capacity| capacity.memory >= needs.memory && capacity.cpu >= needs.cpu;
-    if !suitable.iter().any(|node| is_large(node.facts.capacity)) {
-        let message = format!(
-            "no node is large enough for one task of {} cpu and {} memory",
-            needs.cpu, needs.memory
-        );
-        return (Reason::NoCapacity, message);
-    }
-    let open: Vec<&Node> = suitable
-        .iter()
-        .copied()
-        .filter(|node| node.takes_tasks())
-        .collect();
-    if open.is_empty() {
-        return (
-            Reason::NoCapacity,
-            format!("all {} suitable nodes are cordoned or draining", suitable.len()),
-        );
-    }
-    (
-        Reason::NoCapacity,
-        format!(
-            "none of {} suitable nodes has {} free",
-            open.len(),
-            shortest(&open, needs)
-        ),
-    )
-}
-
-/// Why no node could run it, however empty.
-fn unsuitable(ready: &[&Node], deployment: &Deployment) -> String {
-    let docker = deployment.spec.process_type == ProcessType::Docker;
-    if docker && !ready.iter().any(|node| node.facts.container_enabled) {
-        return format!(
-            "none of {} nodes runs containers: start a container engine on one, and then its agent (or `zectre up`) anew",
-            ready.len()
-        );
-    }
-    let wanted: Vec<String> = deployment
-        .spec
-        .constraints
-        .iter()
-        .map(ToString::to_string)
-        .collect();
-    format!(
-        "none of {} nodes meets the constraints {}",
-        ready.len(),
-        wanted.join(", ")
-    )
-}
-
-/// What none of the nodes has left.
-fn shortest(open: &[&Node], needs: Resources) -> String {
-    let mut short = Vec::new();
-    if open.iter().all(|node| node.free_memory() < needs.memory.0) {
-        short.push(format!("{} memory", needs.memory));
-    }
-    if open.iter().all(|node| node.free_cpu() < needs.cpu.0) {
-        short.push(format!("{} cpu", needs.cpu));
-    }
-    if open.iter().all(|node| node.free_slots() == 0) {
-        short.push("a task slot".into());
-    }
-    if short.is_empty() {
-        "cpu, memory, a slot and a port at once".into()
-    } else {
-        short.join(" and ")
+        if is_short {
+            wait_for_room(cluster, &mut search, task, now);
+            continue;
+        }
+        let placed = match search.next(cluster) {
+            Some(node_id) => put(cluster, &search, task, node_id, now),
+            None => false,
+        };
+        if !placed {
+            if !cluster.waiting.is_stale(id, now) {
+                return;
+            }
+            is_short = true;
+            wait_for_room(cluster, &mut search, task, now);
+        }
     }
 }
 
 /// Arms the deadline of a start.
 pub(super) fn arm_start(cluster: &mut Cluster, task: &Task) {
     let at = start_deadline(cluster, task);
-    cluster.timers.arm(super::timer::Timer::Task(task.id), at);
+    cluster.timers.arm(Timer::Task(task.id), at);
 }
 
-fn start_deadline(cluster: &Cluster, task: &Task) -> Option<Time> {
+/// When a start has been silent for too long.
+pub(super) fn start_deadline(cluster: &Cluster, task: &Task) -> Option<Time> {
     let spec = &cluster.deployments.get(&task.deployment_id)?.spec;
     let started_at = task.started_at?;
     let last_word = task.seen_at.unwrap_or(started_at).max(started_at);
@@ -303,14 +310,14 @@ pub(super) fn task_deadline(cluster: &mut Cluster, id: TaskId, now: Time) {
     match task.state {
         TaskState::Pending if task.not_before.is_none_or(|at| at <= now) => {
             let deployment_id = task.deployment_id;
-            super::replicas::place_if_its_turn(cluster, deployment_id, id, now);
+            super::succession::waited(cluster, deployment_id, id, now);
         }
-        TaskState::Pending => cluster.timers.arm(super::timer::Timer::Task(id), task.not_before),
+        TaskState::Pending => cluster.timers.arm(Timer::Task(id), task.not_before),
         TaskState::Starting => {
             let task = task.clone();
             if start_deadline(cluster, &task).is_none_or(|at| at <= now) {
                 let message = "its node said nothing about its start in time".into();
-                report::condemn(cluster, id, Reason::PortNeverOpened, message, now);
+                report::condemn(cluster, id, Reason::PortNeverOpened, message, None, now);
             } else {
                 arm_start(cluster, &task);
             }

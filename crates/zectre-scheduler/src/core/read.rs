@@ -4,7 +4,7 @@ use super::{Cluster, Deployment, Environment, Node, Proxy, Source, Task};
 use zectre_common::{
     id::{DeploymentId, EnvironmentId, NodeId, TaskId},
     quantity::{CpuMillis, MemoryBytes},
-    state::{DeploymentStatus, TaskState},
+    state::DeploymentStatus,
     time::Time,
     wire::node::Capacity,
 };
@@ -27,11 +27,7 @@ impl Cluster {
 
     /// The live tasks of a deployment.
     pub fn tasks_of(&self, id: DeploymentId) -> impl Iterator<Item = &Task> {
-        let ids = self
-            .deployments
-            .get(&id)
-            .into_iter()
-            .flat_map(|deployment| &deployment.tasks);
+        let ids = self.rosters.get(&id).into_iter().flat_map(|roster| &roster.tasks);
         ids.filter_map(|id| self.tasks.get(id))
     }
 
@@ -98,13 +94,11 @@ impl Cluster {
     }
 
     pub(super) fn count_ready(&self, id: DeploymentId) -> u32 {
-        self.tasks_of(id).filter(|task| task.is_ready()).count() as u32
+        self.rosters.get(&id).map_or(0, super::roster::Roster::ready)
     }
 
     pub(super) fn count_live(&self, id: DeploymentId) -> u32 {
-        self.tasks_of(id)
-            .filter(|task| task.state != TaskState::Pending)
-            .count() as u32
+        self.rosters.get(&id).map_or(0, |roster| roster.live)
     }
 
     pub(super) fn is_rolling_out(&self, deployment: &Deployment) -> bool {
@@ -124,7 +118,7 @@ impl Cluster {
 
     /// Its rollout has won: it succeeded, or only waits until all proxies know.
     pub(super) fn has_won(&self, id: DeploymentId) -> bool {
-        self.status_of(id) == Some(DeploymentStatus::Succeeded) || self.confirming.contains_key(&id)
+        self.status_of(id) == Some(DeploymentStatus::Succeeded) || self.confirming.contains(id)
     }
 
     pub(super) fn status_of(&self, id: DeploymentId) -> Option<DeploymentStatus> {

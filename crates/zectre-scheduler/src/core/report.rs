@@ -2,8 +2,9 @@
 //! should not have changes nothing here, and is answered with an order to stop or forget them.
 
 use super::{
-    Cluster, Command, Happening, Task, Unrouted, drain, lease, placement, replicas, sleep, task::is_failure,
+    Cluster, Command, Happening, Task, Unrouted, drain, failure, lease, placement, sleep, task::is_failure,
 };
+use std::sync::Arc;
 use zectre_common::{
     id::{NodeId, TaskId},
     quantity::DurationMs,
@@ -35,21 +36,27 @@ pub(super) fn heartbeat(cluster: &mut Cluster, node_id: NodeId, tasks: Vec<TaskR
         return;
     }
     lease::renew(cluster, node_id, now);
-    let mut missing = cluster
+    let held: Vec<TaskId> = cluster
         .nodes
         .get(&node_id)
-        .map(|node| node.tasks.clone())
-        .unwrap_or_default();
+        .into_iter()
+        .flat_map(|node| node.tasks.iter().copied())
+        .collect();
+    let mut seen: Vec<TaskId> = Vec::with_capacity(tasks.len());
     let mut extras = false;
     for report in tasks {
-        missing.remove(&report.task_id);
-        if is_of(cluster, node_id, report.task_id) {
-            let (id, generation) = (report.task_id, report.generation);
-            apply(cluster, &report, now);
-            repeat_stop(cluster, id, generation, now);
-        } else {
-            extras |= !report.state.is_ended();
-            refuse(cluster, node_id, &report);
+        seen.push(report.task_id);
+        match cluster.tasks.get(&report.task_id) {
+            Some(task) if task.node_id == Some(node_id) => {
+                if !is_no_news(task, &report) {
+                    apply(cluster, &report, now);
+                    repeat_stop(cluster, &report, now);
+                }
+            }
+            _ => {
+                extras |= !report.state.is_ended() && !crate::planted::planted!(ExtrasIgnored);
+                refuse(cluster, node_id, &report);
+            }
         }
     }
     if cluster
@@ -59,9 +66,19 @@ pub(super) fn heartbeat(cluster: &mut Cluster, node_id: NodeId, tasks: Vec<TaskR
     {
         cluster.reindex_node(node_id, |node| node.has_extras = extras);
     }
-    for id in missing {
-        not_held(cluster, node_id, id, now);
+    seen.sort_unstable();
+    for id in held {
+        if seen.binary_search(&id).is_err() {
+            not_held(cluster, node_id, id, now);
+        }
     }
+}
+
+/// Nearly all that a digest says is known.
+fn is_no_news(task: &Task, report: &TaskReport) -> bool {
+    task.state == TaskState::Running
+        && report.state == TaskState::Running
+        && (task.healthy == report.healthy || task.wanted == Wanted::Stop)
 }
 
 fn is_of(cluster: &Cluster, node_id: NodeId, id: TaskId) -> bool {
@@ -71,31 +88,42 @@ fn is_of(cluster: &Cluster, node_id: NodeId, id: TaskId) -> bool {
         .is_some_and(|task| task.node_id == Some(node_id))
 }
 
-/// The node has a task that isn't its: an ended one, one of a lost lease, or one nobody knows.
+/// The node has a task that isn't its: an ended one, one of a lost lease, or one nobody knows. What proxies may
+/// still be routing to is stopped by a later digest.
 fn refuse(cluster: &mut Cluster, node_id: NodeId, report: &TaskReport) {
     let (task_id, generation) = (report.task_id, report.generation.saturating_add(1));
-    cluster.say(if report.state.is_ended() {
-        Command::Forget {
+    if report.state.is_ended() {
+        cluster.say(Command::Forget {
             node_id,
             task_id,
             generation,
-        }
-    } else {
-        Command::Stop {
+        });
+    } else if !cluster.stranded.contains(node_id) && !crate::planted::planted!(ExtrasKept) {
+        cluster.say(Command::Stop {
             node_id,
             task_id,
             generation,
             grace: EXTRA_GRACE,
-        }
-    });
+        });
+    }
 }
 
-/// The agent holds a task that it was told to stop, by an order it has not seen.
-fn repeat_stop(cluster: &mut Cluster, id: TaskId, generation: u64, now: Time) {
-    let due = cluster.tasks.get(&id).is_some_and(|task| {
-        task.state == TaskState::Stopping && generation < task.generation && is_due(cluster, task, now)
-    });
-    if due {
+/// The agent holds a task that it was told to stop: it has not seen the order, or it has, and ended before it could
+/// write down that the task is to stop. An agent obeys only what is newer than what it holds.
+fn repeat_stop(cluster: &mut Cluster, report: &TaskReport, now: Time) {
+    let id = report.task_id;
+    let Some(task) = cluster
+        .tasks
+        .get(&id)
+        .filter(|task| task.state == TaskState::Stopping && is_due(cluster, task, now))
+    else {
+        return;
+    };
+    let goes_on = matches!(report.state, TaskState::Starting | TaskState::Running);
+    if report.generation < task.generation {
+        drain::send_stop(cluster, id, now);
+    } else if goes_on {
+        cluster.update_task(id, |task| task.generation += 1);
         drain::send_stop(cluster, id, now);
     }
 }
@@ -115,6 +143,7 @@ fn not_held(cluster: &mut Cluster, node_id: NodeId, id: TaskId, now: Time) {
     let last_word = task.seen_at.max(task.running_at);
     let settled = last_word.is_none_or(|at| now.since(at) >= cluster.settings.heartbeat * 2);
     match task.state {
+        TaskState::Starting if crate::planted::planted!(StartNotRepeated) => {}
         TaskState::Starting if is_due(cluster, task, now) => {
             let task = Box::new(task.clone());
             if let Some(task) = cluster.tasks.get_mut(&id) {
@@ -124,6 +153,7 @@ fn not_held(cluster: &mut Cluster, node_id: NodeId, id: TaskId, now: Time) {
         }
         TaskState::Running if settled => {
             let message = "its node restarted and no longer has it".into();
+            lease::strand(cluster, node_id, id);
             end(
                 cluster,
                 id,
@@ -176,7 +206,7 @@ fn runs(cluster: &mut Cluster, report: &TaskReport, now: Time) {
     let address = task
         .node_id
         .and_then(|id| cluster.nodes.get(&id))
-        .map(|node| node.facts.address.clone());
+        .map(|node| Arc::clone(&node.address));
     let serves = cluster
         .deployments
         .get(&deployment_id)
@@ -204,7 +234,7 @@ fn runs(cluster: &mut Cluster, report: &TaskReport, now: Time) {
         TaskState::Running if wanted == Wanted::Run && task.healthy && !report.healthy => {
             let probe = report.last_probe.as_deref().unwrap_or("no answer");
             let message = format!("its health check failed: {probe}");
-            condemn(cluster, id, Reason::HealthCheckFailed, message, now);
+            condemn(cluster, id, Reason::HealthCheckFailed, message, Some(report), now);
         }
         TaskState::Running if wanted == Wanted::Run && !task.healthy && report.healthy => {
             cluster.update_task(id, |task| (task.healthy, task.routed) = (true, serves));
@@ -221,6 +251,9 @@ fn ended(cluster: &mut Cluster, report: &TaskReport, now: Time) {
         return;
     };
     let (id, deployment_id) = (task.id, task.deployment_id);
+    if crate::planted::planted!(EndUnheard) && task.wanted == Wanted::Stop {
+        return;
+    }
     if task.wanted == Wanted::Stop {
         return finish_stopping(cluster, id, Some(report), now);
     }
@@ -228,7 +261,7 @@ fn ended(cluster: &mut Cluster, report: &TaskReport, now: Time) {
         return;
     };
     let rolling_out = cluster.is_rolling_out(deployment);
-    if replicas::ran_to_completion(deployment, report.exit_code, rolling_out) {
+    if failure::ran_to_completion(deployment, report.exit_code, rolling_out) {
         let slot = task.slot;
         finish(
             cluster,
@@ -242,7 +275,11 @@ fn ended(cluster: &mut Cluster, report: &TaskReport, now: Time) {
         cluster.update_deployment(deployment_id, |deployment| {
             deployment.completed.insert(slot);
         });
-        if cluster.tasks_of(deployment_id).next().is_none() {
+        if cluster
+            .rosters
+            .get(&deployment_id)
+            .is_none_or(|roster| roster.tasks.is_empty())
+        {
             sleep::put_to_sleep(cluster, deployment_id, "its last task ended with 0");
         }
         return;
@@ -252,6 +289,10 @@ fn ended(cluster: &mut Cluster, report: &TaskReport, now: Time) {
         .filter(|reason| is_failure(*reason))
         .unwrap_or(Reason::Exited);
     let message = report.message.clone().unwrap_or_else(|| how_it_ended(report));
+    if reason == Reason::PortTaken {
+        let task = task.clone();
+        failure::rest_port(cluster, &task, now);
+    }
     end(cluster, id, TaskState::Failed, reason, message, Some(report), now);
 }
 
@@ -302,7 +343,7 @@ pub(super) fn end(
         return finish_stopping(cluster, id, report, now);
     }
     if let Some(task) = finish(cluster, id, state, Some(reason), Some(message), report, now) {
-        replicas::note_failure(cluster, &task, evidence(&task, report), now);
+        failure::note(cluster, &task, evidence(&task, report), now);
     }
 }
 
@@ -335,10 +376,17 @@ fn finish(
 }
 
 /// Gives up a task that may still be there: it counts as failed now, and is stopped in order.
-pub(super) fn condemn(cluster: &mut Cluster, id: TaskId, reason: Reason, message: String, now: Time) {
+pub(super) fn condemn(
+    cluster: &mut Cluster,
+    id: TaskId,
+    reason: Reason,
+    message: String,
+    report: Option<&TaskReport>,
+    now: Time,
+) {
     drain::stop_task(cluster, id, Some(reason), Some(message), now);
     if let Some(task) = cluster.tasks.get(&id).cloned() {
-        replicas::note_failure(cluster, &task, evidence(&task, None), now);
+        failure::note(cluster, &task, evidence(&task, report), now);
     }
 }
 

@@ -6,19 +6,23 @@
 //! |---|---|
 //! | succeeded | its strategy's number of tasks is ready (`canary`: its time is over, or a person promoted it), and the proxies know (`confirm`) |
 //! | failed, the last task's reason | `rollout_failures_max` tasks of it failed |
-//! | failed, `no_capacity` or `no_eligible_node` | its deadline came while a task waited for a place |
+//! | failed, `no_eligible_node` | for 15 seconds there was no node that could run it, however empty |
+//! | failed, `no_capacity` | its deadline came while a task waited for a place |
 //! | failed, `progress_deadline` | its deadline came for any other cause |
 //! | failed, `build_failed` | the build that it waited for ended without an artifact |
 //! | failed, `artifact_missing` | nothing to run was named or uploaded before its deadline |
 //! | cancelled, `superseded` | a newer deployment of the environment began its own rollout |
 //! | cancelled, `cancelled` | a person cancelled it, or went back to an earlier one |
 
-use super::{Cluster, Command, Deployment, Environment, Happening, Source, confirm, retreat};
-use std::time::Duration;
+use super::{
+    Cluster, Command, Deployment, Environment, Happening, Source, canary, confirm,
+    progress::{defeat, wait_end},
+    retreat,
+};
 use zectre_common::{
     id::{DeploymentId, EnvironmentId},
     spec::Strategy,
-    state::{DeploymentStatus, Reason, Wanted},
+    state::{DeploymentStatus, Reason},
     time::Time,
 };
 
@@ -36,7 +40,8 @@ pub(super) fn wanted_of_target(cluster: &Cluster, environment: &Environment, tar
             None => full,
         },
         Strategy::Recreate if old_live > 0 => 0,
-        Strategy::BlueGreen | Strategy::Canary { .. } | Strategy::Recreate => full,
+        Strategy::Canary { .. } => canary::size_now(cluster, target),
+        Strategy::BlueGreen | Strategy::Recreate => full,
     }
 }
 
@@ -48,14 +53,15 @@ pub(super) fn room_beside(
     full: u32,
     max_surge: u32,
 ) -> u32 {
+    let max_surge = max_surge.saturating_add(u32::from(crate::planted::planted!(SurgeForgotten)) * 9);
     let room = full
         .saturating_add(max_surge)
         .saturating_sub(cluster.count_live(other));
     // Its own tasks that are on their way out take room too.
     let leaving = cluster
-        .tasks_of(deployment.id)
-        .filter(|task| task.wanted == Wanted::Stop)
-        .count();
+        .rosters
+        .get(&deployment.id)
+        .map_or(0, |roster| roster.leaving.len());
     let ready = cluster.count_ready(deployment.id).min(full);
     full.min(room.saturating_sub(leaving as u32).max(ready))
 }
@@ -75,6 +81,8 @@ pub(super) fn wanted_of_current(cluster: &Cluster, environment: &Environment, cu
     }
     match target.spec.strategy {
         Strategy::Rolling { max_unavailable, .. } => {
+            let max_unavailable =
+                max_unavailable + u32::from(crate::planted::planted!(AvailabilityForgotten)) * 9;
             let floor = target.full_size().saturating_sub(max_unavailable);
             full.min(floor.saturating_sub(cluster.count_ready(target.id)))
         }
@@ -139,7 +147,7 @@ pub(super) fn give_up_if_sourceless(cluster: &mut Cluster, id: DeploymentId, now
     let Some(deployment) = cluster
         .deployments
         .get(&id)
-        .filter(|deployment| !deployment.status.is_ended() && !cluster.confirming.contains_key(&id))
+        .filter(|deployment| !deployment.status.is_ended() && !cluster.confirming.contains(id))
     else {
         return;
     };
@@ -170,16 +178,12 @@ pub(super) fn give_up_if_sourceless(cluster: &mut Cluster, id: DeploymentId, now
     }
 }
 
-fn wait_end(deployment: &Deployment) -> Time {
-    deployment.created_at.plus(progress_deadline(deployment))
-}
-
-pub(super) fn progress_deadline(deployment: &Deployment) -> Duration {
-    Duration::from_secs(u64::from(deployment.spec.progress_deadline_secs))
-}
-
 fn supersede_older(cluster: &mut Cluster, environment_id: EnvironmentId, id: DeploymentId, now: Time) {
-    let Some(version) = cluster.deployments.get(&id).map(|deployment| deployment.version) else {
+    let known = cluster
+        .deployments
+        .get(&id)
+        .filter(|_| !crate::planted::planted!(OlderRolloutKept));
+    let Some(version) = known.map(|deployment| deployment.version) else {
         return;
     };
     let older: Vec<DeploymentId> = cluster
@@ -215,6 +219,7 @@ fn begin(cluster: &mut Cluster, environment_id: EnvironmentId, id: DeploymentId,
             deployment.rollout_failures,
             deployment.asleep,
         ) = (Some(now), 0, false);
+        deployment.promoted_at = None;
     });
     cluster.update_environment(environment_id, |e| (e.target, e.target_weight) = (Some(id), None));
     if empty {
@@ -283,92 +288,51 @@ fn judge(cluster: &mut Cluster, environment_id: EnvironmentId, id: DeploymentId,
     ) else {
         return;
     };
-    let (ready, full) = (cluster.count_ready(id), target.full_size());
+    let ready = cluster.count_ready(id);
     let old = environment.current.filter(|current| *current != id);
     let old_ready = old.map_or(0, |old| cluster.count_ready(old));
     let weight = environment.target_weight;
+    let is_on_trial = canary::is_on_trial(cluster, target);
+    let is_whole = ready >= canary::size_now(cluster, target);
     if is_return(target) {
         // Whoever asks to go back is not served by what is there: one healthy task is enough.
         if ready > 0 || old_ready == 0 {
             return take_over(cluster, environment_id, id, false, now);
         }
-    } else if ready >= full {
-        match target.spec.strategy {
-            Strategy::Canary { weight: share, .. } if old_ready > 0 => {
-                if promoted_at(cluster, target).is_some_and(|at| at <= now) {
-                    return take_over(cluster, environment_id, id, true, now);
-                }
-                return set_weight(cluster, environment_id, weight, Some(share));
-            }
-            _ => return take_over(cluster, environment_id, id, true, now),
-        }
+    } else if is_whole && !is_on_trial {
+        return take_over(cluster, environment_id, id, true, now);
+    }
+    let strategy = target.spec.strategy;
+    if canary::promoted_at(cluster, target).is_some_and(|at| at <= now) {
+        return promote(cluster, id, now);
     }
     if let Some((reason, message)) = defeat(cluster, id, now) {
         return lose(cluster, environment_id, id, reason, message, now);
     }
-    let is_rolling = matches!(
-        cluster.deployments.get(&id).map(|t| t.spec.strategy),
-        Some(Strategy::Rolling { .. })
-    );
-    if is_rolling {
-        let share = (ready > 0).then(|| (100 * ready / (ready + old_ready)) as u8);
-        set_weight(cluster, environment_id, weight, share);
-    } else if ready == 0 {
-        set_weight(cluster, environment_id, weight, None);
-    }
+    let share = match strategy {
+        Strategy::Rolling { .. } => (ready > 0).then(|| (100 * ready / (ready + old_ready)) as u8),
+        Strategy::Canary { weight: share, .. } if is_on_trial && is_whole => Some(share),
+        _ => weight.filter(|_| ready > 0),
+    };
+    set_weight(cluster, environment_id, weight, share);
+}
+
+/// The trial of a canary is over: all of it comes up, and then takes over.
+pub(super) fn promote(cluster: &mut Cluster, id: DeploymentId, now: Time) {
+    cluster.update_deployment(id, |deployment| deployment.promoted_at = Some(now));
+    let message = "its trial is over: all of its replicas come up, and then it takes over".into();
+    cluster.record(Happening {
+        action: "deployment.promoted",
+        deployment_id: Some(id),
+        message,
+        ..Happening::default()
+    });
 }
 
 fn set_weight(cluster: &mut Cluster, environment_id: EnvironmentId, before: Option<u8>, after: Option<u8>) {
     if before != after {
         cluster.update_environment(environment_id, |environment| environment.target_weight = after);
     }
-}
-
-/// When a canary whose tasks are all ready is promoted by itself.
-fn promoted_at(cluster: &Cluster, target: &Deployment) -> Option<Time> {
-    let Strategy::Canary {
-        auto_promote_secs: Some(secs),
-        ..
-    } = target.spec.strategy
-    else {
-        return None;
-    };
-    let youngest = cluster
-        .tasks_of(target.id)
-        .filter(|task| task.is_ready())
-        .filter_map(|task| task.running_at)
-        .max()?;
-    Some(youngest.plus(Duration::from_secs(u64::from(secs))))
-}
-
-/// Why the rollout is lost, if it is.
-pub(super) fn defeat(cluster: &Cluster, id: DeploymentId, now: Time) -> Option<(Reason, String)> {
-    let target = cluster.deployments.get(&id)?;
-    if target.rollout_failures >= cluster.settings.rollout_failures_max {
-        let reason = target.reason.unwrap_or(Reason::Exited);
-        let message = target
-            .message
-            .clone()
-            .unwrap_or_else(|| "its tasks failed".into());
-        return Some((reason, message));
-    }
-    let started_at = target.rollout_started_at.unwrap_or(target.created_at);
-    if started_at.plus(progress_deadline(target)) > now {
-        return None;
-    }
-    let waits = cluster
-        .tasks_of(id)
-        .any(|task| cluster.unplaced.contains(&task.id));
-    if waits {
-        return Some(super::placement::shortage(cluster, target));
-    }
-    let secs = target.spec.progress_deadline_secs;
-    let (ready, full) = (cluster.count_ready(id), target.full_size());
-    let mut message = format!("{ready} of {full} tasks were ready after {secs} s");
-    if let (Some(reason), Some(said)) = (target.reason, &target.message) {
-        message = format!("{message}; the last failure was {reason}: {said}");
-    }
-    Some((Reason::ProgressDeadline, message))
 }
 
 fn lose(
@@ -476,20 +440,4 @@ pub(super) fn end(
         reason,
         ..Happening::default()
     });
-}
-
-/// When the deployment's rollout has to be looked at again.
-pub(super) fn deadline(cluster: &Cluster, id: DeploymentId, now: Time) -> Option<Time> {
-    let deployment = cluster.deployments.get(&id)?;
-    let waits = !deployment.status.is_ended() && deployment.source == Source::Missing;
-    let rolls = cluster.is_rolling_out(deployment);
-    let started_at = deployment.rollout_started_at.filter(|_| rolls);
-    let ends = started_at.map(|at| at.plus(progress_deadline(deployment)));
-    let promoted = promoted_at(cluster, deployment).filter(|_| rolls);
-    let retreated = retreat::deadline(cluster, deployment);
-    [waits.then(|| wait_end(deployment)), ends, promoted, retreated]
-        .into_iter()
-        .flatten()
-        .filter(|at| *at > now)
-        .min()
 }

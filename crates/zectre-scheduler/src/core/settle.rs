@@ -1,23 +1,30 @@
 //! After an event: every deployment that it touched is brought closer to what is wanted, until nothing moves.
 
-use super::{Cluster, health, job, placement, replicas, rollout, sleep, timer::Timer};
+use super::{Cluster, health, job, placement, progress, replicas, rollout, sleep, timer::Timer};
 use zectre_common::{id::DeploymentId, time::Time};
 
 /// The most looks at deployments within one step. Each look moves something or is the last; what is left
-/// over goes on with the next event.
+/// over goes on at once, in the next step.
 const LOOKS_MAX: usize = 100_000;
+/// The most waiting deployments tried again within one step.
+const RETRIES_MAX: usize = 1_000;
 
 pub(super) fn settle(cluster: &mut Cluster, now: Time) {
+    let mut retries = 0;
     for _ in 0..LOOKS_MAX {
         if let Some(id) = cluster.pop_touched() {
             look_at(cluster, id, now);
-        } else if cluster.room_appeared && !cluster.unplaced.is_empty() {
-            cluster.room_appeared = false;
-            placement::retry_unplaced(cluster, now);
+        } else if retries < RETRIES_MAX
+            && let Some(id) = cluster.waiting.pop()
+        {
+            retries += 1;
+            placement::retry(cluster, id, now);
         } else {
-            cluster.room_appeared = false;
-            return;
+            break;
         }
+    }
+    if cluster.is_unsettled() {
+        cluster.timers.arm(Timer::Rest, Some(now));
     }
 }
 
@@ -39,12 +46,13 @@ fn look_at(cluster: &mut Cluster, id: DeploymentId, now: Time) {
     for one in [Some(id)].into_iter().chain(partners).flatten() {
         if one == id || !partners.contains(&None) {
             replicas::reconcile(cluster, one, now);
-            health::refresh(cluster, one);
+            health::refresh(cluster, one, now);
         }
     }
     let deadline = [
-        rollout::deadline(cluster, id, now),
-        sleep::idle_deadline(cluster, id),
+        progress::deadline(cluster, id, now),
+        sleep::idle_deadline(cluster, id, now),
+        health::forgiven_at(cluster, id).filter(|at| *at > now),
     ]
     .into_iter()
     .flatten()
@@ -56,4 +64,5 @@ fn look_at(cluster: &mut Cluster, id: DeploymentId, now: Time) {
     cluster
         .timers
         .arm(Timer::Deployment(id), deadline.filter(|at| *at > now));
+    cluster.note_rest(id);
 }

@@ -8,15 +8,17 @@ use zectre_common::{id::DeploymentId, state::Reason, time::Time};
 /// A superseded deployment that was woken by its preview sleeps after this long, when its own time-out is 0.
 const PREVIEW_IDLE: Duration = Duration::from_mins(5);
 
-/// When the deployment goes to sleep, unless requests come.
-pub(super) fn idle_deadline(cluster: &Cluster, id: DeploymentId) -> Option<Time> {
+/// When the deployment goes to sleep, unless requests come. May be too early as long as it is after `now`.
+pub(super) fn idle_deadline(cluster: &Cluster, id: DeploymentId, now: Time) -> Option<Time> {
     let deployment = cluster.deployments.get(&id)?;
     let settled = can_sleep(cluster, deployment);
     let environment = cluster.environments.get(&deployment.environment_id)?;
     // During a rollout its two sides don't sleep: the strategies count on the tasks that are there.
     let involved =
         environment.target.is_some() && [environment.current, environment.target].contains(&Some(id));
-    if !settled || involved {
+    // Its time begins with the end of its rollout, however long its tasks have run.
+    let is_open = !deployment.status.is_ended();
+    if !settled || involved || is_open {
         return None;
     }
     let timeout = Duration::from_secs(u64::from(deployment.idle_timeout_secs));
@@ -25,14 +27,14 @@ pub(super) fn idle_deadline(cluster: &Cluster, id: DeploymentId) -> Option<Time>
         false if timeout.is_zero() => PREVIEW_IDLE,
         _ => timeout,
     };
-    let tasks = cluster.tasks_of(id);
-    let youngest = tasks
-        .filter_map(|task| task.running_at.or(Some(task.created_at)))
-        .max();
-    let last = [deployment.last_active_at, youngest, deployment.finished_at]
-        .into_iter()
-        .flatten()
-        .max()?;
+    let known = deployment.last_active_at.max(deployment.finished_at);
+    if let Some(early) = known.map(|at| at.plus(timeout)).filter(|at| *at > now) {
+        return Some(early);
+    }
+    let begun = cluster
+        .tasks_of(id)
+        .map(|task| task.running_at.unwrap_or(task.created_at));
+    let last = begun.max().max(known)?;
     Some(last.plus(timeout))
 }
 
@@ -43,7 +45,7 @@ fn can_sleep(cluster: &Cluster, deployment: &Deployment) -> bool {
 }
 
 pub(super) fn sleep_if_idle(cluster: &mut Cluster, id: DeploymentId, now: Time) {
-    if idle_deadline(cluster, id).is_some_and(|at| at <= now) {
+    if idle_deadline(cluster, id, now).is_some_and(|at| at <= now) {
         put_to_sleep(cluster, id, "no request came within its idle time");
     }
 }

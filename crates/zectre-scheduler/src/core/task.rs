@@ -1,5 +1,6 @@
 //! A task: one replica of a deployment, placed once and never moved or restarted in place.
 
+use std::sync::Arc;
 use zectre_common::{
     id::{DeploymentId, NodeId, TaskId},
     state::{Reason, TaskState, Wanted},
@@ -41,7 +42,7 @@ pub struct Task {
     /// Raised with every order about it.
     pub generation: u64,
     /// Where it is reached, once it runs.
-    pub address: Option<String>,
+    pub address: Option<Arc<str>>,
     /// The port it was given.
     pub port: Option<u16>,
     /// Its last health check passed.

@@ -1,7 +1,10 @@
 //! Deadlines: at most one for each thing, in one ordered set, so that a tick costs what is due and no more.
 
-use super::{Cluster, drain, lease, placement};
-use std::collections::{BTreeMap, BTreeSet};
+use super::{Cluster, drain, failure, lease, placement};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 use zectre_common::{
     id::{DeploymentId, NodeId, ProxyId, TaskId},
     time::Time,
@@ -21,6 +24,10 @@ pub(super) enum Timer {
     Task(TaskId),
     /// A deployment's rollout, canary or idleness.
     Deployment(DeploymentId),
+    /// Ports of a node that rest.
+    Ports(NodeId),
+    /// What the bound of a step left over.
+    Rest,
 }
 
 /// All deadlines.
@@ -66,13 +73,21 @@ impl Timers {
 
 /// Handles what is due at `now`.
 pub(super) fn fire_due(cluster: &mut Cluster, now: Time) {
+    let late = cluster.timers.next().map_or(Duration::ZERO, |at| now.since(at));
+    if late > cluster.settings.node_lease / 8 {
+        lease::excuse_silence(cluster, now);
+    }
     for _ in 0..FIRED_MAX {
         match cluster.timers.pop_due(now) {
             None => return,
             Some(Timer::Node(id)) => lease::expire(cluster, id, now),
             Some(Timer::Proxy(id)) => drain::proxy_gone(cluster, id, now),
             Some(Timer::Task(id)) => placement::task_deadline(cluster, id, now),
+            Some(Timer::Deployment(_)) if crate::planted::planted!(DeadlineUnseen) => {}
             Some(Timer::Deployment(id)) => cluster.touch(id),
+            Some(Timer::Ports(id)) => failure::wake_ports(cluster, id, now),
+            // It is settled after any event.
+            Some(Timer::Rest) => {}
         }
     }
 }

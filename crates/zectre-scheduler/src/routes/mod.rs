@@ -2,6 +2,7 @@
 //! A follower hands what only the leader can answer on to the leader.
 
 mod forward;
+mod needed;
 mod nodes;
 mod scheduler;
 
@@ -76,6 +77,7 @@ pub fn router(app: App) -> Router {
         .route("/api/v1/nodes/heartbeat", post(nodes::heartbeat))
         .route("/api/v1/nodes/task-published-port", post(nodes::reports))
         .layer(middleware::from_fn_with_state(app.clone(), forward::to_leader))
+        .route("/api/v1/nodes/needed", post(needed::needed))
         .layer(middleware::from_fn_with_state(app.clone(), nodes::identified));
     services.merge(agents).with_state(app)
 }

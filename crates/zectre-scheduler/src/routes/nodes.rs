@@ -125,21 +125,17 @@ pub(super) async fn heartbeat(
 ) -> Result<Json<HeartbeatResponse>, Failure> {
     let term = app.term()?;
     let node_id = speaker(&app, &headers, request.node_id, &request.tasks)?;
-    let known = term
-        .engine
-        .look(move |cluster| cluster.node(node_id).is_some())
-        .await?;
-    if !known {
-        return Err(Error::UnknownNode(node_id).into());
-    }
-    let orders = term
+    let answer = term
         .engine
         .apply(Event::Heartbeat {
             node_id,
             tasks: request.tasks,
         })
         .await?;
-    let composed = app.composer.compose(orders).await?;
+    if !answer.known {
+        return Err(Error::UnknownNode(node_id).into());
+    }
+    let composed = app.composer.compose(answer.orders).await?;
     if !composed.failures.is_empty() {
         term.engine
             .send(Event::TaskReports {
@@ -162,14 +158,14 @@ pub(super) async fn reports(
 ) -> Result<Json<HeartbeatResponse>, Failure> {
     let term = app.term()?;
     let node_id = speaker(&app, &headers, request.node_id, &request.tasks)?;
-    let orders = term
+    let answer = term
         .engine
         .apply(Event::TaskReports {
             node_id,
             tasks: request.tasks,
         })
         .await?;
-    let composed = app.composer.compose(orders).await?;
+    let composed = app.composer.compose(answer.orders).await?;
     Ok(Json(HeartbeatResponse {
         leader_epoch: term.epoch,
         actions: composed.actions,

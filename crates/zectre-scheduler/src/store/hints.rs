@@ -10,7 +10,7 @@ use zectre_common::{
 };
 
 /// The most operations taken at once; the others at the next look.
-const OPERATIONS_MAX: i64 = 1_000;
+pub const OPERATIONS_MAX: usize = 1_000;
 /// The most deployments whose source arrived that are taken at once.
 const SOURCED_MAX: i64 = 500;
 
@@ -34,7 +34,7 @@ impl Store {
             r#"SELECT id, kind AS "kind: OperationKind", deployment_id AS "deployment_id: DeploymentId",
                       task_id AS "task_id: TaskId", node_id AS "node_id: NodeId", actor, request_id
                  FROM operations WHERE applied_at IS NULL ORDER BY id LIMIT $1"#,
-            OPERATIONS_MAX
+            OPERATIONS_MAX as i64
         )
         .fetch_all(&self.pool)
         .await?;
@@ -52,6 +52,16 @@ impl Store {
             .collect())
     }
 
+    /// Operations that were applied lately. Longer ago than any look at them can have taken.
+    pub async fn applied_operations(&self) -> Result<Vec<i64>, sqlx::Error> {
+        sqlx::query_scalar!(
+            "SELECT id FROM operations WHERE applied_at > now() - interval '2 minutes' ORDER BY id DESC LIMIT $1",
+            OPERATIONS_MAX as i64
+        )
+        .fetch_all(&self.pool)
+        .await
+    }
+
     /// The routing epoch of the last change.
     pub async fn routing_epoch(&self) -> Result<u64, sqlx::Error> {
         let epoch = sqlx::query_scalar!("SELECT epoch FROM routing_epoch")
@@ -60,12 +70,16 @@ impl Store {
         Ok(epoch as u64)
     }
 
-    /// Proxies whose lease holds.
-    pub async fn proxies(&self) -> Result<Vec<ProxyLease>, sqlx::Error> {
+    /// Proxies whose lease holds. Whoever has not listened for a while (`has_listened` is false) can't tell who was
+    /// silent, and perhaps nobody could write: for it, leases that ended not long ago start anew.
+    pub async fn proxies(&self, has_listened: bool) -> Result<Vec<ProxyLease>, sqlx::Error> {
         let rows = sqlx::query!(
             r#"SELECT id AS "id: ProxyId", applied_epoch, drained_epoch,
-                      (EXTRACT(EPOCH FROM lease_expires_at - now()) * 1000)::bigint AS "remaining_ms!"
-                 FROM proxies WHERE lease_expires_at > now()"#
+                      CASE WHEN $1 THEN (EXTRACT(EPOCH FROM lease_expires_at - now()) * 1000)::bigint
+                           ELSE 10000 END AS "remaining_ms!"
+                 FROM proxies
+                WHERE lease_expires_at > now() - CASE WHEN $1 THEN interval '0' ELSE interval '5 minutes' END"#,
+            has_listened
         )
         .fetch_all(&self.pool)
         .await?;

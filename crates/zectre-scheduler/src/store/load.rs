@@ -43,6 +43,7 @@ struct DeploymentRow {
     previous_id: Option<DeploymentId>,
     created_at: Time,
     rollout_started_at: Option<Time>,
+    promoted_at: Option<Time>,
     finished_at: Option<Time>,
     last_active_at: Option<Time>,
     rollout_failures: i64,
@@ -87,11 +88,11 @@ impl DeploymentRow {
             previous_id: self.previous_id,
             created_at: self.created_at,
             rollout_started_at: self.rollout_started_at,
+            promoted_at: self.promoted_at,
             finished_at: self.finished_at,
             last_active_at: self.last_active_at,
             rollout_failures: self.rollout_failures as u32,
             completed: self.completed.into_iter().map(|slot| slot as u32).collect(),
-            tasks: BTreeSet::new(),
             backoff: BTreeMap::new(),
         }
     }
@@ -109,6 +110,7 @@ impl Store {
             nodes: self.nodes().await?,
             proxies: Vec::new(),
             routing_epoch: 0,
+            applied: self.applied_operations().await?,
         })
     }
 
@@ -144,7 +146,7 @@ impl Store {
                       d.status AS "status: DeploymentStatus", d.reason AS "reason: Reason", d.message,
                       d.evidence AS "evidence: Json<Evidence>", d.health AS "health: Health", d.asleep,
                       d.previous_deployment_id AS "previous_id: DeploymentId", d.created_at,
-                      d.rollout_started_at, d.finished_at,
+                      d.rollout_started_at, d.promoted_at, d.finished_at,
                       (SELECT max(last_active_at) FROM deployment_activity x WHERE x.deployment_id = d.id)
                           AS "last_active_at: Time",
                       -- As the core counts them: what is the program's own fault, since the rollout began.
@@ -233,7 +235,7 @@ impl Store {
                 reason: row.reason,
                 message: row.message,
                 generation: row.generation as u64,
-                address: row.address,
+                address: row.address.map(Arc::from),
                 port: row.port.map(|port| port as u16),
                 healthy: row.healthy,
                 routed: row.routed,

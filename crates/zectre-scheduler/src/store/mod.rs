@@ -1,17 +1,22 @@
 //! The scheduler's SQL. Reads are by one file a purpose; everything that the leader writes goes through
-//! [`save`], in one transaction that an older leader can't make.
+//! [`writer`], in one transaction that an older leader can't make.
 
+mod batch;
+mod columns;
 mod election;
 mod hints;
 mod load;
+mod needed;
 mod nodes;
 mod orders;
-mod save;
+mod session;
+mod writer;
 
+pub use batch::Batch;
 pub use election::{Election, Leader};
-pub use hints::ProxyLease;
-pub use orders::{OrderContext, SealedVariable, StoredArtifact};
-pub use save::{Batch, CommitError};
+pub use hints::{OPERATIONS_MAX, ProxyLease};
+pub use orders::{ContextReader, Contexts, OrderContext, SealedVariable, StoredArtifact};
+pub use writer::{CommitError, Writer};
 
 use sqlx::PgPool;
 

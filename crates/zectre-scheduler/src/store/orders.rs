@@ -1,7 +1,8 @@
 //! What an order to start a task needs beyond the core's state: names, the artifact, and sealed variables.
 
-use super::Store;
-use std::collections::BTreeMap;
+use super::{Store, session};
+use sqlx::{PgConnection, PgExecutor, postgres::PgConnectOptions};
+use std::{collections::BTreeMap, sync::Arc};
 use zectre_common::{
     id::{ApplicationId, ArtifactId, DeploymentId},
     state::{ArtifactKind, ArtifactState},
@@ -50,15 +51,51 @@ pub struct StoredArtifact {
     pub name: String,
 }
 
+/// By deployment.
+pub type Contexts = BTreeMap<DeploymentId, Arc<OrderContext>>;
+
 impl Store {
     /// The contexts of these deployments.
-    pub async fn order_contexts(
-        &self,
-        ids: &[DeploymentId],
-    ) -> Result<BTreeMap<DeploymentId, OrderContext>, sqlx::Error> {
-        let rows = sqlx::query!(
-            r#"SELECT d.id AS "id: DeploymentId", d.application_id AS "application_id: ApplicationId",
-                      app.name AS application, ns.name AS namespace, d.image,
+    pub async fn order_contexts(&self, ids: &[DeploymentId]) -> Result<Contexts, sqlx::Error> {
+        read(&self.pool, ids).await
+    }
+}
+
+/// Reads contexts on a connection of the leader's own, while the decisions that need them are being saved.
+#[derive(Debug)]
+pub struct ContextReader {
+    options: PgConnectOptions,
+    /// `None` after a failed read.
+    connection: Option<PgConnection>,
+}
+
+impl ContextReader {
+    /// Connects.
+    pub async fn connect(options: &PgConnectOptions) -> Result<Self, sqlx::Error> {
+        let options = session::of_commits(options);
+        let connection = Some(sqlx::ConnectOptions::connect(&options).await?);
+        Ok(Self { options, connection })
+    }
+
+    /// The contexts of these deployments.
+    pub async fn read(&mut self, ids: &[DeploymentId]) -> Result<Contexts, sqlx::Error> {
+        if ids.is_empty() {
+            return Ok(Contexts::new());
+        }
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => sqlx::ConnectOptions::connect(&self.options).await?,
+        };
+        let contexts = read(&mut connection, ids).await?;
+        self.connection = Some(connection);
+        Ok(contexts)
+    }
+}
+
+async fn read(executor: impl PgExecutor<'_>, ids: &[DeploymentId]) -> Result<Contexts, sqlx::Error> {
+    let rows = sqlx::query!(
+            r#"SELECT d.id AS "id!: DeploymentId", d.application_id AS "application_id!: ApplicationId",
+                      app.name AS "application!", ns.name AS "namespace!", d.image AS "image?",
                       a.id AS "artifact_id?: ArtifactId", a.kind AS "kind?: ArtifactKind",
                       a.state AS "state?: ArtifactState", a.sha256 AS "sha256?", a.size_bytes AS "size_bytes?",
                       a.name AS "artifact_name?",
@@ -75,44 +112,45 @@ impl Store {
                  JOIN environments e ON e.id = d.environment_id
                  JOIN applications app ON app.id = d.application_id
                  JOIN namespaces ns ON ns.id = app.namespace_id
-                 LEFT JOIN artifacts a ON a.id = d.artifact_id
+                 -- The build's artifact becomes the deployment's with the commit that starts it, which may be under way.
+                 LEFT JOIN builds b ON b.id = d.build_id
+                 LEFT JOIN artifacts a ON a.id = COALESCE(d.artifact_id, b.artifact_id)
                 WHERE d.id = ANY($1)"#,
             ids as _
         )
-        .fetch_all(&self.pool)
+        .fetch_all(executor)
         .await?;
-        let mut contexts = BTreeMap::new();
-        for row in rows {
-            let artifact = match (row.artifact_id, row.kind, row.state, row.sha256, row.size_bytes) {
-                (Some(id), Some(kind), Some(ArtifactState::Ready), Some(sha256), Some(size)) => {
-                    Some(StoredArtifact {
-                        id,
-                        kind,
-                        sha256,
-                        size: size as u64,
-                        name: row.artifact_name.unwrap_or_default(),
-                    })
-                }
-                _ => None,
-            };
-            let variables = row.environments.into_iter().zip(row.keys).zip(row.values);
-            let variables = variables
-                .map(|((environment, key), value)| SealedVariable {
-                    environment,
-                    key,
-                    value,
+    let mut contexts = BTreeMap::new();
+    for row in rows {
+        let artifact = match (row.artifact_id, row.kind, row.state, row.sha256, row.size_bytes) {
+            (Some(id), Some(kind), Some(ArtifactState::Ready), Some(sha256), Some(size)) => {
+                Some(StoredArtifact {
+                    id,
+                    kind,
+                    sha256,
+                    size: size as u64,
+                    name: row.artifact_name.unwrap_or_default(),
                 })
-                .collect();
-            let context = OrderContext {
-                application_id: row.application_id,
-                application: row.application,
-                namespace: row.namespace,
-                image: row.image,
-                artifact,
-                variables,
-            };
-            contexts.insert(row.id, context);
-        }
-        Ok(contexts)
+            }
+            _ => None,
+        };
+        let variables = row.environments.into_iter().zip(row.keys).zip(row.values);
+        let variables = variables
+            .map(|((environment, key), value)| SealedVariable {
+                environment,
+                key,
+                value,
+            })
+            .collect();
+        let context = OrderContext {
+            application_id: row.application_id,
+            application: row.application,
+            namespace: row.namespace,
+            image: row.image,
+            artifact,
+            variables,
+        };
+        contexts.insert(row.id, Arc::new(context));
     }
+    Ok(contexts)
 }

@@ -78,6 +78,7 @@ fn report(task_id: TaskId, generation: u64, state: TaskState) -> TaskReport {
         last_probe: None,
         log_tail: Vec::new(),
         phases: Phases::default(),
+        usage: None,
         since: Time::now(),
     }
 }

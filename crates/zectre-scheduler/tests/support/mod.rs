@@ -1,10 +1,16 @@
 //! A scheduler on a database of its own, an agent that speaks the protocol over real HTTP, and the rows that
 //! the API would write.
 
+// Each test program uses its part of this.
+#![allow(dead_code)]
+
 pub(crate) mod agent;
+pub(crate) mod line;
 pub(crate) mod rows;
 
-use std::time::Duration;
+use line::Line;
+use secrecy::ExposeSecret;
+use std::{path::PathBuf, time::Duration};
 use tempfile::TempDir;
 use zectre_common::{config::Config, wire::scheduler::SchedulerStatus};
 use zectre_scheduler::Service;
@@ -48,24 +54,72 @@ impl World {
     }
 
     pub(crate) fn config(&self, more: &str) -> Config {
-        let keys = self.keys.path().display();
-        let overrides = format!(
-            "[scheduler]\nport = 0\nheartbeat_ms = 100\nnode_lease_ms = 1500\ndrain_timeout_ms = 2000\nbackoff_initial_ms = 20\n{more}\n\
-             [secrets]\nservice_key_file = \"{keys}/service\"\nmaster_key_file = \"{keys}/master\"\n"
-        );
-        let mut config = Config::load_with(None, &overrides).expect("valid");
+        let mut config = Config::load_with(None, &self.overrides(more)).expect("valid");
         config.database.url = self.database.url();
         config
     }
 
+    /// The same as a file, for a scheduler on this port.
+    pub(crate) fn config_text(&self, port: u16) -> String {
+        let url = self.database.url();
+        let text = self.overrides(&format!("public_url = \"http://127.0.0.1:{port}\""));
+        let text = text.replace("port = 0", &format!("port = {port}"));
+        format!("[database]\nurl = \"{}\"\n{text}", url.expose_secret())
+    }
+
+    /// Where the database's socket is.
+    pub(crate) fn socket_directory(&self) -> PathBuf {
+        let url = self.database.url();
+        let directory = url
+            .expose_secret()
+            .split_once("?host=")
+            .expect("tests use a socket")
+            .1;
+        directory.into()
+    }
+
+    fn overrides(&self, more: &str) -> String {
+        let keys = self.keys.path().display();
+        format!(
+            "[scheduler]\nport = 0\nheartbeat_ms = 100\nnode_lease_ms = 1500\ndrain_timeout_ms = 2000\nbackoff_initial_ms = 20\n{more}\n\
+             [secrets]\nservice_key_file = \"{keys}/service\"\nmaster_key_file = \"{keys}/master\"\n"
+        )
+    }
+
+    /// A scheduler that something else runs.
+    pub(crate) fn reach(&self, url: String) -> Scheduler {
+        Scheduler {
+            url,
+            shutdown: Shutdown::new(),
+            run: None,
+            runtime: None,
+            api: self.api.clone(),
+        }
+    }
+
     pub(crate) async fn scheduler(&self) -> Scheduler {
+        self.scheduler_with(self.config("")).await
+    }
+
+    /// A scheduler that reaches the database over `line`.
+    pub(crate) async fn scheduler_over(&self, line: &Line) -> Scheduler {
+        let mut config = self.config("");
+        let (server, directory) = (self.socket_directory(), line.directory());
+        let url = self.database.url();
+        let url = url
+            .expose_secret()
+            .replace(&*server.to_string_lossy(), &directory.to_string_lossy());
+        config.database.url = url.into();
+        self.scheduler_with(config).await
+    }
+
+    async fn scheduler_with(&self, config: Config) -> Scheduler {
         // A runtime of its own: dropping it is as sudden as `kill -9`.
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
             .build()
             .expect("threads can be made");
-        let config = self.config("");
         let service = runtime.spawn(async move { Service::new(&config).await }).await;
         let service = service.expect("no panic").expect("it starts");
         let url = format!("http://{}", service.address());
@@ -103,14 +157,25 @@ impl Scheduler {
         .await;
     }
 
+    /// The epoch it leads with, by its own word: `None` while it does not, or does not answer.
+    pub(crate) async fn ready_epoch(&self) -> Option<u64> {
+        self.status()
+            .await
+            .ok()
+            .filter(|status| status.leader)
+            .map(|status| status.epoch)
+    }
+
     pub(crate) async fn nudge(&self) {
+        self.try_nudge().await.expect("accepted");
+    }
+
+    pub(crate) async fn try_nudge(&self) -> Result<(), CallError> {
         let url = format!("{}/api/v1/scheduler/deploy", self.url);
         let body = serde_json::json!({ "deployment_id": null });
-        let _: serde_json::Value = self
-            .api
-            .post_json(&url, name::SCHEDULER, &body, PATIENCE)
-            .await
-            .expect("accepted");
+        let answer: Result<serde_json::Value, _> =
+            self.api.post_json(&url, name::SCHEDULER, &body, PATIENCE).await;
+        answer.map(drop)
     }
 
     /// Ends it in order.

@@ -128,6 +128,7 @@ pub(super) fn report(task_id: TaskId, generation: u64, state: TaskState) -> Task
         last_probe: None,
         log_tail: Vec::new(),
         phases: Phases::default(),
+        usage: None,
         since: Time::from_unix_ms(0),
     }
 }

@@ -23,6 +23,7 @@ enum Act {
     Scale(usize, u32),
     Eligibility(usize, usize),
     Reload,
+    Resync,
 }
 
 const STRATEGIES: &[&str] = &[
@@ -32,6 +33,7 @@ const STRATEGIES: &[&str] = &[
     r#""blue_green""#,
     r#""recreate""#,
     r#"{"type":"canary","weight":20,"auto_promote_secs":20}"#,
+    r#"{"type":"canary","weight":60}"#,
 ];
 const PROGRAMS: &[Program] = &[
     Program::Serves,
@@ -66,6 +68,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => (0usize..8, 0u32..4).prop_map(|(d, n)| Act::Scale(d, n)),
         1 => (0usize..3, 0..Eligibility::ALL.len()).prop_map(|(n, e)| Act::Eligibility(n, e)),
         1 => Just(Act::Reload),
+        3 => Just(Act::Resync),
     ]
 }
 
@@ -80,9 +83,10 @@ fn perform(world: &mut World, act: Act) {
             } else {
                 replicas.max(1)
             };
+            let alone = replicas == 3;
             let auto_rollback = !replicas.is_multiple_of(2);
             let json = format!(
-                r#"{{"replicas":{replicas},"auto_rollback":{auto_rollback},"strategy":{},"idle_timeout_secs":120,"progress_deadline_secs":60}}"#,
+                r#"{{"replicas":{replicas},"anti_affinity":{alone},"auto_rollback":{auto_rollback},"strategy":{},"idle_timeout_secs":120,"progress_deadline_secs":60}}"#,
                 STRATEGIES[strategy]
             );
             world.deploy(&json, PROGRAMS[program]);
@@ -98,7 +102,7 @@ fn perform(world: &mut World, act: Act) {
         Act::AddProxy if world.proxies.len() < 3 => world.add_proxy(),
         Act::Wake(index) => {
             if let Some(id) = version(world, index) {
-                world.feed(Event::Wake(id));
+                world.wake(id);
             }
         }
         Act::Ask(kind, index) => {
@@ -116,46 +120,49 @@ fn perform(world: &mut World, act: Act) {
             world.feed(Event::NodeWanted { id, eligibility });
         }
         Act::Reload => world.reload(),
+        Act::Resync => world.check_resync(),
         Act::Apply(..) | Act::KillProxy(_) | Act::AddProxy => {}
     }
 }
 
 /// After the faults: every rollout has ended, what is wanted runs, and nothing else does.
-fn converged(world: &World) {
-    for id in &world.versions {
-        let deployment = world.cluster.deployment(*id).expect("it was loaded");
+pub(super) fn converged(world: &mut World) {
+    for id in world.versions.clone() {
+        world.bring(id);
+        let deployment = world.cluster.deployment(id).expect("it was loaded");
         assert!(deployment.status.is_ended(), "{deployment:?}");
-        if world.current() == Some(*id) {
+        let wanted = match deployment {
+            _ if world.current() != Some(id) || deployment.asleep => 0,
+            current => current.full_size() as usize,
+        };
+        if world.current() == Some(id) {
             assert_eq!(deployment.status, DeploymentStatus::Succeeded);
-            assert_eq!(world.programs[id], Program::Serves, "a broken version serves");
-            let wanted = if deployment.asleep {
-                0
-            } else {
-                deployment.full_size() as usize
-            };
-            assert_eq!(
-                (world.ready(*id), world.cluster.tasks_of(*id).count()),
-                (wanted, wanted),
-                "{deployment:?}"
-            );
-        } else {
-            assert_eq!(world.cluster.tasks_of(*id).count(), 0, "{deployment:?}");
+            assert_eq!(world.programs[&id], Program::Serves, "a broken version serves");
         }
+        assert_eq!(
+            (world.ready(id), world.cluster.tasks_of(id).count()),
+            (wanted, wanted),
+            "{deployment:?}"
+        );
     }
     let environment = world.cluster.environment(world.environment);
-    assert!(
-        environment
-            .is_none_or(|environment| environment.target.is_none() && environment.target_weight.is_none())
-    );
+    assert!(environment.is_none_or(|e| e.target.is_none() && e.target_weight.is_none()));
     let wanted = world.cluster.tasks().count();
     let running = world.agents.iter().flat_map(|agent| agent.held.values());
-    assert_eq!(
-        running
-            .filter(|report| report.state == TaskState::Running)
-            .count(),
-        wanted,
-        "agents run what is wanted"
-    );
+    let running = running.filter(|report| report.state == TaskState::Running);
+    assert_eq!(running.count(), wanted, "agents run what is wanted");
+    world.check_resync();
+}
+
+/// Someone gives a word to every canary that waits for one.
+pub(super) fn promote_what_waits(world: &mut World) {
+    let target = world
+        .cluster
+        .environment(world.environment)
+        .and_then(|e| e.target);
+    if let Some(target) = target {
+        world.ask(OperationKind::Promote, target);
+    }
 }
 
 proptest! {
@@ -172,7 +179,11 @@ proptest! {
             world.feed(Event::NodeWanted { id, eligibility: Eligibility::Eligible });
         }
         // Beyond every deadline: rollout, drain, backoff, idleness of a preview.
-        world.calm(400);
-        converged(&world);
+        for _ in 0..4 {
+            world.calm(130);
+            promote_what_waits(&mut world);
+        }
+        world.calm(10);
+        converged(&mut world);
     }
 }

@@ -170,14 +170,22 @@ impl World {
             return;
         }
         let target = environment.target.and_then(|id| self.cluster.deployment(id));
+        // What a lost rollout gives back is measured by what serves.
+        let size = |d: &Deployment| if d.is_given_up() { serving } else { d }.full_size();
         let floor_of = |d: &Deployment| match d.spec.strategy {
-            Strategy::Rolling { max_unavailable, .. } => Some(d.full_size().saturating_sub(max_unavailable)),
+            Strategy::Rolling { max_unavailable, .. } => Some(size(d).saturating_sub(max_unavailable)),
             Strategy::Recreate => None,
-            _ => Some(d.full_size()),
+            _ => Some(size(d)),
         };
-        let Some(floor) = floor_of(rolled.or(target).unwrap_or(serving)) else {
+        // A newer rollout may begin in the step that ends a lost one; it may want fewer.
+        let sides = [
+            rolled.or(target).unwrap_or(serving),
+            target.or(rolled).unwrap_or(serving),
+        ];
+        let [Some(one), Some(other)] = sides.map(floor_of) else {
             return;
         };
+        let floor = one.min(other);
         let after = self.routed();
         // A wish of the scheduler, not a failure: the task is still healthy and told to stop.
         let taken: Vec<_> = before
@@ -202,7 +210,7 @@ impl World {
 
     /// Whoever reads `succeeded` gets the new version: every live proxy routes by its take-over.
     pub(super) fn check_confirmed(&self) {
-        for (id, epoch) in &self.cluster.confirming {
+        for (id, epoch) in self.cluster.confirming.iter() {
             let deployment = self.cluster.deployment(*id).expect("it is known");
             assert!(
                 !deployment.status.is_ended() && self.current() == Some(*id),
@@ -217,7 +225,7 @@ impl World {
             let waits = !deployment.status.is_ended() && self.current() == Some(deployment.id);
             assert_eq!(
                 waits && !deployment.is_job(),
-                self.cluster.confirming.contains_key(&deployment.id),
+                self.cluster.confirming.contains(deployment.id),
                 "{deployment:?}"
             );
         }

@@ -1,47 +1,188 @@
-//! Placement against an exhaustive search.
+//! Placement against exhaustive searches: of every single choice, and of how much fits at all.
 
-use super::world::{facts, settings, spec};
-use crate::core::{Cluster, Event, Snapshot, placement, step, tests::world::World};
-use proptest::prelude::*;
-use zectre_common::{id::NodeId, state::Reason, time::Time};
+use super::world::{Program, World, facts, settings};
+use crate::core::{Cluster, Event, Snapshot, step};
+use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
+use std::collections::BTreeMap;
+use zectre_common::{
+    id::{EnvironmentId, NodeId},
+    state::Reason,
+    time::Time,
+};
+
+/// Hundredths of a core, hundreds of MiB, slots, and whether it has the label.
+type Size = (u32, u64, u32, bool);
+
+fn add_nodes(world: &mut World, nodes: &[Size]) {
+    for (index, (cpu, memory, slots, labelled)) in nodes.iter().enumerate() {
+        let id = NodeId::from_uuid(uuid::Uuid::from_u128(1_000 + index as u128));
+        let mut facts = facts(&format!("n{index}"), cpu * 100, memory * 100, *slots);
+        if *labelled {
+            facts.labels.insert("disk".into(), "ssd".into());
+        }
+        world.join(id, facts);
+    }
+}
+
+/// Of an environment of its own, so that it supersedes nothing.
+fn deploy_apart(
+    world: &mut World,
+    replicas: u32,
+    (cpu, memory): (u32, u64),
+    labelled: bool,
+    alone: bool,
+) -> usize {
+    let constraints = if labelled { r#"["disk=ssd"]"# } else { "[]" };
+    let json = format!(
+        r#"{{"replicas":{replicas},"resources":{{"cpu":"{}m","memory":"{}Mi"}},"strategy":"blue_green",
+            "constraints":{constraints},"anti_affinity":{alone}}}"#,
+        cpu * 100,
+        memory * 100
+    );
+    let number = 1u128 << 100 | world.versions.len() as u128;
+    world.environment = EnvironmentId::from_uuid(uuid::Uuid::from_u128(number));
+    let id = world.deploy(&json, Program::Hangs);
+    world
+        .cluster
+        .tasks_of(id)
+        .filter(|task| task.node_id.is_some())
+        .count()
+}
 
 proptest! {
-    /// The chosen node is the one that looking at every node finds: fitting, fewest siblings, least free memory.
+    /// Every chosen node is the one that looking at every node finds: suitable, fitting, with the fewest replicas of
+    /// the deployment, then the least free memory.
     #[test]
     fn the_choice_is_that_of_an_exhaustive_search(
-        nodes in prop::collection::vec((1u32..8, 1u64..8, 0u32..4), 0..6),
-        needs in prop::collection::vec((1u32..5, 1u64..5), 1..12),
+        nodes in prop::collection::vec((1u32..8, 1u64..8, 0u32..5, any::<bool>()), 0..6),
+        wishes in prop::collection::vec((1u32..5, 1u32..4, 1u64..4, any::<bool>(), any::<bool>()), 1..8),
     ) {
         let mut world = World::new(0, 0);
-        let now = world.now;
-        for (index, (cpu, memory, slots)) in nodes.iter().enumerate() {
-            let id = NodeId::from_uuid(uuid::Uuid::from_u128(1_000 + index as u128));
-            world.feed(Event::NodeRegistered { id, facts: facts(&format!("n{index}"), cpu * 100, memory * 100, *slots) });
-        }
-        for (cpu, memory) in needs {
-            let json = format!(r#"{{"replicas":1,"resources":{{"cpu":"{}m","memory":"{}Mi"}},"strategy":"blue_green"}}"#, cpu * 100, memory * 100);
-            let wanted = spec(&json).resources;
-            let before = world.cluster.clone();
-            let id = world.deploy(&json, super::world::Program::Hangs);
-            let deployment = world.cluster.deployment(id).expect("loaded").clone();
-            let best = before.nodes().filter(|node| node.fits(wanted)).min_by_key(|node| (node.free_memory(), node.id));
-            let chosen = world.cluster.tasks_of(id).next().and_then(|task| task.node_id);
-            prop_assert_eq!(chosen, best.map(|node| node.id));
-            if chosen.is_none() {
-                let (reason, message) = placement::shortage(&before, &deployment);
-                prop_assert!(matches!(reason, Reason::NoCapacity | Reason::NoEligibleNode));
-                prop_assert!(!message.is_empty());
+        add_nodes(&mut world, &nodes);
+        for (replicas, cpu, memory, labelled, alone) in wishes {
+            let mut model: BTreeMap<NodeId, (u64, u32, u32, u32, bool)> = world
+                .cluster
+                .nodes()
+                .map(|n| (n.id, (n.free_memory(), n.free_cpu(), n.free_slots(), 0, !n.facts.labels.is_empty())))
+                .collect();
+            let mut expected = Vec::new();
+            for _ in 0..replicas {
+                let fits = |(_, (free, cores, slots, siblings, label)): &(&NodeId, &mut (u64, u32, u32, u32, bool))| {
+                    *free >= (memory * 100) << 20 && *cores >= cpu * 100 && *slots > 0
+                        && (!labelled || *label) && !(alone && *siblings > 0)
+                };
+                let best = model.iter_mut().filter(fits).min_by_key(|(id, node)| (node.3, node.0, **id));
+                let Some((id, node)) = best else { break };
+                expected.push(*id);
+                *node = (node.0 - ((memory * 100) << 20), node.1 - cpu * 100, node.2 - 1, node.3 + 1, node.4);
             }
-            // The next deployment would supersede this one, and give its place back.
-            world.environment = zectre_common::id::EnvironmentId::from_uuid(uuid::Uuid::from_u128(now.unix_ms() as u128 + u128::from(world.versions.len() as u64)));
+            deploy_apart(&mut world, replicas, (cpu, memory), labelled, alone);
+            let id = *world.versions.last().expect("deployed");
+            let mut tasks: Vec<_> = world.cluster.tasks_of(id).collect();
+            tasks.sort_by_key(|task| task.slot);
+            let chosen: Vec<NodeId> = tasks.iter().filter_map(|task| task.node_id).collect();
+            prop_assert_eq!(&chosen, &expected);
+            if chosen.len() < replicas as usize {
+                let row = &world.rows.deployments[&id];
+                prop_assert!(matches!(row.reason, Some(Reason::NoCapacity | Reason::NoEligibleNode)));
+                prop_assert!(row.message.as_ref().is_some_and(|said| !said.is_empty()));
+            }
         }
     }
+}
+
+/// The most tasks that any assignment places.
+fn oracle(nodes: &mut [Size], tasks: &[(u32, u64, bool)], placed: usize, best: &mut usize) {
+    *best = (*best).max(placed);
+    let Some(((cpu, memory, labelled), rest)) = tasks.split_first() else {
+        return;
+    };
+    if placed + tasks.len() <= *best {
+        return;
+    }
+    for index in 0..nodes.len() {
+        let (free_cpu, free_memory, slots, label) = nodes[index];
+        let is_new = !nodes[..index].contains(&nodes[index]);
+        if is_new && free_cpu >= *cpu && free_memory >= *memory && slots > 0 && (label || !labelled) {
+            nodes[index] = (free_cpu - cpu, free_memory - memory, slots - 1, label);
+            oracle(nodes, rest, placed + 1, best);
+            nodes[index] = (free_cpu, free_memory, slots, label);
+        }
+    }
+    oracle(nodes, rest, placed, best);
+}
+
+/// How many of all tasks were placed, and how many the best assignments place. Tasks of one size come as replicas of
+/// one deployment when `replicas` says so, in an order that knows nothing of what comes after.
+fn packed(
+    cases: usize,
+    replicas: bool,
+    fill: impl Fn(&[Size], &[(u32, u64)]) -> Vec<(u32, u64, bool)>,
+) -> (usize, usize) {
+    let mut runner = TestRunner::deterministic();
+    let sizes = prop::collection::vec((1u32..7, 1u64..7), 12..24);
+    let node = (4u32..17, 4u64..17, 1u32..6, any::<bool>());
+    let shape = (prop::collection::vec(node, 1..4), sizes, any::<u64>());
+    let (mut ours, mut most) = (0, 0);
+    for _ in 0..cases {
+        let (nodes, sizes, mut shuffle) = shape.new_tree(&mut runner).expect("a case").current();
+        let mut tasks = fill(&nodes, &sizes);
+        for index in (1..tasks.len()).rev() {
+            shuffle = shuffle.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            tasks.swap(index, (shuffle >> 33) as usize % (index + 1));
+        }
+        let mut groups: Vec<((u32, u64, bool), u32)> = Vec::new();
+        for task in &tasks {
+            match groups.iter_mut().find(|(known, _)| replicas && known == task) {
+                Some((_, count)) => *count += 1,
+                None => groups.push((*task, 1)),
+            }
+        }
+        let mut world = World::new(0, 0);
+        add_nodes(&mut world, &nodes);
+        for ((cpu, memory, labelled), count) in groups {
+            ours += deploy_apart(&mut world, count, (cpu, memory), labelled, false);
+        }
+        let mut best = 0;
+        tasks.sort_unstable();
+        oracle(&mut nodes.clone(), &tasks, 0, &mut best);
+        most += best;
+    }
+    (ours, most)
+}
+
+/// Cuts the nodes into tasks: an assignment that places every one of them exists.
+fn cut(nodes: &[Size], sizes: &[(u32, u64)]) -> Vec<(u32, u64, bool)> {
+    let mut tasks = Vec::new();
+    let mut sizes = sizes.iter();
+    for (cpu, memory, slots, labelled) in nodes {
+        let (mut cpu, mut memory) = (*cpu, *memory);
+        for (needed_cpu, needed_memory) in sizes.by_ref().take(*slots as usize) {
+            if *needed_cpu <= cpu && *needed_memory <= memory {
+                tasks.push((*needed_cpu, *needed_memory, *labelled && needed_cpu % 2 == 0));
+                (cpu, memory) = (cpu - needed_cpu, memory - needed_memory);
+            }
+        }
+    }
+    tasks
+}
+
+#[test]
+fn packing_is_within_five_percent_of_an_exhaustive_oracle() {
+    let within = |what: &str, (ours, most): (usize, usize)| {
+        assert!(most > 400, "{what}: {most} tasks say little");
+        assert!(ours * 100 >= most * 95, "{what}: {ours} of {most}");
+    };
+    within("mixed sizes that all fit", packed(250, false, cut));
+    within("replicas that all fit", packed(250, true, cut));
+    let too_many = |_: &[Size], sizes: &[(u32, u64)]| vec![(sizes[0].0, sizes[0].1, false); 12];
+    within("more of one size than fits", packed(150, true, too_many));
 }
 
 #[test]
 fn replicas_are_spread_and_what_is_short_is_named() {
     let mut world = World::new(3, 0);
-    let id = world.deploy(r#"{"replicas":3}"#, super::world::Program::Serves);
+    let id = world.deploy(r#"{"replicas":3}"#, Program::Serves);
     let nodes: std::collections::BTreeSet<_> = world
         .cluster
         .tasks_of(id)
@@ -50,7 +191,7 @@ fn replicas_are_spread_and_what_is_short_is_named() {
     assert_eq!(nodes.len(), 3, "one on each node");
     let expect = |json: &str, reason: Reason, words: &str| {
         let mut world = World::new(1, 0);
-        let id = world.deploy(json, super::world::Program::Serves);
+        let id = world.deploy(json, Program::Serves);
         let deployment = world.cluster.deployment(id).expect("loaded");
         assert_eq!(deployment.reason, Some(reason), "{json}");
         assert!(
@@ -84,16 +225,13 @@ fn replicas_are_spread_and_what_is_short_is_named() {
 #[test]
 fn nothing_is_placed_without_nodes_and_everything_once_one_comes() {
     let mut world = World::new(0, 0);
-    let id = world.deploy("{}", super::world::Program::Serves);
+    let id = world.deploy("{}", Program::Serves);
     assert_eq!(
         world.cluster.deployment(id).expect("loaded").reason,
         Some(Reason::NoCapacity)
     );
     let node = NodeId::from_uuid(uuid::Uuid::from_u128(9));
-    world.feed(Event::NodeRegistered {
-        id: node,
-        facts: facts("late", 1_000, 1_000, 8),
-    });
+    world.join(node, facts("late", 1_000, 1_000, 8));
     assert_eq!(
         world.cluster.tasks_of(id).next().and_then(|task| task.node_id),
         Some(node)

@@ -201,13 +201,28 @@ fn crashes_are_replaced_with_growing_pauses_and_named() {
         .expect("one runs");
     let deployment = world.cluster.deployment(id).expect("known");
     assert_eq!(deployment.reason, Some(Reason::CrashLoop), "node {index}");
+    let said = deployment.message.clone().unwrap_or_default();
+    let waiting = world.cluster.tasks_of(id).next().expect("its successor").clone();
+    let next = waiting.not_before.expect("it waits");
+    assert!(
+        said.contains("5 tasks of replica 0 failed one after the other, the last one with exited"),
+        "{said}"
+    );
+    assert!(said.ends_with(&format!("the next starts at {next}")), "{said}");
+    assert_eq!(waiting.reason, Some(Reason::CrashLoop));
     world.calm(20);
+    let now_well = world.cluster.deployment(id).expect("known");
+    assert_eq!(
+        (now_well.health, now_well.reason),
+        (Health::Healthy, Some(Reason::CrashLoop)),
+        "it looks well between two crashes"
+    );
+    world.calm(70);
     assert_eq!(
         world.cluster.deployment(id).expect("known").reason,
         None,
         "it recovered"
     );
-    world.calm(61);
     (0..3)
         .find(|index| world.crash(*index).is_some())
         .expect("one runs");

@@ -216,7 +216,12 @@ fn without_auto_rollback_what_was_healthy_stays_to_be_looked_at_until_it_is_idle
     world.calm(120);
     let failed = world.cluster.deployment(new).expect("known");
     assert_eq!(
-        (failed.status, failed.reason, failed.health, failed.tasks.len()),
+        (
+            failed.status,
+            failed.reason,
+            failed.health,
+            world.cluster.tasks_of(new).count()
+        ),
         (
             DeploymentStatus::Failed,
             Some(Reason::ProgressDeadline),

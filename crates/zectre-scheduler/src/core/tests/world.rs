@@ -11,7 +11,7 @@ use zectre_common::{
     id::{ApplicationId, DeploymentId, EnvironmentId, NodeId, ProxyId, TaskId},
     quantity::{CpuMillis, MemoryBytes},
     spec::{DeploymentRequest, DeploymentSpec},
-    state::{DeploymentStatus, Health, NodeStatus, OperationKind},
+    state::{DeploymentStatus, Health, OperationKind},
     time::Time,
     wire::{
         agent::TaskReport,
@@ -67,9 +67,9 @@ pub(super) struct World {
     pub(super) versions: Vec<DeploymentId>,
     pub(super) environment: EnvironmentId,
     pub(super) answers: Vec<Command>,
-    epoch: u64,
-    operations: i64,
-    serial: u128,
+    pub(super) epoch: u64,
+    pub(super) serial: u128,
+    pub(super) operations: i64,
 }
 
 pub(super) fn settings() -> Settings {
@@ -135,10 +135,7 @@ impl World {
                 held: BTreeMap::new(),
                 started: BTreeMap::new(),
             });
-            world.feed(Event::NodeRegistered {
-                id,
-                facts: facts(&format!("n{index}"), 1_000, 1_280, 8),
-            });
+            world.join(id, facts(&format!("n{index}"), 1_000, 1_280, 8));
         }
         for _ in 0..proxies {
             world.add_proxy();
@@ -149,6 +146,13 @@ impl World {
     fn fresh(&mut self) -> uuid::Uuid {
         self.serial += 1;
         uuid::Uuid::from_u128(self.serial)
+    }
+
+    /// A node registers and tells its first digest: it runs nothing.
+    pub(super) fn join(&mut self, id: NodeId, facts: NodeFacts) {
+        self.feed(Event::NodeRegistered { id, facts });
+        let (node_id, tasks) = (id, Vec::new());
+        self.feed(Event::Heartbeat { node_id, tasks });
     }
 
     pub(super) fn add_proxy(&mut self) {
@@ -208,11 +212,8 @@ impl World {
                     .iter()
                     .filter(|proxy| proxy.live && proxy.lease_expires_at > self.now)
                 {
-                    let known = self
-                        .rows
-                        .tasks
-                        .get(&task_id)
-                        .is_some_and(|task| !task.state.is_ended());
+                    // Of a deployment that was deleted outright nothing is known any more.
+                    let known = self.rows.tasks.contains_key(&task_id);
                     assert!(
                         !known || !proxy.table.contains(&task_id),
                         "a task is stopped that a proxy still routes to"
@@ -239,11 +240,20 @@ impl World {
     }
 
     pub(super) fn deploy_from(&mut self, json: &str, program: Program, source: Source) -> DeploymentId {
+        let deployment = self.deployment(json, program, source);
+        let id = deployment.id;
+        self.load(deployment);
+        self.ask(OperationKind::Deploy, id);
+        id
+    }
+
+    /// A row as the API writes it.
+    pub(super) fn deployment(&mut self, json: &str, program: Program, source: Source) -> Deployment {
         let id = DeploymentId::from_uuid(self.fresh());
         self.versions.push(id);
         self.programs.insert(id, program);
         let spec = Arc::new(spec(json));
-        let deployment = Deployment {
+        let row = Deployment {
             id,
             application_id: ApplicationId::from_uuid(uuid::Uuid::from_u128(2)),
             environment_id: self.environment,
@@ -263,29 +273,19 @@ impl World {
             previous_id: None,
             created_at: self.now,
             rollout_started_at: None,
+            promoted_at: None,
             finished_at: None,
             last_active_at: None,
             rollout_failures: 0,
             completed: BTreeSet::new(),
-            tasks: BTreeSet::new(),
             backoff: BTreeMap::new(),
         };
-        self.rows.deployments.insert(id, deployment.clone());
-        self.load(deployment);
-        self.ask(OperationKind::Deploy, id);
-        id
+        self.rows.deployments.insert(id, row.clone());
+        row
     }
 
     fn load(&mut self, deployment: Deployment) {
-        let environment = Environment {
-            id: self.environment,
-            application_id: deployment.application_id,
-            slug: "development".into(),
-            current: None,
-            target: None,
-            target_weight: None,
-            open: BTreeSet::new(),
-        };
+        let environment = self.environment_row(deployment.application_id);
         self.rows
             .environments
             .entry(self.environment)
@@ -296,14 +296,46 @@ impl World {
         });
     }
 
+    pub(super) fn environment_row(&self, application_id: ApplicationId) -> Environment {
+        Environment {
+            id: self.environment,
+            application_id,
+            slug: "development".into(),
+            current: None,
+            target: None,
+            target_weight: None,
+            open: BTreeSet::new(),
+        }
+    }
+
     /// What the API writes, then the hint.
     pub(super) fn change(&mut self, id: DeploymentId, change: impl FnOnce(&mut Deployment)) {
+        self.bring(id);
         let mut row = self.cluster.deployment(id).expect("it is known").clone();
         change(&mut row);
         self.load(row);
     }
 
+    /// A deployment that is asked for is read first, with what served before it.
+    pub(super) fn bring(&mut self, id: DeploymentId) {
+        let Some(row) = self.rows.deployment(id) else {
+            return;
+        };
+        for id in [row.previous_id, Some(id)].into_iter().flatten() {
+            let unknown = self.cluster.deployment(id).is_none();
+            if let Some(row) = self.rows.deployment(id).filter(|_| unknown) {
+                self.load(row);
+            }
+        }
+    }
+
+    pub(super) fn wake(&mut self, id: DeploymentId) {
+        self.bring(id);
+        self.feed(Event::Wake(id));
+    }
+
     pub(super) fn ask(&mut self, kind: OperationKind, id: DeploymentId) {
+        self.bring(id);
         self.operations += 1;
         let operation = Operation {
             id: self.operations,
@@ -353,66 +385,57 @@ impl World {
         self.feed(Event::ProxyReport(seen));
     }
 
+    /// A proxy that is alive, but routes by what it had.
+    pub(super) fn proxy_renews(&mut self, index: usize) {
+        let lease_expires_at = self.now.plus(Duration::from_secs(10));
+        let proxy = &mut self.proxies[index];
+        proxy.lease_expires_at = lease_expires_at;
+        let seen = Proxy {
+            id: proxy.id,
+            lease_expires_at,
+            applied_epoch: proxy.applied,
+            drained_epoch: proxy.drained,
+        };
+        self.feed(Event::ProxyReport(seen));
+    }
+
     pub(super) fn kill_proxy(&mut self, index: usize) {
         self.proxies[index].live = false;
         let id = self.proxies[index].id;
         self.feed(Event::ProxyGone(id));
     }
 
-    /// A new leader reads the rows.
-    pub(super) fn reload(&mut self) {
-        let mut deployments: Vec<Deployment> = self.cluster.deployments().cloned().collect();
-        for deployment in &mut deployments {
-            // What isn't in its own row is found in those of its tasks, or built up again.
-            deployment.tasks.clear();
-            deployment.backoff.clear();
-        }
-        let mut environments: Vec<Environment> = self.rows.environments.values().cloned().collect();
-        for environment in &mut environments {
-            environment.open.clear();
-        }
-        let nodes = self.rows.nodes.values().map(|row| {
-            let mut node = Node::new(row.id, row.facts.clone(), row.registered_at);
-            (node.status, node.has_extras) = (row.status, row.status == NodeStatus::Lost);
-            node
-        });
-        let snapshot = Snapshot {
-            environments,
-            deployments,
-            nodes: nodes.collect(),
-            tasks: self
-                .rows
-                .tasks
-                .values()
-                .filter(|task| !task.state.is_ended())
-                .cloned()
-                .collect(),
-            proxies: self.cluster.proxies().copied().collect(),
-            routing_epoch: self.epoch,
-        };
-        self.undelivered.clear();
-        self.serial += 1;
-        self.cluster = Cluster::load(settings(), self.serial as u64, snapshot, self.now);
-        self.check();
-    }
-
     /// Everything works for this long: agents and proxies answer, nothing is lost.
     pub(super) fn calm(&mut self, secs: u64) {
-        for _ in 0..secs * 2 {
-            self.pass(500);
-            for index in 0..self.agents.len() {
-                self.agents[index].up = true;
-                self.heartbeat(index);
-            }
-            self.deliver();
-            for index in 0..self.proxies.len() {
-                self.proxy_applies(index, true);
-            }
+        let mut left_ms = secs * 1_000;
+        let end = self.now.plus(Duration::from_secs(secs));
+        while left_ms > 0 {
+            // After a while nothing is left that happens between two heartbeats.
+            let step_ms = if secs * 1_000 - left_ms < 20_000 {
+                500
+            } else {
+                2_000
+            };
+            self.calm_step(step_ms.min(left_ms));
+            left_ms = end.since(self.now).as_millis() as u64;
         }
     }
 
+    pub(super) fn calm_step(&mut self, ms: u64) {
+        self.pass(ms);
+        for index in 0..self.agents.len() {
+            self.agents[index].up = true;
+            self.heartbeat(index);
+        }
+        self.deliver();
+        for index in 0..self.proxies.len() {
+            self.proxy_applies(index, true);
+        }
+    }
+
+    /// What its row says.
     pub(super) fn status(&self, id: DeploymentId) -> DeploymentStatus {
-        self.cluster.deployment(id).expect("it is known").status
+        self.rows.deployments[&id].status
     }
 
     pub(super) fn current(&self) -> Option<DeploymentId> {

@@ -1,0 +1,156 @@
+//! Why no node takes one more task of a deployment, in words that say what to do.
+//!
+//! | reason | when |
+//! |---|---|
+//! | `no_eligible_node` | no node runs this kind of task: labels, or no container engine |
+//! | `no_capacity` | some do, but none has room now, or would have when empty |
+
+use super::{Cluster, Deployment, Node, shelves::is_suitable};
+use zectre_common::{
+    spec::ProcessType,
+    state::{NodeStatus, Reason},
+    wire::node::Capacity,
+};
+
+/// Why no node takes one more task of `deployment`.
+pub(super) fn shortage(cluster: &Cluster, deployment: &Deployment) -> (Reason, String) {
+    let ready: Vec<&Node> = cluster
+        .nodes
+        .values()
+        .filter(|node| node.status == NodeStatus::Ready)
+        .collect();
+    if ready.is_empty() {
+        return (
+            Reason::NoCapacity,
+            "no node is ready: start zectre-agent on a machine".into(),
+        );
+    }
+    let suitable: Vec<&Node> = ready
+        .iter()
+        .copied()
+        .filter(|node| is_suitable(node, deployment))
+        .collect();
+    if suitable.is_empty() {
+        return unsuitable(cluster, &ready, deployment);
+    }
+    (Reason::NoCapacity, no_capacity(cluster, &suitable, deployment))
+}
+
+/// Why none of the suitable nodes has room.
+fn no_capacity(cluster: &Cluster, suitable: &[&Node], deployment: &Deployment) -> String {
+    let needs = deployment.spec.resources;
+    let is_large = |capacity: Capacity| capacity.memory >= needs.memory && capacity.cpu >= needs.cpu;
+    if !suitable.iter().any(|node| is_large(node.facts.capacity)) {
+        return format!(
+            "no node is large enough for one task of {} cpu and {} memory",
+            needs.cpu, needs.memory
+        );
+    }
+    let open: Vec<&Node> = suitable
+        .iter()
+        .copied()
+        .filter(|node| node.takes_tasks())
+        .collect();
+    if open.is_empty() {
+        let stray = suitable
+            .iter()
+            .filter(|node| node.eligibility == zectre_common::state::Eligibility::Eligible)
+            .count();
+        return match stray {
+            0 => format!("all {} suitable nodes are cordoned or draining", suitable.len()),
+            some => format!(
+                "of {} suitable nodes {some} still run tasks of an earlier time that are being stopped; the others are \
+                 cordoned or draining",
+                suitable.len()
+            ),
+        };
+    }
+    let lacks = lacks(cluster, &open, deployment);
+    let on_all: Vec<&str> = lacks
+        .iter()
+        .filter(|(count, _)| *count == open.len())
+        .map(|(_, what)| what.as_str())
+        .collect();
+    if !on_all.is_empty() {
+        return format!(
+            "none of {} suitable nodes has {} free",
+            open.len(),
+            on_all.join(" and ")
+        );
+    }
+    let some: Vec<String> = lacks
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} without {what}"))
+        .collect();
+    format!(
+        "none of {} suitable nodes has room: {}",
+        open.len(),
+        some.join(", ")
+    )
+}
+
+/// How many of the nodes lack what.
+fn lacks(cluster: &Cluster, open: &[&Node], deployment: &Deployment) -> Vec<(usize, String)> {
+    let needs = deployment.spec.resources;
+    let count = |lacks: &dyn Fn(&Node) -> bool| open.iter().filter(|node| lacks(node)).count();
+    let roster = cluster.rosters.get(&deployment.id);
+    let has_sibling = |node: &Node| {
+        deployment.spec.anti_affinity && roster.is_some_and(|roster| roster.siblings_on(node.id) > 0)
+    };
+    vec![
+        (
+            count(&|node| node.free_memory() < needs.memory.0),
+            format!("{} memory", needs.memory),
+        ),
+        (
+            count(&|node| node.free_cpu() < needs.cpu.0),
+            format!("{} cpu", needs.cpu),
+        ),
+        (count(&|node| node.free_slots() == 0), "a task slot".into()),
+        (count(&|node| node.free_ports() == 0), "a port".into()),
+        (
+            count(&has_sibling),
+            "a place without another replica of it (anti_affinity)".into(),
+        ),
+    ]
+}
+
+/// Why no ready node could run it, however empty.
+fn unsuitable(cluster: &Cluster, ready: &[&Node], deployment: &Deployment) -> (Reason, String) {
+    let silent: Vec<&str> = cluster
+        .nodes
+        .values()
+        .filter(|node| node.status == NodeStatus::Lost && is_suitable(node, deployment))
+        .map(|node| node.facts.name.as_str())
+        .take(3)
+        .collect();
+    if !silent.is_empty() {
+        let message = format!(
+            "the only nodes that could run it don't answer: {}",
+            silent.join(", ")
+        );
+        return (Reason::NoCapacity, message);
+    }
+    let is_container = deployment.spec.process_type == ProcessType::Docker;
+    if is_container && !ready.iter().any(|node| node.facts.container_enabled) {
+        let message = format!(
+            "none of {} nodes runs containers: start a container engine on one, and then its agent (or `zectre up`) anew",
+            ready.len()
+        );
+        return (Reason::NoEligibleNode, message);
+    }
+    let wanted: Vec<String> = deployment
+        .spec
+        .constraints
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let kind = if is_container { " and runs containers" } else { "" };
+    let message = format!(
+        "none of {} nodes meets the constraints {}{kind}: label one, or change the constraints",
+        ready.len(),
+        wanted.join(", ")
+    );
+    (Reason::NoEligibleNode, message)
+}

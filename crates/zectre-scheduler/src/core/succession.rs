@@ -1,0 +1,198 @@
+//! Slots with two tasks: the newer one is the successor of the older (a restart, a draining node). Successors
+//! start one at a time; once one is ready the older one is stopped, in order.
+
+use super::{Cluster, Deployment, Task, drain, placement, progress, timer::Timer};
+use zectre_common::{
+    id::{DeploymentId, TaskId},
+    state::{Reason, TaskState},
+    time::Time,
+};
+
+pub(super) fn retire_predecessors(cluster: &mut Cluster, id: DeploymentId, now: Time) {
+    for tasks in doubled(cluster, id) {
+        let Some((newest, older)) = tasks.split_last() else {
+            continue;
+        };
+        if cluster.tasks.get(newest).is_some_and(Task::is_ready) {
+            for id in older {
+                let message = Some("its successor took over".into());
+                drain::stop_task(cluster, *id, Some(Reason::Stopped), message, now);
+            }
+        }
+    }
+}
+
+/// The tasks of slots with a successor, oldest first.
+fn doubled(cluster: &Cluster, id: DeploymentId) -> Vec<Vec<TaskId>> {
+    let Some(roster) = cluster.rosters.get(&id) else {
+        return Vec::new();
+    };
+    let slots = roster.doubled.iter().filter_map(|slot| roster.slots.get(slot));
+    slots.map(|slot| slot.tasks().collect()).collect()
+}
+
+/// A second task for every slot that has one: the restart of a deployment.
+pub(super) fn restart(cluster: &mut Cluster, id: DeploymentId, now: Time) {
+    if cluster.deployments.get(&id).is_none_or(Deployment::is_given_up) {
+        return;
+    }
+    let Some(roster) = cluster.rosters.get(&id) else {
+        return;
+    };
+    let lone: Vec<u32> = roster
+        .slots
+        .iter()
+        .filter(|(_, slot)| slot.successors.is_empty())
+        .map(|(number, _)| *number)
+        .collect();
+    for slot in lone {
+        create_successor(cluster, id, slot, now);
+    }
+}
+
+fn create_successor(cluster: &mut Cluster, id: DeploymentId, slot: u32, now: Time) {
+    let task_id = TaskId::from_uuid(cluster.new_id(now));
+    let mut task = Task::new(task_id, id, slot, now);
+    let backoff = cluster
+        .deployments
+        .get_mut(&id)
+        .and_then(|deployment| deployment.backoff.remove(&slot));
+    if let Some(backoff) = backoff {
+        task.restarts = backoff.restarts;
+        task.not_before = Some(backoff.not_before).filter(|at| *at > now);
+    }
+    let not_before = task.not_before;
+    cluster.insert_task(task);
+    let at = not_before.or_else(|| patience(cluster, id, task_id));
+    cluster.timers.arm(Timer::Task(task_id), at);
+}
+
+/// A successor that ended through no fault of its own gets another one in its stead.
+pub(super) fn try_again(cluster: &mut Cluster, ended: &Task, now: Time) {
+    let roster = cluster.rosters.get(&ended.deployment_id);
+    let slot = roster.and_then(|roster| roster.slots.get(&ended.slot));
+    let was_successor = slot.is_some_and(|slot| slot.holder < ended.id && slot.successors.is_empty());
+    if was_successor {
+        create_successor(cluster, ended.deployment_id, ended.slot, now);
+    }
+}
+
+/// How long a successor waits for room: not longer than a rollout would.
+fn patience(cluster: &Cluster, id: DeploymentId, task: TaskId) -> Option<Time> {
+    let deployment = cluster.deployments.get(&id)?;
+    let created_at = cluster.tasks.get(&task)?.created_at;
+    is_successor(cluster, id, task).then(|| created_at.plus(progress::progress_deadline(deployment)))
+}
+
+pub(super) fn is_successor(cluster: &Cluster, id: DeploymentId, task: TaskId) -> bool {
+    let slot = cluster.tasks.get(&task).map(|task| task.slot);
+    let roster = cluster.rosters.get(&id);
+    let taken = slot.and_then(|slot| roster.and_then(|roster| roster.slots.get(&slot)));
+    taken.is_some_and(|taken| taken.successors.contains(&task))
+}
+
+/// A waiting task's time came: its backoff is over, or nobody found room for it in all its time.
+pub(super) fn waited(cluster: &mut Cluster, id: DeploymentId, task: TaskId, now: Time) {
+    place_if_its_turn(cluster, id, task, now);
+    let still_waits = cluster
+        .tasks
+        .get(&task)
+        .is_some_and(|task| task.state == TaskState::Pending);
+    let Some(at) = patience(cluster, id, task).filter(|_| still_waits) else {
+        return;
+    };
+    let given_up =
+        at <= now && cluster.waiting.contains(id, task) && !replaces_one_that_must_leave(cluster, id, task);
+    if given_up {
+        // The one that it was to replace runs on.
+        let (reason, message) = cluster
+            .tasks
+            .get(&task)
+            .map_or((None, None), |task| (task.reason, task.message.clone()));
+        drain::stop_task(cluster, task, reason, message, now);
+    } else {
+        // Its turn may not have come yet.
+        let again = at.max(now.plus(cluster.settings.heartbeat));
+        cluster.timers.arm(Timer::Task(task), Some(again));
+    }
+}
+
+fn replaces_one_that_must_leave(cluster: &Cluster, id: DeploymentId, task: TaskId) -> bool {
+    let slot = cluster.tasks.get(&task).map(|task| task.slot);
+    let roster = cluster.rosters.get(&id);
+    let holder = slot.and_then(|slot| Some(roster?.slots.get(&slot)?.holder));
+    let node = holder.and_then(|holder| cluster.tasks.get(&holder)?.node_id);
+    node.is_some_and(|node| cluster.emptying.contains(&node))
+}
+
+/// Tasks on a draining node get successors elsewhere. A run to completion is left to end.
+pub(super) fn leave_emptying_nodes(cluster: &mut Cluster, id: DeploymentId, now: Time) {
+    let stays = |deployment: &Deployment| deployment.is_job() || deployment.is_given_up();
+    let Some(roster) = cluster.rosters.get(&id) else {
+        return;
+    };
+    let concerned = cluster.emptying.iter().any(|node| roster.siblings_on(*node) > 0);
+    if !concerned || cluster.deployments.get(&id).is_none_or(stays) {
+        return;
+    }
+    let must_leave = |task: &Task| task.node_id.is_some_and(|node| cluster.emptying.contains(&node));
+    let slots: Vec<u32> = roster
+        .slots
+        .iter()
+        .filter(|(_, slot)| slot.successors.is_empty())
+        .filter(|(_, slot)| cluster.tasks.get(&slot.holder).is_some_and(must_leave))
+        .map(|(number, _)| *number)
+        .collect();
+    for slot in slots {
+        create_successor(cluster, id, slot, now);
+    }
+}
+
+/// Places what is due and was not tried yet: the next successor, when none is on its way, and those whose
+/// predecessor went before they had a place.
+pub(super) fn place_next(cluster: &mut Cluster, id: DeploymentId, now: Time) {
+    let Some(roster) = cluster.rosters.get(&id) else {
+        return;
+    };
+    if roster.pending.len() == cluster.waiting.count(id) {
+        return;
+    }
+    let is_due = |task: &&TaskId| {
+        let not_before = cluster.tasks.get(task).and_then(|task| task.not_before);
+        not_before.is_none_or(|at| at <= now) && !cluster.waiting.contains(id, **task)
+    };
+    let due = roster.pending.iter().filter(is_due).copied();
+    let (successors, orphans): (Vec<TaskId>, Vec<TaskId>) =
+        due.partition(|task| is_successor(cluster, id, *task));
+    for task in orphans {
+        placement::place(cluster, task, now);
+    }
+    let next = successors.into_iter().next();
+    if let Some(next) = next.filter(|task| is_its_turn(cluster, id, *task)) {
+        placement::place(cluster, next, now);
+    }
+}
+
+fn a_successor_starts(cluster: &Cluster, id: DeploymentId) -> bool {
+    let Some(roster) = cluster.rosters.get(&id) else {
+        return false;
+    };
+    let slots = roster.doubled.iter().filter_map(|slot| roster.slots.get(slot));
+    slots
+        .flat_map(|slot| &slot.successors)
+        .filter_map(|id| cluster.tasks.get(id))
+        .any(|task| task.state == TaskState::Starting)
+}
+
+/// Whether a waiting task may be placed: successors go one at a time.
+pub(super) fn is_its_turn(cluster: &Cluster, id: DeploymentId, task: TaskId) -> bool {
+    let another_waits = || cluster.waiting.of(id).any(|other| other != task);
+    !is_successor(cluster, id, task) || !(a_successor_starts(cluster, id) || another_waits())
+}
+
+/// Places a waiting task, unless it is a successor and another one is on its way.
+pub(super) fn place_if_its_turn(cluster: &mut Cluster, id: DeploymentId, task: TaskId, now: Time) {
+    if is_its_turn(cluster, id, task) {
+        placement::place(cluster, task, now);
+    }
+}

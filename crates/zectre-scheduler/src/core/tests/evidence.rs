@@ -1,0 +1,149 @@
+//! Every failure carries its code, a sentence, and what is at hand about it.
+
+use super::{
+    agents::report,
+    world::{Program, World},
+};
+use crate::core::Event;
+use zectre_common::{
+    id::DeploymentId,
+    state::{DeploymentStatus, Reason, TaskState},
+    time::Time,
+    wire::{
+        agent::TaskReport,
+        log::{LogLine, Stream},
+    },
+};
+
+fn last_line() -> LogLine {
+    LogLine {
+        seq: 1,
+        time: Time::from_unix_ms(1),
+        stream: Stream::Stderr,
+        message: "the last line".into(),
+    }
+}
+
+/// The only task of a deployment ends, or falls ill, with this report.
+fn fails(json: &str, change: impl Fn(&mut TaskReport)) -> (World, DeploymentId) {
+    let mut world = World::new(1, 1);
+    let id = world.deploy(json, Program::Serves);
+    world.calm(3);
+    let task = world.cluster.tasks_of(id).next().expect("one").clone();
+    let mut told = report(task.id, task.generation, TaskState::Failed);
+    told.log_tail = vec![last_line()];
+    change(&mut told);
+    world.agents[0].held.insert(task.id, told.clone());
+    let node_id = task.node_id.expect("placed");
+    world.feed(Event::TaskReports {
+        node_id,
+        tasks: vec![told],
+    });
+    (world, id)
+}
+
+#[test]
+fn a_run_to_completion_fails_with_what_its_agent_saw() {
+    let reasons = [
+        Reason::MaxRuntime,
+        Reason::OomKilled,
+        Reason::Exited,
+        Reason::StartFailed,
+        Reason::ImageNotFound,
+        Reason::VolumeRefused,
+        Reason::EngineFailed,
+        Reason::ArtifactCorrupt,
+    ];
+    for reason in reasons {
+        let (world, id) = fails(r#"{"restart":"never","max_runtime_secs":5}"#, |told| {
+            (told.reason, told.signal) = (Some(reason), Some(9));
+            told.message = Some(format!("it ended: {reason}"));
+        });
+        let row = &world.rows.deployments[&id];
+        assert_eq!((row.status, row.reason), (DeploymentStatus::Failed, Some(reason)));
+        assert_eq!(
+            row.message.as_deref(),
+            Some(format!("it ended: {reason}").as_str())
+        );
+        let evidence = row.evidence.clone().expect("it is known what happened");
+        assert_eq!((evidence.signal, evidence.log_tail), (Some(9), vec![last_line()]));
+        assert!(evidence.task_id.is_some());
+    }
+}
+
+#[test]
+fn a_lost_node_fails_a_run_to_completion_because_it_must_not_run_twice() {
+    let mut world = World::new(2, 1);
+    let id = world.deploy(r#"{"restart":"never"}"#, Program::Serves);
+    world.calm(3);
+    for agent in &mut world.agents {
+        agent.up = false;
+    }
+    world.pass(11_000);
+    let row = &world.rows.deployments[&id];
+    assert_eq!(
+        (row.status, row.reason),
+        (DeploymentStatus::Failed, Some(Reason::NodeLost))
+    );
+    assert!(row.evidence.is_some());
+    assert_eq!(world.rows.tasks.len(), 1, "it ran once");
+}
+
+#[test]
+fn an_unhealthy_server_is_replaced_and_its_last_probe_is_kept() {
+    let mut world = World::new(1, 1);
+    let id = world.deploy(r#"{"replicas":1,"idle_timeout_secs":0}"#, Program::Serves);
+    world.calm(3);
+    for _ in 0..3 {
+        let ready = world.cluster.ready_tasks(id).next().cloned();
+        let Some(task) = ready else {
+            panic!("it was replaced")
+        };
+        let mut ill = report(task.id, task.generation, TaskState::Running);
+        (ill.healthy, ill.last_probe) = (false, Some("HTTP 503".into()));
+        let held = world.agents[0].held.get_mut(&task.id).expect("it runs");
+        *held = ill.clone();
+        let node_id = task.node_id.expect("placed");
+        world.feed(Event::TaskReports {
+            node_id,
+            tasks: vec![ill],
+        });
+        world.calm(5);
+    }
+    let row = &world.rows.deployments[&id];
+    assert_eq!(row.reason, Some(Reason::CrashLoop));
+    let evidence = row.evidence.clone().expect("kept");
+    assert_eq!(evidence.last_probe.as_deref(), Some("HTTP 503"));
+    assert!(
+        row.message
+            .as_deref()
+            .is_some_and(|said| said.contains("health_check_failed"))
+    );
+}
+
+#[test]
+fn a_server_that_may_not_run_longer_is_replaced_and_not_a_crash_loop() {
+    let (mut world, id) = fails(r#"{"max_runtime_secs":100,"idle_timeout_secs":0}"#, |_| {});
+    world.calm(5);
+    for _ in 0..3 {
+        world.calm(100);
+        let task = world.cluster.ready_tasks(id).next().expect("one").clone();
+        let mut told = report(task.id, task.generation, TaskState::Failed);
+        told.reason = Some(Reason::MaxRuntime);
+        world.agents[0].held.insert(task.id, told.clone());
+        let node_id = task.node_id.expect("placed");
+        world.feed(Event::TaskReports {
+            node_id,
+            tasks: vec![told],
+        });
+        world.calm(2);
+        assert_eq!(world.ready(id), 1);
+    }
+    assert_eq!(world.rows.deployments[&id].reason, None);
+    let ended = world
+        .rows
+        .tasks
+        .values()
+        .filter(|task| task.reason == Some(Reason::MaxRuntime));
+    assert_eq!(ended.count(), 3);
+}

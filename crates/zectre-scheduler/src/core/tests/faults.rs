@@ -1,0 +1,147 @@
+//! What the simulator found: words that come too late, rows that say less than what is true, and a leader that did
+//! not listen.
+
+use super::{
+    agents::report,
+    world::{Program, World, settings},
+};
+use crate::core::{Cluster, Command, Event, Operation, Proxy, step};
+use std::time::Duration;
+use zectre_common::{
+    id::{NodeId, TaskId},
+    state::{NodeStatus, OperationKind, TaskState},
+};
+
+fn running(replicas: u32) -> (World, TaskId) {
+    let mut world = World::new(1, 1);
+    let id = world.deploy(&format!(r#"{{"replicas":{replicas}}}"#), Program::Serves);
+    world.calm(5);
+    let task = world.cluster.tasks_of(id).next().expect("one").id;
+    (world, task)
+}
+
+#[test]
+fn a_proxy_report_that_waited_too_long_takes_nothing_back() {
+    let (mut world, _) = running(1);
+    let proxy = *world.cluster.proxies().next().expect("one");
+    let late = Proxy {
+        lease_expires_at: world.now,
+        applied_epoch: 0,
+        drained_epoch: 0,
+        ..proxy
+    };
+    world.feed(Event::ProxyReport(late));
+    assert_eq!(world.cluster.proxies().copied().collect::<Vec<_>>(), [proxy]);
+    let overtaken = Proxy {
+        lease_expires_at: world.now.plus(Duration::from_millis(1)),
+        ..late
+    };
+    world.feed(Event::ProxyReport(overtaken));
+    assert_eq!(world.cluster.proxies().copied().collect::<Vec<_>>(), [proxy]);
+}
+
+#[test]
+fn nothing_is_placed_on_a_node_before_its_first_digest() {
+    let (mut world, _) = running(1);
+    let node = world.agents[0].id;
+    world.reload();
+    let waits = world.deploy(r#"{"strategy":"blue_green"}"#, Program::Serves);
+    let placed = |world: &World| world.cluster.tasks_of(waits).any(|task| task.node_id.is_some());
+    assert!(
+        !placed(&world),
+        "what it runs beside its tasks isn't known to this leader"
+    );
+    // A task of an earlier time holds a port.
+    let stranger = report(TaskId::from_uuid(uuid::Uuid::from_u128(9)), 1, TaskState::Running);
+    let mut tasks: Vec<_> = world.agents[0].held.values().cloned().collect();
+    tasks.push(stranger);
+    world.feed(Event::Heartbeat { node_id: node, tasks });
+    assert!(!placed(&world));
+    world.heartbeat(0);
+    assert!(placed(&world));
+    // A node that is new, or here again under a new id.
+    let mut world = World::new(0, 0);
+    let waits = world.deploy("{}", Program::Serves);
+    let id = NodeId::from_uuid(uuid::Uuid::from_u128(10));
+    let facts = super::world::facts("n", 1_000, 1_280, 8);
+    world.feed(Event::NodeRegistered { id, facts });
+    assert!(world.cluster.tasks_of(waits).all(|task| task.node_id.is_none()));
+    let (node_id, tasks) = (id, Vec::new());
+    world.feed(Event::Heartbeat { node_id, tasks });
+    assert!(world.cluster.tasks_of(waits).any(|task| task.node_id == Some(id)));
+}
+
+#[test]
+fn a_stop_that_an_agent_accepted_and_forgot_is_ordered_again() {
+    let (mut world, task) = running(1);
+    let deployment = world.cluster.task(task).expect("it runs").deployment_id;
+    world.ask(OperationKind::Sleep, deployment);
+    world.proxy_applies(0, true);
+    let stopping = world.cluster.task(task).expect("it stops").clone();
+    assert_eq!(stopping.state, TaskState::Stopping);
+    world.undelivered.clear();
+    world.pass(2_000);
+    // The agent ended between taking the order and writing down that the task is to stop.
+    let mut goes_on = report(task, stopping.generation, TaskState::Running);
+    goes_on.healthy = true;
+    let node_id = stopping.node_id.expect("placed");
+    let tasks = vec![goes_on];
+    world.feed(Event::Heartbeat { node_id, tasks });
+    let newer = |command: &Command| {
+        matches!(command, Command::Stop { task_id, generation, .. }
+            if *task_id == task && *generation > stopping.generation)
+    };
+    assert!(
+        world.undelivered.iter().any(newer),
+        "an agent obeys only what is newer"
+    );
+}
+
+#[test]
+fn a_leader_that_stood_still_blames_nobody() {
+    let (mut world, task) = running(1);
+    world.pass(60_000);
+    let node = world.cluster.nodes().next().expect("one");
+    assert_eq!(node.status, NodeStatus::Ready);
+    assert_eq!(world.cluster.proxies().count(), 1);
+    assert!(world.cluster.task(task).is_some());
+    // Who is silent from then on is lost as ever.
+    world.pass(5_000);
+    world.pass(5_500);
+    let node = world.cluster.nodes().next().expect("one");
+    assert_eq!(node.status, NodeStatus::Lost);
+}
+
+#[test]
+fn a_task_whose_node_vanished_while_it_was_placed_ends() {
+    let (mut world, task) = running(1);
+    // The row of the node was deleted in between: the task's row names none.
+    world.rows.tasks.get_mut(&task).expect("a row").node_id = None;
+    let (snapshot, now) = (world.snapshot(), world.now);
+    let mut cluster = Cluster::load(settings(), 9, snapshot, now);
+    let ends = |command: &Command| matches!(command, Command::SaveTask(row) if row.id == task && row.state.is_ended());
+    assert!(step(&mut cluster, Event::Tick, now).iter().any(ends));
+    assert!(cluster.task(task).is_none());
+}
+
+#[test]
+fn an_operation_that_was_applied_by_the_leader_before_has_no_second_effect() {
+    let (world, task) = running(1);
+    let mut snapshot = world.snapshot();
+    snapshot.applied = vec![7];
+    let mut cluster = Cluster::load(settings(), 9, snapshot, world.now);
+    step(&mut cluster, Event::Tick, world.now);
+    let restart = |id| {
+        Event::Operation(Operation {
+            id,
+            kind: OperationKind::Restart,
+            deployment_id: world.cluster.task(task).map(|task| task.deployment_id),
+            task_id: None,
+            node_id: None,
+            actor: "user:test".into(),
+            request_id: None,
+        })
+    };
+    assert_eq!(step(&mut cluster, restart(7), world.now), []);
+    assert!(!step(&mut cluster, restart(8), world.now).is_empty());
+}

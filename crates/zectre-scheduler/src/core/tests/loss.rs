@@ -1,0 +1,146 @@
+//! Nodes that fall silent and come back, and reports that come late, twice or out of order.
+
+use super::{
+    agents::report,
+    world::{Program, World},
+};
+use crate::core::{Command, Event};
+use proptest::prelude::*;
+use zectre_common::{
+    id::{DeploymentId, TaskId},
+    state::{DeploymentStatus, Eligibility, Reason, TaskState},
+};
+
+fn serving(json: &str) -> (World, DeploymentId) {
+    let mut world = World::new(3, 2);
+    let id = world.deploy(json, Program::Serves);
+    world.calm(5);
+    assert_eq!(world.status(id), DeploymentStatus::Succeeded);
+    (world, id)
+}
+
+#[test]
+fn what_a_returned_node_still_runs_is_not_stopped_while_a_proxy_sends_it_requests() {
+    let (mut world, id) = serving(r#"{"replicas":1}"#);
+    let task = world.cluster.tasks_of(id).next().expect("one").clone();
+    let index = world
+        .agents
+        .iter()
+        .position(|agent| Some(agent.id) == task.node_id);
+    let index = index.expect("placed");
+    // The node is cut off from the scheduler alone; one proxy hears of the loss, the other does not yet.
+    world.agents[index].up = false;
+    for _ in 0..11 {
+        world.pass(1_000);
+        (0..3).for_each(|index| world.heartbeat(index));
+        world.proxy_applies(0, true);
+        world.proxy_renews(1);
+    }
+    assert_eq!(
+        world.rows.tasks[&task.id].reason,
+        Some(Reason::NodeLost),
+        "given up"
+    );
+    assert!(world.proxies[1].table.contains(&task.id));
+    world.agents[index].up = true;
+    let stops = |world: &World| {
+        let stop = |c: &&Command| matches!(c, Command::Stop { task_id, .. } if *task_id == task.id);
+        world.undelivered.iter().filter(stop).count()
+    };
+    world.heartbeat(index);
+    assert_eq!(stops(&world), 0);
+    world.proxy_applies(1, false);
+    world.heartbeat(index);
+    assert_eq!(stops(&world), 1, "now it is");
+    world.calm(10);
+    assert_eq!(world.ready(id), 1);
+    assert!(!world.agents[index].held.contains_key(&task.id));
+}
+
+#[test]
+fn draining_moves_a_single_replica_of_any_strategy_without_a_gap() {
+    for strategy in ["rolling", "recreate", "blue_green", "canary"] {
+        let (mut world, id) = serving(&format!(r#"{{"replicas":1,"strategy":"{strategy}"}}"#));
+        let task = world.cluster.tasks_of(id).next().expect("one").clone();
+        let node = task.node_id.expect("placed");
+        world.feed(Event::NodeWanted {
+            id: node,
+            eligibility: Eligibility::Draining,
+        });
+        for _ in 0..30 {
+            world.calm_step(500);
+            assert!(world.ready(id) >= 1, "{strategy}: the new one comes first");
+        }
+        assert_eq!(world.cluster.held(node).task_slots, 0, "{strategy}");
+        assert_eq!(world.cluster.tasks_of(id).count(), 1, "{strategy}");
+    }
+}
+
+#[test]
+fn draining_waits_for_room_and_goes_on_when_there_is_some() {
+    let (mut world, id) = serving(r#"{"replicas":2,"anti_affinity":true,"idle_timeout_secs":0}"#);
+    let tasks: Vec<_> = world.cluster.tasks_of(id).cloned().collect();
+    let used: Vec<_> = tasks.iter().filter_map(|task| task.node_id).collect();
+    let third = world
+        .agents
+        .iter()
+        .map(|agent| agent.id)
+        .find(|id| !used.contains(id));
+    let third = third.expect("three nodes");
+    let set = |world: &mut World, id, eligibility| world.feed(Event::NodeWanted { id, eligibility });
+    set(&mut world, third, Eligibility::Cordoned);
+    set(&mut world, used[0], Eligibility::Draining);
+    world.calm(400);
+    assert_eq!(
+        world.ready(id),
+        2,
+        "nothing is stopped for which there is no other place"
+    );
+    assert!(world.cluster.held(used[0]).task_slots > 0);
+    set(&mut world, third, Eligibility::Eligible);
+    world.calm(20);
+    assert_eq!((world.ready(id), world.cluster.held(used[0]).task_slots), (2, 0));
+}
+
+#[test]
+fn a_deleted_node_is_replaced_and_its_late_words_are_nobodys() {
+    let (mut world, id) = serving(r#"{"replicas":3}"#);
+    let gone = world.agents[0].id;
+    world.rows.nodes.remove(&gone);
+    world.feed(Event::NodeGone(gone));
+    let tasks = world.agents[0].held.values().cloned().collect();
+    world.feed(Event::Heartbeat { node_id: gone, tasks });
+    assert!(world.cluster.node(gone).is_none());
+    world.agents.remove(0);
+    world.calm(10);
+    assert_eq!(world.ready(id), 3);
+    assert!(world.cluster.tasks_of(id).all(|task| task.node_id != Some(gone)));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+
+    /// Old digests and reports, in any order and any number of times, take nothing back and end nothing.
+    #[test]
+    fn old_words_change_nothing(picks in prop::collection::vec(any::<prop::sample::Index>(), 1..30)) {
+        let (mut world, id) = serving(r#"{"replicas":3}"#);
+        let mut old: Vec<Event> = Vec::new();
+        for agent in &world.agents {
+            old.push(Event::Heartbeat { node_id: agent.id, tasks: agent.held.values().cloned().collect() });
+            for held in agent.held.values() {
+                let starting = report(held.task_id, held.generation, TaskState::Starting);
+                old.push(Event::TaskReports { node_id: agent.id, tasks: vec![starting] });
+                old.push(Event::TaskReports { node_id: agent.id, tasks: vec![held.clone()] });
+            }
+        }
+        let before: Vec<TaskId> = world.cluster.tasks_of(id).map(|task| task.id).collect();
+        world.calm(6);
+        for pick in picks {
+            world.feed(pick.get(&old).clone());
+        }
+        let after: Vec<TaskId> = world.cluster.tasks_of(id).map(|task| task.id).collect();
+        prop_assert_eq!((before, world.ready(id)), (after, 3));
+        let orders = world.undelivered.iter().filter(|c| matches!(c, Command::Start { .. } | Command::Stop { .. }));
+        prop_assert_eq!(orders.count(), 0);
+    }
+}

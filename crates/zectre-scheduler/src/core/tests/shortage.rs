@@ -1,0 +1,250 @@
+//! Waiting for room: who waits in vain is told soon and exactly, and nobody is forgotten.
+
+use super::world::{Program, World, facts, settings};
+use crate::core::{Cluster, Event, Snapshot, Source, step};
+use zectre_common::{
+    id::{EnvironmentId, NodeId},
+    state::{DeploymentStatus, Eligibility, OperationKind, Reason, TaskState},
+};
+
+#[test]
+fn a_rollout_that_no_node_could_ever_run_fails_soon_and_one_that_runs_waits() {
+    for json in [r#"{"image":"nginx"}"#, r#"{"constraints":["gpu"]}"#] {
+        for restart in ["always", "never"] {
+            let mut world = World::new(2, 1);
+            let json = json.replace('{', &format!(r#"{{"restart":"{restart}","#));
+            let id = world.deploy(&json, Program::Serves);
+            world.calm(14);
+            assert_eq!(
+                world.status(id),
+                DeploymentStatus::Pending,
+                "nodes may be registering"
+            );
+            world.calm(4);
+            let row = &world.rows.deployments[&id];
+            assert_eq!(
+                (row.status, row.reason),
+                (DeploymentStatus::Failed, Some(Reason::NoEligibleNode)),
+                "{json}"
+            );
+            assert!(
+                row.message
+                    .as_deref()
+                    .is_some_and(|m| m.contains("none of 2 nodes"))
+            );
+            assert_eq!(world.cluster.tasks_of(id).count(), 0);
+        }
+    }
+    // In time, a node that can run it came.
+    let mut world = World::new(1, 1);
+    let id = world.deploy(r#"{"constraints":["gpu"]}"#, Program::Serves);
+    world.calm(10);
+    let mut able = facts("able", 1_000, 1_000, 8);
+    able.labels.insert("gpu".into(), "1".into());
+    let node = NodeId::from_uuid(uuid::Uuid::from_u128(9_999));
+    world.join(node, able.clone());
+    assert_eq!(
+        world.cluster.tasks_of(id).next().expect("one").node_id,
+        Some(node)
+    );
+}
+
+#[test]
+fn what_served_once_waits_for_its_kind_of_node_without_end() {
+    let mut world = World::new(1, 1);
+    let mut able = facts("n0", 1_000, 1_280, 8);
+    able.labels.insert("gpu".into(), "1".into());
+    let node = world.agents[0].id;
+    world.join(node, able.clone());
+    let id = world.deploy(
+        r#"{"constraints":["gpu"],"idle_timeout_secs":0}"#,
+        Program::Serves,
+    );
+    world.calm(5);
+    assert_eq!(world.status(id), DeploymentStatus::Succeeded);
+    let other = NodeId::from_uuid(uuid::Uuid::from_u128(9_999));
+    world.join(other, facts("other", 1_000, 1_000, 8));
+    for _ in 0..100 {
+        world.pass(5_000);
+        world.feed(Event::Heartbeat {
+            node_id: other,
+            tasks: Vec::new(),
+        });
+    }
+    let waiting = world.cluster.tasks_of(id).next().expect("it waits").clone();
+    assert_eq!(waiting.state, TaskState::Pending);
+    let said = waiting.message.expect("it says why");
+    assert!(said.contains("don't answer: n0"), "{said}");
+    world.calm(5);
+    assert_eq!(world.ready(id), 1);
+}
+
+/// What is said when not all of it fits on these nodes of so much cpu, memory and so many slots.
+fn expect(nodes: &[(u32, u64, u32)], json: &str, words: &[&str]) {
+    let mut world = World::new(0, 0);
+    for (index, (cpu, memory, slots)) in nodes.iter().enumerate() {
+        let id = NodeId::from_uuid(uuid::Uuid::from_u128(1_000 + index as u128));
+        let facts = facts(&format!("n{index}"), *cpu, *memory, *slots);
+        world.join(id, facts);
+    }
+    let id = world.deploy(json, Program::Serves);
+    let row = &world.rows.deployments[&id];
+    assert_eq!(row.reason, Some(Reason::NoCapacity), "{json}");
+    let said = row.message.clone().unwrap_or_default();
+    assert!(
+        words.iter().all(|word| said.contains(word)),
+        "{said:?} lacks one of {words:?}"
+    );
+}
+
+#[test]
+fn what_is_short_is_named_alone_and_together() {
+    let six = |resources: &str| format!(r#"{{"replicas":6,"resources":{resources}}}"#);
+    expect(
+        &[(9_000, 500, 9)],
+        &six(r#"{"cpu":"1m","memory":"200Mi"}"#),
+        &["200Mi memory free"],
+    );
+    expect(
+        &[(500, 9_000, 9)],
+        &six(r#"{"cpu":"200m","memory":"4Mi"}"#),
+        &["200m cpu free"],
+    );
+    expect(
+        &[(500, 500, 9)],
+        &six(r#"{"cpu":"200m","memory":"200Mi"}"#),
+        &["200Mi memory and 200m cpu free"],
+    );
+    expect(
+        &[(9_000, 9_000, 2)],
+        &six(r#"{"cpu":"1m","memory":"4Mi"}"#),
+        &["a task slot free"],
+    );
+    expect(
+        &[(9_000, 500, 9), (500, 9_000, 9)],
+        &six(r#"{"cpu":"200m","memory":"200Mi"}"#),
+        &[
+            "none of 2 suitable nodes has room",
+            "1 without 200Mi memory",
+            "1 without 200m cpu",
+        ],
+    );
+    expect(
+        &[(9_000, 9_000, 9), (9_000, 9_000, 9)],
+        r#"{"replicas":3,"anti_affinity":true}"#,
+        &["without another replica of it (anti_affinity)"],
+    );
+    expect(
+        &[(9_000, 9_000, 9), (10, 9_000, 9)],
+        r#"{"replicas":3,"anti_affinity":true}"#,
+        &["1 without 100m cpu", "1 without a place without another replica"],
+    );
+    // Ports: more slots than the range has.
+    expect(
+        &[(90_000, 90_000, 900)],
+        r#"{"replicas":70,"resources":{"cpu":"1m","memory":"4Mi"}}"#,
+        &["a port free"],
+    );
+    // All that could are not to be used.
+    let mut world = World::new(2, 0);
+    for index in 0..2 {
+        let id = world.agents[index].id;
+        world.feed(Event::NodeWanted {
+            id,
+            eligibility: Eligibility::Cordoned,
+        });
+    }
+    let id = world.deploy("{}", Program::Serves);
+    let said = world.rows.deployments[&id].message.clone().expect("it waits");
+    assert!(
+        said.contains("all 2 suitable nodes are cordoned or draining"),
+        "{said}"
+    );
+}
+
+#[test]
+fn everyone_who_waits_is_tried_when_room_appears_however_many_they_are() {
+    let mut world = World::new(0, 0);
+    for number in 0..1_200u128 {
+        world.environment = EnvironmentId::from_uuid(uuid::Uuid::from_u128(1 << 100 | number));
+        let json = r#"{"resources":{"cpu":"1m","memory":"4Mi"}}"#;
+        let row = world.deployment(json, Program::Serves, Source::Ready);
+        let event = Event::Loaded {
+            environment: world.environment_row(row.application_id),
+            deployments: vec![row],
+        };
+        drop(step(&mut world.cluster, event, world.now));
+    }
+    assert_eq!(world.cluster.count_in(TaskState::Pending), 1_200);
+    let mut large = facts("large", 100_000, 100_000, 5_000);
+    large.port_max = 29_999;
+    let id = NodeId::from_uuid(uuid::Uuid::from_u128(1));
+    drop(step(
+        &mut world.cluster,
+        Event::NodeRegistered { id, facts: large },
+        world.now,
+    ));
+    let tasks = Vec::new();
+    drop(step(
+        &mut world.cluster,
+        Event::Heartbeat { node_id: id, tasks },
+        world.now,
+    ));
+    // What a step leaves over is due at once.
+    for _ in 0..3 {
+        assert!(world.cluster.next_deadline().is_some());
+        drop(step(&mut world.cluster, Event::Tick, world.now));
+    }
+    assert_eq!(world.cluster.count_in(TaskState::Starting), 1_200);
+}
+
+#[test]
+fn a_restart_that_finds_no_room_is_given_up_and_nothing_stops() {
+    let mut world = World::new(2, 1);
+    let json = r#"{"replicas":2,"anti_affinity":true,"idle_timeout_secs":0,"progress_deadline_secs":30}"#;
+    let id = world.deploy(json, Program::Serves);
+    world.calm(5);
+    let before: Vec<_> = world.cluster.tasks_of(id).map(|task| task.id).collect();
+    world.ask(OperationKind::Restart, id);
+    assert_eq!(world.cluster.tasks_of(id).count(), 4);
+    for _ in 0..50 {
+        world.calm_step(1_000);
+        assert_eq!(world.ready(id), 2);
+    }
+    let after: Vec<_> = world.cluster.tasks_of(id).map(|task| task.id).collect();
+    assert_eq!(after, before, "its tasks serve on");
+    // With a third node it goes through, and never two on one node.
+    let third = NodeId::from_uuid(uuid::Uuid::from_u128(9_999));
+    world.agents.push(super::world::Agent {
+        id: third,
+        up: true,
+        held: std::collections::BTreeMap::new(),
+        started: std::collections::BTreeMap::new(),
+    });
+    world.join(third, facts("third", 1_000, 1_280, 8));
+    world.ask(OperationKind::Restart, id);
+    world.calm(20);
+    assert!(world.cluster.tasks_of(id).all(|task| !before.contains(&task.id)));
+    assert_eq!(world.ready(id), 2);
+}
+
+#[test]
+fn nodes_that_come_and_go_leave_nothing_behind() {
+    let now = zectre_common::time::Time::from_unix_ms(1_000);
+    let mut cluster = Cluster::load(settings(), 1, Snapshot::default(), now);
+    let id = NodeId::from_uuid(uuid::Uuid::from_u128(1));
+    let facts = facts("n", 1, 1, 1);
+    for _ in 0..3 {
+        drop(step(
+            &mut cluster,
+            Event::NodeRegistered {
+                id,
+                facts: facts.clone(),
+            },
+            now,
+        ));
+        drop(step(&mut cluster, Event::NodeGone(id), now));
+    }
+    assert_eq!(cluster.nodes().count(), 0);
+    assert_eq!(cluster.next_deadline(), None);
+}

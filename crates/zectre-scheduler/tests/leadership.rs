@@ -1,0 +1,201 @@
+//! Who leads when leaders die, freeze, or lose the database: one takes over within seconds, and nothing is lost or
+//! done twice. How long it took is printed.
+
+mod support;
+
+use std::{
+    process::{Child, Command, Stdio},
+    time::Instant,
+};
+use support::{
+    PATIENCE, Scheduler, World,
+    agent::{Agent, Programs},
+    line::{Line, State},
+    rows::App,
+};
+use zectre_common::state::DeploymentStatus;
+use zectre_testkit::{free_port, wait_until};
+
+/// `zectre-scheduler` as a process; killed with the value.
+struct Daemon {
+    scheduler: Scheduler,
+    child: Child,
+}
+
+fn launch(world: &World, port: &str) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_zectre-scheduler"))
+        .arg("--config")
+        .arg(world.keys.path().join(format!("scheduler-{port}.toml")))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the program was built for this test")
+}
+
+fn kill(child: &mut Child) {
+    child.kill().expect("the process is ours");
+    child.wait().expect("the process is ours");
+}
+
+impl Daemon {
+    fn start(world: &World) -> Self {
+        let port = free_port();
+        let config = world.keys.path().join(format!("scheduler-{port}.toml"));
+        std::fs::write(&config, world.config_text(port)).expect("the directory is ours");
+        let child = launch(world, &port.to_string());
+        Self {
+            scheduler: world.reach(format!("http://127.0.0.1:{port}")),
+            child,
+        }
+    }
+
+    /// Again, at the same address.
+    fn restart(&mut self, world: &World) {
+        let port = self.scheduler.url.rsplit_once(':').expect("a URL with a port").1;
+        self.child = launch(world, port);
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It may have been killed already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+async fn answers(scheduler: &Scheduler) {
+    wait_until(PATIENCE, "the scheduler answers", async || {
+        scheduler.status().await.ok().map(drop)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_leaders_are_replaced_and_nothing_is_lost_or_doubled() {
+    let world = World::new().await;
+    let app = App::create(&world).await;
+    let mut leader = Daemon::start(&world);
+    leader.scheduler.leads().await;
+    let mut follower = Daemon::start(&world);
+    answers(&follower.scheduler).await;
+    let mut before = app.deploy(1, r#"{"replicas":3}"#).await;
+    let schedulers = [&leader.scheduler, &follower.scheduler];
+    let token = app.join_token().await;
+    let agent = Agent::join(&world, "one", &token, Programs::Serve, &schedulers).await;
+    leader.scheduler.nudge().await;
+    app.becomes(before, DeploymentStatus::Succeeded).await;
+    for version in 2..=4 {
+        let next = app.deploy(version, r#"{"replicas":3}"#).await;
+        // In the midst of the rollout; the call may die with the one that is called.
+        let Daemon { scheduler, child } = &mut leader;
+        let (_, ()) = tokio::join!(scheduler.try_nudge(), async {
+            wait_until(PATIENCE, "it is under way", async || {
+                (app.live(next).await > 0).then_some(())
+            })
+            .await;
+            kill(child);
+        });
+        let killed = Instant::now();
+        follower.scheduler.leads().await;
+        eprintln!("took over after {} ms", killed.elapsed().as_millis());
+        app.becomes(next, DeploymentStatus::Succeeded).await;
+        wait_until(PATIENCE, "only the new version runs", async || {
+            (agent.running() == 3 && app.live(before).await == 0).then_some(())
+        })
+        .await;
+        assert_eq!((app.current().await, app.routed(next).await), (Some(next), 3));
+        // The one that was killed comes back and follows.
+        leader.restart(&world);
+        answers(&leader.scheduler).await;
+        std::mem::swap(&mut leader, &mut follower);
+        before = next;
+    }
+    assert!(
+        agent.starts().iter().all(|starts| *starts == 1),
+        "nothing was started twice"
+    );
+    assert_eq!(agent.starts().len(), 12, "and nothing more often than wanted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_cut_off_is_replaced_and_changes_nothing_any_more() {
+    let world = World::new().await;
+    let app = App::create(&world).await;
+    let line = Line::to(&world.socket_directory());
+    let cut = world.scheduler_over(&line).await;
+    cut.leads().await;
+    let other = world.scheduler().await;
+    let token = app.join_token().await;
+    let agent = Agent::join(&world, "one", &token, Programs::Serve, &[&other, &cut]).await;
+    let first = app.deploy(1, "{}").await;
+    other.nudge().await;
+    app.becomes(first, DeploymentStatus::Succeeded).await;
+    // The server hears nothing more of it, not even that it is gone.
+    line.set(State::Silent);
+    let since = Instant::now();
+    other.leads().await;
+    eprintln!("took over after {} ms", since.elapsed().as_millis());
+    let second = app.deploy(2, "{}").await;
+    other.nudge().await;
+    app.becomes(second, DeploymentStatus::Succeeded).await;
+    wait_until(PATIENCE, "the old one steps down", async || {
+        cut.ready_epoch().await.is_none().then_some(())
+    })
+    .await;
+    line.set(State::Open);
+    wait_until(PATIENCE, "it follows", async || {
+        cut.status()
+            .await
+            .is_ok_and(|status| !status.leader)
+            .then_some(())
+    })
+    .await;
+    wait_until(PATIENCE, "one runs", async || {
+        (agent.running() == 1).then_some(())
+    })
+    .await;
+    assert!(
+        agent.starts().iter().all(|starts| *starts == 1),
+        "nothing was started twice"
+    );
+    assert_eq!(app.current().await, Some(second));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_without_a_database_steps_down_and_comes_back() {
+    let world = World::new().await;
+    let app = App::create(&world).await;
+    let line = Line::to(&world.socket_directory());
+    let scheduler = world.scheduler_over(&line).await;
+    scheduler.leads().await;
+    let token = app.join_token().await;
+    let agent = Agent::join(&world, "one", &token, Programs::Serve, &[&scheduler]).await;
+    let first = app.deploy(1, r#"{"replicas":2}"#).await;
+    scheduler.nudge().await;
+    app.becomes(first, DeploymentStatus::Succeeded).await;
+    let epoch = scheduler.status().await.expect("it leads").epoch;
+    for state in [State::Closed, State::Silent] {
+        line.set(state);
+        wait_until(PATIENCE, "it no longer leads", async || {
+            scheduler.ready_epoch().await.is_none().then_some(())
+        })
+        .await;
+        assert_eq!(agent.running(), 2, "what runs goes on");
+        line.set(State::Open);
+        scheduler.leads().await;
+    }
+    let second = app.deploy(2, r#"{"replicas":2}"#).await;
+    // Without a nudge: it looks by itself again.
+    app.becomes(second, DeploymentStatus::Succeeded).await;
+    wait_until(PATIENCE, "only the new version runs", async || {
+        (agent.running() == 2 && app.live(first).await == 0).then_some(())
+    })
+    .await;
+    assert!(
+        agent.starts().iter().all(|starts| *starts == 1),
+        "nothing was started twice"
+    );
+    assert!(scheduler.status().await.expect("it leads").epoch > epoch);
+}
