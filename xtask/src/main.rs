@@ -1,4 +1,4 @@
-//! Set-up and every developer chore: `cargo xtask up | test | bench | sqlx | tidy`.
+//! Set-up and every developer chore: `cargo xtask up | test | bench | sim | sqlx | tidy`.
 //!
 //! It has no dependencies, so it is there within seconds of a fresh checkout.
 
@@ -6,6 +6,7 @@ mod bench;
 mod fail;
 mod packages;
 mod run;
+mod sim;
 mod sqlx;
 mod test;
 mod tidy;
@@ -20,7 +21,9 @@ usage: cargo xtask COMMAND
   up            install what is missing, build, start the platform, deploy examples/hello
   test          every check and every test; what CI runs
   tidy          only the rules of the house over the sources
-  bench [NAME]  measure ours beside the peer: deploy, wake (all when no name is given)
+  bench [NAME]  measure: deploy, wake, logs, schedule (all when no name is given)
+  sim [--seeds N] [--seed S] [--trace] [--planted NAME|all]
+                run the scheduler's core in worlds of faults
   sqlx          renew the committed query data (.sqlx) against a private PostgreSQL
 ";
 
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
         ["test"] => test::test(),
         ["tidy"] => tidy::tidy(),
         ["bench", names @ ..] => bench::bench(names),
+        ["sim", rest @ ..] => sim::sim(rest),
         ["sqlx"] => sqlx::renew(),
         [] | ["help" | "--help" | "-h"] => {
             print!("{USAGE}");

@@ -60,6 +60,34 @@ pub(crate) const IPTABLES: Need = Need {
     is_there: || is_installed("iptables"),
 };
 
+/// A second engine that speaks the first one's language.
+pub(crate) const PODMAN: Need = Need {
+    package: "podman",
+    why: "to test containers on the other engine",
+    is_there: || is_installed("podman"),
+};
+
+/// Podman publishes ports with it.
+pub(crate) const NETAVARK: Need = Need {
+    package: "netavark",
+    why: "because Podman publishes ports with it",
+    is_there: || Path::new("/usr/lib/podman/netavark").is_file(),
+};
+
+/// Several hosts on one machine are network namespaces, and a network of Podman's own needs its loopback up.
+pub(crate) const IPROUTE: Need = Need {
+    package: "iproute2",
+    why: "to give tests networks of their own",
+    is_there: || is_installed("ip"),
+};
+
+/// A registry of images that wants a login.
+pub(crate) const IMAGE_REGISTRY: Need = Need {
+    package: "docker-registry",
+    why: "to test pulls that need a login",
+    is_there: || is_installed("docker-registry"),
+};
+
 /// Installs those of `needs` that are missing.
 pub(crate) fn install(needs: &[Need]) -> Result<(), Fail> {
     let missing: Vec<_> = needs.iter().filter(|need| !(need.is_there)()).collect();

@@ -17,6 +17,10 @@ pub(crate) fn test() -> Result<(), Fail> {
         packages::BUBBLEWRAP,
         packages::IPTABLES,
         packages::DOCKER,
+        packages::PODMAN,
+        packages::NETAVARK,
+        packages::IPROUTE,
+        packages::IMAGE_REGISTRY,
     ])?;
     step("formatting", cargo().args(["fmt", "--all", "--check"]))?;
     tidy::tidy()?;

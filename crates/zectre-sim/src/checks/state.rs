@@ -1,0 +1,273 @@
+//! What holds of the state that a leader decides by.
+
+use super::{Targets, routed};
+use crate::sim::Sim;
+use std::collections::{BTreeMap, BTreeSet};
+use zectre_common::{
+    id::{DeploymentId, TaskId},
+    spec::Strategy,
+    state::{DeploymentStatus, Eligibility, NodeStatus, Reason, TaskState, Wanted},
+    time::Time,
+};
+use zectre_scheduler::core::{Cluster, Command, Deployment, Environment, Event, Node, Task};
+
+/// A state before a step, as far as the checks after it ask.
+#[derive(Debug)]
+pub(crate) struct Before {
+    routed: BTreeSet<TaskId>,
+    targets: Targets,
+    /// Nobody asked for anything: what is taken away is taken by the scheduler alone.
+    is_calm: bool,
+}
+
+impl Before {
+    /// Of this state.
+    pub(crate) fn of(cluster: &Cluster, event: &Event, is_fresh: bool) -> Self {
+        let is_calm = !is_fresh
+            && matches!(
+                event,
+                Event::Tick | Event::TaskReports { .. } | Event::ProxyReport(_) | Event::EpochRaised(_)
+            );
+        Self {
+            routed: if is_calm { routed(cluster) } else { BTreeSet::new() },
+            targets: cluster.environments().map(|e| (e.id, e.target)).collect(),
+            is_calm,
+        }
+    }
+}
+
+/// Ending for this reason is a failure, and not a wish.
+fn is_failure(reason: Reason) -> bool {
+    !matches!(
+        reason,
+        Reason::Stopped | Reason::Idle | Reason::Superseded | Reason::Cancelled
+    )
+}
+
+impl Sim {
+    pub(crate) fn check_step(
+        &mut self,
+        index: usize,
+        id: u64,
+        before: &Before,
+        commands: &[Command],
+        now: Time,
+    ) {
+        let Some(cluster) = self.schedulers[index]
+            .term
+            .as_ref()
+            .filter(|term| term.id == id)
+            .and_then(|term| term.cluster.as_ref())
+        else {
+            return;
+        };
+        let broken = broken_state(cluster)
+            .or_else(|| broken_starts(cluster, commands, now))
+            .or_else(|| {
+                let environments = cluster.environments();
+                let mut checked = environments.filter_map(|e| {
+                    let rolled = before.targets.get(&e.id).copied().flatten();
+                    lost_availability(cluster, e, &before.routed, rolled, now)
+                });
+                checked.next().filter(|_| before.is_calm)
+            });
+        if let Some((promise, detail)) = broken {
+            self.fail(promise, format!("scheduler {index}: {detail}"));
+        }
+    }
+
+    /// A state that was just read.
+    pub(crate) fn check_state(&mut self, index: usize, cluster: &Cluster) {
+        // What people changed while nobody led is carried out by the first step.
+        if let Some((promise, detail)) = broken_nodes(cluster) {
+            self.fail(promise, format!("scheduler {index}, after reading: {detail}"));
+        }
+    }
+}
+
+type Broken = Option<(&'static str, String)>;
+
+fn broken_state(cluster: &Cluster) -> Broken {
+    broken_nodes(cluster)
+        .or_else(|| {
+            cluster
+                .deployments()
+                .find_map(|deployment| broken_slots(cluster, deployment))
+        })
+        .or_else(|| cluster.environments().find_map(|e| broken_surge(cluster, e)))
+}
+
+fn broken_nodes(cluster: &Cluster) -> Broken {
+    for node in cluster.nodes() {
+        let (used, held, capacity) = (node.used, cluster.held(node.id), node.facts.capacity);
+        if held != used {
+            let detail = format!("node {} counts {used:?} for {held:?}", node.facts.name);
+            return Some(("1: what is held is counted", detail));
+        }
+        if used.memory > capacity.memory || used.cpu > capacity.cpu || used.task_slots > capacity.task_slots {
+            let detail = format!("node {}: {used:?} of {capacity:?}", node.facts.name);
+            return Some(("1: capacity", detail));
+        }
+        let ports: Vec<u16> = cluster
+            .tasks()
+            .filter(|task| task.node_id == Some(node.id))
+            .filter_map(|task| task.port)
+            .collect();
+        let distinct: BTreeSet<u16> = ports.iter().copied().collect();
+        if distinct.len() != ports.len() {
+            return Some(("1: a port is never given twice", format!("{ports:?}")));
+        }
+        if distinct != node.ports {
+            let detail = format!("node {}: {:?} for {distinct:?}", node.facts.name, node.ports);
+            return Some(("1: what is held is counted", detail));
+        }
+    }
+    for state in TaskState::ALL {
+        let count = cluster.tasks().filter(|task| task.state == *state).count();
+        if count != cluster.count_in(*state) {
+            return Some(("the counts are right", format!("{state}: {count}")));
+        }
+    }
+    None
+}
+
+fn broken_slots(cluster: &Cluster, deployment: &Deployment) -> Broken {
+    let mut slots: BTreeMap<u32, usize> = BTreeMap::new();
+    for task in cluster
+        .tasks_of(deployment.id)
+        .filter(|t| t.wanted == Wanted::Run)
+    {
+        *slots.entry(task.slot).or_default() += 1;
+    }
+    let full = deployment.full_size();
+    if deployment.is_given_up() {
+        // What it keeps is counted by the deployment that it serves for.
+        return None;
+    }
+    let crowded = slots.values().any(|count| *count > 2) || slots.len() as u32 > full;
+    crowded.then(|| {
+        let detail = format!("{} has slots {slots:?} of {full}", deployment.id);
+        ("2: a slot has one task and at most one successor", detail)
+    })
+}
+
+fn broken_surge(cluster: &Cluster, environment: &Environment) -> Broken {
+    let placed = |id: DeploymentId| {
+        let tasks = cluster
+            .tasks_of(id)
+            .filter(|task| task.is_placed() && task.wanted == Wanted::Run);
+        // A successor on its way is counted by its slot.
+        tasks.map(|task| task.slot).collect::<BTreeSet<_>>().len() as u32
+    };
+    let (current, target) = (environment.current?, environment.target?);
+    let (old, new) = (cluster.deployment(current)?, cluster.deployment(target)?);
+    let Strategy::Rolling { max_surge, .. } = new.spec.strategy else {
+        return None;
+    };
+    if new.status == DeploymentStatus::Succeeded || (new.is_given_up() && !new.spec.auto_rollback) {
+        return None;
+    }
+    let limit = old.full_size().max(new.full_size()) + max_surge;
+    let count = placed(current) + placed(target);
+    (count > limit).then(|| ("2: no more than wanted and surge", format!("{count} of {limit}")))
+}
+
+/// Tasks are placed where they may be.
+fn broken_starts(cluster: &Cluster, commands: &[Command], now: Time) -> Broken {
+    let nodes = commands.iter().filter_map(|command| match command {
+        // A repeated order is about a task that was placed before.
+        Command::Start { node_id, task } if task.started_at == Some(now) => {
+            let lives = cluster.task(task.id).is_some();
+            cluster.node(*node_id).filter(|_| lives)
+        }
+        _ => None,
+    });
+    let is_open = |node: &&Node| {
+        node.status == NodeStatus::Ready && node.eligibility == Eligibility::Eligible && !node.has_extras
+    };
+    let closed = nodes.into_iter().find(|node| !is_open(node))?;
+    let detail = format!(
+        "node {} is {} and {}, with extras: {}",
+        closed.facts.name, closed.status, closed.eligibility, closed.has_extras
+    );
+    Some(("1: only a ready, eligible and known node takes tasks", detail))
+}
+
+/// What the scheduler itself takes out of routing leaves enough behind. `rolled` was the target before the step: a
+/// rollout that fails gives back before it takes away.
+fn lost_availability(
+    cluster: &Cluster,
+    environment: &Environment,
+    before: &BTreeSet<TaskId>,
+    rolled: Option<DeploymentId>,
+    now: Time,
+) -> Broken {
+    let serving = cluster.deployment(environment.current?)?;
+    if serving.asleep || serving.is_job() {
+        return None;
+    }
+    let rolled = rolled.and_then(|id| cluster.deployment(id));
+    // The current one may be unable to come back; that is waited for up to a deadline.
+    let gave_up = |lost: &Deployment| {
+        let wait = std::time::Duration::from_secs(u64::from(lost.spec.progress_deadline_secs));
+        lost.is_given_up() && lost.finished_at.is_some_and(|at| at.plus(wait) <= now)
+    };
+    if rolled.is_some_and(gave_up) {
+        return None;
+    }
+    let target = environment.target.and_then(|id| cluster.deployment(id));
+    // A rollout that is lost gives back as many as the current one has; one that begins in its place has its own say.
+    let floor_of = |d: &Deployment| {
+        let full = if d.is_given_up() {
+            serving.full_size()
+        } else {
+            d.full_size()
+        };
+        match d.spec.strategy {
+            Strategy::Recreate => 0,
+            Strategy::Rolling { max_unavailable, .. } => full.saturating_sub(max_unavailable),
+            _ => full,
+        }
+    };
+    let floor = [rolled, target].into_iter().flatten().map(floor_of).min();
+    let floor = floor.unwrap_or_else(|| floor_of(serving));
+    let of_environment =
+        |task: &&Task| [environment.current, environment.target].contains(&Some(task.deployment_id));
+    let after = routed(cluster);
+    // A wish of the scheduler, not a failure: the task is still healthy and told to stop.
+    let taken: Vec<TaskId> = before
+        .difference(&after)
+        .filter_map(|id| cluster.task(*id))
+        .filter(|task| !task.reason.is_some_and(is_failure) && task.reason != Some(Reason::Stopped))
+        .filter(|task| {
+            // Only a rolling update counts on tasks of both sides; the others switch.
+            let rolls = rolled.is_some_and(|d| {
+                d.id == task.deployment_id && matches!(d.spec.strategy, Strategy::Rolling { .. })
+            });
+            environment.current == Some(task.deployment_id) || rolls
+        })
+        .map(|task| task.id)
+        .collect();
+    if taken.is_empty() || serving.full_size() < floor {
+        return None;
+    }
+    let left = after
+        .iter()
+        .filter_map(|id| cluster.task(*id))
+        .filter(of_environment);
+    let left = left.count() as u32;
+    (left < floor).then(|| {
+        let why: Vec<_> = taken.iter().filter_map(|id| cluster.task(*id)).collect();
+        let why: Vec<_> = why
+            .iter()
+            .map(|task| (task.id, task.deployment_id, task.reason))
+            .collect();
+        let detail = format!(
+            "{left} tasks are left of at least {floor} of {:?}, before: {:?} {:?}, taken: {why:?}",
+            (serving.id, serving.status, serving.full_size()),
+            rolled.map(|d| (d.id, d.status, d.spec.strategy)),
+            target.map(|d| (d.id, d.status, d.spec.strategy))
+        );
+        ("3: enough healthy tasks are routed", detail)
+    })
+}

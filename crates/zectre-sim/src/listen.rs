@@ -1,0 +1,302 @@
+//! What a leader hears from outside: the rows that others wrote (each read takes its time, so what was read may be
+//! old when the engine gets it), and calls from agents, proxies and the API.
+
+use crate::{
+    host::HostAct,
+    leader::{LeaderAct, Letter, Reply, Waiter},
+    network::Place,
+    sim::{Act, SECOND, Sim, Us, note},
+};
+use zectre_common::id::{DeploymentId, NodeId};
+use zectre_scheduler::core::{Event, Operation};
+
+/// The longest that anything waits for which no notification came.
+const RESYNC_US: Us = SECOND;
+/// A leader that has not read proxies' rows for so long can't tell who was silent.
+const GAP_US: Us = 5 * SECOND;
+/// Deleted rows are looked for once in so many rounds.
+const GONE_EVERY: u32 = 5;
+
+/// For whom operations are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum For {
+    /// The listener's round.
+    Round,
+    /// A call of the API.
+    Nudge,
+}
+
+/// A piece of the listener's work.
+#[derive(Debug, Clone)]
+pub(crate) enum ListenAct {
+    /// Once a second: everything.
+    Round,
+    /// A proxy's row changed.
+    ProxyNotified,
+    /// Read the operations.
+    Operations(For),
+    /// Read the deployments of these operations.
+    Load(For, Vec<Operation>),
+    /// What was read arrives.
+    Post(Vec<Letter>),
+    /// A wake of a deployment that the engine doesn't know.
+    Bring(DeploymentId, Waiter),
+    /// Nodes and deployments whose rows are gone.
+    Gone,
+}
+
+impl Sim {
+    pub(crate) fn perform_listen(&mut self, index: usize, id: u64, act: ListenAct) {
+        if self.term(index, id).is_none() {
+            return;
+        }
+        if !self.has_database(index) {
+            // The round fails; the next one is due as ever.
+            if matches!(act, ListenAct::Round) {
+                self.after(RESYNC_US, listen(index, id, ListenAct::Round));
+            }
+            return;
+        }
+        match act {
+            ListenAct::Round => {
+                self.read_proxies(index, id);
+                self.read_sources(index, id);
+                self.after(0, listen(index, id, ListenAct::Operations(For::Round)));
+            }
+            ListenAct::ProxyNotified => self.read_proxies(index, id),
+            ListenAct::Operations(origin) => {
+                let operations = self.database.open_operations();
+                let latency_us = self.latency_us();
+                self.after(latency_us, listen(index, id, ListenAct::Load(origin, operations)));
+            }
+            ListenAct::Load(origin, operations) => self.load_operations(index, id, origin, operations),
+            ListenAct::Post(letters) => {
+                for letter in letters {
+                    self.post(index, id, letter);
+                }
+            }
+            ListenAct::Bring(deployment, waiter) => {
+                let mut letters = self.read_letters(&[deployment]);
+                if letters.is_empty() {
+                    return self.answer_wake(index, waiter, deployment, None);
+                }
+                letters.push(Letter::Wake(deployment, waiter));
+                self.post_later(index, id, letters);
+            }
+            ListenAct::Gone => self.read_gone(index, id),
+        }
+    }
+
+    /// What was read takes a moment to arrive.
+    fn post_later(&mut self, index: usize, id: u64, letters: Vec<Letter>) {
+        let latency_us = self.latency_us();
+        self.after(latency_us, listen(index, id, ListenAct::Post(letters)));
+    }
+
+    fn read_letters(&self, ids: &[DeploymentId]) -> Vec<Letter> {
+        let read = self.database.read_deployments(ids).into_iter();
+        read.map(|(environment, deployments)| {
+            let event = Event::Loaded {
+                environment,
+                deployments,
+            };
+            Letter::Event(event, Reply::Nobody)
+        })
+        .collect()
+    }
+
+    fn read_proxies(&mut self, index: usize, id: u64) {
+        let now = self.clock(self.schedulers[index].skew_us);
+        let now_us = self.now_us;
+        let Some(term) = self.term(index, id) else { return };
+        let has_listened = now_us - term.read_proxies_us < GAP_US;
+        term.read_proxies_us = now_us;
+        let live = self.database.live_proxies(now_us, now, has_listened);
+        let Some(term) = self.term(index, id) else { return };
+        // Those of them that are gone are told by their leases.
+        let ids = live
+            .iter()
+            .filter(|_| has_listened)
+            .map(|proxy| proxy.id)
+            .collect();
+        let mut before = std::mem::replace(&mut term.known_proxies, ids);
+        if !has_listened {
+            before.clear();
+        }
+        let mut events: Vec<Event> = before
+            .difference(&term.known_proxies)
+            .map(|gone| Event::ProxyGone(*gone))
+            .collect();
+        events.extend(live.into_iter().map(Event::ProxyReport));
+        let active = self.database.recent_activity(now);
+        if !active.is_empty() {
+            events.push(Event::Activity(active));
+        }
+        // The lease is counted from the moment it was read; the queue is where it waits.
+        for event in events {
+            self.post(index, id, Letter::Event(event, Reply::Nobody));
+        }
+    }
+
+    fn read_sources(&mut self, index: usize, id: u64) {
+        let sourced = crate::operator::sourced(&self.database);
+        if !sourced.is_empty() {
+            let letters = self.read_letters(&sourced);
+            self.post_later(index, id, letters);
+        }
+    }
+
+    fn load_operations(&mut self, index: usize, id: u64, origin: For, operations: Vec<Operation>) {
+        let mut ids: Vec<DeploymentId> = operations.iter().filter_map(|o| o.deployment_id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let mut letters = self.read_letters(&ids);
+        if operations.iter().any(|operation| operation.node_id.is_some()) {
+            letters.extend(self.node_letters(index, id));
+        }
+        let count = operations.len();
+        let round = self.term(index, id).map_or(0, |term| u64::from(term.rounds));
+        for (nth, operation) in operations.into_iter().enumerate() {
+            let is_last = nth + 1 == count;
+            let reply = match origin {
+                For::Round if is_last => Reply::Listener(round),
+                _ => Reply::Nobody,
+            };
+            letters.push(Letter::Event(Event::Operation(operation), reply));
+        }
+        self.post_later(index, id, letters);
+        if origin == For::Round && count == 0 {
+            self.listener_goes_on(index, id, round);
+        }
+    }
+
+    /// The operations of a round are committed: the rest of it, and the next one.
+    pub(crate) fn listener_goes_on(&mut self, index: usize, id: u64, round: u64) {
+        let Some(term) = self
+            .term(index, id)
+            .filter(|term| u64::from(term.rounds) == round)
+        else {
+            return;
+        };
+        term.rounds += 1;
+        if term.rounds.is_multiple_of(GONE_EVERY) {
+            self.after(0, listen(index, id, ListenAct::Gone));
+        }
+        self.after(RESYNC_US, listen(index, id, ListenAct::Round));
+    }
+
+    /// Where the rows want another eligibility than the engine knows, or are gone.
+    fn node_letters(&mut self, index: usize, id: u64) -> Vec<Letter> {
+        let Some(cluster) = self.schedulers[index]
+            .term
+            .as_ref()
+            .filter(|term| term.id == id)
+            .and_then(|term| term.cluster.as_ref())
+        else {
+            return Vec::new();
+        };
+        let rows = &self.database.nodes;
+        let event = |node: &zectre_scheduler::core::Node| match rows.get(&node.id) {
+            None => Some(Event::NodeGone(node.id)),
+            Some(row) if row.eligibility != node.eligibility => Some(Event::NodeWanted {
+                id: node.id,
+                eligibility: row.eligibility,
+            }),
+            Some(_) => None,
+        };
+        let letters = cluster.nodes().filter_map(event);
+        letters.map(|event| Letter::Event(event, Reply::Nobody)).collect()
+    }
+
+    fn read_gone(&mut self, index: usize, id: u64) {
+        let mut letters = self.node_letters(index, id);
+        let cluster = self.schedulers[index]
+            .term
+            .as_ref()
+            .and_then(|t| t.cluster.as_ref());
+        let rows = &self.database.deployments;
+        let gone = cluster
+            .into_iter()
+            .flat_map(zectre_scheduler::core::Cluster::deployments)
+            .filter(|known| !rows.contains_key(&known.id));
+        letters.extend(gone.map(|known| Letter::Event(Event::DeploymentGone(known.id), Reply::Nobody)));
+        self.post_later(index, id, letters);
+    }
+
+    /// A call from another machine reaches a scheduler.
+    pub(crate) fn hear(&mut self, index: usize, incarnation: u64, letter: Letter) {
+        let scheduler = &self.schedulers[index];
+        if !scheduler.is_up || scheduler.incarnation != incarnation {
+            return;
+        }
+        let Some(term) = scheduler.term.as_ref() else {
+            return self.forward(index, letter);
+        };
+        let id = term.id;
+        match letter {
+            Letter::Nudge => self.after(0, listen(index, id, ListenAct::Operations(For::Nudge))),
+            Letter::Join(host, host_incarnation) => self.admit(index, id, host, host_incarnation),
+            Letter::Event(Event::Heartbeat { node_id, .. }, Reply::Digest(host, host_incarnation, _))
+                if term.cluster.as_ref().is_some_and(|c| c.node(node_id).is_none()) =>
+            {
+                let act = HostAct::Unknown(host_incarnation);
+                self.send(Place::Scheduler(index), Place::Host(host), Act::Host(host, act));
+            }
+            letter => self.post(index, id, letter),
+        }
+    }
+
+    /// A follower passes a call on to the leader that the database names.
+    fn forward(&mut self, index: usize, letter: Letter) {
+        let leader = self.database.leader.filter(|leader| *leader != index);
+        if let Some(leader) = leader.filter(|_| self.has_database(index)) {
+            let incarnation = self.schedulers[leader].incarnation;
+            let act = Act::Leader(leader, LeaderAct::Hear(incarnation, Box::new(letter)));
+            self.send(Place::Scheduler(index), Place::Scheduler(leader), act);
+        }
+    }
+
+    /// Calls some scheduler; whoever doesn't lead passes it on.
+    pub(crate) fn call_scheduler(&mut self, from: Place, letter: Letter) {
+        let index = self.random.below(self.schedulers.len());
+        let incarnation = self.schedulers[index].incarnation;
+        let act = Act::Leader(index, LeaderAct::Hear(incarnation, Box::new(letter)));
+        self.send(from, Place::Scheduler(index), act);
+    }
+
+    /// A node is made by its registration; one whose row was deleted joins as a new one.
+    fn admit(&mut self, index: usize, id: u64, host: usize, incarnation: u64) {
+        if !self.has_database(index) {
+            return;
+        }
+        let facts = self.hosts[host].facts.clone();
+        let by_name = self
+            .database
+            .nodes
+            .values()
+            .find(|row| row.facts.name == facts.name);
+        let known = by_name.map(|row| row.id);
+        let node =
+            known.unwrap_or_else(|| NodeId::from_uuid(uuid::Uuid::from_u128(u128::from(self.fresh()))));
+        if known.is_none() {
+            let now = self.clock(0);
+            let row = zectre_scheduler::core::Node::new(node, facts.clone(), now);
+            self.database.nodes.insert(node, row);
+            note!(
+                self,
+                "host {host} joins as node {}",
+                crate::trace::short(node.get())
+            );
+        }
+        let reply = Reply::Register(host, incarnation, node);
+        self.post(
+            index,
+            id,
+            Letter::Event(Event::NodeRegistered { id: node, facts }, reply),
+        );
+    }
+}
+
+pub(crate) fn listen(index: usize, id: u64, act: ListenAct) -> Act {
+    Act::Leader(index, LeaderAct::Listen(id, act))
+}

@@ -1,0 +1,83 @@
+//! Who can reach whom, how long it takes, and what gets lost on the way.
+
+use crate::sim::{Act, MS, Sim, Us};
+use std::collections::BTreeMap;
+
+/// An end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Place {
+    /// PostgreSQL.
+    Database,
+    /// A scheduler.
+    Scheduler(usize),
+    /// A node.
+    Host(usize),
+    /// A proxy.
+    Proxy(usize),
+}
+
+/// The connections that are cut, with how many cuts lie on each.
+#[derive(Debug, Default)]
+pub(crate) struct Network {
+    cuts: BTreeMap<(Place, Place), u32>,
+    /// Everything takes longer.
+    pub(crate) slow: bool,
+}
+
+fn pair(one: Place, other: Place) -> (Place, Place) {
+    (one.min(other), one.max(other))
+}
+
+impl Network {
+    /// Whether a message gets through.
+    pub(crate) fn reaches(&self, one: Place, other: Place) -> bool {
+        !self.cuts.contains_key(&pair(one, other))
+    }
+
+    /// Nothing gets through any more.
+    pub(crate) fn cut(&mut self, one: Place, other: Place) {
+        *self.cuts.entry(pair(one, other)).or_default() += 1;
+    }
+
+    /// One cut less.
+    pub(crate) fn mend(&mut self, one: Place, other: Place) {
+        let key = pair(one, other);
+        if let Some(count) = self.cuts.get_mut(&key) {
+            *count -= 1;
+            if *count == 0 {
+                self.cuts.remove(&key);
+            }
+        }
+    }
+
+    /// All is mended.
+    pub(crate) fn mend_all(&mut self) {
+        self.cuts.clear();
+        self.slow = false;
+    }
+}
+
+impl Sim {
+    /// How long a message takes. Callers give up after four seconds, so nothing arrives later than that.
+    pub(crate) fn latency_us(&mut self) -> Us {
+        let storm = self.is_stormy();
+        if storm && self.random.chance(if self.network.slow { 300 } else { 10 }) {
+            return self.random.between(100 * MS, 3_500 * MS);
+        }
+        self.random.between(200, 3 * MS)
+    }
+
+    /// Sends something; it may be lost, late, or (a repeated call) come twice.
+    pub(crate) fn send(&mut self, from: Place, to: Place, act: Act) {
+        let storm = self.is_stormy();
+        if !self.network.reaches(from, to) || (storm && self.random.chance(self.faults.loss_per_mille)) {
+            return;
+        }
+        let latency_us = self.latency_us();
+        if storm && self.random.chance(self.faults.twice_per_mille) {
+            let again_us = self.latency_us();
+            self.after(again_us, act.clone());
+        }
+        self.after(latency_us, act);
+    }
+}

@@ -1,0 +1,54 @@
+//! Plants the bugs of `zectre_scheduler::planted`, one after the other, and counts the seeds until each is found.
+
+use crate::command::{Wish, search};
+use std::{process::ExitCode, time::Instant};
+use zectre_scheduler::planted::Planted;
+
+/// A bug that is not found within so many seeds is not found.
+const SEEDS_MAX: u64 = 2_000;
+
+#[cfg(feature = "planted")]
+pub(crate) use zectre_scheduler::planted::plant;
+
+/// Nothing can be planted in this build.
+#[cfg(not(feature = "planted"))]
+pub(crate) fn plant(_bug: Option<Planted>) {}
+
+/// What is planted in this thread.
+pub(crate) fn planted() -> Option<Planted> {
+    let mut all = Planted::ALL.iter().copied();
+    all.find(|bug| zectre_scheduler::planted::is(*bug))
+}
+
+/// Plants the bug of this name, or all, and tells how many seeds each took.
+pub(crate) fn main(name: &str, wish: &Wish) -> ExitCode {
+    if !cfg!(feature = "planted") {
+        eprintln!("this build has no bugs to plant: build it with `--features planted`");
+        return ExitCode::from(64);
+    }
+    let is_named = |bug: &&Planted| name == "all" || format!("{bug:?}") == name;
+    let bugs: Vec<Planted> = Planted::ALL.iter().filter(is_named).copied().collect();
+    if bugs.is_empty() {
+        let all: Vec<String> = Planted::ALL.iter().map(|bug| format!("{bug:?}")).collect();
+        eprintln!("there is no bug `{name}`; there are {}", all.join(", "));
+        return ExitCode::from(64);
+    }
+    let (first, seeds) = (wish.seed.unwrap_or(1), wish.seeds.unwrap_or(SEEDS_MAX));
+    let mut missed = 0;
+    println!("| bug | found by seed | broken promise | seconds |\n|---|---|---|---|");
+    for bug in bugs {
+        let started = Instant::now();
+        plant(Some(bug));
+        let found = search(first, seeds);
+        plant(None);
+        let secs = started.elapsed().as_secs_f64();
+        match found.and_then(|outcome| Some((outcome.seed, outcome.violation?))) {
+            Some((seed, violation)) => println!("| {bug:?} | {seed} | {} | {secs:.1} |", violation.promise),
+            None => {
+                missed += 1;
+                println!("| {bug:?} | not within {seeds} | | {secs:.1} |");
+            }
+        }
+    }
+    ExitCode::from(u8::from(missed > 0))
+}
