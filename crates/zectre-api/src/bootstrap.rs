@@ -67,6 +67,19 @@ pub async fn ensure_admin(pool: &PgPool) -> Result<BootstrapAdmin, Error> {
     })
 }
 
+/// The local admin, when `key` is a key of its own that still works: it can go on being used.
+pub async fn admin_of_key(pool: &PgPool, key: &SecretString) -> Result<Option<BootstrapAdmin>, Error> {
+    let found = api_key::by_hash(pool, &fingerprint(key.expose_secret())).await?;
+    let admin = found
+        .map(|found| found.account)
+        .filter(|account| account.email == ADMIN_EMAIL && account.is_admin && !account.disabled);
+    Ok(admin.map(|account| BootstrapAdmin {
+        user_id: account.id,
+        email: account.email,
+        api_key: key.clone(),
+    }))
+}
+
 /// A token that admits one node once, within `ttl`.
 pub async fn join_token(pool: &PgPool, ttl: Duration) -> Result<SecretString, Error> {
     let actor = Actor::platform();

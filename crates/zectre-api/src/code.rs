@@ -64,6 +64,7 @@ codes! {
     APP_EXISTS CONFLICT "The namespace has an application of this name, or another one has the same subdomain.";
     ENVIRONMENT_EXISTS CONFLICT "The application has this environment already.";
     ENVIRONMENT_PROTECTED CONFLICT "`production` and `development` belong to every application and can't be deleted.";
+    TOO_MANY_ENVIRONMENTS CONFLICT "The application has as many environments as it may. Delete one.";
     TOO_MANY_VARIABLES CONFLICT "The application has as many variables as it may. Delete some.";
     ARTIFACT_NOT_READY CONFLICT "The artifact was announced, but not uploaded. Upload it first.";
     ARTIFACT_IMMUTABLE CONFLICT "The artifact was uploaded already. Make a new one for other bytes.";
@@ -78,7 +79,7 @@ codes! {
     TASK_FINISHED CONFLICT "The task has ended.";
     NODE_IN_USE CONFLICT "Tasks run on the node. Drain it first.";
     IDEMPOTENCY_KEY_REUSED CONFLICT "The `Idempotency-Key` was used for another request. Use a new one.";
-    IDEMPOTENCY_IN_PROGRESS CONFLICT "The first request with this `Idempotency-Key` has not been answered (or was cut off). Look whether its effect is there.";
+    IDEMPOTENCY_IN_PROGRESS CONFLICT "A request with this `Idempotency-Key` is at work, or was cut off less than about a minute ago. Repeat it after `Retry-After`: it is done once.";
     BODY_TOO_LARGE PAYLOAD_TOO_LARGE "The body is larger than this endpoint takes.";
     ARTIFACT_TOO_LARGE PAYLOAD_TOO_LARGE "The artifact is larger than the registry takes.";
     UNSUPPORTED_MEDIA_TYPE UNSUPPORTED_MEDIA_TYPE "The `Content-Type` is not one that this endpoint takes. The sentence lists them.";
@@ -89,6 +90,7 @@ codes! {
     OVERLOADED SERVICE_UNAVAILABLE "Too many requests (or open streams) at once. Try again.";
     DATABASE_UNAVAILABLE SERVICE_UNAVAILABLE "PostgreSQL does not answer. Try again.";
     SERVICE_UNAVAILABLE SERVICE_UNAVAILABLE "A part of the platform does not answer. Try again.";
+    DRAIN_INCOMPLETE GATEWAY_TIMEOUT "Tasks are still on the node after the longest wait; `errors` names them. The drain goes on.";
     TIMEOUT GATEWAY_TIMEOUT "The request took too long. It may still have its effect.";
 }
 

@@ -1,6 +1,6 @@
 //! What every handler may use.
 
-use crate::{fanout::Fanout, login_limit::LoginLimit, urls::Urls};
+use crate::{fanout::Fanout, login_limit::LoginLimit, scheduler::Asked, urls::Urls};
 use sqlx::PgPool;
 use std::{ops::Deref, sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
@@ -23,6 +23,7 @@ pub(crate) struct Inner {
     pub(crate) master_key: MasterKey,
     pub(crate) caller: Caller,
     pub(crate) urls: Urls,
+    pub(crate) scheduler: Asked,
     pub(crate) settings: Settings,
     pub(crate) login_limit: LoginLimit,
     pub(crate) fanout: Fanout,

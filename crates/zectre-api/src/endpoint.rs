@@ -5,7 +5,10 @@ use crate::{
     idempotency,
     policy::{Guard, Policy, enforce},
 };
-use axum::{extract::DefaultBodyLimit, middleware::from_fn_with_state};
+use axum::{
+    extract::DefaultBodyLimit,
+    middleware::{from_fn, from_fn_with_state},
+};
 use utoipa::openapi::{
     OpenApi,
     extensions::Extensions,
@@ -13,6 +16,7 @@ use utoipa::openapi::{
     security::SecurityRequirement,
 };
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
+use zectre_service::extract::without_body;
 
 /// One endpoint.
 pub(crate) struct Endpoint {
@@ -61,7 +65,18 @@ impl Endpoint {
             patient: self.patient,
         };
         let (creates, body_bytes_max) = (self.creates, self.body_bytes_max);
-        let (schemas, paths, methods) = self.described();
+        let (schemas, mut paths, methods) = self.described();
+        // What the description doesn't promise to read is refused, so no handler can forget to.
+        let takes_body = paths
+            .paths
+            .values_mut()
+            .flat_map(operations)
+            .any(|operation| operation.request_body.is_some());
+        let methods = if takes_body {
+            methods
+        } else {
+            methods.route_layer(from_fn(without_body))
+        };
         let methods = match body_bytes_max {
             Some(bytes) => methods.route_layer(DefaultBodyLimit::max(bytes)),
             None => methods,

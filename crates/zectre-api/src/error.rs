@@ -107,6 +107,12 @@ impl From<Error> for Failure {
                 1,
             )
             .because(error),
+            // Each input is checked where it is read; this is for the one that was forgotten.
+            Error::Sql(error) if is_unstorable(&error) => Self::bad_request(
+                code::INVALID_INPUT.name,
+                "a text of the request has a NUL character, which can't be stored; leave it out",
+            )
+            .because(error),
             error => Self::internal(error),
         }
     }
@@ -130,13 +136,24 @@ impl IntoResponse for Error {
     }
 }
 
-/// The database is away, not wrong: SQLSTATE class 08 (connection) and 57P (shut down, terminated, starting).
+/// The database is away or busy, not wrong. SQLSTATE classes: 08 connection, 40 given up in favour of another
+/// transaction, 53 out of connections or disk, 57P shut down, terminated or starting.
 fn is_unavailable(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_) => true,
-        sqlx::Error::Database(database) => database
-            .code()
-            .is_some_and(|state| state.starts_with("08") || state.starts_with("57P")),
+        sqlx::Error::Database(_) => has_state(error, &["08", "40", "53", "57P"]),
         _ => false,
     }
+}
+
+/// A character that PostgreSQL's text or JSON can't hold: NUL is the only one that a Rust string can have.
+fn is_unstorable(error: &sqlx::Error) -> bool {
+    has_state(error, &["22021", "22P05"])
+}
+
+fn has_state(error: &sqlx::Error, prefixes: &[&str]) -> bool {
+    let state = error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code);
+    state.is_some_and(|state| prefixes.iter().any(|prefix| state.starts_with(prefix)))
 }

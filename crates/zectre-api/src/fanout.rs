@@ -13,9 +13,18 @@ const BACKLOG: usize = 1_024;
 /// Pause before the connection is opened again.
 const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 
-/// Tells which task or build has news.
+/// What has news.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hint {
+    /// The task or build with this id.
+    About(Uuid),
+    /// The activity feed.
+    Events,
+}
+
+/// Tells what has news.
 #[derive(Clone)]
-pub(crate) struct Fanout(broadcast::Sender<Uuid>);
+pub(crate) struct Fanout(broadcast::Sender<Hint>);
 
 impl Fanout {
     /// Without listeners yet.
@@ -24,7 +33,7 @@ impl Fanout {
     }
 
     /// News from now on.
-    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Uuid> {
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Hint> {
         self.0.subscribe()
     }
 
@@ -44,11 +53,17 @@ impl Fanout {
 
     async fn listen(&self, pool: &PgPool) -> Result<(), sqlx::Error> {
         let mut listener = PgListener::connect_with(pool).await?;
-        listener.listen_all([channel::LOGS, channel::BUILDS]).await?;
+        listener
+            .listen_all([channel::LOGS, channel::BUILDS, channel::EVENTS])
+            .await?;
         while let Some(notification) = listener.try_recv().await? {
-            if let Ok(id) = Uuid::try_parse(notification.payload()) {
+            let hint = match notification.channel() {
+                channel::EVENTS => Some(Hint::Events),
+                _ => Uuid::try_parse(notification.payload()).ok().map(Hint::About),
+            };
+            if let Some(hint) = hint {
                 // Without open streams there is nobody to tell.
-                let _ = self.0.send(id);
+                let _ = self.0.send(hint);
             }
         }
         Ok(())

@@ -1,13 +1,15 @@
 //! `Idempotency-Key`: a POST that creates, repeated with its key, has one effect and one answer.
 //!
-//! The answer is kept sealed, because some answers hold a secret that is shown once. A request that was cut
-//! off between its effect and its answer leaves the key taken: the repeat is refused rather than done twice.
+//! A request claims its key for a while, and its answer is kept in the very transaction that has the effect
+//! ([`Claim::keep`], called by `routes::created`). So a request that was cut off either has its answer kept, or had
+//! no effect: once its claim has run out, a repeat takes it over, and whoever lost the claim can't commit any more.
+//! Answers are kept sealed, because some hold a secret that is shown once.
 
 use crate::{
     code,
     context::Context,
     error::{Error, refuse},
-    identity::Person,
+    identity::{Actor, Person},
     store::idempotency,
 };
 use axum::{
@@ -20,13 +22,16 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
-use zectre_common::{id::UserId, wire::problem::CONTENT_TYPE as PROBLEM};
+use sqlx::PgConnection;
+use std::{fmt, time::Duration};
+use uuid::Uuid;
+use zectre_common::id::UserId;
 use zectre_service::{extract::too_large, seal};
 
 const HEADER: &str = "idempotency-key";
 const KEY_BYTES_MAX: usize = 255;
-/// The largest answer that is kept; creations answer with one resource.
-const ANSWER_BYTES_MAX: usize = 4 << 20;
+/// A claim outlives the request's time-out by this long; then whoever made it is taken for dead.
+const CLAIM_MARGIN: Duration = Duration::from_secs(60);
 
 /// Runs the request once for each key.
 pub(crate) async fn once(State(context): State<Context>, request: Request, next: Next) -> Response {
@@ -47,13 +52,52 @@ fn key_of(headers: &HeaderMap) -> Result<Option<String>, Error> {
     let key = value
         .to_str()
         .ok()
-        .filter(|key| (1..=KEY_BYTES_MAX).contains(&key.len()));
+        .filter(|key| (1..=KEY_BYTES_MAX).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic()));
     key.map(|key| Some(key.to_owned())).ok_or_else(|| {
         refuse(
             &code::INVALID_IDEMPOTENCY_KEY,
             "`Idempotency-Key` must be 1 to 255 visible ASCII characters",
         )
     })
+}
+
+/// A request's hold on its key.
+#[derive(Clone)]
+pub(crate) struct Claim {
+    context: Context,
+    user: UserId,
+    key: String,
+    id: Uuid,
+}
+
+impl fmt::Debug for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Claim").field(&self.id).finish()
+    }
+}
+
+impl Claim {
+    /// Keeps a creation's answer in the transaction that creates. An error, when a repeat has taken over: then the
+    /// transaction must not be committed.
+    pub(crate) async fn keep(
+        &self,
+        connection: &mut PgConnection,
+        location: &str,
+        body: &str,
+    ) -> Result<(), Error> {
+        let sealed = seal::seal(&self.context.master_key, &purpose(self.user, &self.key), body);
+        let answer = idempotency::Answer {
+            status: StatusCode::CREATED.as_u16().into(),
+            body: &serde_json::Value::String(STANDARD.encode(sealed)),
+            location,
+        };
+        if idempotency::keep(connection, (self.user, &self.key), self.id, &answer).await? {
+            return Ok(());
+        }
+        let detail =
+            "this took so long that a repeat of the request took over; the answer to that one counts";
+        Err(refuse(&code::IDEMPOTENCY_IN_PROGRESS, detail))
+    }
 }
 
 async fn run(
@@ -63,37 +107,31 @@ async fn run(
     request: Request,
     next: Next,
 ) -> Result<Response, Response> {
-    let (request, hash) = hashed(context, request).await?;
+    let (mut request, hash) = hashed(context, request).await?;
     let failed = |error: Error| error.into_response();
-    if !idempotency::claim(&context.pool, user, key, &hash)
+    let (id, lease) = (Uuid::now_v7(), context.settings.request_timeout + CLAIM_MARGIN);
+    if !idempotency::claim(&context.pool, (user, key), id, &hash, lease)
         .await
         .map_err(failed)?
     {
         return Err(repeat(context, user, key, &hash).await.unwrap_or_else(failed));
     }
+    if let Some(actor) = request.extensions_mut().get_mut::<Actor>() {
+        actor.claim = Some(Claim {
+            context: context.clone(),
+            user,
+            key: key.to_owned(),
+            id,
+        });
+    }
     let response = next.run(request).await;
     if !response.status().is_success() {
         // Refused without effect: the same key may try again.
-        idempotency::release(&context.pool, user, key)
+        idempotency::release(&context.pool, (user, key), id)
             .await
             .map_err(failed)?;
-        return Ok(response);
     }
-    let (parts, body) = response.into_parts();
-    let bytes = to_bytes(body, ANSWER_BYTES_MAX)
-        .await
-        .map_err(|error| failed(Error::Internal(format!("an answer could not be kept: {error}"))))?;
-    let text = String::from_utf8_lossy(&bytes);
-    let sealed = serde_json::Value::String(STANDARD.encode(seal::seal(
-        &context.master_key,
-        &purpose(user, key),
-        &text,
-    )));
-    let status = i32::from(parts.status.as_u16());
-    idempotency::keep(&context.pool, user, key, status, &sealed)
-        .await
-        .map_err(failed)?;
-    Ok(Response::from_parts(parts, Body::from(bytes)))
+    Ok(response)
 }
 
 /// The request with its hash. JSON bodies count into it; archives, which are streamed, by length and digest.
@@ -118,9 +156,12 @@ async fn hashed(context: &Context, request: Request) -> Result<(Request, [u8; 32
         return Ok((request, hash.finalize().into()));
     }
     let (parts, body) = request.into_parts();
-    let bytes = to_bytes(body, context.settings.body_bytes_max)
-        .await
-        .map_err(|_| too_large().into_response())?;
+    let read = to_bytes(body, context.settings.body_bytes_max);
+    let Ok(read) = tokio::time::timeout(context.settings.request_timeout, read).await else {
+        let detail = "the body did not come to its end in time; send it again";
+        return Err(refuse(&code::INVALID_BODY, detail).into_response());
+    };
+    let bytes = read.map_err(|_| too_large().into_response())?;
     hash.update(&bytes);
     Ok((
         Request::from_parts(parts, Body::from(bytes)),
@@ -129,13 +170,17 @@ async fn hashed(context: &Context, request: Request) -> Result<(Request, [u8; 32
 }
 
 async fn repeat(context: &Context, user: UserId, key: &str, hash: &[u8]) -> Result<Response, Error> {
-    let in_progress = || {
-        let detail = "the first request with this Idempotency-Key has not been answered; look whether its effect is there";
-        refuse(&code::IDEMPOTENCY_IN_PROGRESS, detail)
+    let in_progress = |secs: f64| Error::Refused {
+        code: &code::IDEMPOTENCY_IN_PROGRESS,
+        detail: "the first request with this Idempotency-Key is still at work; repeat it to get its answer"
+            .into(),
+        errors: Vec::new(),
+        retry_after_secs: Some(secs.clamp(1.0, 60.0) as u32),
     };
+    // Released between the claim and this look: the key is free.
     let kept = idempotency::get(&context.pool, user, key)
         .await?
-        .ok_or_else(in_progress)?;
+        .ok_or_else(|| in_progress(0.0))?;
     if kept.request_hash != hash {
         return Err(refuse(
             &code::IDEMPOTENCY_KEY_REUSED,
@@ -143,7 +188,7 @@ async fn repeat(context: &Context, user: UserId, key: &str, hash: &[u8]) -> Resu
         ));
     }
     let (Some(status), Some(serde_json::Value::String(sealed))) = (kept.status, kept.body) else {
-        return Err(in_progress());
+        return Err(in_progress(kept.claimed_secs.unwrap_or(f64::MAX)));
     };
     let damaged = |_| Error::Internal("a kept answer does not open".into());
     let sealed = STANDARD
@@ -154,15 +199,16 @@ async fn repeat(context: &Context, user: UserId, key: &str, hash: &[u8]) -> Resu
         .ok()
         .and_then(|status| StatusCode::from_u16(status).ok());
     let status = status.ok_or_else(|| Error::Internal("a kept answer has no status".into()))?;
-    let kind = if status.is_success() {
-        "application/json"
-    } else {
-        PROBLEM
-    };
     let mut response = (status, text.expose_secret().to_owned()).into_response();
     response
         .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some(location) = kept
+        .location
+        .and_then(|location| HeaderValue::from_str(&location).ok())
+    {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
     response
         .headers_mut()
         .insert("idempotency-replayed", HeaderValue::from_static("true"));

@@ -4,10 +4,11 @@ use crate::{
     code,
     context::Context,
     error::{Error, refuse},
+    idempotency::Claim,
     login_token,
     store::{account, api_key},
 };
-use http::{HeaderMap, request::Parts};
+use http::{HeaderMap, header, request::Parts};
 use sha2::{Digest, Sha256};
 use std::net::IpAddr;
 use subtle::ConstantTimeEq;
@@ -68,6 +69,8 @@ pub(crate) struct Actor {
     pub(crate) user_id: Option<UserId>,
     pub(crate) address: Option<IpAddr>,
     pub(crate) request_id: Option<String>,
+    /// The `Idempotency-Key` that the request holds.
+    pub(crate) claim: Option<Claim>,
 }
 
 impl Actor {
@@ -85,6 +88,7 @@ impl Actor {
             user_id,
             address,
             request_id: request_id::current(),
+            claim: None,
         }
     }
 
@@ -95,6 +99,7 @@ impl Actor {
             user_id: None,
             address: None,
             request_id: None,
+            claim: None,
         }
     }
 
@@ -111,6 +116,11 @@ impl Actor {
 /// The SHA-256 under which a key or token is stored.
 pub(crate) fn fingerprint(secret: &str) -> [u8; 32] {
     Sha256::digest(secret.as_bytes()).into()
+}
+
+/// Whether the request says who sends it, rightly or not.
+pub(crate) fn has_credential(headers: &HeaderMap) -> bool {
+    headers.contains_key(API_KEY_HEADER) || headers.contains_key(header::AUTHORIZATION)
 }
 
 /// The user whose credential the request carries.

@@ -37,6 +37,7 @@ use context::{Context, Inner, Settings};
 use fanout::Fanout;
 use http::header;
 use login_limit::LoginLimit;
+use maintenance::LogBounds;
 use sqlx::PgPool;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::Semaphore};
@@ -60,7 +61,7 @@ pub struct Service {
     listener: TcpListener,
     address: SocketAddr,
     context: Context,
-    task_retention_days: u32,
+    logs: LogBounds,
     /// Ends streams before the listener drains.
     streams: Shutdown,
 }
@@ -92,6 +93,7 @@ impl Service {
             token_key,
             master_key,
             urls: urls::Urls::new(config),
+            scheduler: scheduler::Asked::new(&config.scheduler.public_url),
             settings: settings(config),
             login_limit: LoginLimit::default(),
             fanout: Fanout::new(),
@@ -111,7 +113,10 @@ impl Service {
             listener,
             address,
             context,
-            task_retention_days: config.logs.task_retention_days,
+            logs: LogBounds {
+                days: config.logs.task_retention_days,
+                bytes_max: config.logs.task_bytes_max,
+            },
             streams,
         })
     }
@@ -129,8 +134,8 @@ impl Service {
         let tasks = Tasks::new(shutdown.clone());
         let (context, pool) = (self.context.clone(), self.context.pool.clone());
         tasks.spawn("maintenance", {
-            let (pool, days) = (pool.clone(), self.task_retention_days);
-            move |stop| maintenance::run(pool, days, stop)
+            let (pool, logs) = (pool.clone(), self.logs);
+            move |stop| maintenance::run(pool, logs, stop)
         });
         tasks.spawn("fanout", {
             let (pool, fanout) = (pool.clone(), context.fanout.clone());

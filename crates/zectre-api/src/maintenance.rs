@@ -17,19 +17,34 @@ pub(crate) async fn prepare(pool: &PgPool) -> Result<(), Error> {
     store::ensure_partitions(pool, DAYS_AHEAD).await
 }
 
+/// How much of the tasks' logs is kept.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LogBounds {
+    pub(crate) days: u32,
+    pub(crate) bytes_max: u64,
+}
+
 /// Rounds until the shutdown; a failed one is tried again with the next.
-pub(crate) async fn run(pool: PgPool, retention_days: u32, shutdown: Shutdown) {
+pub(crate) async fn run(pool: PgPool, logs: LogBounds, shutdown: Shutdown) {
     let mut rounds = tokio::time::interval(ROUND_EVERY);
     while shutdown.or_requested(rounds.tick()).await.is_some() {
-        if let Some(Err(error)) = shutdown.or_requested(round(&pool, retention_days)).await {
+        if let Some(Err(error)) = shutdown.or_requested(round(&pool, logs)).await {
             tracing::warn!(%error, "housekeeping failed; it will be tried again");
         }
     }
 }
 
-async fn round(pool: &PgPool, retention_days: u32) -> Result<(), Error> {
+async fn round(pool: &PgPool, logs: LogBounds) -> Result<(), Error> {
     store::ensure_partitions(pool, DAYS_AHEAD).await?;
-    let days = store::drop_partitions(pool, i32::try_from(retention_days).unwrap_or(i32::MAX)).await?;
+    let days = store::drop_partitions(pool, i32::try_from(logs.days).unwrap_or(i32::MAX)).await?;
+    let bytes_max = i64::try_from(logs.bytes_max).unwrap_or(i64::MAX);
+    let cut = store::bound_task_logs(pool, bytes_max).await?;
+    if cut > 0 {
+        tracing::warn!(
+            cut,
+            "the stored logs of tasks reached logs.task_bytes_max: the oldest lines were dropped"
+        );
+    }
     let forgotten = store::forget_expired(pool, IDEMPOTENCY_KEEP_HOURS).await?;
     let purged = store::purge_deleted(pool).await?;
     tracing::debug!(days, forgotten, purged, "housekeeping done");

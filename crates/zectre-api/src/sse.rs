@@ -7,6 +7,7 @@ use crate::{
     code,
     context::Context,
     error::{Error, refuse},
+    fanout::Hint,
 };
 use axum::response::{
     IntoResponse, Response,
@@ -18,14 +19,14 @@ use tokio::{
     sync::{OwnedSemaphorePermit, broadcast},
     time::Instant,
 };
-use uuid::Uuid;
 
 /// The most streams open at once.
 pub(crate) const STREAMS_MAX: usize = 1_024;
 /// Rows read at once.
 pub(crate) const BATCH_ROWS: i64 = 500;
-/// How long a stream waits for a hint before it looks by itself.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// After news a stream looks again this soon: a row that was told of shows only once older transactions have ended.
+/// The pause doubles with each look that finds nothing, up to the feed's own.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
 /// Comments that keep idle connections open.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// A stream ends after this long; its client resumes it, with its credential checked anew.
@@ -42,13 +43,18 @@ pub(crate) struct Batch {
 pub(crate) trait Feed: Send + Sync + 'static {
     /// What lies after the position, which moves past it.
     fn look(&mut self) -> impl Future<Output = Result<Batch, Error>> + Send;
-    /// Whether a hint about `id` concerns it.
-    fn concerns(&self, id: Uuid) -> bool;
+    /// Whether a hint concerns it.
+    fn concerns(&self, hint: Hint) -> bool;
+    /// The longest that it goes without a look when no hint comes; a lost hint delays by as much.
+    fn resync(&self) -> Duration {
+        Duration::from_secs(1)
+    }
 }
 
 struct Open<F> {
     feed: F,
-    hints: broadcast::Receiver<Uuid>,
+    hints: broadcast::Receiver<Hint>,
+    pause: Duration,
     ready: VecDeque<Event>,
     ended: bool,
     until: Instant,
@@ -72,6 +78,7 @@ pub(crate) fn stream<F: Feed>(context: &Context, feed: F) -> Result<Response, Er
         feed,
         // Before the first look: what is told between the look and the wait is not missed.
         hints: context.fanout.subscribe(),
+        pause: PAUSE_MIN,
         ready: VecDeque::new(),
         ended: false,
         until: Instant::now() + STREAM_TIMEOUT,
@@ -100,6 +107,9 @@ impl<F: Feed> Open<F> {
                 Ok(batch) => {
                     self.ended = batch.ended;
                     self.ready = batch.events.into();
+                    if !self.ready.is_empty() {
+                        self.pause = PAUSE_MIN;
+                    }
                 }
                 Err(error) => tracing::warn!(%error, "a stream could not look; it will again"),
             }
@@ -113,18 +123,21 @@ impl<F: Feed> Open<F> {
         let hint = async {
             loop {
                 match self.hints.recv().await {
-                    Ok(id) if !self.feed.concerns(id) => {}
+                    Ok(hint) if !self.feed.concerns(hint) => {}
                     // Lagging means that something was missed: look.
                     Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => return,
                     Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
                 }
             }
         };
-        let _ = self
-            .context
-            .shutdown
-            .or_requested(tokio::time::timeout(LOOK_EVERY, hint))
-            .await;
+        let waited = tokio::time::timeout(self.pause, hint);
+        if let Some(Ok(())) = self.context.shutdown.or_requested(waited).await {
+            // One look answers all hints that are there.
+            while self.hints.try_recv().is_ok() {}
+            self.pause = PAUSE_MIN;
+        } else {
+            self.pause = (self.pause * 2).min(self.feed.resync());
+        }
     }
 }
 

@@ -7,7 +7,6 @@ use zectre_common::config::Config;
 pub(crate) struct Urls {
     /// The platform domain.
     pub(crate) domain: String,
-    pub(crate) scheduler: String,
     pub(crate) registry: String,
     pub(crate) build: String,
     pub(crate) proxy_admin: String,
@@ -25,7 +24,6 @@ impl Urls {
         };
         Self {
             domain: config.proxy.domain.clone(),
-            scheduler: clean(&config.scheduler.public_url),
             registry: clean(&config.registry.public_url),
             build: clean(&config.build.public_url),
             proxy_admin: format!("http://{proxy_host}:{}", config.proxy.admin_port),

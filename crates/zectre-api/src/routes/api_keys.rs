@@ -64,8 +64,8 @@ async fn create(
     Json(request): Json<CreateApiKeyRequest>,
 ) -> Result<Response, Error> {
     let name = request.name.trim();
-    if name.is_empty() || name.chars().count() > 100 || name.contains('\0') {
-        return Err(invalid_field("name", "from 1 to 100 characters"));
+    if name.is_empty() || name.chars().count() > 100 || !super::is_plain(name) {
+        return Err(invalid_field("name", "one line of 1 to 100 visible characters"));
     }
     if request.expires_at.is_some_and(|at| at <= Time::now()) {
         return Err(invalid_field("expires_at", "a time in the future"));
@@ -95,15 +95,12 @@ async fn create(
             &format!("API key `{name}` was made"),
         )
         .await?;
-    change.commit().await?;
     let path = format!("/api-keys/{}", api_key.id);
-    Ok(super::created(
-        &path,
-        CreatedApiKey {
-            api_key,
-            key: key.expose_secret().to_owned(),
-        },
-    ))
+    let shown = CreatedApiKey {
+        api_key,
+        key: key.expose_secret().to_owned(),
+    };
+    super::created(change, &path, shown).await
 }
 
 /// Deletes an API key; it stops working at once.

@@ -153,8 +153,9 @@ async fn create(
     let message = format!("application `{}` was made in `{namespace}`", request.name);
     change.event("app.created", About::app(id), &message).await?;
     change.raise_routing_epoch().await?;
-    change.commit().await?;
-    Ok(super::created(&format!("/apps/{id}"), show(&context, id).await?))
+    let row = app::get(change.connection(), id).await?;
+    let app = row.ok_or_else(|| gone(Thing::App, id))?.into_app(&context.urls);
+    super::created(change, &format!("/apps/{id}"), app).await
 }
 
 /// An application.
@@ -259,14 +260,15 @@ fn check_texts(
     defaults: Option<&DeploymentRequest>,
 ) -> Result<(), Error> {
     let mut errors = Vec::new();
-    if description.is_some_and(|text| text.chars().count() > DESCRIPTION_CHARS_MAX || text.contains('\0')) {
+    let plain_lines = |text: &str| text.lines().all(super::is_plain);
+    if description.is_some_and(|text| text.chars().count() > DESCRIPTION_CHARS_MAX || !plain_lines(text)) {
         errors.push(FieldError::new(
             "description",
-            format!("at most {DESCRIPTION_CHARS_MAX} characters"),
+            format!("at most {DESCRIPTION_CHARS_MAX} visible characters"),
         ));
     }
     if let Some(labels) = labels {
-        let fits = |text: &str| text.len() <= 256 && !text.contains('\0');
+        let fits = |text: &str| text.len() <= 256 && super::is_plain(text);
         if labels.len() > LABELS_MAX
             || !labels
                 .iter()
@@ -274,7 +276,7 @@ fn check_texts(
         {
             errors.push(FieldError::new(
                 "labels",
-                format!("at most {LABELS_MAX}, each text at most 256 bytes"),
+                format!("at most {LABELS_MAX}, each text one line of at most 256 bytes"),
             ));
         }
     }

@@ -123,11 +123,9 @@ async fn create(
             &format!("artifact `{}` was announced", request.name),
         )
         .await?;
-    change.commit().await?;
-    Ok(super::created(
-        &format!("/artifacts/{id}"),
-        show(&context, id).await?,
-    ))
+    let artifact = artifact::get(change.connection(), id).await?;
+    let artifact = artifact.ok_or_else(|| gone(Thing::Artifact, id))?;
+    super::created(change, &format!("/artifacts/{id}"), artifact).await
 }
 
 /// An artifact.

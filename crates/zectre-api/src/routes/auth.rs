@@ -1,11 +1,12 @@
 //! Signing up, in and out.
 
+use super::is_plain;
 use crate::{
     code,
     context::Context,
     endpoint::{Endpoint, endpoint},
     error::{Error, refuse},
-    identity::{Actor, Credential, Person},
+    identity::{self, Actor, Credential, Person},
     login_token, password,
     policy::Policy,
     store::{
@@ -14,7 +15,7 @@ use crate::{
     },
 };
 use axum::{extract::State, response::Response};
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use secrecy::SecretString;
 use utoipa_axum::routes;
 use zectre_common::{
@@ -50,18 +51,28 @@ impl From<Person> for User {
     }
 }
 
-/// Makes an account, where the cluster allows it.
+/// Makes an account.
+///
+/// Where sign-up is closed only an admin of the cluster may, with their credential; they alone may set `is_admin`.
 #[utoipa::path(post, path = "/auth/signup", tag = "auth", request_body = SignupRequest,
                responses((status = 201, description = "The account", body = User)))]
 async fn signup(
     State(context): State<Context>,
     actor: Actor,
+    headers: HeaderMap,
     Json(request): Json<SignupRequest>,
 ) -> Result<Response, Error> {
-    if context.settings.signup == Signup::Closed {
+    let admin = calling_admin(&context, &headers).await?;
+    if context.settings.signup == Signup::Closed && admin.is_none() {
         return Err(refuse(
             &code::SIGNUP_CLOSED,
-            "this cluster takes no sign-ups; its admin can allow them with `signup = \"open\"` in [auth]",
+            "this cluster takes no sign-ups; its admin can make accounts, or allow them with `signup = \"open\"` in [auth]",
+        ));
+    }
+    if request.is_admin.is_some() && admin.is_none() {
+        return Err(refuse(
+            &code::FORBIDDEN,
+            "only an admin of the cluster says who else is one; leave `is_admin` out",
         ));
     }
     let email = request.email.trim();
@@ -78,32 +89,49 @@ async fn signup(
         .map(str::trim)
         .filter(|name| !name.is_empty());
     let name = name.unwrap_or_else(|| email.split('@').next().unwrap_or(email));
-    if name.chars().count() > NAME_CHARS_MAX || name.contains('\0') {
+    if name.chars().count() > NAME_CHARS_MAX || !is_plain(name) {
         return Err(crate::error::invalid_field(
             "name",
-            format!("at most {NAME_CHARS_MAX} characters"),
+            format!("one line of at most {NAME_CHARS_MAX} visible characters"),
         ));
     }
     let hash = password::hash(SecretString::from(request.password)).await?;
     let id = UserId::new();
-    let actor = actor.known_as(id, email);
+    let (actor, event, message) = match &admin {
+        Some(admin) => (
+            actor.known_as(admin.id, &admin.email),
+            "user.created",
+            format!("an account for {email} was made"),
+        ),
+        None => (
+            actor.known_as(id, email),
+            "user.signed_up",
+            format!("{email} signed up"),
+        ),
+    };
+    let is_admin = request.is_admin.unwrap_or(false);
     let mut change = Change::begin(&context.pool, &actor).await?;
-    if !account::insert(change.connection(), id, email, name, Some(&hash)).await? {
+    if !account::insert(change.connection(), id, email, name, &hash, is_admin).await? {
         return Err(refuse(
             &code::EMAIL_EXISTS,
             "an account with this e-mail address exists; log in instead",
         ));
     }
-    change
-        .event("user.signed_up", About::default(), &format!("{email} signed up"))
-        .await?;
-    change.commit().await?;
-    let account = account::by_id(&context.pool, id).await?;
+    change.event(event, About::default(), &message).await?;
+    let account = account::by_id(change.connection(), id).await?;
     let account = account.ok_or_else(|| Error::Internal("an account was gone at once".into()))?;
-    Ok(super::created(
-        "/user",
-        User::from(account.into_person(Credential::ApiKey)),
-    ))
+    let user = User::from(account.into_person(Credential::ApiKey));
+    super::created(change, "/user", user).await
+}
+
+/// The admin of the cluster whose credential the request carries. One that carries a wrong credential is told so,
+/// rather than taken for nobody's.
+async fn calling_admin(context: &Context, headers: &HeaderMap) -> Result<Option<Person>, Error> {
+    if !identity::has_credential(headers) {
+        return Ok(None);
+    }
+    let person = identity::authenticate(context, headers).await?;
+    Ok(person.is_admin.then_some(person))
 }
 
 /// Gives a login token for an e-mail address and a password.
@@ -175,9 +203,9 @@ async fn user(person: Person) -> Json<User> {
 }
 
 fn plausible_email(email: &str) -> bool {
-    let clean = |c: char| !c.is_whitespace() && !c.is_control();
     email.len() <= EMAIL_BYTES_MAX
-        && email.chars().all(clean)
+        && is_plain(email)
+        && !email.contains(char::is_whitespace)
         && email.split_once('@').is_some_and(|(local, domain)| {
             !local.is_empty()
                 && !domain.contains('@')
@@ -208,7 +236,16 @@ mod tests {
             assert!(plausible_email(good), "{good}");
         }
         for bad in [
-            "", "a", "a@b", "@b.c", "a@.c", "a@b..c", "a b@c.d", "a@b@c.d", "a@b.c\n",
+            "",
+            "a",
+            "a@b",
+            "@b.c",
+            "a@.c",
+            "a@b..c",
+            "a b@c.d",
+            "a@b@c.d",
+            "a@b.c\n",
+            "\u{202e}a@b.c",
         ] {
             assert!(!plausible_email(bad), "{bad}");
         }

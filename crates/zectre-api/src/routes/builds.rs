@@ -6,6 +6,7 @@ use crate::{
     context::Context,
     endpoint::{Endpoint, endpoint},
     error::{Error, invalid_field, refuse},
+    fanout::Hint,
     identity::Actor,
     page::list_query,
     policy::{Policy, Reach, Thing},
@@ -28,7 +29,6 @@ use sqlx::PgPool;
 use std::time::Duration;
 use utoipa::IntoParams;
 use utoipa_axum::routes;
-use uuid::Uuid;
 use zectre_common::{
     id::{ApplicationId, ArtifactId, BuildId},
     state::{ArtifactKind, BuildStatus, OperationKind, Role},
@@ -130,12 +130,12 @@ async fn create(
             &format!("a build of `{}` is queued", app.name),
         )
         .await?;
-    change.commit().await?;
-    nudge(&context, "/api/v1/builds", build_id).await;
-    let build = build::get(&context.pool, build_id)
+    let build = build::get(change.connection(), build_id)
         .await?
         .ok_or_else(|| gone(Thing::Build, build_id))?;
-    Ok(super::created(&format!("/builds/{build_id}"), build))
+    let answer = super::created(change, &format!("/builds/{build_id}"), build).await?;
+    nudge(&context, "/api/v1/builds", build_id).await;
+    Ok(answer)
 }
 
 fn check_archive(headers: &HeaderMap, body: &Body) -> Result<(), Error> {
@@ -330,7 +330,7 @@ impl Feed for LogFeed {
         Ok(Batch { events, ended })
     }
 
-    fn concerns(&self, id: Uuid) -> bool {
-        id == self.id.get()
+    fn concerns(&self, hint: Hint) -> bool {
+        hint == Hint::About(self.id.get())
     }
 }

@@ -25,11 +25,12 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                responses((status = 200, description = "The status", body = ClusterStatus)))]
 async fn status(State(context): State<Context>) -> Result<Json<ClusterStatus>, Error> {
     let urls = &context.urls;
+    let scheduler = context.scheduler.url();
     let asked = [
-        (name::SCHEDULER, &urls.scheduler),
-        (name::REGISTRY, &urls.registry),
-        (name::BUILD, &urls.build),
-        (name::PROXY, &urls.proxy_admin),
+        (name::SCHEDULER, &*scheduler),
+        (name::REGISTRY, urls.registry.as_str()),
+        (name::BUILD, urls.build.as_str()),
+        (name::PROXY, urls.proxy_admin.as_str()),
     ];
     let answers = futures_util::future::join_all(asked.map(|(service, url)| ask(&context, service, url)));
     let (others, counts) = tokio::join!(answers, node::counts(&context.pool));

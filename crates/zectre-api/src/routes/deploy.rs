@@ -111,14 +111,13 @@ async fn create(
     change.event("deployment.created", about, &message).await?;
     // Its preview host is there from now on.
     change.raise_routing_epoch().await?;
-    let row = deployment::get_in(change.connection(), deployment_id).await?;
-    change.commit().await?;
+    let row = deployment::get(change.connection(), deployment_id).await?;
+    let made = row
+        .ok_or_else(|| gone(Thing::Deployment, deployment_id))?
+        .into_deployment(&context.urls);
+    let answer = super::created(change, &format!("/deployments/{deployment_id}"), made).await?;
     scheduler::nudge(&context, Some(deployment_id)).await;
-    let row = row.ok_or_else(|| gone(Thing::Deployment, deployment_id))?;
-    Ok(super::created(
-        &format!("/deployments/{deployment_id}"),
-        row.into_deployment(&context.urls),
-    ))
+    Ok(answer)
 }
 
 /// The request, with the application's program when it names none of its own: one of them, never a mix.
@@ -196,7 +195,7 @@ async fn choose_program(
         })?,
     };
     if matches!(build.status, BuildStatus::Failed | BuildStatus::Cancelled) {
-        let detail = format!("build {} has {}; start another one", build.id, build.status);
+        let detail = format!("build {} ended as {}; start another one", build.id, build.status);
         return Err(refuse(&code::BUILD_NOT_USABLE, detail));
     }
     Ok(Program {

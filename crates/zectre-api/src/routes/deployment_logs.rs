@@ -5,6 +5,7 @@ use crate::{
     context::Context,
     endpoint::{Endpoint, endpoint},
     error::Error,
+    fanout::Hint,
     policy::{Policy, Thing},
     sse::{self, BATCH_ROWS, Batch, Feed},
     store::{
@@ -16,9 +17,9 @@ use axum::{extract::State, response::Response};
 use http::HeaderMap;
 use serde::Deserialize;
 use sqlx::PgPool;
+use std::time::Duration;
 use utoipa::IntoParams;
 use utoipa_axum::routes;
-use uuid::Uuid;
 use zectre_common::{
     id::DeploymentId,
     state::Role,
@@ -112,8 +113,12 @@ impl Feed for LogFeed {
     }
 
     /// Hints name tasks; which of them are this deployment's changes over time, and looking is cheap.
-    fn concerns(&self, _: Uuid) -> bool {
-        true
+    fn concerns(&self, hint: Hint) -> bool {
+        matches!(hint, Hint::About(_))
+    }
+
+    fn resync(&self) -> Duration {
+        Duration::from_secs(10)
     }
 }
 

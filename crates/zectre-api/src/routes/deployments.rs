@@ -22,7 +22,6 @@ use axum::{
 };
 use http::StatusCode;
 use serde::Deserialize;
-use std::time::Duration;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::routes;
 use zectre_common::{
@@ -141,6 +140,9 @@ async fn update(
             format!("at most {IDLE_TIMEOUT_SECS_MAX} seconds"),
         ));
     }
+    if request == UpdateDeploymentRequest::default() {
+        return Ok(Json(show(&context, id).await?));
+    }
     let mut change = Change::begin(&context.pool, &actor).await?;
     let standing = deployment::lock(change.connection(), id)
         .await?
@@ -195,7 +197,7 @@ fn unless_usable(standing: &Standing) -> Option<Error> {
     );
     unusable.then(|| {
         let detail = format!(
-            "version {} has {}; deploy again",
+            "the rollout of version {} ended as {}; deploy again",
             standing.version, standing.status
         );
         refuse(&code::DEPLOYMENT_NOT_USABLE, detail)
@@ -340,9 +342,9 @@ async fn wake(
     Query(query): Query<WakeQuery>,
 ) -> Result<Response, Error> {
     if query.wait.is_none() {
-        return Ok(accepted(scheduler::wake(&context, id, Duration::ZERO).await?));
+        return Ok(accepted(scheduler::wake(&context, id).await?));
     }
-    let woken = scheduler::wake(&context, id, context.settings.wake_timeout).await?;
+    let woken = scheduler::wake_and_wait(&context, id).await?;
     Ok((StatusCode::OK, axum::Json(woken)).into_response())
 }
 

@@ -80,18 +80,20 @@ async fn create(
         return Err(invalid_field("slug", SLUG_RULE));
     }
     let mut change = Change::begin(&context.pool, &actor).await?;
-    let made = environment::insert(change.connection(), id, &request.slug)
-        .await?
-        .ok_or_else(|| {
-            let max = environment::ENVIRONMENTS_MAX;
-            refuse(
+    let made = environment::insert(change.connection(), id, &request.slug).await?;
+    let Some(made) = made else {
+        let (slug, max) = (&request.slug, environment::ENVIRONMENTS_MAX);
+        return Err(match environment::id(change.connection(), id, slug).await? {
+            Some(_) => refuse(
                 &code::ENVIRONMENT_EXISTS,
-                format!(
-                    "the application has `{}` already, or {max} environments",
-                    request.slug
-                ),
-            )
-        })?;
+                format!("the application has `{slug}` already"),
+            ),
+            None => refuse(
+                &code::TOO_MANY_ENVIRONMENTS,
+                format!("an application has at most {max} environments; delete one"),
+            ),
+        });
+    };
     change
         .event(
             "environment.created",
@@ -99,8 +101,7 @@ async fn create(
             &format!("environment `{}` was made", made.slug),
         )
         .await?;
-    change.commit().await?;
-    Ok(super::created(&format!("/apps/{id}/environments"), made))
+    super::created(change, &format!("/apps/{id}/environments"), made).await
 }
 
 /// Deletes an environment: its deployments stop answering at once, and their tasks are stopped.

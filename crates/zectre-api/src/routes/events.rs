@@ -4,18 +4,19 @@ use crate::{
     context::Context,
     endpoint::{Endpoint, endpoint},
     error::Error,
+    fanout::Hint,
     page::list_query,
     policy::{Policy, Reach},
     sse::{self, BATCH_ROWS, Batch, Feed},
-    store::event::{self, Filter, Position},
+    store::event::{self, Filter, Known, Position},
 };
 use axum::{extract::State, response::Response};
 use http::HeaderMap;
 use serde::Deserialize;
 use sqlx::PgPool;
+use std::time::Duration;
 use utoipa::IntoParams;
 use utoipa_axum::routes;
-use uuid::Uuid;
 use zectre_common::{
     id::{ApplicationId, DeploymentId},
     state::Role,
@@ -101,9 +102,12 @@ async fn stream(
         deployment_id: query.deployment_id,
         action: None,
     };
-    let position = match sse::last_event_id(&headers)? {
-        Some(position) => position,
-        None => event::now(&context.pool).await?,
+    let (position, known) = match sse::last_event_id(&headers)? {
+        Some(position) => (position, None),
+        None => {
+            let (position, known) = event::now(&context.pool).await?;
+            (position, Some(known))
+        }
     };
     sse::stream(
         &context,
@@ -111,6 +115,7 @@ async fn stream(
             pool: context.pool.clone(),
             filter,
             position,
+            known,
         },
     )
 }
@@ -119,11 +124,13 @@ struct EventFeed {
     pool: PgPool,
     filter: Filter,
     position: Position,
+    known: Option<Known>,
 }
 
 impl Feed for EventFeed {
     async fn look(&mut self) -> Result<Batch, Error> {
-        let rows = event::after(&self.pool, &self.filter, self.position, BATCH_ROWS).await?;
+        let (position, known) = (self.position, self.known.as_ref());
+        let rows = event::after(&self.pool, &self.filter, position, known, BATCH_ROWS).await?;
         if let Some((last, _)) = rows.last() {
             self.position = *last;
         }
@@ -136,8 +143,11 @@ impl Feed for EventFeed {
         })
     }
 
-    /// Nothing is told about events: the stream looks by itself.
-    fn concerns(&self, _: Uuid) -> bool {
-        false
+    fn concerns(&self, hint: Hint) -> bool {
+        hint == Hint::Events
+    }
+
+    fn resync(&self) -> Duration {
+        Duration::from_secs(10)
     }
 }

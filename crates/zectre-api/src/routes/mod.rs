@@ -1,6 +1,6 @@
 //! The endpoints, one file a resource. Handlers are thin: they check input, call a store, and answer.
 
-use crate::{endpoint::Endpoint, policy::Thing};
+use crate::{endpoint::Endpoint, error::Error, openapi::PREFIX, policy::Thing, store::change::Change};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
@@ -47,13 +47,19 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
     .collect()
 }
 
-/// 201 with the new resource and where it is.
-fn created<T: Serialize>(path: &str, body: T) -> Response {
-    let mut response = (StatusCode::CREATED, axum::Json(body)).into_response();
-    if let Ok(location) = HeaderValue::from_str(&format!("/api/v1{path}")) {
-        response.headers_mut().insert(header::LOCATION, location);
+/// Commits a creation: 201 with the new resource and where it is. Repeats of the request get the same.
+async fn created<T: Serialize>(change: Change<'_>, path: &str, body: T) -> Result<Response, Error> {
+    let location = format!("{PREFIX}{path}");
+    let json = serde_json::to_string(&body)
+        .map_err(|error| Error::Internal(format!("could not write an answer: {error}")))?;
+    change.commit_answering(&location, &json).await?;
+    let mut response = (StatusCode::CREATED, json).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Ok(location) = HeaderValue::from_str(&location) {
+        headers.insert(header::LOCATION, location);
     }
-    response
+    Ok(response)
 }
 
 /// 202: it was written down and will happen.
@@ -61,8 +67,15 @@ fn accepted<T: Serialize>(body: T) -> Response {
     (StatusCode::ACCEPTED, axum::Json(body)).into_response()
 }
 
+/// A text of one line that shows as what it is: control characters drive terminals, and invisible ones that turn the
+/// direction of writing make one name look like another.
+fn is_plain(text: &str) -> bool {
+    let turns = |c: char| matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    !text.chars().any(|c| c.is_control() || turns(c))
+}
+
 /// The answer when a thing went away between the guard and the handler.
-fn gone(thing: Thing, id: impl std::fmt::Display) -> crate::error::Error {
+fn gone(thing: Thing, id: impl std::fmt::Display) -> Error {
     let (code, name) = match thing {
         Thing::App | Thing::AppByName | Thing::AppBySubdomain => (&crate::code::APP_NOT_FOUND, "application"),
         Thing::Deployment => (&crate::code::DEPLOYMENT_NOT_FOUND, "deployment"),

@@ -78,8 +78,11 @@ async fn create(
         .map(str::trim)
         .filter(|name| !name.is_empty())
         .unwrap_or(&request.slug);
-    if name.chars().count() > 100 || name.contains('\0') {
-        return Err(invalid_field("name", "at most 100 characters"));
+    if name.chars().count() > 100 || !super::is_plain(name) {
+        return Err(invalid_field(
+            "name",
+            "one line of at most 100 visible characters",
+        ));
     }
     let mut change = Change::begin(&context.pool, &actor).await?;
     let made = organization::insert(change.connection(), &request.slug, name, person.id).await?;
@@ -96,8 +99,7 @@ async fn create(
             &format!("organization `{}` was made", made.slug),
         )
         .await?;
-    change.commit().await?;
-    Ok(super::created("/orgs", made))
+    super::created(change, "/orgs", made).await
 }
 
 /// Namespaces of your organizations.
@@ -143,8 +145,7 @@ async fn create_namespace(
             &format!("namespace `{}` was made", made.name),
         )
         .await?;
-    change.commit().await?;
-    Ok(super::created("/namespaces", made))
+    super::created(change, "/namespaces", made).await
 }
 
 /// The organization with this slug (`default` unless named), if the caller's role in it is enough.

@@ -4,6 +4,7 @@ use crate::{
     context::Context,
     endpoint::{Endpoint, endpoint},
     error::{Error, invalid_field},
+    fanout::Hint,
     policy::{Policy, Thing},
     sse::{self, BATCH_ROWS, Batch, Feed},
     store::{task, task_log},
@@ -15,7 +16,6 @@ use sqlx::PgPool;
 use std::time::Duration;
 use utoipa::IntoParams;
 use utoipa_axum::routes;
-use uuid::Uuid;
 use zectre_common::{
     id::TaskId,
     state::Role,
@@ -177,7 +177,7 @@ impl Feed for LogFeed {
         Ok(Batch { events, ended })
     }
 
-    fn concerns(&self, id: Uuid) -> bool {
-        id == self.id.get()
+    fn concerns(&self, hint: Hint) -> bool {
+        hint == Hint::About(self.id.get())
     }
 }

@@ -87,7 +87,7 @@ async fn stop(
     Path(id): Path<TaskId>,
 ) -> Result<Response, Error> {
     let mut change = Change::begin(&context.pool, &actor).await?;
-    let task = task::get_in(change.connection(), id)
+    let task = task::get(change.connection(), id)
         .await?
         .ok_or_else(|| gone(Thing::Task, id))?;
     if task.state.is_ended() {

@@ -5,7 +5,7 @@ use crate::{
     error::Error,
     identity::{Credential, Person},
 };
-use sqlx::{PgConnection, PgPool, types::Json};
+use sqlx::{PgConnection, PgExecutor, PgPool, types::Json};
 use uuid::Uuid;
 use zectre_common::{id::UserId, time::Time, wire::auth::Membership};
 
@@ -62,8 +62,8 @@ pub(crate) async fn by_login(pool: &PgPool, id: UserId, token_id: Uuid) -> Resul
 }
 
 /// The user with this id.
-pub(crate) async fn by_id(pool: &PgPool, id: UserId) -> Result<Option<Account>, Error> {
-    Ok(account!("u.id = $1", id as _).fetch_optional(pool).await?)
+pub(crate) async fn by_id(executor: impl PgExecutor<'_>, id: UserId) -> Result<Option<Account>, Error> {
+    Ok(account!("u.id = $1", id as _).fetch_optional(executor).await?)
 }
 
 /// What a login needs to know.
@@ -91,14 +91,16 @@ pub(crate) async fn insert(
     id: UserId,
     email: &str,
     name: &str,
-    password_hash: Option<&str>,
+    password_hash: &str,
+    is_admin: bool,
 ) -> Result<bool, Error> {
     let inserted = sqlx::query!(
-        "INSERT INTO users (id, email, name, password_hash) VALUES ($1, $2, $3, $4)",
+        "INSERT INTO users (id, email, name, password_hash, is_admin) VALUES ($1, $2, $3, $4, $5)",
         id as _,
         email,
         name,
-        password_hash
+        password_hash,
+        is_admin
     )
     .execute(connection)
     .await;

@@ -1,6 +1,6 @@
 //! API keys, of which only a hash is stored.
 
-use super::account::Account;
+use super::{account::Account, rows::page};
 use crate::{error::Error, page::Window};
 use sqlx::{PgConnection, PgPool, types::Json};
 use zectre_common::{
@@ -98,26 +98,20 @@ pub(crate) async fn list(
     user_id: UserId,
     window: &Window,
 ) -> Result<(Vec<ApiKey>, i64), Error> {
-    let rows = sqlx::query_as!(
+    let (rows, total) = page!(
         ApiKey,
-        r#"SELECT id AS "id: ApiKeyId", name, prefix, expires_at, last_used_at, created_at FROM api_keys
-           WHERE user_id = $1
-           ORDER BY CASE WHEN $2 = 'name' AND NOT $3 THEN name END, CASE WHEN $2 = 'name' AND $3 THEN name END DESC,
+        r#"id AS "id: ApiKeyId", name, prefix, expires_at, last_used_at, created_at"#,
+        "api_keys WHERE ",
+        "user_id = $1",
+        [user_id as _],
+        order "CASE WHEN $2 = 'name' AND NOT $3 THEN name END, CASE WHEN $2 = 'name' AND $3 THEN name END DESC,
                     CASE WHEN NOT $3 THEN created_at END, CASE WHEN $3 THEN created_at END DESC, id
-           LIMIT $4 OFFSET $5"#,
-        user_id as _,
-        window.sort,
-        window.descending,
-        window.limit(),
-        window.offset()
-    )
-    .fetch_all(pool)
-    .await?;
-    let total = sqlx::query_scalar!(
-        r#"SELECT count(*) AS "n!" FROM api_keys WHERE user_id = $1"#,
-        user_id as _
+           LIMIT $4 OFFSET $5",
+        [window.sort, window.descending],
+        window,
+        pool
     );
-    Ok((rows, total.fetch_one(pool).await?))
+    Ok((rows, total))
 }
 
 /// Deletes one of the user's keys; its name, or `None` when there is no such key.

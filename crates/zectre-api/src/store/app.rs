@@ -1,8 +1,11 @@
 //! Applications.
 
-use super::is_duplicate;
+use super::{
+    is_duplicate,
+    rows::{page, some},
+};
 use crate::{error::Error, page::Window, urls::Urls};
-use sqlx::{PgConnection, PgPool, types::Json};
+use sqlx::{PgConnection, PgExecutor, PgPool, types::Json};
 use zectre_common::{
     id::{ApplicationId, NamespaceId, OrganizationId},
     spec::{DeploymentRequest, Labels},
@@ -42,16 +45,16 @@ impl Row {
 }
 
 macro_rules! apps {
-    ($rest:literal, $($argument:expr),*) => {
-        sqlx::query_as!(
+    ($form:ident, $($rest:tt)*) => {
+        $form!(
             Row,
-            r#"SELECT a.id AS "id: ApplicationId", a.name, n.name AS namespace, a.subdomain, a.description,
-                      a.labels AS "labels: Json<Labels>",
-                      a.default_deployment_spec AS "default_deployment_spec: Json<DeploymentRequest>",
-                      a.created_at, a.updated_at
-               FROM applications a JOIN namespaces n ON n.id = a.namespace_id
-               WHERE a.deleted_at IS NULL AND "# + $rest,
-            $($argument),*
+            r#"a.id AS "id: ApplicationId", a.name, n.name AS namespace, a.subdomain, a.description,
+                  a.labels AS "labels: Json<Labels>",
+                  a.default_deployment_spec AS "default_deployment_spec: Json<DeploymentRequest>",
+                  a.created_at, a.updated_at"#,
+            r#"applications a JOIN namespaces n ON n.id = a.namespace_id
+               WHERE a.deleted_at IS NULL AND "#,
+            $($rest)*
         )
     };
 }
@@ -63,49 +66,41 @@ pub(crate) async fn list(
     namespace: Option<&str>,
     window: &Window,
 ) -> Result<(Vec<Row>, i64), Error> {
-    let rows = apps!(
-        r#"($1::uuid[] IS NULL OR n.organization_id = ANY($1)) AND ($2::text IS NULL OR n.name = $2)
-           ORDER BY CASE WHEN NOT $4 THEN CASE $3 WHEN 'name' THEN a.name WHEN 'namespace' THEN n.name
+    let (rows, total) = apps!(
+        page,
+        "($1::uuid[] IS NULL OR n.organization_id = ANY($1)) AND ($2::text IS NULL OR n.name = $2)",
+        [reach as _, namespace],
+        order "CASE WHEN NOT $4 THEN CASE $3 WHEN 'name' THEN a.name WHEN 'namespace' THEN n.name
                                                   WHEN 'subdomain' THEN a.subdomain END END,
                     CASE WHEN $4 THEN CASE $3 WHEN 'name' THEN a.name WHEN 'namespace' THEN n.name
                                               WHEN 'subdomain' THEN a.subdomain END END DESC,
                     CASE WHEN NOT $4 THEN CASE $3 WHEN 'updated_at' THEN a.updated_at ELSE a.created_at END END,
                     CASE WHEN $4 THEN CASE $3 WHEN 'updated_at' THEN a.updated_at ELSE a.created_at END END DESC, a.id
-           LIMIT $5 OFFSET $6"#,
-        reach as _,
-        namespace,
-        window.sort,
-        window.descending,
-        window.limit(),
-        window.offset()
-    )
-    .fetch_all(pool)
-    .await?;
-    let total = sqlx::query_scalar!(
-        r#"SELECT count(*) AS "n!" FROM applications a JOIN namespaces n ON n.id = a.namespace_id
-           WHERE a.deleted_at IS NULL AND ($1::uuid[] IS NULL OR n.organization_id = ANY($1))
-             AND ($2::text IS NULL OR n.name = $2)"#,
-        reach as _,
-        namespace
+           LIMIT $5 OFFSET $6",
+        [window.sort, window.descending],
+        window,
+        pool
     );
-    Ok((rows, total.fetch_one(pool).await?))
+    Ok((rows, total))
 }
 
 /// By id.
-pub(crate) async fn get(pool: &PgPool, id: ApplicationId) -> Result<Option<Row>, Error> {
-    Ok(apps!("a.id = $1", id as _).fetch_optional(pool).await?)
+pub(crate) async fn get(executor: impl PgExecutor<'_>, id: ApplicationId) -> Result<Option<Row>, Error> {
+    Ok(apps!(some, "a.id = $1", id as _).fetch_optional(executor).await?)
 }
 
 /// By its names.
 pub(crate) async fn by_name(pool: &PgPool, namespace: &str, name: &str) -> Result<Option<Row>, Error> {
-    Ok(apps!("n.name = $1 AND a.name = $2", namespace, name)
+    Ok(apps!(some, "n.name = $1 AND a.name = $2", namespace, name)
         .fetch_optional(pool)
         .await?)
 }
 
 /// By its host label.
 pub(crate) async fn by_subdomain(pool: &PgPool, subdomain: &str) -> Result<Option<Row>, Error> {
-    Ok(apps!("a.subdomain = $1", subdomain).fetch_optional(pool).await?)
+    Ok(apps!(some, "a.subdomain = $1", subdomain)
+        .fetch_optional(pool)
+        .await?)
 }
 
 /// Makes one; false when its name or subdomain is taken.

@@ -1,7 +1,8 @@
 //! Artifacts; their bytes, size, hash and state are the registry's.
 
+use super::rows::{page, some};
 use crate::{error::Error, page::Window};
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgExecutor, PgPool};
 use zectre_common::{
     id::{ArtifactId, OrganizationId, UserId},
     state::{ArtifactKind, ArtifactState},
@@ -36,13 +37,13 @@ impl From<Row> for Artifact {
 }
 
 macro_rules! artifacts {
-    ($rest:literal, $($argument:expr),*) => {
-        sqlx::query_as!(
+    ($form:ident, $($rest:tt)*) => {
+        $form!(
             Row,
-            r#"SELECT id AS "id: ArtifactId", name, kind AS "kind: ArtifactKind", content_type,
-                      state AS "state: ArtifactState", size_bytes, sha256, created_at
-               FROM artifacts WHERE "# + $rest,
-            $($argument),*
+            r#"id AS "id: ArtifactId", name, kind AS "kind: ArtifactKind", content_type,
+                  state AS "state: ArtifactState", size_bytes, sha256, created_at"#,
+            "artifacts WHERE ",
+            $($rest)*
         )
     };
 }
@@ -65,44 +66,27 @@ pub(crate) async fn list(
         filter.kind.map(ArtifactKind::as_str),
         filter.state.map(ArtifactState::as_str),
     );
-    let rows = artifacts!(
-        r#"($1::uuid[] IS NULL OR organization_id = ANY($1)) AND ($2::text IS NULL OR kind = $2)
-             AND ($3::text IS NULL OR state = $3) AND ($4::text IS NULL OR sha256 = $4)
-           ORDER BY CASE WHEN $5 = 'name' AND NOT $6 THEN name END, CASE WHEN $5 = 'name' AND $6 THEN name END DESC,
+    let (rows, total) = artifacts!(
+        page,
+        "($1::uuid[] IS NULL OR organization_id = ANY($1)) AND ($2::text IS NULL OR kind = $2)
+             AND ($3::text IS NULL OR state = $3) AND ($4::text IS NULL OR sha256 = $4)",
+        [filter.reach as _, kind, state, filter.sha256],
+        order "CASE WHEN $5 = 'name' AND NOT $6 THEN name END, CASE WHEN $5 = 'name' AND $6 THEN name END DESC,
                     CASE WHEN $5 = 'size' AND NOT $6 THEN size_bytes END,
                     CASE WHEN $5 = 'size' AND $6 THEN size_bytes END DESC NULLS LAST,
                     CASE WHEN NOT $6 THEN created_at END, CASE WHEN $6 THEN created_at END DESC, id
-           LIMIT $7 OFFSET $8"#,
-        filter.reach as _,
-        kind,
-        state,
-        filter.sha256,
-        window.sort,
-        window.descending,
-        window.limit(),
-        window.offset()
-    )
-    .fetch_all(pool)
-    .await?;
-    let total = sqlx::query_scalar!(
-        r#"SELECT count(*) AS "n!" FROM artifacts
-           WHERE ($1::uuid[] IS NULL OR organization_id = ANY($1)) AND ($2::text IS NULL OR kind = $2)
-             AND ($3::text IS NULL OR state = $3) AND ($4::text IS NULL OR sha256 = $4)"#,
-        filter.reach as _,
-        kind,
-        state,
-        filter.sha256
+           LIMIT $7 OFFSET $8",
+        [window.sort, window.descending],
+        window,
+        pool
     );
-    Ok((
-        rows.into_iter().map(Artifact::from).collect(),
-        total.fetch_one(pool).await?,
-    ))
+    Ok((rows.into_iter().map(Artifact::from).collect(), total))
 }
 
 /// By id.
-pub(crate) async fn get(pool: &PgPool, id: ArtifactId) -> Result<Option<Artifact>, Error> {
-    Ok(artifacts!("id = $1", id as _)
-        .fetch_optional(pool)
+pub(crate) async fn get(executor: impl PgExecutor<'_>, id: ArtifactId) -> Result<Option<Artifact>, Error> {
+    Ok(artifacts!(some, "id = $1", id as _)
+        .fetch_optional(executor)
         .await?
         .map(Artifact::from))
 }
@@ -113,7 +97,12 @@ pub(crate) async fn get_owned(
     owner: OrganizationId,
     id: ArtifactId,
 ) -> Result<Option<Artifact>, Error> {
-    let query = artifacts!("organization_id = $1 AND id = $2 FOR SHARE", owner as _, id as _);
+    let query = artifacts!(
+        some,
+        "organization_id = $1 AND id = $2 FOR SHARE",
+        owner as _,
+        id as _
+    );
     Ok(query.fetch_optional(connection).await?.map(Artifact::from))
 }
 

@@ -1,7 +1,8 @@
 //! Builds. The row is the worker's, but for what is asked of it.
 
+use super::rows::{page, some};
 use crate::{error::Error, page::Window};
-use sqlx::{PgConnection, PgPool, types::Json};
+use sqlx::{PgConnection, PgExecutor, PgPool, types::Json};
 use zectre_common::{
     id::{ApplicationId, ArtifactId, BuildId, DeploymentId, OrganizationId, UserId},
     state::{BuildStatus, Reason},
@@ -45,17 +46,17 @@ impl From<Row> for Build {
 }
 
 macro_rules! builds {
-    ($rest:literal, $($argument:expr),*) => {
-        sqlx::query_as!(
+    ($form:ident, $($rest:tt)*) => {
+        $form!(
             Row,
-            r#"SELECT b.id AS "id: BuildId", b.application_id AS "application_id: ApplicationId",
-                      b.status AS "status: BuildStatus", b.reason AS "reason: Reason", b.message,
-                      b.diagnostics AS "diagnostics: Json<Vec<Diagnostic>>",
-                      b.source_artifact_id AS "source_artifact_id: ArtifactId",
-                      b.artifact_id AS "artifact_id: ArtifactId", b.created_at, b.started_at, b.finished_at
-               FROM builds b JOIN applications a ON a.id = b.application_id JOIN namespaces n ON n.id = a.namespace_id
-               WHERE a.deleted_at IS NULL AND "# + $rest,
-            $($argument),*
+            r#"b.id AS "id: BuildId", b.application_id AS "application_id: ApplicationId",
+                  b.status AS "status: BuildStatus", b.reason AS "reason: Reason", b.message,
+                  b.diagnostics AS "diagnostics: Json<Vec<Diagnostic>>",
+                  b.source_artifact_id AS "source_artifact_id: ArtifactId",
+                  b.artifact_id AS "artifact_id: ArtifactId", b.created_at, b.started_at, b.finished_at"#,
+            r#"builds b JOIN applications a ON a.id = b.application_id JOIN namespaces n ON n.id = a.namespace_id
+               WHERE a.deleted_at IS NULL AND "#,
+            $($rest)*
         )
     };
 }
@@ -69,39 +70,24 @@ pub(crate) async fn list(
     window: &Window,
 ) -> Result<(Vec<Build>, i64), Error> {
     let status = status.map(BuildStatus::as_str);
-    let rows = builds!(
-        r#"($1::uuid[] IS NULL OR n.organization_id = ANY($1)) AND ($2::uuid IS NULL OR b.application_id = $2)
-             AND ($3::text IS NULL OR b.status = $3)
-           ORDER BY CASE WHEN NOT $4 THEN b.created_at END, CASE WHEN $4 THEN b.created_at END DESC, b.id
-           LIMIT $5 OFFSET $6"#,
-        reach as _,
-        app as _,
-        status,
-        window.descending,
-        window.limit(),
-        window.offset()
-    )
-    .fetch_all(pool)
-    .await?;
-    let total = sqlx::query_scalar!(
-        r#"SELECT count(*) AS "n!"
-           FROM builds b JOIN applications a ON a.id = b.application_id JOIN namespaces n ON n.id = a.namespace_id
-           WHERE a.deleted_at IS NULL AND ($1::uuid[] IS NULL OR n.organization_id = ANY($1))
-             AND ($2::uuid IS NULL OR b.application_id = $2) AND ($3::text IS NULL OR b.status = $3)"#,
-        reach as _,
-        app as _,
-        status
+    let (rows, total) = builds!(
+        page,
+        "($1::uuid[] IS NULL OR n.organization_id = ANY($1)) AND ($2::uuid IS NULL OR b.application_id = $2)
+             AND ($3::text IS NULL OR b.status = $3)",
+        [reach as _, app as _, status],
+        order "CASE WHEN NOT $4 THEN b.created_at END, CASE WHEN $4 THEN b.created_at END DESC, b.id
+           LIMIT $5 OFFSET $6",
+        [window.descending],
+        window,
+        pool
     );
-    Ok((
-        rows.into_iter().map(Build::from).collect(),
-        total.fetch_one(pool).await?,
-    ))
+    Ok((rows.into_iter().map(Build::from).collect(), total))
 }
 
 /// By id.
-pub(crate) async fn get(pool: &PgPool, id: BuildId) -> Result<Option<Build>, Error> {
-    Ok(builds!("b.id = $1", id as _)
-        .fetch_optional(pool)
+pub(crate) async fn get(executor: impl PgExecutor<'_>, id: BuildId) -> Result<Option<Build>, Error> {
+    Ok(builds!(some, "b.id = $1", id as _)
+        .fetch_optional(executor)
         .await?
         .map(Build::from))
 }
@@ -112,7 +98,7 @@ pub(crate) async fn get_of_app(
     app: ApplicationId,
     id: BuildId,
 ) -> Result<Option<Build>, Error> {
-    let query = builds!("b.application_id = $1 AND b.id = $2", app as _, id as _);
+    let query = builds!(some, "b.application_id = $1 AND b.id = $2", app as _, id as _);
     Ok(query.fetch_optional(connection).await?.map(Build::from))
 }
 
@@ -122,6 +108,7 @@ pub(crate) async fn newest_open(
     app: ApplicationId,
 ) -> Result<Option<Build>, Error> {
     let query = builds!(
+        some,
         "b.application_id = $1 AND b.status IN ('queued', 'running') ORDER BY b.created_at DESC, b.id DESC LIMIT 1",
         app as _
     );

@@ -111,6 +111,14 @@ impl<'a> Change<'a> {
         Ok(())
     }
 
+    /// Makes it so, with the answer kept for a repeat of the request where that has an `Idempotency-Key`.
+    pub(crate) async fn commit_answering(mut self, location: &str, body: &str) -> Result<(), Error> {
+        if let Some(claim) = &self.actor.claim {
+            claim.keep(&mut self.transaction, location, body).await?;
+        }
+        self.commit().await
+    }
+
     /// Makes it so.
     pub(crate) async fn commit(self) -> Result<(), Error> {
         Ok(self.transaction.commit().await?)

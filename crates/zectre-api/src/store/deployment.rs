@@ -1,7 +1,8 @@
 //! Deployments: the API writes what is wanted, the scheduler what it decided and saw.
 
+use super::rows::{page, some};
 use crate::{error::Error, page::Window, urls::Urls};
-use sqlx::{PgConnection, PgPool, types::Json};
+use sqlx::{PgConnection, PgExecutor, PgPool, types::Json};
 use zectre_common::{
     id::{ApplicationId, ArtifactId, BuildId, DeploymentId, EnvironmentId, UserId},
     spec::DeploymentSpec,
@@ -68,25 +69,25 @@ impl Row {
 }
 
 macro_rules! deployments {
-    ($rest:literal, $($argument:expr),*) => {
-        sqlx::query_as!(
+    ($form:ident, $($rest:tt)*) => {
+        $form!(
             Row,
-            r#"SELECT d.id AS "id: DeploymentId", d.application_id AS "application_id: ApplicationId",
-                      e.slug AS environment, d.version, d.status AS "status: DeploymentStatus",
-                      d.reason AS "reason: Reason", d.message, d.evidence AS "evidence: Json<Evidence>",
-                      d.health AS "health: Health",
-                      (e.current_deployment_id IS NOT DISTINCT FROM d.id) AS "current!",
-                      (e.current_deployment_id IS NOT DISTINCT FROM d.id AND
-                       (e.slug = 'production' OR (e.slug = 'development' AND NOT EXISTS (
-                           SELECT 1 FROM environments p WHERE p.application_id = d.application_id
-                             AND p.slug = 'production' AND p.current_deployment_id IS NOT NULL)))) AS "at_app_host!",
-                      d.artifact_id AS "artifact_id: ArtifactId", d.image, d.build_id AS "build_id: BuildId",
-                      d.replicas, d.idle_timeout_secs, d.cold_start_enabled, d.spec AS "spec: Json<DeploymentSpec>",
-                      d.preview_label, a.subdomain, d.created_at, d.finished_at
-               FROM deployments d JOIN environments e ON e.id = d.environment_id
+            r#"d.id AS "id: DeploymentId", d.application_id AS "application_id: ApplicationId",
+                  e.slug AS environment, d.version, d.status AS "status: DeploymentStatus",
+                  d.reason AS "reason: Reason", d.message, d.evidence AS "evidence: Json<Evidence>",
+                  d.health AS "health: Health",
+                  (e.current_deployment_id IS NOT DISTINCT FROM d.id) AS "current!",
+                  (e.current_deployment_id IS NOT DISTINCT FROM d.id AND
+                   (e.slug = 'production' OR (e.slug = 'development' AND NOT EXISTS (
+                       SELECT 1 FROM environments p WHERE p.application_id = d.application_id
+                         AND p.slug = 'production' AND p.current_deployment_id IS NOT NULL)))) AS "at_app_host!",
+                  d.artifact_id AS "artifact_id: ArtifactId", d.image, d.build_id AS "build_id: BuildId",
+                  d.replicas, d.idle_timeout_secs, d.cold_start_enabled, d.spec AS "spec: Json<DeploymentSpec>",
+                  d.preview_label, a.subdomain, d.created_at, d.finished_at"#,
+            r#"deployments d JOIN environments e ON e.id = d.environment_id
                JOIN applications a ON a.id = d.application_id
-               WHERE "# + $rest,
-            $($argument),*
+               WHERE "#,
+            $($rest)*
         )
     };
 }
@@ -101,40 +102,24 @@ pub(crate) async fn list(
 ) -> Result<(Vec<Row>, i64), Error> {
     let status = status.map(DeploymentStatus::as_str);
     // Versions count up with time: both sort keys give one order.
-    let rows = deployments!(
-        r#"d.application_id = $1 AND e.deleted_at IS NULL AND ($2::text IS NULL OR e.slug = $2)
-             AND ($3::text IS NULL OR d.status = $3)
-           ORDER BY CASE WHEN NOT $4 THEN d.version END, CASE WHEN $4 THEN d.version END DESC
-           LIMIT $5 OFFSET $6"#,
-        app as _,
-        environment,
-        status,
-        window.descending,
-        window.limit(),
-        window.offset()
-    )
-    .fetch_all(pool)
-    .await?;
-    let total = sqlx::query_scalar!(
-        r#"SELECT count(*) AS "n!" FROM deployments d JOIN environments e ON e.id = d.environment_id
-           WHERE d.application_id = $1 AND e.deleted_at IS NULL AND ($2::text IS NULL OR e.slug = $2)
-             AND ($3::text IS NULL OR d.status = $3)"#,
-        app as _,
-        environment,
-        status
+    let (rows, total) = deployments!(
+        page,
+        "d.application_id = $1 AND e.deleted_at IS NULL AND ($2::text IS NULL OR e.slug = $2)
+             AND ($3::text IS NULL OR d.status = $3)",
+        [app as _, environment, status],
+        order "CASE WHEN NOT $4 THEN d.version END, CASE WHEN $4 THEN d.version END DESC
+           LIMIT $5 OFFSET $6",
+        [window.descending],
+        window,
+        pool
     );
-    Ok((rows, total.fetch_one(pool).await?))
+    Ok((rows, total))
 }
 
 /// By id.
-pub(crate) async fn get(pool: &PgPool, id: DeploymentId) -> Result<Option<Row>, Error> {
-    Ok(deployments!("d.id = $1", id as _).fetch_optional(pool).await?)
-}
-
-/// By id, inside a change.
-pub(crate) async fn get_in(connection: &mut PgConnection, id: DeploymentId) -> Result<Option<Row>, Error> {
-    Ok(deployments!("d.id = $1", id as _)
-        .fetch_optional(connection)
+pub(crate) async fn get(executor: impl PgExecutor<'_>, id: DeploymentId) -> Result<Option<Row>, Error> {
+    Ok(deployments!(some, "d.id = $1", id as _)
+        .fetch_optional(executor)
         .await?)
 }
 

@@ -108,11 +108,12 @@ pub(crate) async fn list(
     Ok((rows.into_iter().map(|row| event!(row)).collect(), total))
 }
 
-/// Events after `after`, in order of commit.
+/// Events after `after`, in order of commit, without those that `known` sees.
 pub(crate) async fn after(
     pool: &PgPool,
     filter: &Filter,
     after: Position,
+    known: Option<&Known>,
     limit: i64,
 ) -> Result<Vec<(Position, Event)>, Error> {
     let rows = visible!(
@@ -120,11 +121,13 @@ pub(crate) async fn after(
            v.deployment_id AS "deployment_id: DeploymentId", v.task_id AS "task_id: TaskId",
            v.node_id AS "node_id: NodeId", v.message, v.reason, v.request_id"#,
         " AND (v.txid, v.id) > ($5, $6) AND v.txid < pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+          AND ($8::text IS NULL OR NOT pg_visible_in_snapshot(v.txid::text::xid8, $8::text::pg_snapshot))
           ORDER BY v.txid, v.id LIMIT $7",
         filter,
         after.txid,
         after.id as _,
-        limit
+        limit,
+        known.map(|known| known.0.as_str())
     )
     .fetch_all(pool)
     .await?;
@@ -142,12 +145,19 @@ pub(crate) async fn after(
         .collect())
 }
 
-/// The position behind everything that is committed now: a stream from here shows what happens next.
-pub(crate) async fn now(pool: &PgPool) -> Result<Position, Error> {
-    let txid =
-        sqlx::query_scalar!(r#"SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS "txid!""#);
-    Ok(Position {
-        txid: txid.fetch_one(pool).await? - 1,
+/// A moment: everything committed by then. Beside a position, because transactions may end in another order than
+/// they began in.
+pub(crate) struct Known(String);
+
+/// The position of now: a stream from here, without what is known, shows what happens next.
+pub(crate) async fn now(pool: &PgPool) -> Result<(Position, Known), Error> {
+    let row = sqlx::query!(
+        r#"SELECT pg_snapshot_xmin(now)::text::bigint AS "txid!", now::text AS "known!" FROM pg_current_snapshot() AS now"#
+    );
+    let row = row.fetch_one(pool).await?;
+    let position = Position {
+        txid: row.txid - 1,
         id: EventId::from_uuid(Uuid::max()),
-    })
+    };
+    Ok((position, Known(row.known)))
 }

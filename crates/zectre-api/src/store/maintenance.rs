@@ -17,6 +17,13 @@ pub(crate) async fn drop_partitions(pool: &PgPool, retention_days: i32) -> Resul
     Ok(query.fetch_one(pool).await?)
 }
 
+/// Drops the oldest lines of all tasks until the rest takes at most `bytes_max`; how many partitions were dropped or
+/// cut.
+pub(crate) async fn bound_task_logs(pool: &PgPool, bytes_max: i64) -> Result<i32, Error> {
+    let query = sqlx::query_scalar!(r#"SELECT bound_task_logs($1) AS "n!""#, bytes_max);
+    Ok(query.fetch_one(pool).await?)
+}
+
 /// Forgets answers kept for repeated requests, and revocations of logins that have ended anyway.
 pub(crate) async fn forget_expired(pool: &PgPool, keep_hours: i32) -> Result<u64, Error> {
     let keys = sqlx::query!(
@@ -104,6 +111,46 @@ mod tests {
             1,
             "only today's line is left"
         );
+    }
+
+    #[tokio::test]
+    async fn the_oldest_lines_go_when_there_are_too_many_bytes() {
+        let database = TestDatabase::create().await;
+        let pool = database.pool().await;
+        ensure_partitions(&pool, 1).await.expect("made");
+        run(
+            &pool,
+            "CREATE TABLE task_logs_20200101 PARTITION OF task_logs
+             FOR VALUES FROM ('2020-01-01 00:00:00+00') TO ('2020-01-02 00:00:00+00')",
+        )
+        .await;
+        run(
+            &pool,
+            "INSERT INTO task_logs (task_id, seq, time, stream, message)
+             SELECT 'a0000000-0000-0000-0000-000000000000', n, day + n * interval '1 ms', 'stdout', repeat('x', 500)
+             FROM unnest(ARRAY['2020-01-01T12:00:00Z', now()::text]::timestamptz[]) AS day,
+                  generate_series(1, 4000) AS n",
+        )
+        .await;
+        let lines = "SELECT count(*) FROM task_logs";
+        assert_eq!(bound_task_logs(&pool, 1 << 30).await.expect("looked"), 0);
+        // Two days of 2 MB and their indexes: the older day goes whole.
+        assert_eq!(bound_task_logs(&pool, 4 << 20).await.expect("dropped"), 1);
+        assert_eq!(
+            (
+                count(&pool, lines).await,
+                count(&pool, "SELECT min(seq) FROM task_logs").await
+            ),
+            (4_000, 1)
+        );
+        // One day alone is cut: the newest lines stay, without a gap.
+        assert!(bound_task_logs(&pool, 2 << 20).await.expect("cut") >= 1);
+        let (left, first) = (
+            count(&pool, lines).await,
+            count(&pool, "SELECT min(seq) FROM task_logs").await,
+        );
+        assert!((500..=3_000).contains(&left), "{left}");
+        assert_eq!(first, 4_000 - left + 1);
     }
 
     #[tokio::test]

@@ -1,13 +1,14 @@
 //! Nodes: eligibility and join tokens are the API's, the rest is the scheduler's.
 
+use super::rows::{page, some};
 use crate::{error::Error, page::Window};
 use sqlx::{PgConnection, PgPool, types::Json};
 use uuid::Uuid;
 use zectre_common::{
-    id::{NodeId, UserId},
+    id::{NodeId, TaskId, UserId},
     quantity::{CpuMillis, MemoryBytes},
     spec::{DeploymentSpec, Labels},
-    state::{Eligibility, NodeStatus},
+    state::{Eligibility, NodeStatus, TaskState},
     time::Time,
     wire::node::{Capacity, Enforcement, Node},
 };
@@ -63,18 +64,18 @@ impl From<Row> for Node {
 }
 
 macro_rules! nodes {
-    ($rest:literal, $($argument:expr),*) => {
-        sqlx::query_as!(
+    ($form:ident, $($rest:tt)*) => {
+        $form!(
             Row,
-            r#"SELECT o.id AS "id: NodeId", o.name, o.address, o.actions_port, o.labels AS "labels: Json<Labels>",
-                      o.cpu_millis, o.memory_bytes, o.task_slots, o.container_enabled,
-                      o.eligibility AS "eligibility: Eligibility", o.status AS "status: NodeStatus",
-                      o.lease_expires_at, o.enforcement AS "enforcement: Json<serde_json::Value>", o.registered_at,
-                      COALESCE((SELECT jsonb_agg(d.spec) FROM tasks t JOIN deployments d ON d.id = t.deployment_id
-                                WHERE t.node_id = o.id AND t.state NOT IN ('stopped', 'failed')), '[]')
-                          AS "specs!: Json<Vec<DeploymentSpec>>"
-               FROM nodes o WHERE "# + $rest,
-            $($argument),*
+            r#"o.id AS "id: NodeId", o.name, o.address, o.actions_port, o.labels AS "labels: Json<Labels>",
+                  o.cpu_millis, o.memory_bytes, o.task_slots, o.container_enabled,
+                  o.eligibility AS "eligibility: Eligibility", o.status AS "status: NodeStatus",
+                  o.lease_expires_at, o.enforcement AS "enforcement: Json<serde_json::Value>", o.registered_at,
+                  COALESCE((SELECT jsonb_agg(d.spec) FROM tasks t JOIN deployments d ON d.id = t.deployment_id
+                            WHERE t.node_id = o.id AND t.state NOT IN ('stopped', 'failed')), '[]')
+                      AS "specs!: Json<Vec<DeploymentSpec>>""#,
+            "nodes o WHERE ",
+            $($rest)*
         )
     };
 }
@@ -90,35 +91,23 @@ pub(crate) async fn list(
         status.map(NodeStatus::as_str),
         eligibility.map(Eligibility::as_str),
     );
-    let rows = nodes!(
-        r#"($1::text IS NULL OR o.status = $1) AND ($2::text IS NULL OR o.eligibility = $2)
-           ORDER BY CASE WHEN $3 = 'name' AND NOT $4 THEN o.name END, CASE WHEN $3 = 'name' AND $4 THEN o.name END DESC,
+    let (rows, total) = nodes!(
+        page,
+        "($1::text IS NULL OR o.status = $1) AND ($2::text IS NULL OR o.eligibility = $2)",
+        [status, eligibility],
+        order "CASE WHEN $3 = 'name' AND NOT $4 THEN o.name END, CASE WHEN $3 = 'name' AND $4 THEN o.name END DESC,
                     CASE WHEN NOT $4 THEN o.registered_at END, CASE WHEN $4 THEN o.registered_at END DESC, o.id
-           LIMIT $5 OFFSET $6"#,
-        status,
-        eligibility,
-        window.sort,
-        window.descending,
-        window.limit(),
-        window.offset()
-    )
-    .fetch_all(pool)
-    .await?;
-    let total = sqlx::query_scalar!(
-        r#"SELECT count(*) AS "n!" FROM nodes
-           WHERE ($1::text IS NULL OR status = $1) AND ($2::text IS NULL OR eligibility = $2)"#,
-        status,
-        eligibility
+           LIMIT $5 OFFSET $6",
+        [window.sort, window.descending],
+        window,
+        pool
     );
-    Ok((
-        rows.into_iter().map(Node::from).collect(),
-        total.fetch_one(pool).await?,
-    ))
+    Ok((rows.into_iter().map(Node::from).collect(), total))
 }
 
 /// By id.
 pub(crate) async fn get(pool: &PgPool, id: NodeId) -> Result<Option<Node>, Error> {
-    Ok(nodes!("o.id = $1", id as _)
+    Ok(nodes!(some, "o.id = $1", id as _)
         .fetch_optional(pool)
         .await?
         .map(Node::from))
@@ -138,20 +127,31 @@ pub(crate) async fn set_eligibility(
     Ok(query.fetch_optional(connection).await?)
 }
 
-/// How many tasks on the node have not ended.
-pub(crate) async fn live_tasks(pool: &PgPool, id: NodeId) -> Result<i64, Error> {
-    let query = sqlx::query_scalar!(
-        r#"SELECT count(*) AS "n!" FROM tasks WHERE node_id = $1 AND state NOT IN ('stopped', 'failed')"#,
-        id as _
-    );
-    Ok(query.fetch_one(pool).await?)
+/// A task that has not ended.
+pub(crate) struct Left {
+    pub(crate) task_id: TaskId,
+    pub(crate) application: String,
+    pub(crate) version: i32,
+    pub(crate) state: TaskState,
 }
 
-/// Deletes a node on which nothing runs; its name.
+/// The tasks on the node that have not ended, at most as many as a node has slots.
+pub(crate) async fn live_tasks(pool: &PgPool, id: NodeId) -> Result<Vec<Left>, Error> {
+    let query = sqlx::query_as!(
+        Left,
+        r#"SELECT t.id AS "task_id: TaskId", a.name AS application, d.version, t.state AS "state: TaskState"
+           FROM tasks t JOIN deployments d ON d.id = t.deployment_id JOIN applications a ON a.id = d.application_id
+           WHERE t.node_id = $1 AND t.state NOT IN ('stopped', 'failed') ORDER BY t.id"#,
+        id as _
+    );
+    Ok(query.fetch_all(pool).await?)
+}
+
+/// Deletes a node that is lost or on which nothing runs; its name.
 pub(crate) async fn delete(connection: &mut PgConnection, id: NodeId) -> Result<Option<String>, Error> {
     let query = sqlx::query_scalar!(
-        "DELETE FROM nodes o WHERE o.id = $1 AND NOT EXISTS (
-             SELECT 1 FROM tasks t WHERE t.node_id = o.id AND t.state NOT IN ('stopped', 'failed'))
+        "DELETE FROM nodes o WHERE o.id = $1 AND (o.status = 'lost' OR NOT EXISTS (
+             SELECT 1 FROM tasks t WHERE t.node_id = o.id AND t.state NOT IN ('stopped', 'failed')))
          RETURNING o.name",
         id as _
     );

@@ -1,6 +1,6 @@
 //! Organizations and namespaces.
 
-use super::is_duplicate;
+use super::{is_duplicate, rows::page};
 use crate::{error::Error, page::Window};
 use sqlx::{PgConnection, PgPool};
 use zectre_common::{
@@ -14,27 +14,21 @@ pub(crate) async fn list(
     reach: Option<&[OrganizationId]>,
     window: &Window,
 ) -> Result<(Vec<Organization>, i64), Error> {
-    let rows = sqlx::query_as!(
+    let (rows, total) = page!(
         Organization,
-        r#"SELECT id AS "id: OrganizationId", slug, name, created_at FROM organizations
-           WHERE $1::uuid[] IS NULL OR id = ANY($1)
-           ORDER BY CASE WHEN NOT $3 THEN CASE $2 WHEN 'slug' THEN slug WHEN 'name' THEN name END END,
+        r#"id AS "id: OrganizationId", slug, name, created_at"#,
+        "organizations WHERE ",
+        "$1::uuid[] IS NULL OR id = ANY($1)",
+        [reach as _],
+        order "CASE WHEN NOT $3 THEN CASE $2 WHEN 'slug' THEN slug WHEN 'name' THEN name END END,
                     CASE WHEN $3 THEN CASE $2 WHEN 'slug' THEN slug WHEN 'name' THEN name END END DESC,
                     CASE WHEN NOT $3 THEN created_at END, CASE WHEN $3 THEN created_at END DESC, id
-           LIMIT $4 OFFSET $5"#,
-        reach as _,
-        window.sort,
-        window.descending,
-        window.limit(),
-        window.offset()
-    )
-    .fetch_all(pool)
-    .await?;
-    let total = sqlx::query_scalar!(
-        r#"SELECT count(*) AS "n!" FROM organizations WHERE $1::uuid[] IS NULL OR id = ANY($1)"#,
-        reach as _
+           LIMIT $4 OFFSET $5",
+        [window.sort, window.descending],
+        window,
+        pool
     );
-    Ok((rows, total.fetch_one(pool).await?))
+    Ok((rows, total))
 }
 
 /// Makes one, with its first owner; `None` when the slug is taken.
@@ -81,27 +75,20 @@ pub(crate) async fn list_namespaces(
     reach: Option<&[OrganizationId]>,
     window: &Window,
 ) -> Result<(Vec<Namespace>, i64), Error> {
-    let rows = sqlx::query_as!(
+    let (rows, total) = page!(
         Namespace,
-        r#"SELECT n.id AS "id: NamespaceId", n.name, o.slug AS organization, n.created_at
-           FROM namespaces n JOIN organizations o ON o.id = n.organization_id
-           WHERE $1::uuid[] IS NULL OR o.id = ANY($1)
-           ORDER BY CASE WHEN $2 = 'name' AND NOT $3 THEN n.name END, CASE WHEN $2 = 'name' AND $3 THEN n.name END DESC,
+        r#"n.id AS "id: NamespaceId", n.name, o.slug AS organization, n.created_at"#,
+        "namespaces n JOIN organizations o ON o.id = n.organization_id WHERE ",
+        "$1::uuid[] IS NULL OR o.id = ANY($1)",
+        [reach as _],
+        order "CASE WHEN $2 = 'name' AND NOT $3 THEN n.name END, CASE WHEN $2 = 'name' AND $3 THEN n.name END DESC,
                     CASE WHEN NOT $3 THEN n.created_at END, CASE WHEN $3 THEN n.created_at END DESC, n.id
-           LIMIT $4 OFFSET $5"#,
-        reach as _,
-        window.sort,
-        window.descending,
-        window.limit(),
-        window.offset()
-    )
-    .fetch_all(pool)
-    .await?;
-    let total = sqlx::query_scalar!(
-        r#"SELECT count(*) AS "n!" FROM namespaces WHERE $1::uuid[] IS NULL OR organization_id = ANY($1)"#,
-        reach as _
+           LIMIT $4 OFFSET $5",
+        [window.sort, window.descending],
+        window,
+        pool
     );
-    Ok((rows, total.fetch_one(pool).await?))
+    Ok((rows, total))
 }
 
 /// A namespace's id and owner, by its name.

@@ -6,7 +6,7 @@
 
 use crate::error::Error;
 use sqlx::{PgConnection, PgPool};
-use std::{fmt, str::FromStr};
+use std::{borrow::Cow, fmt, str::FromStr};
 use uuid::Uuid;
 use zectre_common::{
     id::{DeploymentId, TaskId},
@@ -64,24 +64,37 @@ fn line(seq: i64, time: Time, stream: &str, message: String) -> LogLine {
     }
 }
 
-/// Stores lines; those already there are ignored. How many were new.
+/// Stores lines; those whose sequence is already there are ignored, whatever they say. How many were new.
 pub(crate) async fn append(
     connection: &mut PgConnection,
     task: TaskId,
     lines: &[LogLine],
 ) -> Result<u64, Error> {
+    // The key of a partitioned table holds the time, so it alone can't keep a sequence from being stored twice; batches
+    // of one task come one after the other, and each sees those before it.
+    let turn = sqlx::query!(
+        "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))",
+        task.to_string()
+    );
+    turn.execute(&mut *connection).await?;
     let seqs: Vec<i64> = lines.iter().map(|line| line.seq as i64).collect();
     let times: Vec<Time> = lines.iter().map(|line| line.time).collect();
-    let streams: Vec<String> = lines.iter().map(|line| line.stream.as_str().to_owned()).collect();
-    let messages: Vec<String> = lines.iter().map(|line| storable(&line.message)).collect();
+    let streams: Vec<&str> = lines.iter().map(|line| line.stream.as_str()).collect();
+    let messages: Vec<Cow<'_, str>> = lines.iter().map(|line| storable(&line.message)).collect();
+    let messages: Vec<&str> = messages.iter().map(AsRef::as_ref).collect();
     let inserted = sqlx::query!(
         "INSERT INTO task_logs (task_id, seq, time, stream, message)
-         SELECT $1, * FROM UNNEST($2::bigint[], $3::timestamptz[], $4::text[], $5::text[]) ON CONFLICT DO NOTHING",
+         SELECT DISTINCT ON (seq) $1::uuid, seq, time, stream, message
+         FROM UNNEST($2::bigint[], $3::timestamptz[], $4::text[], $5::text[]) AS line (seq, time, stream, message)
+         WHERE seq NOT IN (SELECT seq FROM task_logs WHERE task_id = $1 AND seq BETWEEN $6 AND $7)
+         ORDER BY seq ON CONFLICT DO NOTHING",
         task as _,
         &seqs,
         &times as _,
-        &streams,
-        &messages
+        &streams as _,
+        &messages as _,
+        seqs.iter().min(),
+        seqs.iter().max()
     )
     .execute(&mut *connection)
     .await?
@@ -95,7 +108,10 @@ pub(crate) async fn append(
 }
 
 /// PostgreSQL text holds no NUL; an overlong line is cut.
-fn storable(message: &str) -> String {
+fn storable(message: &str) -> Cow<'_, str> {
+    if message.len() <= LINE_BYTES_MAX && !message.contains('\0') {
+        return Cow::Borrowed(message);
+    }
     let mut text = message.replace('\0', "\u{fffd}");
     if text.len() > LINE_BYTES_MAX + '…'.len_utf8() {
         let cut = (0..=LINE_BYTES_MAX)
@@ -105,7 +121,7 @@ fn storable(message: &str) -> String {
         text.truncate(cut);
         text.push('…');
     }
-    text
+    Cow::Owned(text)
 }
 
 /// Lines of a task after `after`, in order.
@@ -220,7 +236,8 @@ mod tests {
     #[test]
     fn what_postgres_can_not_hold_is_replaced_and_cut() {
         assert_eq!(storable("a\0b"), "a\u{fffd}b");
-        let long = storable(&"é".repeat(LINE_BYTES_MAX));
+        let input = "é".repeat(LINE_BYTES_MAX);
+        let long = storable(&input);
         assert!(long.len() <= LINE_BYTES_MAX + '…'.len_utf8() && long.ends_with('…'));
     }
 }

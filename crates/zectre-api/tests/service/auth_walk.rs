@@ -24,7 +24,7 @@ const CALLERS: [&str; 9] = [
 ];
 
 /// The things of one organization that paths name.
-struct Things {
+pub(crate) struct Things {
     organization: rows::Organization,
     app: String,
     deployment: String,
@@ -36,7 +36,7 @@ struct Things {
 }
 
 impl Things {
-    async fn make(api: &Harness, api_key: Uuid) -> Self {
+    pub(crate) async fn make(api: &Harness, api_key: Uuid) -> Self {
         let organization = rows::organization(&api.pool).await;
         let namespace = organization.slug.clone();
         let app = api
@@ -83,7 +83,7 @@ impl Things {
         }
     }
 
-    fn path(&self, template: &str) -> String {
+    pub(crate) fn path(&self, template: &str) -> String {
         let id = match template.split('/').nth(1) {
             Some("apps") => self.app.clone(),
             Some("deployments") => self.deployment.clone(),
@@ -103,7 +103,12 @@ impl Things {
             .replace("{key}", "KEY")
     }
 
-    fn with_body(&self, request: RequestBuilder, method: &Method, template: &str) -> RequestBuilder {
+    pub(crate) fn with_body(
+        &self,
+        request: RequestBuilder,
+        method: &Method,
+        template: &str,
+    ) -> RequestBuilder {
         let slug = &self.organization.slug;
         let fresh = format!("n{}", &Uuid::now_v7().simple().to_string()[20..]);
         let body = match (method.as_str(), template) {
@@ -312,7 +317,7 @@ async fn services_and_agents_may_do_their_own_thing_and_nothing_else() {
     for (caller, status) in [(name::PROXY, 200), (name::BUILD, 401), (name::SCHEDULER, 401)] {
         let token = mint_service(&service_key, caller, name::API);
         assert_eq!(
-            call(Method::POST, wake.clone(), &token, Value::Null).await,
+            call(Method::POST, wake.clone(), &token, json!({})).await,
             status,
             "{caller}"
         );
@@ -323,13 +328,13 @@ async fn services_and_agents_may_do_their_own_thing_and_nothing_else() {
             Method::GET,
             format!("/deployments/{}", things.deployment),
             &proxy,
-            Value::Null
+            json!({})
         )
         .await,
         401
     );
     let elsewhere = mint_service(&service_key, name::PROXY, name::REGISTRY);
-    assert_eq!(call(Method::POST, wake, &elsewhere, Value::Null).await, 401);
+    assert_eq!(call(Method::POST, wake, &elsewhere, json!({})).await, 401);
     let node = NodeId::from_uuid(things.node);
     let agent = mint_node(&node_key(&service_key, node), node, name::AGENT, name::API);
     let logs = format!("/tasks/{}/logs", things.task);
@@ -337,7 +342,7 @@ async fn services_and_agents_may_do_their_own_thing_and_nothing_else() {
         call(Method::POST, logs.clone(), &agent, json!({ "lines": [] })).await,
         204
     );
-    assert_eq!(call(Method::GET, logs.clone(), &agent, Value::Null).await, 401);
+    assert_eq!(call(Method::GET, logs.clone(), &agent, json!({})).await, 401);
     let other = NodeId::from_uuid(rows::node(&api.pool).await);
     let stranger = mint_node(&node_key(&service_key, other), other, name::AGENT, name::API);
     assert_eq!(

@@ -20,6 +20,17 @@ async fn bad_bodies_paths_and_queries() {
         (json("{\"name\": "), 400, "MALFORMED_JSON"),
         (json("{\"nam\": \"x\"}"), 400, "INVALID_INPUT"),
         (json("{\"name\": 7}"), 400, "INVALID_INPUT"),
+        (json(" [\"hello2\"]"), 400, "INVALID_INPUT"),
+        (
+            json("{\"name\": \"hello2\"}").header("Content-Encoding", "gzip"),
+            415,
+            "UNSUPPORTED_MEDIA_TYPE",
+        ),
+        (
+            json("{\"name\": \"hello2\", \"description\": \"\\u001b[2J\"}"),
+            400,
+            "INVALID_INPUT",
+        ),
         (json("{\"name\": \"Not A Slug\"}"), 400, "INVALID_INPUT"),
         (json("{\"name\": \"env\"}"), 400, "INVALID_INPUT"),
         (
@@ -58,6 +69,68 @@ async fn bad_bodies_paths_and_queries() {
     insta::assert_json_snapshot!("bad_input", seen);
     let wrong_method = api.call(&api.admin, Method::PUT, "/apps", None).await;
     assert_eq!(wrong_method.expect(405).code(), "METHOD_NOT_ALLOWED");
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn a_nul_character_is_refused_wherever_it_stands() {
+    let api = Harness::start().await;
+    let app = api.app("hello").await;
+    for path in [
+        format!("/apps/{app}/deployments?environment=%00"),
+        format!("/apps/{app}/env?environment=a%00"),
+        "/events?action=%00".into(),
+        "/artifacts?sha256=%00".into(),
+        "/apps?namespace=%00".into(),
+        "/apps/by-subdomain/%00".into(),
+        "/apps/default/%00".into(),
+    ] {
+        let answer = api.get(&path).await;
+        assert_eq!(answer.status, 400, "{path}: {}", answer.text);
+        answer.code();
+    }
+    for path in [
+        format!("/apps/{app}/env/%00"),
+        format!("/apps/{app}/env/K?environment=%00"),
+        format!("/apps/{app}/environments/%00"),
+    ] {
+        let answer = api.call(&api.admin, Method::DELETE, &path, None).await;
+        assert_eq!(answer.status, 400, "{path}: {}", answer.text);
+        answer.code();
+    }
+    let nul = "a\u{0}b";
+    let deploy = format!("/apps/{app}/deployments");
+    for (path, body) in [
+        ("/apps", json!({ "name": nul })),
+        ("/apps", json!({ "name": "x", "description": nul })),
+        ("/apps", json!({ "name": "x", "labels": { "k": nul } })),
+        ("/orgs", json!({ "slug": "x", "name": nul })),
+        ("/namespaces", json!({ "name": nul })),
+        ("/artifacts", json!({ "name": nul })),
+        ("/artifacts", json!({ "name": "x", "organization": nul })),
+        ("/api-keys", json!({ "name": nul })),
+        (&deploy, json!({ "image": nul })),
+        (&deploy, json!({ "image": "x", "environment": nul })),
+        (&deploy, json!({ "image": "x", "args": [nul] })),
+        (&deploy, json!({ "image": "x", "env": { "K": nul } })),
+        (&deploy, json!({ "image": "x", "constraints": [nul] })),
+        (
+            &deploy,
+            json!({ "image": "x", "networking": { "health_path": format!("/{nul}") } }),
+        ),
+        (
+            &deploy,
+            json!({ "image": "x", "volumes": [{ "host_path": format!("/{nul}"), "container_path": "/x" }] }),
+        ),
+    ] {
+        let answer = api.post(path, body.clone()).await;
+        assert!(
+            answer.status == 400 || answer.status == 404,
+            "{path} {body}: {}",
+            answer.text
+        );
+        answer.code();
+    }
     api.stop().await;
 }
 

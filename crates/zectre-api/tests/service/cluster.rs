@@ -7,22 +7,12 @@ use crate::{
 use reqwest::Method;
 use serde_json::json;
 use std::time::Duration;
-use uuid::Uuid;
 use zectre_testkit::wait_until;
-
-async fn deployment(api: &Harness) -> Uuid {
-    let app = api.app("hello").await;
-    let made = api
-        .post(&format!("/apps/{app}/deployments"), json!({ "image": "nginx" }))
-        .await
-        .expect(201);
-    made.id().parse().expect("an id")
-}
 
 #[tokio::test]
 async fn a_task_is_shown_and_stopped_once() {
     let api = Harness::start().await;
-    let (deployment, node) = (deployment(&api).await, rows::node(&api.pool).await);
+    let (deployment, node) = (api.deployment().await, rows::node(&api.pool).await);
     let task = rows::task(&api.pool, deployment, Some(node), "running").await;
     let mut shown = normal(&api.get(&format!("/tasks/{task}")).await.expect(200).json());
     shown["node"] = "[name]".into();
@@ -45,7 +35,7 @@ async fn a_task_is_shown_and_stopped_once() {
 #[tokio::test]
 async fn a_node_is_drained_before_it_goes() {
     let api = Harness::start().await;
-    let (deployment, node) = (deployment(&api).await, rows::node(&api.pool).await);
+    let (deployment, node) = (api.deployment().await, rows::node(&api.pool).await);
     let task = rows::task(&api.pool, deployment, Some(node), "running").await;
     let mut shown = normal(&api.get(&format!("/nodes/{node}")).await.expect(200).json());
     shown["name"] = "[name]".into();
@@ -63,6 +53,21 @@ async fn a_node_is_drained_before_it_goes() {
             .await
     };
     assert_eq!(delete().await.expect(409).code(), "NODE_IN_USE");
+    let late = api.act(&format!("/nodes/{node}/drain?wait=1")).await.expect(504);
+    assert_eq!(
+        (late.code(), &late.json()["errors"][0]),
+        (
+            "DRAIN_INCOMPLETE".into(),
+            &json!({ "field": task.to_string(), "message": "version 1 of `hello`, running" })
+        )
+    );
+    for wrong in ["121", "soon", "-1"] {
+        let answer = api
+            .act(&format!("/nodes/{node}/drain?wait={wrong}"))
+            .await
+            .expect(400);
+        assert_eq!(answer.code(), "INVALID_QUERY");
+    }
     let path = format!("/nodes/{node}/drain?wait");
     let (drained, ()) = tokio::join!(api.act(&path), rows::end_task(&api.pool, task));
     drained.expect(200);
@@ -77,6 +82,45 @@ async fn a_node_is_drained_before_it_goes() {
             .as_str()
             .is_some_and(|token| token.starts_with("zj_"))
     );
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn a_lost_node_goes_with_the_tasks_it_held() {
+    let api = Harness::start().await;
+    let (deployment, node) = (api.deployment().await, rows::node(&api.pool).await);
+    let task = rows::task(&api.pool, deployment, Some(node), "running").await;
+    sqlx::query("UPDATE nodes SET status = 'lost'")
+        .execute(&api.pool)
+        .await
+        .expect("valid");
+    api.call(&api.admin, Method::DELETE, &format!("/nodes/{node}"), None)
+        .await
+        .expect(204);
+    let shown = api.get(&format!("/tasks/{task}")).await.expect(200).json();
+    assert_eq!(shown["node_id"], json!(null));
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn a_task_shows_what_it_last_used() {
+    let api = Harness::start().await;
+    let (deployment, node) = (api.deployment().await, rows::node(&api.pool).await);
+    let task = rows::task(&api.pool, deployment, Some(node), "running").await;
+    let path = format!("/tasks/{task}");
+    assert_eq!(api.get(&path).await.json()["usage"], json!(null));
+    sqlx::query("UPDATE tasks SET usage_cpu_millis = 250, usage_memory_bytes = 7000000, usage_at = now()")
+        .execute(&api.pool)
+        .await
+        .expect("valid");
+    let used = json!({ "cpu_millis": 250, "memory_bytes": 7_000_000 });
+    for shown in [
+        api.get(&path).await.json(),
+        api.get("/tasks").await.json()["data"][0].clone(),
+    ] {
+        assert_eq!(shown["usage"], used);
+        assert!(shown["usage_at"].is_string());
+    }
     api.stop().await;
 }
 
@@ -106,7 +150,7 @@ async fn the_cluster_says_who_is_ready() {
 #[tokio::test]
 async fn a_deleted_application_is_gone_at_once_and_its_rows_when_its_tasks_are() {
     let api = Harness::start().await;
-    let deployment = deployment(&api).await;
+    let deployment = api.deployment().await;
     let task = rows::task(&api.pool, deployment, None, "running").await;
     let app = api.get(&format!("/deployments/{deployment}")).await.json()["application_id"].clone();
     let path = format!("/apps/{}", app.as_str().expect("an id"));

@@ -8,6 +8,7 @@ use serde_json::Value;
 use sqlx::PgPool;
 use std::{path::PathBuf, time::Duration};
 use tempfile::TempDir;
+use uuid::Uuid;
 use zectre_api::{Service, bootstrap};
 use zectre_common::config::Config;
 use zectre_service::{
@@ -104,9 +105,14 @@ impl Harness {
         };
         let (service, token, master) = (file("service"), file("token"), file("master"));
         let config = |upstream: &str| {
+            let scheduler = if overrides.contains("scheduler.public_url") {
+                String::new()
+            } else {
+                format!("scheduler.public_url = {upstream:?}\n")
+            };
             format!(
                 "secrets.service_key_file = '{}'\nsecrets.token_key_file = '{}'\nsecrets.master_key_file = '{}'\n\
-                 database.url = {:?}\nscheduler.public_url = {upstream:?}\nregistry.public_url = {upstream:?}\n\
+                 database.url = {:?}\n{scheduler}registry.public_url = {upstream:?}\n\
                  build.public_url = {upstream:?}\napi.port = 0\n{overrides}",
                 service.display(),
                 token.display(),
@@ -205,6 +211,14 @@ impl Harness {
             .await
             .expect(201)
             .id()
+    }
+
+    /// A deployment of an application `hello`, waiting for a node; its id.
+    pub(crate) async fn deployment(&self) -> Uuid {
+        let app = self.app("hello").await;
+        let image = serde_json::json!({ "image": "nginx" });
+        let made = self.post(&format!("/apps/{app}/deployments"), image).await;
+        made.expect(201).id().parse().expect("an id")
     }
 
     /// A ready artifact in `default`; its id.

@@ -1,6 +1,9 @@
 //! Signing up, in and out; keys; the first admin.
 
-use crate::harness::{Harness, normal};
+use crate::{
+    harness::{Harness, normal},
+    rows,
+};
 use reqwest::Method;
 use secrecy::ExposeSecret;
 use serde_json::json;
@@ -146,5 +149,69 @@ async fn the_first_admin_is_made_once_and_its_key_is_replaced() {
         .await
         .expect("there");
     assert_eq!(stored, 1);
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn where_sign_up_is_closed_an_admin_makes_accounts() {
+    let api = Harness::start().await;
+    let (_, nobody) = rows::user(&api.pool, false).await;
+    let sign_up = async |key: Option<&str>, email: &str, is_admin: Option<bool>| {
+        let request = api.request(Method::POST, "/auth/signup");
+        let request = match key {
+            Some(key) => request.header("X-API-Key", key),
+            None => request,
+        };
+        let mut body = json!({ "email": email, "password": "long enough" });
+        if let Some(is_admin) = is_admin {
+            body["is_admin"] = is_admin.into();
+        }
+        api.send(request.json(&body)).await
+    };
+    for (key, status, code) in [
+        (None, 403, "SIGNUP_CLOSED"),
+        (Some(nobody.as_str()), 403, "SIGNUP_CLOSED"),
+        // A credential that is wrong is told so.
+        (Some("zk_wrong"), 401, "UNAUTHENTICATED"),
+    ] {
+        for is_admin in [None, Some(true)] {
+            let answer = sign_up(key, "a@example.org", is_admin).await.expect(status);
+            assert_eq!(answer.code(), code);
+        }
+    }
+    let admin = Some(api.admin.as_str());
+    let plain = sign_up(admin, "a@example.org", None).await.expect(201).json();
+    assert_eq!(
+        (&plain["is_admin"], &plain["email"]),
+        (&json!(false), &json!("a@example.org"))
+    );
+    let second = sign_up(admin, "b@example.org", Some(true))
+        .await
+        .expect(201)
+        .json();
+    assert_eq!(second["is_admin"], true);
+    let taken = sign_up(admin, "A@example.org", None).await.expect(409);
+    assert_eq!(taken.code(), "EMAIL_EXISTS");
+    let login = api.request(Method::POST, "/auth/login");
+    let login = login.json(&json!({ "email": "b@example.org", "password": "long enough" }));
+    let token = api.send(login).await.expect(200).json()["token"]
+        .as_str()
+        .expect("a token")
+        .to_owned();
+    api.send(api.request(Method::GET, "/nodes").bearer_auth(token))
+        .await
+        .expect(200);
+    let made = api.get("/events?action=user.created").await.json();
+    assert_eq!(made["total"], 2);
+    assert_eq!(made["data"][0]["actor"], "user:admin@zectre.localhost");
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn where_sign_up_is_open_nobody_makes_themselves_an_admin() {
+    let api = Harness::start_with("auth.signup = \"open\"").await;
+    let body = json!({ "email": "a@example.org", "password": "long enough", "is_admin": true });
+    let request = api.request(Method::POST, "/auth/signup").json(&body);
+    assert_eq!(api.send(request).await.expect(403).code(), "FORBIDDEN");
     api.stop().await;
 }

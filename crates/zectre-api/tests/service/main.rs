@@ -5,6 +5,7 @@ mod applications;
 mod artifacts;
 mod auth_walk;
 mod bad_input;
+mod bodies;
 mod builds;
 mod cluster;
 mod deployments;

@@ -82,11 +82,13 @@ impl Stream {
 }
 
 async fn append(api: &Harness, node: Uuid, task: Uuid, lines: &[(u64, &str)]) -> Answer {
+    append_at(api, node, task, "2026-01-01T00:00:00.000001Z", lines).await
+}
+
+async fn append_at(api: &Harness, node: Uuid, task: Uuid, time: &str, lines: &[(u64, &str)]) -> Answer {
     let lines: Vec<_> = lines
         .iter()
-        .map(|(seq, message)| {
-            json!({ "seq": seq, "time": "2026-01-01T00:00:00.000001Z", "stream": "stdout", "message": message })
-        })
+        .map(|(seq, message)| json!({ "seq": seq, "time": time, "stream": "stdout", "message": message }))
         .collect();
     let node = NodeId::from_uuid(node);
     let key = node_key(&api.keys.service().expect("was made"), node);
@@ -99,20 +101,74 @@ async fn append(api: &Harness, node: Uuid, task: Uuid, lines: &[(u64, &str)]) ->
     .await
 }
 
-async fn deployment(api: &Harness) -> Uuid {
-    let app = api.app("hello").await;
-    let made = api
-        .post(&format!("/apps/{app}/deployments"), json!({ "image": "nginx" }))
+#[tokio::test]
+async fn overlapping_batches_are_stored_once_also_at_once_and_with_other_times() {
+    let api = Harness::start().await;
+    let (deployment, node) = (api.deployment().await, rows::node(&api.pool).await);
+    let task = rows::task(&api.pool, deployment, Some(node), "running").await;
+    let lines: Vec<(u64, &str)> = (1..=100).map(|seq| (seq, "x")).collect();
+    // Each hour lies in another partition or key: the sequence alone must decide.
+    let times = [
+        "2026-01-01T00:00:00Z",
+        "2026-01-01T01:00:00Z",
+        "2031-01-01T00:00:00Z",
+    ];
+    let (all, first, last) = (&lines[..], &lines[..60], &lines[40..]);
+    let batches = [first, last, all, first, all, last].into_iter().enumerate();
+    let sent = batches.map(|(at, batch)| append_at(&api, node, task, times[at % times.len()], batch));
+    for answer in futures_util::future::join_all(sent).await {
+        answer.expect(204);
+    }
+    append(&api, node, task, &[(101, "once"), (101, "twice"), (100, "x")])
         .await
-        .expect(201);
-    made.id().parse().expect("an id")
+        .expect(204);
+    let stored: Vec<i64> = sqlx::query_scalar("SELECT seq FROM task_logs WHERE task_id = $1 ORDER BY seq")
+        .bind(task)
+        .fetch_all(&api.pool)
+        .await
+        .expect("valid");
+    assert_eq!(stored, (1..=101).collect::<Vec<i64>>());
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn whoever_writes_an_event_tells_the_streams() {
+    let api = Harness::start().await;
+    let mut told = sqlx::postgres::PgListener::connect_with(&api.pool)
+        .await
+        .expect("connected");
+    told.listen(zectre_common::db::channel::EVENTS)
+        .await
+        .expect("listening");
+    let mut stream = Stream::open(&api, "/events/stream", None).await;
+    api.app("hello").await;
+    tokio::time::timeout(DEADLINE, told.recv())
+        .await
+        .expect("a notification comes")
+        .expect("the connection holds");
+    assert_eq!(stream.take(1).await[0].data["action"], "app.created");
+    // Nothing new is nothing to tell: the next notification is that of the second event.
+    sqlx::query("INSERT INTO events SELECT * FROM events WHERE false")
+        .execute(&api.pool)
+        .await
+        .expect("valid");
+    sqlx::query("SELECT pg_notify('zectre_events', 'end')")
+        .execute(&api.pool)
+        .await
+        .expect("valid");
+    let next = tokio::time::timeout(DEADLINE, told.recv())
+        .await
+        .expect("a notification comes");
+    assert_eq!(next.expect("the connection holds").payload(), "end");
+    drop((told, stream));
+    api.stop().await;
 }
 
 #[tokio::test]
 async fn lines_are_stored_once_whatever_is_repeated() {
     let api = Harness::start().await;
     let (deployment, node, other) = (
-        deployment(&api).await,
+        api.deployment().await,
         rows::node(&api.pool).await,
         rows::node(&api.pool).await,
     );
@@ -169,7 +225,7 @@ async fn lines_are_stored_once_whatever_is_repeated() {
 #[tokio::test]
 async fn a_task_stream_follows_resumes_and_ends() {
     let api = Harness::start().await;
-    let (deployment, node) = (deployment(&api).await, rows::node(&api.pool).await);
+    let (deployment, node) = (api.deployment().await, rows::node(&api.pool).await);
     let task = rows::task(&api.pool, deployment, Some(node), "running").await;
     let path = format!("/tasks/{task}/logs/stream");
     append(&api, node, task, &[(1, "one")]).await.expect(204);
@@ -200,7 +256,7 @@ async fn a_task_stream_follows_resumes_and_ends() {
 #[tokio::test]
 async fn a_deployment_stream_has_neither_gap_nor_repeat_over_many_tasks() {
     let api = Harness::start().await;
-    let (deployment, node) = (deployment(&api).await, rows::node(&api.pool).await);
+    let (deployment, node) = (api.deployment().await, rows::node(&api.pool).await);
     let a = rows::task(&api.pool, deployment, Some(node), "running").await;
     let b = rows::task(&api.pool, deployment, Some(node), "running").await;
     let path = format!("/deployments/{deployment}/logs/stream");
