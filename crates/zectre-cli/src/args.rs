@@ -3,6 +3,9 @@
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use std::path::PathBuf;
 
+/// Names the API for every command; `--api-url` goes before it.
+pub const API_URL_VARIABLE: &str = "ZECTRE_API_URL";
+
 /// Takes an application from source to a served URL, on your own machines.
 #[derive(Debug, Parser)]
 #[command(
@@ -31,12 +34,12 @@ pub struct Global {
     #[arg(
         long,
         global = true,
-        env = "ZECTRE_API_URL",
+        env = API_URL_VARIABLE,
         value_name = "URL",
         hide_env_values = true
     )]
     pub api_url: Option<String>,
-    /// Prints data as JSON
+    /// Prints one JSON document instead, whatever the command
     #[arg(long, global = true)]
     pub json: bool,
     /// Prints data and errors only
@@ -71,7 +74,7 @@ pub struct EnvironmentArgs {
 pub enum Command {
     /// Runs the whole platform on this machine
     Up(UpArgs),
-    /// Stops the platform that `up --detach` started
+    /// Stops the platform of this machine
     Down(DownArgs),
     /// Makes the first admin and a join token in the database of separate daemons
     Bootstrap(BootstrapArgs),
@@ -83,6 +86,9 @@ pub enum Command {
     Logout,
     /// Shows who is signed in
     Whoami,
+    /// Accounts of the cluster
+    #[command(subcommand)]
+    Users(UsersCommand),
     /// Projects
     #[command(subcommand)]
     Projects(ProjectsCommand),
@@ -156,7 +162,7 @@ pub struct UpArgs {
 /// `zectre down`
 #[derive(Debug, ClapArgs)]
 pub struct DownArgs {
-    /// Where everything is kept [default: as for `up`]
+    /// Where everything is kept [default: that of the API named with --api-url, else as for `up`]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 }
@@ -202,6 +208,29 @@ pub struct LoginArgs {
     /// The e-mail address; asked for when left out
     #[arg(long)]
     pub email: Option<String>,
+}
+
+/// `zectre users …`
+#[derive(Debug, Subcommand)]
+pub enum UsersCommand {
+    /// Makes an account, also where nobody may sign up by themselves; admins only
+    Add(NewUserArgs),
+}
+
+/// An account to make.
+#[derive(Debug, ClapArgs)]
+pub struct NewUserArgs {
+    /// The e-mail address, with which they sign in
+    pub email: String,
+    /// May manage the cluster: nodes, accounts, every project
+    #[arg(long)]
+    pub admin: bool,
+    /// Their name [default: the part of the address before the @]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Reads the password from standard input instead of asking for it
+    #[arg(long)]
+    pub password_stdin: bool,
 }
 
 /// `zectre projects …`

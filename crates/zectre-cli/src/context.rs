@@ -49,5 +49,10 @@ impl Context {
 pub(crate) fn api_url(global: &Global, stored: &Credentials) -> String {
     let named = global.api_url.as_deref().filter(|url| !url.is_empty());
     let url = named.or(stored.default.as_deref()).unwrap_or(API_URL_DEFAULT);
-    url.trim_end_matches('/').to_owned()
+    trimmed(url).to_owned()
+}
+
+/// An API's URL as it is kept: without a slash at its end.
+pub(crate) fn trimmed(url: &str) -> &str {
+    url.trim_end_matches('/')
 }

@@ -24,6 +24,9 @@ pub(crate) struct SignIn {
     /// Whose.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) email: Option<String>,
+    /// The data directory, where it is a platform that this user started with `zectre up`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) data_dir: Option<PathBuf>,
 }
 
 impl SignIn {
@@ -67,10 +70,12 @@ impl Credentials {
         })
     }
 
-    /// Remembers a sign-in and makes its API the default.
-    pub(crate) fn remember(url: &str, sign_in: SignIn) -> Result<(), CliError> {
+    /// Remembers a sign-in and makes its API the default; where that runs stays known.
+    pub(crate) fn remember(url: &str, mut sign_in: SignIn) -> Result<(), CliError> {
         let path = path()?;
         let mut all = Self::load_from(&path)?;
+        let known = all.apis.remove(url);
+        sign_in.data_dir = sign_in.data_dir.or(known.and_then(|known| known.data_dir));
         all.apis.insert(url.into(), sign_in);
         all.default = Some(url.into());
         all.save(&path)

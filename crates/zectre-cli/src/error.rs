@@ -20,6 +20,17 @@ pub(crate) enum CliError {
     /// The command can't be meant so; the text says what to do.
     #[error("{0}")]
     Usage(String),
+    /// It didn't work out; the text says why and what to do.
+    #[error("{0}")]
+    Failed(String),
+    /// The API wants to know who asks.
+    #[error("{}", not_signed_in(url, *refused))]
+    NotSignedIn {
+        /// The API.
+        url: String,
+        /// There is a sign-in, and the API doesn't take it.
+        refused: bool,
+    },
     /// What was named isn't there; the text says what to do.
     #[error("{0}")]
     NotFound(String),
@@ -48,7 +59,7 @@ pub(crate) enum CliError {
     /// The platform can't be started or stopped.
     #[error("{0}")]
     Up(#[from] UpError),
-    /// Ctrl-C; the text says what goes on regardless.
+    /// Ctrl-C; the text says what goes on regardless, and is empty when nothing does.
     #[error("{0}")]
     Interrupted(String),
 }
@@ -82,11 +93,12 @@ impl CliError {
                 _ => 1,
             },
             Self::Usage(_) => 2,
+            Self::NotSignedIn { .. } => 3,
             Self::NotFound(_) => 4,
             Self::BuildFailed(_) | Self::DeploymentFailed(_) => 6,
             Self::Manifest(_) | Self::Config(_) => 64,
             Self::Interrupted(_) => 130,
-            Self::Pack(_) | Self::File { .. } | Self::Io(_) | Self::Up(_) => 1,
+            Self::Failed(_) | Self::Pack(_) | Self::File { .. } | Self::Io(_) | Self::Up(_) => 1,
         }
     }
 
@@ -95,6 +107,13 @@ impl CliError {
         let Self::Client(error) = self else { return None };
         match (error.code(), error.status()) {
             (Some("INVALID_CREDENTIALS"), _) => Some("Check the address and the password and try again."),
+            (Some("NOTHING_TO_ROLL_BACK_TO"), _) => Some(
+                "`zectre status` shows its deployments: `zectre rollback VERSION` goes to one of them, `zectre deploy` makes \
+                 a new one.",
+            ),
+            (Some("SIGNUP_CLOSED"), _) => {
+                Some("An admin of the cluster can make the account: `zectre users add EMAIL`.")
+            }
             (_, Some(401)) => Some("Sign in with `zectre login`."),
             (_, Some(403)) => {
                 Some("Ask an admin of the organization for the role; `zectre whoami` shows yours.")
@@ -106,12 +125,111 @@ impl CliError {
         }
     }
 
+    /// An API that asks who calls, in terms of what this caller has: a sign-in that isn't taken, or none.
+    pub(crate) fn for_caller(self, url: &str, signed_in: bool) -> Self {
+        match self {
+            Self::Client(error)
+                if error.status() == Some(401) && error.code() != Some("INVALID_CREDENTIALS") =>
+            {
+                Self::NotSignedIn {
+                    url: url.into(),
+                    refused: signed_in,
+                }
+            }
+            other => other,
+        }
+    }
+
     /// Shows the error on stderr.
     pub(crate) fn report(&self) -> ExitCode {
-        eprintln!("error: {self}");
+        match self {
+            // It was wished, so it is no error.
+            Self::Interrupted(what_goes_on) if what_goes_on.is_empty() => {}
+            Self::Interrupted(what_goes_on) => eprintln!("{what_goes_on}"),
+            error => eprintln!("error: {error}"),
+        }
         if let Some(hint) = self.hint() {
             eprintln!("{hint}");
         }
         ExitCode::from(self.exit_code())
+    }
+}
+
+fn not_signed_in(url: &str, refused: bool) -> String {
+    if refused {
+        format!(
+            "{url} does not take this sign-in any more: it was revoked or has expired. Run `zectre login`."
+        )
+    } else {
+        format!(
+            "you are not signed in to {url}. Run `zectre login`; on the machine of the platform, `zectre up` signs you in."
+        )
+    }
+}
+
+/// `text` with one full stop at its end, whatever it ended with.
+pub(crate) fn sentence(text: &str) -> String {
+    format!("{}.", text.trim_end().trim_end_matches('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zectre_common::wire::problem::Problem;
+
+    fn refused(status: u16, code: &str) -> CliError {
+        let problem = serde_json::json!({"type": "about:blank", "title": "t", "status": status, "detail": "API speech",
+                                         "code": code});
+        let problem: Problem = serde_json::from_value(problem).expect("a problem");
+        CliError::Client(ClientError::Problem(Box::new(problem)))
+    }
+
+    #[test]
+    fn who_is_not_signed_in_is_told_to_sign_in() {
+        for (signed_in, says) in [
+            (false, "not signed in to http://a"),
+            (true, "revoked or has expired"),
+        ] {
+            let error = refused(401, "UNAUTHENTICATED").for_caller("http://a", signed_in);
+            let text = error.to_string();
+            assert!(text.contains(says) && text.contains("`zectre login`"), "{text}");
+            assert!(!text.contains("API speech"), "{text}");
+            assert_eq!(error.exit_code(), 3);
+        }
+        let wrong_password = refused(401, "INVALID_CREDENTIALS").for_caller("http://a", false);
+        assert_eq!(wrong_password.to_string(), "API speech");
+    }
+
+    #[test]
+    fn exit_codes_are_those_of_the_documentation() {
+        let documented = include_str!("../../../docs/CLI.md");
+        let examples = [
+            (CliError::Failed(String::new()), 1),
+            (CliError::Usage(String::new()), 2),
+            (refused(403, "FORBIDDEN"), 3),
+            (CliError::NotFound(String::new()), 4),
+            (
+                CliError::Client(ClientError::TimedOut {
+                    url: String::new(),
+                    after_secs: 1,
+                }),
+                5,
+            ),
+            (CliError::BuildFailed(String::new()), 6),
+            (CliError::Interrupted(String::new()), 130),
+        ];
+        for (error, code) in examples {
+            assert_eq!(error.exit_code(), code, "{error:?}");
+            assert!(
+                documented.contains(&format!("| {code} |")),
+                "{code} is documented"
+            );
+        }
+    }
+
+    #[test]
+    fn a_sentence_ends_once() {
+        assert_eq!(sentence("the disk is full.. "), "the disk is full.");
+        assert_eq!(sentence("the disk is full"), "the disk is full.");
     }
 }

@@ -1,13 +1,14 @@
 //! The `zectre` command: everything a person does with the platform, and the platform itself on one machine.
 //!
 //! Data goes to stdout, everything else (progress, build logs, hints) to stderr; with `--json` every command
-//! that shows data prints one JSON value. [`args`] is the grammar, `command` has one file a command, `up`
+//! prints one JSON value. [`args`] is the grammar, `command` has one file a command, `up`
 //! runs all services in this process.
 
 pub mod args;
 mod command;
 mod context;
 mod credentials;
+mod describe;
 mod error;
 mod link;
 mod output;
@@ -19,7 +20,10 @@ mod table;
 mod up;
 
 use clap::Parser;
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
+
+/// What a thread that waits for a person's input is given to end: the person has pressed Ctrl-C.
+const LEFT_BEHIND_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Parses the arguments, runs the command, and says how it went.
 pub fn main() -> ExitCode {
@@ -29,8 +33,10 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return error::CliError::from(error).report(),
     };
-    match runtime.block_on(command::run(args, output)) {
-        Ok(()) => ExitCode::SUCCESS,
+    let result = runtime.block_on(command::run(args, output));
+    runtime.shutdown_timeout(LEFT_BEHIND_TIMEOUT);
+    match result {
+        Ok(_) => ExitCode::SUCCESS,
         Err(error) => error.report(),
     }
 }

@@ -4,6 +4,12 @@ use crate::{args::Global, progress::Progress};
 use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
 
+/// A command has said its last word; with `--json`, a JSON document went to stdout. Only [`Output`] makes one, and every
+/// command must return one: none can forget the document.
+#[derive(Debug)]
+#[must_use = "the command returns it"]
+pub(crate) struct Shown(());
+
 /// How this run talks.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Output {
@@ -37,17 +43,36 @@ impl Output {
     }
 
     /// A value as JSON, or as what `human` prints.
-    pub(crate) fn value<T: Serialize>(self, value: &T, human: impl FnOnce(&T)) {
+    pub(crate) fn value<T: Serialize>(self, value: &T, human: impl FnOnce(&T)) -> Shown {
         if self.json {
             self.data(serde_json::to_string_pretty(value).expect("wire types are valid JSON"));
         } else {
             human(value);
         }
+        Shown(())
     }
 
-    /// One JSON value on one line, for streams.
-    pub(crate) fn json_line<T: Serialize>(self, value: &T) {
-        self.data(serde_json::to_string(value).expect("wire types are valid JSON"));
+    /// What was done: a value as JSON, else a remark.
+    pub(crate) fn done<T: Serialize>(self, value: &T, remark: impl AsRef<str>) -> Shown {
+        self.value(value, |_| self.say(remark))
+    }
+
+    /// An item of a stream: JSON on one line, or the line that `human` makes of it.
+    pub(crate) fn item<T: Serialize>(self, item: &T, human: impl FnOnce(&T) -> String) {
+        self.data(if self.json {
+            serde_json::to_string(item).expect("wire types are valid JSON")
+        } else {
+            human(item)
+        });
+    }
+
+    /// A stream has ended, whose items were shown one by one.
+    #[expect(
+        clippy::unused_self,
+        reason = "only who talks can say that everything was said"
+    )]
+    pub(crate) fn stream_ended(self) -> Shown {
+        Shown(())
     }
 
     /// A remark for a person.

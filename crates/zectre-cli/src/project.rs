@@ -24,6 +24,19 @@ pub(crate) const ENVIRONMENT_DEFAULT: &str = "development";
 /// What `--prod` stands for.
 pub(crate) const ENVIRONMENT_PRODUCTION: &str = "production";
 
+/// `namespace/name`
+pub(crate) fn full_name(app: &App) -> String {
+    format!("{}/{}", app.namespace, app.name)
+}
+
+/// What is said about a name that can't be one.
+pub(crate) fn name_rule(name: &str) -> String {
+    format!(
+        "`{name}` is no name for a project: use lower case letters, digits and `-`, starting with a letter, at most 40 \
+         characters."
+    )
+}
+
 /// The project that is meant: the one named, else the one linked here, else the one the manifest names.
 pub(crate) async fn find(context: &Context, args: &ProjectArgs) -> Result<App, CliError> {
     match &args.project {
@@ -88,10 +101,7 @@ async fn only_one_named(context: &Context, name: &str) -> Result<Option<App>, Cl
     let all = collect(async |paging| context.client.apps(&filter, paging).await).await?;
     let mut same: Vec<App> = all.into_iter().filter(|app| app.name == name).collect();
     if same.len() > 1 {
-        let places: Vec<_> = same
-            .iter()
-            .map(|app| format!("{}/{}", app.namespace, app.name))
-            .collect();
+        let places: Vec<_> = same.iter().map(full_name).collect();
         return Err(CliError::Usage(format!(
             "`{name}` could be {}. Name one of them.",
             places.join(" or ")
@@ -139,7 +149,7 @@ pub(crate) async fn create(context: &Context, name: &str, namespace: Option<&str
     let app = context.client.create_app(&request).await?;
     context
         .output
-        .say(format!("Created the project {}/{}", app.namespace, app.name));
+        .say(format!("Created the project {}", full_name(&app)));
     Ok(app)
 }
 
@@ -148,7 +158,7 @@ pub(crate) fn link(context: &Context, directory: &Path, app: &App) -> Result<(),
     Link::save(directory, context.api_url(), app)?;
     context
         .output
-        .say(format!("Linked this directory to {}/{}", app.namespace, app.name));
+        .say(format!("Linked this directory to {}", full_name(app)));
     Ok(())
 }
 
@@ -187,6 +197,19 @@ pub(crate) async fn environment(
             )))
         }
     }
+}
+
+/// Makes the environment that a deploy names where it isn't there, and says so.
+pub(crate) async fn ensure_environment(context: &Context, app: &App, slug: &str) -> Result<(), CliError> {
+    let all = context.client.environments(app.id).await?.data;
+    if all.iter().any(|one| one.slug == slug) {
+        return Ok(());
+    }
+    context.client.create_environment(app.id, slug).await?;
+    context
+        .output
+        .say(format!("Created the environment {slug} of {}", full_name(app)));
+    Ok(())
 }
 
 /// The deployment that serves an environment (or, before the first one does, the one being rolled out).

@@ -3,13 +3,14 @@
 use crate::{
     context::Context,
     error::CliError,
+    output::Shown,
     table::{Table, age, bytes, or_dash},
 };
 use zectre_client::Paging;
 
-pub(crate) async fn run(limit: u32, context: &Context) -> Result<(), CliError> {
+pub(crate) async fn run(limit: u32, context: &Context) -> Result<Shown, CliError> {
     let artifacts = context.client.artifacts(Paging::first(limit)).await?;
-    context.output.value(&artifacts.data, |all| {
+    Ok(context.output.value(&artifacts.data, |all| {
         let mut table = Table::new(["id", "name", "kind", "size", "state", "age"]);
         for one in all {
             table.row([
@@ -22,6 +23,5 @@ pub(crate) async fn run(limit: u32, context: &Context) -> Result<(), CliError> {
             ]);
         }
         table.print(context.output);
-    });
-    Ok(())
+    }))
 }

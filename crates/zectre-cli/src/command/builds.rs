@@ -4,18 +4,19 @@ use crate::{
     args::ListArgs,
     context::Context,
     error::CliError,
+    output::Shown,
     project,
     table::{Table, age, or_dash, span},
 };
 use zectre_client::Paging;
 
-pub(crate) async fn run(args: &ListArgs, context: &Context) -> Result<(), CliError> {
+pub(crate) async fn run(args: &ListArgs, context: &Context) -> Result<Shown, CliError> {
     let app = project::find(context, &args.project).await?;
     let builds = context
         .client
         .builds(Some(app.id), Paging::first(args.limit))
         .await?;
-    context.output.value(&builds.data, |all| {
+    Ok(context.output.value(&builds.data, |all| {
         let mut table = Table::new(["id", "status", "took", "age", "message"]);
         for one in all {
             let took = one
@@ -31,6 +32,5 @@ pub(crate) async fn run(args: &ListArgs, context: &Context) -> Result<(), CliErr
             ]);
         }
         table.print(context.output);
-    });
-    Ok(())
+    }))
 }

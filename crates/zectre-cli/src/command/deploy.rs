@@ -2,9 +2,11 @@
 
 use crate::{
     args::DeployArgs,
-    command::{source, wait},
+    command::{begun::Begun, source, wait},
     context::Context,
+    describe,
     error::CliError,
+    output::Shown,
     progress::seconds,
     project,
     table::bytes,
@@ -18,11 +20,11 @@ use zectre_common::{
     id::ArtifactId,
     manifest::Manifest,
     spec::DeploymentRequest,
-    state::{ArtifactKind, DeploymentStatus},
+    state::ArtifactKind,
     wire::{app::App, artifact::CreateArtifactRequest, deployment::Deployment},
 };
 
-pub(crate) async fn run(args: &DeployArgs, context: &Context) -> Result<(), CliError> {
+pub(crate) async fn run(args: &DeployArgs, context: &Context, begun: &Begun) -> Result<Shown, CliError> {
     let began = Instant::now();
     let manifest = Manifest::load_dir(&args.dir)?;
     let builds = args.image.is_none() && args.artifact.is_none() && manifest.image().is_none();
@@ -30,42 +32,65 @@ pub(crate) async fn run(args: &DeployArgs, context: &Context) -> Result<(), CliE
         source::check_entry(&manifest, &args.dir)?;
     }
     let app = project::find_or_create(context, &args.project, &args.dir, &manifest).await?;
-    let request = request(args, context, &manifest, &app).await?;
+    let request = request(args, context, &manifest, &app, begun).await?;
     let deployment = context.client.create_deployment(app.id, &request).await?;
+    begun.deployment(&deployment);
     let waits = args.wait || (!args.no_wait && context.output.terminal);
     if !waits {
-        context.output.say(format!(
-            "Version {} was accepted. `zectre status` shows how it goes.",
-            deployment.version
-        ));
-        show(context, &deployment);
-        return Ok(());
+        return Ok(accepted(context, &app, &deployment));
     }
     let mut progress = context.output.progress("Deploying");
     let deployment = wait::until_rolled_out(context, deployment, &mut progress).await?;
-    let what = match deployment.status {
-        DeploymentStatus::Succeeded => "serves",
-        _ => "takes a share of the requests; `zectre promote` gives it all",
-    };
-    let name = format!(
-        "{} version {} ({}) {what}",
-        app.name, deployment.version, deployment.environment
-    );
-    progress.done(&name);
-    context
-        .output
-        .say(format!("  preview  {}", deployment.preview_url));
+    progress.done(&format!(
+        "{} {}",
+        name(&app, &deployment),
+        describe::outcome(&deployment)
+    ));
+    if !describe::is_job(&deployment) {
+        context
+            .output
+            .say(format!("  preview  {}", deployment.preview_url));
+    }
     context
         .output
         .say(format!("  total    {}", seconds(began.elapsed())));
-    show(context, &deployment);
-    Ok(())
+    Ok(context.output.value(&deployment, |one| match describe::url(one) {
+        Some(url) => context.output.data(url),
+        None => ran(context, one),
+    }))
 }
 
-fn show(context: &Context, deployment: &Deployment) {
+/// A job has no address to print: its id, and where its output is.
+fn ran(context: &Context, job: &Deployment) {
+    context.output.say(format!(
+        "Next: `zectre logs --deployment {}` shows what it printed",
+        job.version
+    ));
+    context.output.data(job.id.to_string());
+}
+
+/// `shop version 3 (production)`
+fn name(app: &App, deployment: &Deployment) -> String {
+    format!(
+        "{} version {} ({})",
+        app.name, deployment.version, deployment.environment
+    )
+}
+
+/// What was begun, without an address: nothing of it serves yet.
+fn accepted(context: &Context, app: &App, deployment: &Deployment) -> Shown {
     context.output.value(deployment, |one| {
-        context.output.data(one.url.as_ref().unwrap_or(&one.preview_url));
-    });
+        let becomes = if describe::is_job(one) {
+            "runs once there is a place for it"
+        } else {
+            "takes over once it is healthy"
+        };
+        context.output.say(format!(
+            "{} was accepted and {becomes}.\nNext: `zectre status` shows how it goes; with --wait, `zectre deploy` waits for it.",
+            name(app, one)
+        ));
+        context.output.data(one.id.to_string());
+    })
 }
 
 /// What is asked for: the manifest, under it the program, over it the options.
@@ -74,6 +99,7 @@ async fn request(
     context: &Context,
     manifest: &Manifest,
     app: &App,
+    begun: &Begun,
 ) -> Result<DeploymentRequest, CliError> {
     let mut request = manifest.deployment_request();
     let environment = if args.prod {
@@ -93,8 +119,11 @@ async fn request(
     }
     // What the platform would refuse is refused before anything is built.
     check(&request)?;
+    if let Some(environment) = &args.env {
+        project::ensure_environment(context, app, environment).await?;
+    }
     if request.image.is_none() && request.artifact_id.is_none() {
-        request.build_id = Some(source::build(context, app.id, &args.dir).await?.id);
+        request.build_id = Some(source::build(context, app.id, &args.dir, begun).await?.id);
     }
     Ok(request)
 }

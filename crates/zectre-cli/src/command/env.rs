@@ -4,6 +4,7 @@ use crate::{
     args::{EnvCommand, VariableScope},
     context::Context,
     error::CliError,
+    output::Shown,
     project, prompt,
     table::{Table, age},
 };
@@ -13,7 +14,7 @@ use zectre_common::{
     wire::app::{App, SetVariableRequest, Variable},
 };
 
-pub(crate) async fn run(command: EnvCommand, context: &Context) -> Result<(), CliError> {
+pub(crate) async fn run(command: EnvCommand, context: &Context) -> Result<Shown, CliError> {
     match command {
         EnvCommand::List(scope) => list(context, &scope).await,
         EnvCommand::Add {
@@ -35,9 +36,9 @@ async fn variables(context: &Context, scope: &VariableScope) -> Result<(App, Vec
     Ok((app, all.into_iter().filter(in_scope).collect()))
 }
 
-async fn list(context: &Context, scope: &VariableScope) -> Result<(), CliError> {
+async fn list(context: &Context, scope: &VariableScope) -> Result<Shown, CliError> {
     let (_, all) = variables(context, scope).await?;
-    context.output.value(&all, |all| {
+    Ok(context.output.value(&all, |all| {
         let mut table = Table::new(["key", "environment", "age", "value"]);
         for one in all {
             table.row([
@@ -54,8 +55,7 @@ async fn list(context: &Context, scope: &VariableScope) -> Result<(), CliError> 
         } else {
             table.print(context.output);
         }
-    });
-    Ok(())
+    }))
 }
 
 async fn add(
@@ -64,12 +64,12 @@ async fn add(
     value: Option<String>,
     secret: bool,
     scope: &VariableScope,
-) -> Result<(), CliError> {
+) -> Result<Shown, CliError> {
     let (key, value) = match (key.split_once('='), value) {
         (Some((key, value)), None) => (key.to_owned(), value.to_owned()),
         (None, Some(value)) => (key.to_owned(), value),
         // Not on the command line, where other users of the machine could see it.
-        (None, None) => (key.to_owned(), prompt::rest()?),
+        (None, None) => (key.to_owned(), prompt::rest().await?),
         (Some(_), Some(_)) => {
             return Err(CliError::Usage(
                 "write `zectre env add KEY=value` or `zectre env add KEY value`".into(),
@@ -89,26 +89,40 @@ async fn add(
     };
     let set = context.client.set_variable(app.id, &key, &request).await?;
     let place = set.environment.as_deref().unwrap_or("every environment");
-    context.output.say(format!("Set {key} for {place} of {}. Tasks started from now on see it; `zectre restart` renews the running ones.", app.name));
-    if context.output.json {
-        context.output.value(&set, |_| {});
-    }
-    Ok(())
+    let remark = format!(
+        "Set {key} for {place} of {}. Tasks started from now on see it; `zectre restart` renews the running ones.",
+        app.name
+    );
+    Ok(context.output.done(&set, remark))
 }
 
-async fn remove(context: &Context, keys: &[String], scope: &VariableScope) -> Result<(), CliError> {
+async fn remove(context: &Context, keys: &[String], scope: &VariableScope) -> Result<Shown, CliError> {
     let app = project::find(context, &scope.project).await?;
     for key in keys {
-        context
-            .client
-            .delete_variable(app.id, key, scope.env.as_deref())
-            .await?;
+        let place = scope.env.as_deref();
+        match context.client.delete_variable(app.id, key, place).await {
+            Err(error) if error.is_not_found() => return Err(unknown(&app, key, place)),
+            answer => answer?,
+        }
         context.output.say(format!("Removed {key}"));
     }
-    Ok(())
+    let removed = serde_json::json!({"project": app.name, "environment": scope.env, "removed": keys});
+    Ok(context.output.value(&removed, |_| {}))
 }
 
-async fn pull(context: &Context, file: &Path, force: bool, scope: &VariableScope) -> Result<(), CliError> {
+/// A variable of one environment and one of all are two.
+fn unknown(app: &App, key: &str, environment: Option<&str>) -> CliError {
+    let place = environment.map_or_else(
+        || "for every environment; --env NAME names one of a single environment".to_owned(),
+        |slug| format!("for {slug} alone; one for every environment is removed without --env"),
+    );
+    CliError::NotFound(format!(
+        "{} has no variable `{key}` {place}. `zectre env list` shows what there is.",
+        app.name
+    ))
+}
+
+async fn pull(context: &Context, file: &Path, force: bool, scope: &VariableScope) -> Result<Shown, CliError> {
     let (_, all) = variables(context, scope).await?;
     let line = |one: &Variable| match &one.value {
         Some(value) => format!("{}={}\n", one.key, quoted(value)),
@@ -133,10 +147,9 @@ async fn pull(context: &Context, file: &Path, force: bool, scope: &VariableScope
         opened => opened.map_err(CliError::write(file))?,
     };
     opened.write_all(text.as_bytes()).map_err(CliError::write(file))?;
-    context
-        .output
-        .say(format!("Wrote {} variables to {}", all.len(), file.display()));
-    Ok(())
+    let remark = format!("Wrote {} variables to {}", all.len(), file.display());
+    let written = serde_json::json!({"file": file, "variables": all.len()});
+    Ok(context.output.done(&written, remark))
 }
 
 /// A value as `.env` files write it: quoted when a bare one would be read differently.

@@ -2,16 +2,17 @@
 
 use crate::{
     args::EventsArgs,
-    command::wait,
     context::Context,
     error::CliError,
-    project,
+    output::Shown,
+    project::{self, absent_is_none, full_name},
     table::{Table, age},
 };
-use zectre_client::Paging;
-use zectre_common::wire::event::Event;
+use std::collections::HashMap;
+use zectre_client::{AppFilter, Paging, collect};
+use zectre_common::{id::ApplicationId, wire::event::Event};
 
-pub(crate) async fn run(args: &EventsArgs, context: &Context) -> Result<(), CliError> {
+pub(crate) async fn run(args: &EventsArgs, context: &Context) -> Result<Shown, CliError> {
     let app = match &args.project {
         Some(project) => Some(project::named(context, project).await?.id),
         None => None,
@@ -19,47 +20,93 @@ pub(crate) async fn run(args: &EventsArgs, context: &Context) -> Result<(), CliE
     let mut events = context.client.events(app, Paging::first(args.limit)).await?.data;
     // Oldest first, so that the newest stands next to the prompt and following goes on below it.
     events.reverse();
-    if !args.follow {
-        context.output.value(&events, |events| {
-            let mut table = Table::new(["age", "who", "what", "message"]);
-            for event in events {
-                table.row([
-                    age(event.time),
-                    event.actor.clone(),
-                    event.action.clone(),
-                    event.message.clone(),
-                ]);
-            }
-            table.print(context.output);
-        });
-        return Ok(());
+    let mut projects = Projects::load(context).await?;
+    if args.follow {
+        return follow(context, app, &events, &mut projects).await;
     }
+    Ok(context.output.value(&events, |events| {
+        let mut table = Table::new(["age", "project", "who", "what", "message"]);
+        for event in events {
+            table.row([
+                age(event.time),
+                projects.known(event),
+                event.actor.clone(),
+                event.action.clone(),
+                event.message.clone(),
+            ]);
+        }
+        if table.is_empty() {
+            context.output.say("Nothing has happened yet.");
+        } else {
+            table.print(context.output);
+        }
+    }))
+}
+
+/// The events so far, then new ones as they come.
+async fn follow(
+    context: &Context,
+    app: Option<ApplicationId>,
+    events: &[Event],
+    projects: &mut Projects,
+) -> Result<Shown, CliError> {
     let mut seen = events.last().map(|event| event.id);
-    for event in &events {
-        show(context, event);
+    for event in events {
+        show(context, event, projects);
     }
     let mut stream = context.client.event_stream();
-    loop {
-        let next = tokio::select! {
-            next = stream.next() => next?,
-            () = wait::interrupted() => return Ok(()),
-        };
-        let Some(event) = next else { return Ok(()) };
+    while let Some(event) = stream.next().await? {
         let fresh = seen.is_none_or(|seen| event.id > seen);
         if fresh && (app.is_none() || event.application_id == app) {
             seen = Some(event.id);
-            show(context, &event);
+            projects.learn(context, &event).await?;
+            show(context, &event, projects);
         }
     }
+    Ok(context.output.stream_ended())
 }
 
-fn show(context: &Context, event: &Event) {
-    if context.output.json {
-        context.output.json_line(event);
-    } else {
-        context.output.data(format!(
-            "{}  {}  {}  {}",
-            event.time, event.actor, event.action, event.message
-        ));
+fn show(context: &Context, event: &Event, projects: &Projects) {
+    context.output.item(event, |event| {
+        format!(
+            "{}  {}  {}  {}  {}",
+            event.time,
+            projects.known(event),
+            event.actor,
+            event.action,
+            event.message
+        )
+    });
+}
+
+/// The names of projects by their ids, which is all that events hold.
+struct Projects(HashMap<ApplicationId, Option<String>>);
+
+impl Projects {
+    async fn load(context: &Context) -> Result<Self, CliError> {
+        let filter = AppFilter::default();
+        let all = collect(async |paging| context.client.apps(&filter, paging).await).await?;
+        Ok(Self(
+            all.iter().map(|app| (app.id, Some(full_name(app)))).collect(),
+        ))
+    }
+
+    /// Asks for the name of a project that came later; one that is gone stays without.
+    async fn learn(&mut self, context: &Context, event: &Event) -> Result<(), CliError> {
+        if let Some(id) = event.application_id
+            && !self.0.contains_key(&id)
+        {
+            let app = absent_is_none(context.client.app(id).await)?;
+            self.0.insert(id, app.as_ref().map(full_name));
+        }
+        Ok(())
+    }
+
+    /// What the table shows: a dash for what is about no project, or about one that is gone.
+    fn known(&self, event: &Event) -> String {
+        let name = event
+            .application_id
+            .and_then(|id| self.0.get(&id).cloned().flatten());
+        name.unwrap_or_else(|| "-".into())
     }
 }

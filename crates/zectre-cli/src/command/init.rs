@@ -1,6 +1,11 @@
 //! `zectre init`: a manifest and a first program; what is there stays as it is.
 
-use crate::{args::InitArgs, error::CliError, output::Output};
+use crate::{
+    args::InitArgs,
+    error::CliError,
+    output::{Output, Shown},
+    project,
+};
 use std::{
     fs,
     io::{ErrorKind, Write},
@@ -14,33 +19,27 @@ use zectre_common::{
 const PROGRAM: &str = include_str!("../../templates/main.tish");
 const MANIFEST: &str = include_str!("../../templates/zectre.yaml");
 
-pub(crate) fn run(args: &InitArgs, output: Output) -> Result<(), CliError> {
+pub(crate) fn run(args: &InitArgs, output: Output) -> Result<Shown, CliError> {
     let name = match &args.name {
         Some(name) if valid_slug(name) => name.clone(),
         Some(name) => {
-            return Err(CliError::Usage(format!(
-                "`{name}` is no name for a project: use lower case letters, digits and `-`, starting with a letter, at \
-                 most 40 characters."
-            )));
+            return Err(CliError::Usage(project::name_rule(name)));
         }
         None => name_of_directory()?,
     };
     let manifest = MANIFEST.replace("NAME", &name);
-    let mut written = Vec::new();
+    let (mut written, mut kept) = (Vec::new(), Vec::new());
     for (path, text) in [(FILE_NAME, manifest.as_str()), (ENTRY_DEFAULT, PROGRAM)] {
         if write_new(Path::new(path), text)? {
             output.say(format!("Wrote {path}"));
             written.push(path);
         } else {
             output.say(format!("{path} is there already; it stays as it is"));
+            kept.push(path);
         }
     }
-    if output.json {
-        output.value(&written, |_| {});
-    } else {
-        output.say("Next: `zectre deploy`");
-    }
-    Ok(())
+    let done = serde_json::json!({"name": name, "written": written, "kept": kept});
+    Ok(output.done(&done, "Next: `zectre deploy`"))
 }
 
 /// The directory's name, made fit for a host label.

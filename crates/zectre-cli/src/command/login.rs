@@ -5,14 +5,14 @@ use crate::{
     context::{Context, api_url},
     credentials::{Credentials, SignIn},
     error::CliError,
-    output::Output,
+    output::{Output, Shown},
     prompt,
 };
 use secrecy::{ExposeSecret, SecretString};
 use zectre_client::{Client, Credential};
 use zectre_common::wire::auth::LoginRequest;
 
-pub(crate) async fn log_in(args: &LoginArgs, global: &Global, output: Output) -> Result<(), CliError> {
+pub(crate) async fn log_in(args: &LoginArgs, global: &Global, output: Output) -> Result<Shown, CliError> {
     let url = api_url(global, &Credentials::load()?);
     let (sign_in, email) = if args.with_key {
         with_key(&url).await?
@@ -20,24 +20,29 @@ pub(crate) async fn log_in(args: &LoginArgs, global: &Global, output: Output) ->
         with_password(args, &url).await?
     };
     Credentials::remember(&url, sign_in)?;
-    output.say(format!("Signed in to {url} as {email}"));
-    if output.json {
-        output.value(&serde_json::json!({ "api_url": url, "email": email }), |_| {});
-    }
-    Ok(())
+    let done = serde_json::json!({"api_url": url, "email": email});
+    Ok(output.done(&done, format!("Signed in to {url} as {email}")))
 }
 
 async fn with_key(url: &str) -> Result<(SignIn, String), CliError> {
-    let key = prompt::secret("API key")?;
+    let key = prompt::secret("API key").await?;
     let key = key.expose_secret().trim().to_owned();
     let client = Client::new(url, Credential::ApiKey(SecretString::from(key.clone())))?;
     // A key that doesn't work is better known now than at the next command.
-    let email = client.user().await?.email;
+    let email = match client.user().await {
+        Err(error) if error.status() == Some(401) => {
+            return Err(CliError::Failed(format!(
+                "{url} does not know this API key. Check that it is whole and was not revoked; `zectre tokens create NAME` makes \
+                 a new one where you are signed in."
+            )));
+        }
+        user => user?.email,
+    };
     Ok((
         SignIn {
             api_key: Some(key),
-            token: None,
             email: Some(email.clone()),
+            ..SignIn::default()
         },
         email,
     ))
@@ -46,9 +51,9 @@ async fn with_key(url: &str) -> Result<(SignIn, String), CliError> {
 async fn with_password(args: &LoginArgs, url: &str) -> Result<(SignIn, String), CliError> {
     let email = match &args.email {
         Some(email) => email.clone(),
-        None => prompt::line("E-mail")?,
+        None => prompt::line("E-mail").await?,
     };
-    let password = prompt::secret("Password")?;
+    let password = prompt::secret("Password").await?;
     let request = LoginRequest {
         email,
         password: password.expose_secret().to_owned(),
@@ -57,15 +62,15 @@ async fn with_password(args: &LoginArgs, url: &str) -> Result<(SignIn, String), 
     let email = answer.user.email;
     Ok((
         SignIn {
-            api_key: None,
             token: Some(answer.token),
             email: Some(email.clone()),
+            ..SignIn::default()
         },
         email,
     ))
 }
 
-pub(crate) async fn log_out(context: &Context) -> Result<(), CliError> {
+pub(crate) async fn log_out(context: &Context) -> Result<Shown, CliError> {
     let url = context.api_url();
     let is_token = Credentials::load()?
         .apis
@@ -83,17 +88,18 @@ pub(crate) async fn log_out(context: &Context) -> Result<(), CliError> {
             .output
             .say(format!("The token could not be ended at the platform: {error}"));
     }
-    context.output.say(if known {
+    let remark = if known {
         format!("Signed out of {url}")
     } else {
         format!("There was no sign-in for {url}")
-    });
-    Ok(())
+    };
+    let done = serde_json::json!({"api_url": url, "was_signed_in": known});
+    Ok(context.output.done(&done, remark))
 }
 
-pub(crate) async fn whoami(context: &Context) -> Result<(), CliError> {
+pub(crate) async fn whoami(context: &Context) -> Result<Shown, CliError> {
     let user = context.client.user().await?;
-    context.output.value(&user, |user| {
+    Ok(context.output.value(&user, |user| {
         let role = if user.is_admin {
             ", admin of the cluster"
         } else {
@@ -107,6 +113,5 @@ pub(crate) async fn whoami(context: &Context) -> Result<(), CliError> {
                 .output
                 .data(format!("  {}: {}", membership.organization, membership.role));
         }
-    });
-    Ok(())
+    }))
 }

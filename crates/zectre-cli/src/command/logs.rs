@@ -1,6 +1,6 @@
 //! `zectre logs`: what the program printed, of all replicas together.
 
-use crate::{args::LogsArgs, command::wait, context::Context, error::CliError, project, table::short};
+use crate::{args::LogsArgs, context::Context, error::CliError, output::Shown, project, table::short};
 use serde::{Serialize, de::DeserializeOwned};
 use std::collections::BTreeSet;
 use zectre_client::{EventStream, LogQuery, Paging, collect};
@@ -30,7 +30,7 @@ impl Line for TaskLogLine {
     }
 }
 
-pub(crate) async fn run(args: &LogsArgs, context: &Context) -> Result<(), CliError> {
+pub(crate) async fn run(args: &LogsArgs, context: &Context) -> Result<Shown, CliError> {
     let query = LogQuery {
         tail: Some(args.tail),
     };
@@ -40,8 +40,7 @@ pub(crate) async fn run(args: &LogsArgs, context: &Context) -> Result<(), CliErr
         return if args.follow {
             follow(context, client.task_log_stream(task, query)).await
         } else {
-            print_all(context, &client.task_logs(task, query).await?);
-            Ok(())
+            Ok(print_all(context, &client.task_logs(task, query).await?))
         };
     }
     let deployment = deployment(context, args).await?;
@@ -54,8 +53,7 @@ pub(crate) async fn run(args: &LogsArgs, context: &Context) -> Result<(), CliErr
             .output
             .say(format!("Version {} has printed nothing.", deployment.version));
     }
-    print_all(context, &lines);
-    Ok(())
+    Ok(print_all(context, &lines))
 }
 
 async fn deployment(context: &Context, args: &LogsArgs) -> Result<Deployment, CliError> {
@@ -93,32 +91,22 @@ async fn task(context: &Context, args: &LogsArgs, text: &str) -> Result<TaskId, 
     )))
 }
 
-fn print_all<L: Line>(context: &Context, lines: &[L]) {
-    if context.output.json {
-        context.output.value(&lines, |_| {});
-        return;
-    }
-    let tasks: BTreeSet<_> = lines.iter().filter_map(|line| line.parts().0).collect();
-    for line in lines {
-        context.output.data(shown(line, tasks.len() > 1));
-    }
+fn print_all<L: Line>(context: &Context, lines: &[L]) -> Shown {
+    context.output.value(&lines, |lines| {
+        let tasks: BTreeSet<_> = lines.iter().filter_map(|line| line.parts().0).collect();
+        for line in *lines {
+            context.output.data(shown(line, tasks.len() > 1));
+        }
+    })
 }
 
-async fn follow<L: Line>(context: &Context, mut stream: EventStream<L>) -> Result<(), CliError> {
+async fn follow<L: Line>(context: &Context, mut stream: EventStream<L>) -> Result<Shown, CliError> {
     let mut tasks = BTreeSet::new();
-    loop {
-        let line = tokio::select! {
-            line = stream.next() => line?,
-            () = wait::interrupted() => return Ok(()),
-        };
-        let Some(line) = line else { return Ok(()) };
+    while let Some(line) = stream.next().await? {
         tasks.extend(line.parts().0);
-        if context.output.json {
-            context.output.json_line(&line);
-        } else {
-            context.output.data(shown(&line, tasks.len() > 1));
-        }
+        context.output.item(&line, |line| shown(line, tasks.len() > 1));
     }
+    Ok(context.output.stream_ended())
 }
 
 /// A line, with its task in front once there are several.

@@ -1,17 +1,19 @@
 //! The commands, one file each.
 
 use crate::{
-    args::{Args, Command},
+    args::{Args, Command, Global},
     context::Context,
     error::CliError,
-    output::Output,
+    output::{Output, Shown},
     up,
 };
 
 mod artifacts;
+mod begun;
 mod bootstrap;
 mod build;
 mod builds;
+mod completion;
 mod deploy;
 mod doctor;
 mod env;
@@ -27,33 +29,95 @@ mod rollout;
 mod source;
 mod status;
 mod tokens;
+mod users;
 mod wait;
 
-pub(crate) use wait::interrupted;
+pub(crate) use begun::interrupted;
+use begun::interruptible;
 
-/// Runs the command.
-pub(crate) async fn run(args: Args, output: Output) -> Result<(), CliError> {
-    let global = &args.global;
+/// Runs the command, until it is done or Ctrl-C ends it.
+pub(crate) async fn run(args: Args, output: Output) -> Result<Shown, CliError> {
+    let global = args.global;
+    let ends_in_order = ends_in_order(&args.command);
+    let work = Box::pin(dispatch(args.command, &global, output));
+    let result = if ends_in_order {
+        work.await
+    } else {
+        tokio::select! {
+            // One that has something to say about it comes first.
+            biased;
+            result = work => result,
+            () = interrupted() => Err(CliError::Interrupted(String::new())),
+        }
+    };
+    let Err(error @ CliError::Client(_)) = result else {
+        return result;
+    };
+    Err(match Context::new(&global, output) {
+        Ok(context) => error.for_caller(context.api_url(), context.signed_in),
+        Err(_) => error,
+    })
+}
+
+/// Whether it hears Ctrl-C itself, and takes its time for what has to be ended.
+fn ends_in_order(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Up(_)
+            | Command::Build(_)
+            | Command::Deploy(_)
+            | Command::Scale(_)
+            | Command::Promote(_)
+            | Command::Rollback(_)
+    )
+}
+
+async fn dispatch(command: Command, global: &Global, output: Output) -> Result<Shown, CliError> {
     let context = || Context::new(global, output);
-    match args.command {
+    match command {
         Command::Up(args) => up::run(&args, output).await,
-        Command::Down(args) => up::down(&args, output).await,
+        Command::Down(args) => up::down(&args, global, output).await,
         Command::Bootstrap(args) => bootstrap::run(&args, output).await,
         Command::Init(args) => init::run(&args, output),
         Command::Login(args) => login::log_in(&args, global, output).await,
         Command::Logout => login::log_out(&context()?).await,
         Command::Whoami => login::whoami(&context()?).await,
+        Command::Users(command) => users::run(command, &context()?).await,
         Command::Projects(command) => projects::run(&command, &context()?).await,
         Command::Link(args) => projects::link(&args, &context()?).await,
-        Command::Build(args) => build::run(&args, &context()?).await,
-        Command::Deploy(args) => deploy::run(&args, &context()?).await,
+        Command::Build(args) => {
+            let context = context()?;
+            interruptible(&context, async |begun| build::run(&args, &context, begun).await).await
+        }
+        Command::Deploy(args) => {
+            let context = context()?;
+            interruptible(&context, async |begun| deploy::run(&args, &context, begun).await).await
+        }
         Command::Status(args) => status::run(&args, &context()?).await,
         Command::Ps(args) => ps::run(&args, &context()?).await,
         Command::Logs(args) => logs::run(&args, &context()?).await,
         Command::Open(args) => open::run(&args, &context()?).await,
-        Command::Scale(args) => rollout::scale(&args, &context()?).await,
-        Command::Promote(args) => rollout::promote(&args, &context()?).await,
-        Command::Rollback(args) => rollout::rollback(&args, &context()?).await,
+        Command::Scale(args) => {
+            let context = context()?;
+            interruptible(&context, async |begun| {
+                rollout::scale(&args, &context, begun).await
+            })
+            .await
+        }
+        Command::Promote(args) => {
+            let context = context()?;
+            interruptible(&context, async |begun| {
+                rollout::promote(&args, &context, begun).await
+            })
+            .await
+        }
+        Command::Rollback(args) => {
+            let context = context()?;
+            interruptible(&context, async |begun| {
+                rollout::rollback(&args, &context, begun).await
+            })
+            .await
+        }
         Command::Restart(args) => rollout::restart(&args, &context()?).await,
         Command::Env(command) => env::run(command, &context()?).await,
         Command::Nodes(command) => nodes::run(&command, &context()?).await,
@@ -62,16 +126,6 @@ pub(crate) async fn run(args: Args, output: Output) -> Result<(), CliError> {
         Command::Tokens(command) => tokens::run(&command, &context()?).await,
         Command::Events(args) => events::run(&args, &context()?).await,
         Command::Doctor => doctor::run(&context()?).await,
-        Command::Completion { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(
-                shell,
-                &mut <Args as clap::CommandFactory>::command(),
-                "zectre",
-                &mut script,
-            );
-            output.data(String::from_utf8_lossy(&script).trim_end());
-            Ok(())
-        }
+        Command::Completion { shell } => Ok(completion::run(shell, output)),
     }
 }

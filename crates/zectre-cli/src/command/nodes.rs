@@ -2,33 +2,42 @@
 
 use crate::{
     args::NodesCommand,
+    command::interrupted,
     context::Context,
     error::CliError,
+    output::Shown,
     table::{Table, age},
 };
 use std::time::Duration;
 use zectre_client::collect;
-use zectre_common::{id::NodeId, wire::node::Node};
+use zectre_common::{
+    id::NodeId,
+    state::{Eligibility, NodeStatus},
+    wire::node::Node,
+};
 
 /// How long the API waits for a drained node to be empty.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(120);
 
-pub(crate) async fn run(command: &NodesCommand, context: &Context) -> Result<(), CliError> {
+pub(crate) async fn run(command: &NodesCommand, context: &Context) -> Result<Shown, CliError> {
     let client = &context.client;
     match command {
-        NodesCommand::List => return list(context).await,
-        NodesCommand::Join => return join(context).await,
-        NodesCommand::Drain { node, wait } => {
-            let id = find(context, node).await?;
-            let progress = context.output.progress(format!("Draining {node}"));
-            let drained = client.drain(id, wait.then_some(DRAIN_TIMEOUT)).await?;
-            progress.clear();
-            say(context, &drained);
+        NodesCommand::List => list(context).await,
+        NodesCommand::Join => join(context).await,
+        NodesCommand::Drain { node, wait: true } => drain(context, node).await,
+        NodesCommand::Drain { node, wait: false } => {
+            let node = client.drain(find(context, node).await?, None).await?;
+            Ok(show(context, &node))
         }
-        NodesCommand::Cordon { node } => say(context, &client.cordon(find(context, node).await?).await?),
-        NodesCommand::Uncordon { node } => say(context, &client.uncordon(find(context, node).await?).await?),
+        NodesCommand::Cordon { node } => {
+            let node = client.cordon(find(context, node).await?).await?;
+            Ok(show(context, &node))
+        }
+        NodesCommand::Uncordon { node } => {
+            let node = client.uncordon(find(context, node).await?).await?;
+            Ok(show(context, &node))
+        }
     }
-    Ok(())
 }
 
 async fn find(context: &Context, text: &str) -> Result<NodeId, CliError> {
@@ -44,18 +53,59 @@ async fn find(context: &Context, text: &str) -> Result<NodeId, CliError> {
     })
 }
 
-fn say(context: &Context, node: &Node) {
-    context.output.value(node, |node| {
-        context.output.data(format!(
-            "{} is {} with {} tasks",
-            node.name, node.eligibility, node.used.task_slots
-        ));
-    });
+/// Drains and waits until nothing runs there.
+async fn drain(context: &Context, name: &str) -> Result<Shown, CliError> {
+    let id = find(context, name).await?;
+    let progress = context.output.progress(format!("Draining {name}"));
+    let node = tokio::select! {
+        biased;
+        node = context.client.drain(id, Some(DRAIN_TIMEOUT)) => node?,
+        () = interrupted() => return Err(CliError::Interrupted(format!(
+            "The drain of {name} goes on; `zectre nodes list` shows how far it is, `zectre nodes uncordon {name}` ends it."
+        ))),
+    };
+    progress.clear();
+    let shown = show(context, &node);
+    if node.used.task_slots == 0 {
+        return Ok(shown);
+    }
+    Err(CliError::Failed(format!(
+        "{name} is not empty after {} s: its tasks go once others serve in their place, which needs room elsewhere. It goes \
+         on draining; `zectre nodes list` shows how far it is, `zectre nodes uncordon {name}` ends it.",
+        DRAIN_TIMEOUT.as_secs()
+    )))
 }
 
-async fn list(context: &Context) -> Result<(), CliError> {
+fn show(context: &Context, node: &Node) -> Shown {
+    context
+        .output
+        .value(node, |node| context.output.data(standing(node)))
+}
+
+/// What a node does now, in a sentence.
+fn standing(node: &Node) -> String {
+    let name = &node.name;
+    let tasks = match node.used.task_slots {
+        0 => "no task".into(),
+        1 => "1 task".into(),
+        count => format!("{count} tasks"),
+    };
+    if node.status == NodeStatus::Lost {
+        return format!("{name} ({}) is lost: it stopped answering", node.eligibility);
+    }
+    match (node.eligibility, node.used.task_slots) {
+        (Eligibility::Eligible, _) => format!("{name} is eligible: it takes new tasks and runs {tasks}"),
+        (Eligibility::Cordoned, _) => format!("{name} is cordoned: it takes no new tasks and runs {tasks}"),
+        (Eligibility::Draining, 0) => format!("{name} is drained: it takes no new tasks and runs none"),
+        (Eligibility::Draining, _) => {
+            format!("{name} is draining: it takes no new tasks, and {tasks} have to move away")
+        }
+    }
+}
+
+async fn list(context: &Context) -> Result<Shown, CliError> {
     let nodes = collect(async |paging| context.client.nodes(paging).await).await?;
-    context.output.value(&nodes, |nodes| {
+    Ok(context.output.value(&nodes, |nodes| {
         let mut table = Table::new([
             "node",
             "status",
@@ -65,6 +115,7 @@ async fn list(context: &Context) -> Result<(), CliError> {
             "cpu",
             "memory",
             "containers",
+            "gaps",
             "age",
         ]);
         for node in nodes {
@@ -81,27 +132,72 @@ async fn list(context: &Context) -> Result<(), CliError> {
                     mebibytes(node.capacity.memory.0)
                 ),
                 if node.container_enabled { "yes" } else { "no" }.into(),
+                match node.enforcement.gaps.len() {
+                    0 => "none".into(),
+                    count => count.to_string(),
+                },
                 age(node.registered_at),
             ]);
         }
+        if table.is_empty() {
+            context
+                .output
+                .say("There are no nodes yet. `zectre nodes join` says how to add one.");
+            return;
+        }
         table.print(context.output);
-    });
-    Ok(())
+        for node in nodes {
+            for gap in &node.enforcement.gaps {
+                context.output.say(format!("{}: {gap}", node.name));
+            }
+        }
+    }))
 }
 
 fn mebibytes(bytes: u64) -> String {
     format!("{}Mi", bytes >> 20)
 }
 
-async fn join(context: &Context) -> Result<(), CliError> {
+async fn join(context: &Context) -> Result<Shown, CliError> {
     let token = context.client.create_join_token().await?;
-    context.output.value(&token, |token| {
+    Ok(context.output.value(&token, |token| {
         context.output.data(&token.token);
         context.output.say(format!(
             "It admits one node until {}. On the new machine:\n  ZECTRE__AGENT__JOIN_TOKEN={} \
              ZECTRE__AGENT__SCHEDULER_ADDRESS=http://SCHEDULER:47091 ZECTRE__AGENT__HOST=0.0.0.0 zectre-agent",
             token.expires_at, token.token
         ));
-    });
-    Ok(())
+    }))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A node in a state.
+    pub(crate) fn node(status: &str, eligibility: &str, tasks: u32) -> Node {
+        let capacity = |tasks| serde_json::json!({"cpu": "1000m", "memory": "1Gi", "task_slots": tasks});
+        let node = serde_json::json!({
+            "id": NodeId::new(), "name": "vm", "address": "10.0.0.1", "actions_port": 1, "labels": {},
+            "capacity": capacity(100), "used": capacity(tasks), "container_enabled": false,
+            "eligibility": eligibility, "status": status, "lease_expires_at": "2026-01-01T00:00:00Z",
+            "enforcement": {"cgroups": "v2", "memory": true, "cpu": true, "pids": true, "users": true},
+            "registered_at": "2026-01-01T00:00:00Z",
+        });
+        serde_json::from_value(node).expect("a node")
+    }
+
+    #[test]
+    fn a_node_s_standing_tells_what_it_takes_and_what_it_runs() {
+        for (status, eligibility, tasks, says) in [
+            ("ready", "eligible", 0, "takes new tasks and runs no task"),
+            ("ready", "cordoned", 1, "takes no new tasks and runs 1 task"),
+            ("ready", "draining", 2, "2 tasks have to move away"),
+            ("ready", "draining", 0, "is drained"),
+            ("lost", "cordoned", 0, "(cordoned) is lost"),
+        ] {
+            let said = standing(&node(status, eligibility, tasks));
+            assert!(said.contains(says), "{said}");
+        }
+    }
 }

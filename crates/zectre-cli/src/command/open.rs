@@ -1,17 +1,18 @@
 //! `zectre open`
 
-use crate::{args::OpenArgs, context::Context, error::CliError, project};
+use crate::{args::OpenArgs, context::Context, describe, error::CliError, output::Shown, project};
 use std::{
     env,
     process::{Command, Stdio},
 };
 
-pub(crate) async fn run(args: &OpenArgs, context: &Context) -> Result<(), CliError> {
+pub(crate) async fn run(args: &OpenArgs, context: &Context) -> Result<Shown, CliError> {
     let url = url(args, context).await?;
     let has_display = ["DISPLAY", "WAYLAND_DISPLAY"]
         .iter()
         .any(|name| env::var_os(name).is_some_and(|value| !value.is_empty()));
-    if has_display && !context.output.json && !args.print {
+    let opens = has_display && !context.output.json && !args.print;
+    if opens {
         let opened = Command::new("xdg-open")
             .arg(&url)
             .stdin(Stdio::null())
@@ -24,15 +25,21 @@ pub(crate) async fn run(args: &OpenArgs, context: &Context) -> Result<(), CliErr
                 .say("No browser could be opened (xdg-open is missing); the address is:");
         }
     }
-    context.output.value(&url, |url| context.output.data(url));
-    Ok(())
+    let shown = serde_json::json!({"url": url});
+    Ok(context.output.value(&shown, |_| context.output.data(&url)))
 }
 
 async fn url(args: &OpenArgs, context: &Context) -> Result<String, CliError> {
     if args.docs {
         return Ok(format!("{}/docs", context.client.base_url()));
     }
-    let (_, _, deployment) = project::serving(context, &args.environment).await?;
+    let (app, _, deployment) = project::serving(context, &args.environment).await?;
+    if describe::is_job(&deployment) {
+        return Err(CliError::Usage(format!(
+            "{} version {} is a job: it runs to completion and has no address. `zectre logs` shows what it printed.",
+            app.name, deployment.version
+        )));
+    }
     Ok(match deployment.url {
         Some(url) if !args.preview => url,
         _ => deployment.preview_url,

@@ -5,25 +5,24 @@ use crate::{
     context::Context,
     error::CliError,
     link::Link,
+    output::Shown,
     project, prompt,
     table::{Table, age},
 };
 use std::path::Path;
 use zectre_client::{AppFilter, collect};
-use zectre_common::{manifest::Manifest, wire::app::App};
+use zectre_common::{manifest::Manifest, spec::valid_slug, wire::app::App};
 
-pub(crate) async fn run(command: &ProjectsCommand, context: &Context) -> Result<(), CliError> {
+pub(crate) async fn run(command: &ProjectsCommand, context: &Context) -> Result<Shown, CliError> {
     match command {
         ProjectsCommand::Add(args) => {
             let app = create(args, context).await?;
             project::link(context, Path::new("."), &app)?;
-            show(context, &app);
-            Ok(())
+            Ok(show(context, &app))
         }
         ProjectsCommand::Create(args) => {
             let app = create(args, context).await?;
-            show(context, &app);
-            Ok(())
+            Ok(show(context, &app))
         }
         ProjectsCommand::List { namespace } => list(context, namespace.clone()).await,
         ProjectsCommand::Delete { project, yes } => delete(context, project, *yes).await,
@@ -35,24 +34,23 @@ async fn create(args: &NewProjectArgs, context: &Context) -> Result<App, CliErro
     let name = args.name.as_deref().or(manifest.name()).ok_or_else(|| {
         CliError::Usage("name the project: `zectre projects add NAME`, or `name: NAME` in zectre.yaml".into())
     })?;
+    if !valid_slug(name) {
+        return Err(CliError::Usage(project::name_rule(name)));
+    }
     project::create(context, name, args.namespace.as_deref().or(manifest.namespace())).await
 }
 
-fn show(context: &Context, app: &App) {
-    context.output.value(app, |app| context.output.data(&app.url));
+fn show(context: &Context, app: &App) -> Shown {
+    context.output.value(app, |app| context.output.data(&app.url))
 }
 
-async fn list(context: &Context, namespace: Option<String>) -> Result<(), CliError> {
+async fn list(context: &Context, namespace: Option<String>) -> Result<Shown, CliError> {
     let filter = AppFilter { namespace };
     let apps = collect(async |paging| context.client.apps(&filter, paging).await).await?;
-    context.output.value(&apps, |apps| {
+    Ok(context.output.value(&apps, |apps| {
         let mut table = Table::new(["project", "url", "age"]);
         for app in apps {
-            table.row([
-                format!("{}/{}", app.namespace, app.name),
-                app.url.clone(),
-                age(app.created_at),
-            ]);
+            table.row([project::full_name(app), app.url.clone(), age(app.created_at)]);
         }
         if table.is_empty() {
             context
@@ -61,14 +59,13 @@ async fn list(context: &Context, namespace: Option<String>) -> Result<(), CliErr
         } else {
             table.print(context.output);
         }
-    });
-    Ok(())
+    }))
 }
 
-async fn delete(context: &Context, name: &str, yes: bool) -> Result<(), CliError> {
+async fn delete(context: &Context, name: &str, yes: bool) -> Result<Shown, CliError> {
     let app = project::named(context, name).await?;
-    let full = format!("{}/{}", app.namespace, app.name);
-    if !yes && !prompt::confirm(&format!("Delete {full} with all its deployments and variables?"))? {
+    let full = project::full_name(&app);
+    if !yes && !prompt::confirm(&format!("Delete {full} with all its deployments and variables?")).await? {
         return Err(CliError::Usage(format!(
             "{full} was not deleted. Add --yes to delete it without a question."
         )));
@@ -77,11 +74,10 @@ async fn delete(context: &Context, name: &str, yes: bool) -> Result<(), CliError
     if Link::find(Path::new("."), context.api_url())?.is_some_and(|link| link.project_id == app.id) {
         Link::remove(Path::new("."), context.api_url());
     }
-    context.output.say(format!("Deleted {full}"));
-    Ok(())
+    Ok(context.output.done(&app, format!("Deleted {full}")))
 }
 
-pub(crate) async fn link(args: &LinkArgs, context: &Context) -> Result<(), CliError> {
+pub(crate) async fn link(args: &LinkArgs, context: &Context) -> Result<Shown, CliError> {
     let app = match &args.project {
         Some(project) => project::named(context, project).await?,
         None => {
@@ -94,6 +90,5 @@ pub(crate) async fn link(args: &LinkArgs, context: &Context) -> Result<(), CliEr
         }
     };
     project::link(context, Path::new("."), &app)?;
-    show(context, &app);
-    Ok(())
+    Ok(show(context, &app))
 }

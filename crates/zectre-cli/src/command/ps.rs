@@ -3,7 +3,9 @@
 use crate::{
     args::PsArgs,
     context::Context,
+    describe,
     error::CliError,
+    output::Shown,
     project,
     table::{Table, age, or_dash, short},
 };
@@ -13,13 +15,14 @@ use zectre_common::wire::{deployment::Deployment, task::Task};
 /// How many deployments back ended tasks are looked for.
 const DEPLOYMENTS: u32 = 20;
 
-pub(crate) async fn run(args: &PsArgs, context: &Context) -> Result<(), CliError> {
+pub(crate) async fn run(args: &PsArgs, context: &Context) -> Result<Shown, CliError> {
     let app = project::find(context, &args.project).await?;
     let deployments = context
         .client
         .deployments(app.id, Paging::first(DEPLOYMENTS))
         .await?
         .data;
+    let newest = deployments.first().cloned();
     let mut tasks: Vec<(Deployment, Task)> = Vec::new();
     for deployment in deployments {
         let of = collect(async |paging| context.client.deployment_tasks(deployment.id, paging).await).await?;
@@ -27,29 +30,61 @@ pub(crate) async fn run(args: &PsArgs, context: &Context) -> Result<(), CliError
         tasks.extend(shown.map(|task| (deployment.clone(), task)));
     }
     let only: Vec<_> = tasks.iter().map(|(_, task)| task).collect();
-    context.output.value(&only, |_| {
-        let mut table =
-            Table::new(["task", "environment", "version", "slot", "state", "healthy", "node", "port", "restarts", "age"]);
-        for (deployment, task) in &tasks {
-            let state = task.reason.map_or_else(|| task.state.to_string(), |reason| format!("{} ({reason})", task.state));
-            table.row([
-                short(&task.id),
-                deployment.environment.clone(),
-                format!("v{}", deployment.version),
-                task.slot.to_string(),
-                state,
-                if task.healthy { "yes" } else { "no" }.into(),
-                or_dash(task.node.clone()),
-                or_dash(task.port),
-                task.restarts.to_string(),
-                age(task.created_at),
-            ]);
-        }
-        if table.is_empty() {
-            context.output.say("No task runs. A request to its URL wakes a sleeping deployment; `zectre ps --all` shows ended tasks.");
+    Ok(context.output.value(&only, |_| {
+        if tasks.is_empty() {
+            context.output.say(idle(args.all, newest.as_ref()));
         } else {
-            table.print(context.output);
+            table(&tasks).print(context.output);
         }
-    });
-    Ok(())
+    }))
+}
+
+fn table(tasks: &[(Deployment, Task)]) -> Table {
+    let mut table = Table::new([
+        "task",
+        "environment",
+        "version",
+        "slot",
+        "state",
+        "healthy",
+        "node",
+        "port",
+        "restarts",
+        "age",
+    ]);
+    for (deployment, task) in tasks {
+        let job = describe::is_job(deployment);
+        let healthy = match (job || task.state.is_ended(), task.healthy) {
+            (true, _) => "-",
+            (false, true) => "yes",
+            (false, false) => "no",
+        };
+        table.row([
+            short(&task.id),
+            deployment.environment.clone(),
+            format!("v{}", deployment.version),
+            task.slot.to_string(),
+            describe::task_state(task, job),
+            healthy.into(),
+            or_dash(task.node.clone()),
+            or_dash(task.port),
+            task.restarts.to_string(),
+            age(task.created_at),
+        ]);
+    }
+    table
+}
+
+/// What it means that there is no task to show.
+fn idle(all: bool, newest: Option<&Deployment>) -> &'static str {
+    match newest {
+        None => "Nothing is deployed yet. Run `zectre deploy`.",
+        Some(_) if all => "No task was ever started. `zectre status` shows why.",
+        Some(newest) if describe::is_job(newest) => {
+            "No task runs now: the program runs to completion. `zectre ps --all` shows its runs, `zectre deploy` makes a new one."
+        }
+        Some(_) => {
+            "No task runs. A request to its URL wakes a sleeping deployment; `zectre ps --all` shows ended tasks."
+        }
+    }
 }

@@ -2,86 +2,198 @@
 
 use crate::{
     args::{EnvironmentArgs, PickArgs, ScaleArgs},
-    command::wait,
+    command::{begun::Begun, wait},
     context::Context,
+    describe,
     error::CliError,
+    output::Shown,
     project,
 };
+use std::{path::Path, time::Duration};
+use tokio::time::Instant;
+use zectre_client::collect;
 use zectre_common::{
     id::DeploymentId,
-    state::Health,
+    manifest::Manifest,
+    state::{Health, TaskState},
     wire::{
         app::{App, Environment},
         deployment::{Deployment, UpdateDeploymentRequest},
     },
 };
 
-pub(crate) async fn scale(args: &ScaleArgs, context: &Context) -> Result<(), CliError> {
-    let (app, _, deployment) = project::serving(context, &args.environment).await?;
+/// How long the platform may take to begin a rollback that it has accepted.
+const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often it is looked whether it has.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+pub(crate) async fn scale(args: &ScaleArgs, context: &Context, begun: &Begun) -> Result<Shown, CliError> {
+    let (app, _, before) = project::serving(context, &args.environment).await?;
+    refuse_job(
+        &app,
+        &before,
+        "`zectre deploy --replicas N` runs it as often as you like",
+    )?;
     let change = UpdateDeploymentRequest {
         replicas: Some(args.replicas),
         ..UpdateDeploymentRequest::default()
     };
-    let changed = context.client.update_deployment(deployment.id, &change).await?;
+    let changed = context.client.update_deployment(before.id, &change).await?;
+    begun.deployment(&changed);
     let mut progress = context
         .output
         .progress(format!("Scaling {} to {}", app.name, args.replicas));
-    let wanted = if args.replicas == 0 {
-        Health::Asleep
+    // One that sleeps until a request goes on sleeping; one that was scaled to 0 wakes.
+    let asleep = args.replicas == 0 || (before.health == Health::Asleep && before.replicas > 0);
+    let is_done = async |now: &Deployment| {
+        Ok(if asleep {
+            now.health == Health::Asleep
+        } else {
+            now.health == Health::Healthy && running(context, now.id).await? == args.replicas as usize
+        })
+    };
+    let now = wait::until(context, changed, &mut progress, is_done).await?;
+    let name = format!("{} ({})", app.name, now.environment);
+    progress.done(&match args.replicas {
+        0 => format!("{name} sleeps until the next request"),
+        count if asleep => format!("{name} has {} and sleeps until the next request", replicas(count)),
+        count => format!("{name} has {}", replicas(count)),
+    });
+    if let Some(warning) = reset_by_deploy(args, &next_deploy(&args.environment)?) {
+        context.output.say(warning);
+    }
+    Ok(show(context, &now))
+}
+
+fn replicas(count: u32) -> String {
+    if count == 1 {
+        "1 replica".into()
     } else {
-        Health::Healthy
-    };
-    let changed = wait::until(context, changed, &mut progress, |now| now.health == wanted).await?;
-    progress.done(&format!(
-        "{} ({}) has {} replicas",
-        app.name, changed.environment, changed.replicas
-    ));
-    show(context, &changed);
-    Ok(())
+        format!("{count} replicas")
+    }
 }
 
-pub(crate) async fn promote(args: &PickArgs, context: &Context) -> Result<(), CliError> {
+/// The tasks that take requests.
+async fn running(context: &Context, id: DeploymentId) -> Result<usize, CliError> {
+    let tasks = collect(async |paging| context.client.deployment_tasks(id, paging).await).await?;
+    Ok(tasks
+        .iter()
+        .filter(|task| task.state == TaskState::Running && task.healthy && task.routed)
+        .count())
+}
+
+/// What the next `zectre deploy` here will ask for; none where it isn't known.
+#[derive(Debug, PartialEq, Eq)]
+enum NextDeploy {
+    /// This directory's manifest, with its `deploy.replicas`.
+    Manifest(Option<u32>),
+    /// Another project was named, whose manifest isn't here.
+    Unknown,
+}
+
+fn next_deploy(args: &EnvironmentArgs) -> Result<NextDeploy, CliError> {
+    if args.project.project.is_some() {
+        return Ok(NextDeploy::Unknown);
+    }
+    let manifest = Manifest::load_dir(Path::new("."))?;
+    Ok(NextDeploy::Manifest(manifest.deployment_request().replicas))
+}
+
+/// A deploy makes a new version from the manifest, and so takes a scaling back.
+fn reset_by_deploy(args: &ScaleArgs, next: &NextDeploy) -> Option<String> {
+    let wanted = args.replicas;
+    match next {
+        NextDeploy::Manifest(Some(named)) if *named != wanted => Some(format!(
+            "The next `zectre deploy` starts with {} again: zectre.yaml says `replicas: {named}`. To keep {wanted}, write it \
+             there.",
+            replicas(*named)
+        )),
+        NextDeploy::Manifest(None) if wanted != 1 => Some(format!(
+            "The next `zectre deploy` starts with 1 replica again. To keep {wanted}, write `replicas: {wanted}` under `deploy:` \
+             in zectre.yaml."
+        )),
+        NextDeploy::Manifest(_) | NextDeploy::Unknown => None,
+    }
+}
+
+fn refuse_job(app: &App, deployment: &Deployment, instead: &str) -> Result<(), CliError> {
+    if !describe::is_job(deployment) {
+        return Ok(());
+    }
+    Err(CliError::Usage(format!(
+        "{} version {} is a job: it runs to completion and serves nothing. {instead}.",
+        app.name, deployment.version
+    )))
+}
+
+pub(crate) async fn promote(args: &PickArgs, context: &Context, begun: &Begun) -> Result<Shown, CliError> {
     let (app, environment) = project::environment(context, &args.environment).await?;
-    let id = match &args.deployment {
-        Some(text) => project::deployment(context, &app, text).await?.id,
-        None => environment.target_deployment_id.ok_or_else(|| {
-            CliError::Usage(format!(
-                "nothing waits for promotion in {} of {}. Name a deployment: `zectre promote VERSION`; `zectre status` \
-                 shows them.",
-                environment.slug, app.name
-            ))
-        })?,
+    let target = match &args.deployment {
+        Some(text) => project::deployment(context, &app, text).await?,
+        None => {
+            let waiting = environment.target_deployment_id.ok_or_else(|| {
+                CliError::Usage(format!(
+                    "nothing waits for promotion in {} of {}. Name a deployment: `zectre promote VERSION`; `zectre status` \
+                     shows them.",
+                    environment.slug, app.name
+                ))
+            })?;
+            context.client.deployment(waiting).await?
+        }
     };
-    let accepted = context.client.promote(id).await?;
-    becomes_current(context, &app, accepted).await
+    make_current(context, &app, &target, begun).await
 }
 
-pub(crate) async fn rollback(args: &PickArgs, context: &Context) -> Result<(), CliError> {
+async fn make_current(
+    context: &Context,
+    app: &App,
+    target: &Deployment,
+    begun: &Begun,
+) -> Result<Shown, CliError> {
+    refuse_job(app, target, "`zectre deploy` runs it again")?;
+    let asked_at = wait::newest_event(context, target.id).await?;
+    let accepted = context.client.promote(target.id).await?;
+    begun.deployment(&accepted);
+    let mut progress = context
+        .output
+        .progress(format!("Switching {} to version {}", app.name, accepted.version));
+    let now = wait::until_current(context, accepted, asked_at, &mut progress).await?;
+    progress.done(&format!(
+        "{} ({}) serves version {}",
+        app.name, now.environment, now.version
+    ));
+    Ok(show(context, &now))
+}
+
+pub(crate) async fn rollback(args: &PickArgs, context: &Context, begun: &Begun) -> Result<Shown, CliError> {
     let (app, environment) = project::environment(context, &args.environment).await?;
     if let Some(text) = &args.deployment {
         let target = project::deployment(context, &app, text).await?;
-        let accepted = context.client.promote(target.id).await?;
-        return becomes_current(context, &app, accepted).await;
+        return make_current(context, &app, &target, begun).await;
     }
     let from = from(&app, &environment)?;
-    let before = environment.current_deployment_id;
-    let answer = context.client.rollback(from).await?;
+    let serving = context.client.deployment(from).await?;
+    refuse_job(&app, &serving, "`zectre deploy` runs it again")?;
+    let accepted = context.client.rollback(from).await?;
+    begun.deployment(&accepted);
     let mut progress = context.output.progress(format!("Rolling {} back", app.name));
-    let target = if answer.id == from {
-        previous(context, &app, &environment, before).await?
-    } else {
-        answer
+    let Destination::Deployment(target) = begun_rollback(context, &app, &environment, from).await? else {
+        let left = context.client.deployment(from).await?;
+        progress.done(&format!(
+            "The rollout of {} version {} was given up; nothing serves {}",
+            app.name, left.version, left.environment
+        ));
+        return Ok(show(context, &left));
     };
-    let now = wait::until(context, target, &mut progress, |now| {
-        now.current || now.status.is_ended() && before.is_none()
-    })
-    .await?;
+    // What it says about itself up to now is of earlier times.
+    let asked_at = wait::newest_event(context, target).await?;
+    let target = context.client.deployment(target).await?;
+    let now = wait::until_current(context, target, asked_at, &mut progress).await?;
     progress.done(&format!(
         "{} ({}) is back at version {}",
         app.name, now.environment, now.version
     ));
-    show(context, &now);
-    Ok(())
+    Ok(show(context, &now))
 }
 
 /// What a rollback starts from: the rollout under way, else what serves.
@@ -97,53 +209,121 @@ fn from(app: &App, environment: &Environment) -> Result<DeploymentId, CliError> 
         })
 }
 
-/// The deployment that the environment goes back to, by now its target or its current one.
-async fn previous(
+/// Where a rollback leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Destination {
+    Deployment(DeploymentId),
+    /// A first rollout was given up: nothing served before it.
+    Nothing,
+}
+
+/// Waits until the platform has begun it.
+async fn begun_rollback(
     context: &Context,
     app: &App,
-    environment: &Environment,
-    before: Option<DeploymentId>,
-) -> Result<Deployment, CliError> {
-    let all = context.client.environments(app.id).await?.data;
-    let now = all.into_iter().find(|one| one.slug == environment.slug);
-    let target = now
-        .and_then(|one| one.target_deployment_id.or(one.current_deployment_id))
-        .or(before);
-    match target {
-        Some(id) => Ok(context.client.deployment(id).await?),
-        None => Err(CliError::NotFound(format!(
-            "{} of {} has nothing to go back to. `zectre status` shows its deployments.",
-            environment.slug, app.name
-        ))),
+    before: &Environment,
+    from: DeploymentId,
+) -> Result<Destination, CliError> {
+    let deadline = Instant::now() + ROLLBACK_TIMEOUT;
+    let mut ticks = tokio::time::interval(POLL_INTERVAL);
+    loop {
+        ticks.tick().await;
+        let all = context.client.environments(app.id).await?.data;
+        if let Some(now) = all.iter().find(|one| one.slug == before.slug)
+            && let Some(destination) = destination(from, before, now)
+        {
+            return Ok(destination);
+        }
+        if Instant::now() >= deadline {
+            return Err(CliError::DeploymentFailed(format!(
+                "the rollback was accepted, and nothing has come of it within {} s. `zectre events` shows why; `zectre status` \
+                 shows what serves.",
+                ROLLBACK_TIMEOUT.as_secs()
+            )));
+        }
     }
 }
 
-async fn becomes_current(context: &Context, app: &App, accepted: Deployment) -> Result<(), CliError> {
-    let mut progress = context
-        .output
-        .progress(format!("Switching {} to version {}", app.name, accepted.version));
-    let now = wait::until(context, accepted, &mut progress, |now| now.current).await?;
-    progress.done(&format!(
-        "{} ({}) serves version {}",
-        app.name, now.environment, now.version
-    ));
-    show(context, &now);
-    Ok(())
+/// Where a rollback leads, as its environment shows it; none while it hasn't begun.
+fn destination(from: DeploymentId, before: &Environment, now: &Environment) -> Option<Destination> {
+    let (begun, leads_to) = if before.target_deployment_id == Some(from) {
+        // A rollout is given up, and what served goes on.
+        (now.target_deployment_id != Some(from), now.current_deployment_id)
+    } else {
+        let target = now.target_deployment_id;
+        let moved = now.current_deployment_id != before.current_deployment_id;
+        (target.is_some() || moved, target.or(now.current_deployment_id))
+    };
+    begun.then(|| leads_to.map_or(Destination::Nothing, Destination::Deployment))
 }
 
-pub(crate) async fn restart(args: &EnvironmentArgs, context: &Context) -> Result<(), CliError> {
+pub(crate) async fn restart(args: &EnvironmentArgs, context: &Context) -> Result<Shown, CliError> {
     let (app, _, deployment) = project::serving(context, args).await?;
+    refuse_job(&app, &deployment, "`zectre deploy` runs it again")?;
     let accepted = context.client.restart(deployment.id).await?;
-    context.output.say(format!(
-        "{} ({}) replaces its tasks one by one; `zectre ps` shows it.",
-        app.name, accepted.environment
-    ));
-    show(context, &accepted);
-    Ok(())
+    context.output.say(if accepted.health == Health::Asleep {
+        format!(
+            "{} ({}) sleeps: there is nothing to replace, and the next request starts it anew.",
+            app.name, accepted.environment
+        )
+    } else {
+        format!(
+            "{} ({}) replaces its tasks one by one; `zectre ps` shows it.",
+            app.name, accepted.environment
+        )
+    });
+    Ok(show(context, &accepted))
 }
 
-fn show(context: &Context, deployment: &Deployment) {
+fn show(context: &Context, deployment: &Deployment) -> Shown {
     context.output.value(deployment, |one| {
         context.output.data(one.url.as_ref().unwrap_or(&one.preview_url));
-    });
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zectre_common::id::EnvironmentId;
+
+    #[test]
+    fn a_scaling_that_the_next_deploy_takes_back_is_told() {
+        let told = |replicas, next: &NextDeploy| {
+            let args = ScaleArgs {
+                replicas,
+                environment: EnvironmentArgs::default(),
+            };
+            reset_by_deploy(&args, next).unwrap_or_default()
+        };
+        assert!(told(3, &NextDeploy::Manifest(Some(2))).contains("says `replicas: 2`"));
+        assert!(told(3, &NextDeploy::Manifest(None)).contains("write `replicas: 3`"));
+        assert_eq!(told(3, &NextDeploy::Manifest(Some(3))), "");
+        assert_eq!(told(1, &NextDeploy::Manifest(None)), "");
+        assert_eq!(told(3, &NextDeploy::Unknown), "");
+    }
+
+    #[test]
+    fn a_rollback_leads_to_what_served_before() {
+        let [old, new] = [(); 2].map(|()| DeploymentId::new());
+        let environment = |current, target| Environment {
+            id: EnvironmentId::new(),
+            slug: "production".into(),
+            current_deployment_id: current,
+            target_deployment_id: target,
+            created_at: zectre_common::time::Time::now(),
+        };
+        let served = environment(Some(new), None);
+        assert_eq!(destination(new, &served, &served), None, "not begun yet");
+        let going = environment(Some(new), Some(old));
+        let back = Some(Destination::Deployment(old));
+        assert_eq!(destination(new, &served, &going), back);
+        let gone = environment(Some(old), None);
+        assert_eq!(destination(new, &served, &gone), back);
+        let rollout = environment(Some(old), Some(new));
+        assert_eq!(destination(new, &rollout, &rollout), None, "not given up yet");
+        assert_eq!(destination(new, &rollout, &gone), back);
+        let first = environment(None, Some(new));
+        let none = environment(None, None);
+        assert_eq!(destination(new, &first, &none), Some(Destination::Nothing));
+    }
 }

@@ -1,6 +1,13 @@
 //! Pack, upload, build: shared by `build` and `deploy`.
 
-use crate::{context::Context, error::CliError, pack, progress::Progress, table};
+use crate::{
+    command::begun::Begun,
+    context::Context,
+    error::{CliError, sentence},
+    pack,
+    progress::Progress,
+    table,
+};
 use base64::Engine;
 use sha2::{Digest, Sha256};
 use std::{
@@ -33,6 +40,7 @@ pub(crate) async fn build(
     context: &Context,
     app: ApplicationId,
     directory: &Path,
+    begun: &Begun,
 ) -> Result<Build, CliError> {
     let progress = context.output.progress("Packing");
     let path = directory.to_owned();
@@ -56,10 +64,12 @@ pub(crate) async fn build(
         sha256_base64: Some(digest),
     };
     let build = context.client.create_build(app, upload).await?;
+    begun.build(build.id);
     progress.clear();
     let mut progress = context.output.progress("Building");
     let mut shown = BTreeSet::new();
     let build = follow(context, &build, &mut progress, &mut shown).await?;
+    begun.built();
     if build.status == BuildStatus::Succeeded {
         progress.done("Built");
         return Ok(build);
@@ -121,10 +131,6 @@ async fn follow(
                 Ok(None) | Err(_) => break,
             },
             () = tokio::time::sleep_until(deadline) => return Err(late()),
-            () = crate::command::wait::interrupted() => {
-                context.client.cancel_build(build.id).await?;
-                return Err(CliError::Interrupted("The build was cancelled.".into()));
-            }
         }
     }
     let mut ticks = tokio::time::interval(POLL_INTERVAL);
@@ -153,7 +159,8 @@ fn failure(build: &Build) -> String {
     }
     let message = build.message.as_deref().unwrap_or("no reason was given");
     format!(
-        "the build failed{reason}: {message}\n`zectre builds` lists builds; run the command again to try once more."
+        "the build failed{reason}: {}\n`zectre builds` lists builds; run the command again to try once more.",
+        sentence(message)
     )
 }
 

@@ -3,9 +3,11 @@
 use crate::{
     args::ProjectArgs,
     context::Context,
-    error::CliError,
+    describe,
+    error::{CliError, sentence},
+    output::Shown,
     project::{self, absent_is_none},
-    table::{Table, age},
+    table::{Table, age, or_dash},
 };
 use serde::Serialize;
 use zectre_client::Paging;
@@ -29,7 +31,7 @@ struct Status {
 /// How many of the newest deployments are shown beside those in use.
 const NEWEST: u32 = 5;
 
-pub(crate) async fn run(args: &ProjectArgs, context: &Context) -> Result<(), CliError> {
+pub(crate) async fn run(args: &ProjectArgs, context: &Context) -> Result<Shown, CliError> {
     let project = project::find(context, args).await?;
     let environments = context.client.environments(project.id).await?.data;
     let mut deployments = context
@@ -52,15 +54,15 @@ pub(crate) async fn run(args: &ProjectArgs, context: &Context) -> Result<(), Cli
         environments,
         deployments,
     };
-    context.output.value(&status, |status| show(context, status));
-    Ok(())
+    Ok(context.output.value(&status, |status| show(context, status)))
 }
 
 fn show(context: &Context, status: &Status) {
     let output = context.output;
     output.data(format!(
-        "{}/{}  {}",
-        status.project.namespace, status.project.name, status.project.url
+        "{}  {}",
+        project::full_name(&status.project),
+        status.project.url
     ));
     if status.deployments.is_empty() {
         output.say("Nothing is deployed yet. Run `zectre deploy`.");
@@ -77,22 +79,14 @@ fn show(context: &Context, status: &Status) {
         "url",
     ]);
     for one in &status.deployments {
-        let url = one.url.as_ref().unwrap_or(&one.preview_url);
         table.row([
             one.environment.clone(),
             format!("v{}{}", one.version, if one.current { " current" } else { "" }),
-            one.reason.map_or_else(
-                || one.status.to_string(),
-                |reason| format!("{} ({reason})", one.status),
-            ),
-            if one.status.is_ended() && !one.current {
-                "-".into()
-            } else {
-                one.health.to_string()
-            },
+            describe::status(one),
+            describe::health(one),
             one.replicas.to_string(),
             age(one.created_at),
-            url.clone(),
+            or_dash(describe::url(one)),
         ]);
     }
     table.print(output);
@@ -103,8 +97,10 @@ fn show(context: &Context, status: &Status) {
     if let Some(newest) = failed {
         let message = newest.message.as_deref().unwrap_or("no reason was given");
         output.say(format!(
-            "\nv{} failed: {message}\n`zectre logs --deployment {}` shows what it printed.",
-            newest.version, newest.version
+            "\nv{}: {}\n`zectre logs --deployment {}` shows what it printed.",
+            newest.version,
+            sentence(message),
+            newest.version
         ));
     }
 }

@@ -4,17 +4,18 @@ use crate::{
     args::TokensCommand,
     context::Context,
     error::CliError,
+    output::Shown,
     table::{Table, age, or_dash},
 };
 use zectre_client::collect;
 use zectre_common::wire::auth::CreateApiKeyRequest;
 
-pub(crate) async fn run(command: &TokensCommand, context: &Context) -> Result<(), CliError> {
+pub(crate) async fn run(command: &TokensCommand, context: &Context) -> Result<Shown, CliError> {
     let client = &context.client;
     match command {
         TokensCommand::List => {
             let keys = collect(async |paging| client.api_keys(paging).await).await?;
-            context.output.value(&keys, |keys| {
+            Ok(context.output.value(&keys, |keys| {
                 let mut table = Table::new(["name", "prefix", "last used", "age", "id"]);
                 for key in keys {
                     let used = key.last_used_at.map(age);
@@ -27,7 +28,7 @@ pub(crate) async fn run(command: &TokensCommand, context: &Context) -> Result<()
                     ]);
                 }
                 table.print(context.output);
-            });
+            }))
         }
         TokensCommand::Create { name } => {
             let request = CreateApiKeyRequest {
@@ -35,12 +36,12 @@ pub(crate) async fn run(command: &TokensCommand, context: &Context) -> Result<()
                 expires_at: None,
             };
             let created = client.create_api_key(&request).await?;
-            context.output.value(&created, |created| {
+            Ok(context.output.value(&created, |created| {
                 context.output.data(&created.key);
                 context
                     .output
                     .say("Keep it safe: it is not shown again. Use it as ZECTRE_API_KEY.");
-            });
+            }))
         }
         TokensCommand::Revoke { token } => {
             let keys = collect(async |paging| client.api_keys(paging).await).await?;
@@ -52,20 +53,15 @@ pub(crate) async fn run(command: &TokensCommand, context: &Context) -> Result<()
             match found.as_slice() {
                 [key] => {
                     client.delete_api_key(key.id).await?;
-                    context.output.say(format!("Revoked {}", key.name));
+                    Ok(context.output.done(key, format!("Revoked {}", key.name)))
                 }
-                [] => {
-                    return Err(CliError::NotFound(format!(
-                        "there is no API key `{token}`. `zectre tokens list` shows yours."
-                    )));
-                }
-                _ => {
-                    return Err(CliError::Usage(format!(
-                        "several API keys are called `{token}`. Name one by its id; `zectre tokens list` shows them."
-                    )));
-                }
+                [] => Err(CliError::NotFound(format!(
+                    "there is no API key `{token}`. `zectre tokens list` shows yours."
+                ))),
+                _ => Err(CliError::Usage(format!(
+                    "several API keys are called `{token}`. Name one by its id; `zectre tokens list` shows them."
+                ))),
             }
         }
     }
-    Ok(())
 }

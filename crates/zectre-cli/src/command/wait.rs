@@ -1,12 +1,14 @@
 //! Waiting for a rollout, and saying why one failed.
 
-use crate::{context::Context, error::CliError, progress::Progress};
+use crate::{context::Context, describe, error::CliError, progress::Progress};
 use std::time::Duration;
 use tokio::time::Instant;
+use zectre_client::Paging;
 use zectre_common::{
     id::DeploymentId,
     spec::Strategy,
     state::{DeploymentStatus, Health},
+    time::Time,
     wire::deployment::Deployment,
 };
 
@@ -14,14 +16,14 @@ use zectre_common::{
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// What a rollout may take beyond its own deadline: its build's queue, its drain, and the way here.
 const MARGIN: Duration = Duration::from_secs(120);
-
-/// Resolves at Ctrl-C.
-pub(crate) async fn interrupted() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        // Without a handler there is nothing to wait for.
-        std::future::pending::<()>().await;
-    }
-}
+/// How long something may wait until it is said what for.
+const WHY_AFTER: Duration = Duration::from_secs(2);
+/// How often the activity feed is asked whether a return was given up.
+const FEED_INTERVAL: Duration = Duration::from_secs(1);
+/// How many of the newest events are looked at.
+const FEED_EVENTS: u32 = 5;
+/// What the platform records when it can't go back to a deployment.
+const RETURN_FAILED: &str = "deployment.return_failed";
 
 /// Waits until the rollout of `deployment` has ended as wished.
 pub(crate) async fn until_rolled_out(
@@ -29,7 +31,7 @@ pub(crate) async fn until_rolled_out(
     deployment: Deployment,
     progress: &mut Progress,
 ) -> Result<Deployment, CliError> {
-    let is_done = |now: &Deployment| {
+    let is_done = async |now: &Deployment| {
         let waits_for_people = matches!(
             now.spec.strategy,
             Strategy::Canary {
@@ -37,7 +39,7 @@ pub(crate) async fn until_rolled_out(
                 ..
             }
         );
-        now.status.is_ended() || (waits_for_people && now.health == Health::Healthy)
+        Ok(now.status.is_ended() || (waits_for_people && now.health == Health::Healthy))
     };
     let ended = until(context, deployment, progress, is_done).await?;
     match ended.status {
@@ -49,103 +51,113 @@ pub(crate) async fn until_rolled_out(
     }
 }
 
+/// Waits until `deployment`, which was asked back, is the current one of its environment.
+pub(crate) async fn until_current(
+    context: &Context,
+    deployment: Deployment,
+    asked_at: Option<Time>,
+    progress: &mut Progress,
+) -> Result<Deployment, CliError> {
+    let mut asked_feed = Instant::now();
+    let is_done = async |now: &Deployment| {
+        if now.current {
+            return Ok(true);
+        }
+        if asked_feed.elapsed() >= FEED_INTERVAL {
+            asked_feed = Instant::now();
+            refuse_if_given_up(context, now, asked_at).await?;
+        }
+        Ok(false)
+    };
+    until(context, deployment, progress, is_done).await
+}
+
+/// When the newest event of a deployment happened, by the platform's clock.
+pub(crate) async fn newest_event(context: &Context, id: DeploymentId) -> Result<Option<Time>, CliError> {
+    let events = context.client.deployment_events(id, Paging::first(1)).await?.data;
+    Ok(events.first().map(|event| event.time))
+}
+
+async fn refuse_if_given_up(
+    context: &Context,
+    deployment: &Deployment,
+    asked_at: Option<Time>,
+) -> Result<(), CliError> {
+    let events = context
+        .client
+        .deployment_events(deployment.id, Paging::first(FEED_EVENTS))
+        .await?;
+    let given_up = events
+        .data
+        .into_iter()
+        .find(|event| event.action == RETURN_FAILED && Some(event.time) > asked_at);
+    match given_up {
+        None => Ok(()),
+        Some(event) => Err(CliError::DeploymentFailed(format!(
+            "version {} could not come back: {}\nWhat serves goes on serving. `zectre logs --deployment {}` shows all it \
+             printed.",
+            deployment.version, event.message, deployment.version
+        ))),
+    }
+}
+
 /// Looks at a deployment until `is_done`, within the rollout's own deadline and a margin.
 pub(crate) async fn until(
     context: &Context,
     mut deployment: Deployment,
     progress: &mut Progress,
-    is_done: impl Fn(&Deployment) -> bool,
+    mut is_done: impl AsyncFnMut(&Deployment) -> Result<bool, CliError>,
 ) -> Result<Deployment, CliError> {
-    let id = deployment.id;
     let timeout = Duration::from_secs(deployment.spec.progress_deadline_secs.into()) + MARGIN;
-    let deadline = Instant::now() + timeout;
+    let began = Instant::now();
+    let deadline = began + timeout;
     let mut ticks = tokio::time::interval(POLL_INTERVAL);
-    while !is_done(&deployment) {
-        progress.update(doing(&deployment));
-        tokio::select! {
-            _ = ticks.tick() => {}
-            () = interrupted() => return Err(goes_on(id)),
+    while !is_done(&deployment).await? {
+        if let Some(news) = doing(&deployment, began.elapsed()) {
+            progress.update(news);
         }
+        ticks.tick().await;
         if Instant::now() >= deadline {
             return Err(CliError::DeploymentFailed(format!(
-                "the deployment did not get there within {} s. It goes on; `zectre status` shows how it is, `zectre \
-                 events` what happened.",
+                "version {} did not get there within {} s. It goes on; `zectre status` shows how it is, `zectre events` what \
+                 happened.",
+                deployment.version,
                 timeout.as_secs()
             )));
         }
-        deployment = tokio::select! {
-            answer = context.client.deployment(id) => answer?,
-            () = interrupted() => return Err(goes_on(id)),
-        };
+        deployment = context.client.deployment(deployment.id).await?;
     }
     Ok(deployment)
 }
 
-fn goes_on(id: DeploymentId) -> CliError {
-    CliError::Interrupted(format!(
-        "The deployment {id} goes on without you; `zectre status` shows how it is."
-    ))
+/// What the rollout is at; nothing once it has ended, when something else is waited for.
+fn doing(deployment: &Deployment, waited: Duration) -> Option<String> {
+    let job = describe::is_job(deployment);
+    let place = format!("(version {}, {})", deployment.version, deployment.environment);
+    match (deployment.status, &deployment.message) {
+        // What fails at once says why in the end, and once is enough.
+        (DeploymentStatus::Pending, Some(why)) if waited >= WHY_AFTER => {
+            Some(format!("Waiting for a place {place}: {why}"))
+        }
+        (DeploymentStatus::Pending, _) => Some(format!("Waiting for a place {place}")),
+        (DeploymentStatus::Running, _) if job => Some(format!("Running {place}")),
+        (DeploymentStatus::Running, _) => Some(format!("Rolling out {place}")),
+        _ => None,
+    }
 }
 
-fn doing(deployment: &Deployment) -> String {
-    let what = match deployment.status {
-        DeploymentStatus::Pending => "Waiting for a place",
-        _ => "Rolling out",
-    };
-    let short = deployment
-        .message
-        .as_ref()
-        .filter(|_| deployment.status == DeploymentStatus::Pending);
-    let why = short.map_or_else(String::new, |message| format!(": {message}"));
-    format!(
-        "{what} (version {}, {}){why}",
-        deployment.version, deployment.environment
-    )
-}
-
-/// Code, sentence, what is known, the last lines, and what to do.
+/// Why it failed, and what to do.
 fn explain(context: &Context, deployment: &Deployment) -> String {
-    let mut lines = Vec::new();
-    let reason = deployment
-        .reason
-        .map(|reason| format!(" ({reason})"))
-        .unwrap_or_default();
-    let message = deployment
-        .message
-        .clone()
-        .unwrap_or_else(|| "no reason was given".into());
+    // Whoever reads JSON gets the whole of it, failed or not.
+    let _ = context.output.value(deployment, |_| {});
+    let mut lines = describe::failure(deployment);
+    let before = if describe::is_job(deployment) {
+        ""
+    } else {
+        "It never took over; what served before it goes on serving. "
+    };
     lines.push(format!(
-        "version {} {}{reason}: {message}",
-        deployment.version, deployment.status
-    ));
-    if let Some(evidence) = &deployment.evidence {
-        let mut known = Vec::new();
-        known.extend(evidence.exit_code.map(|code| format!("exit code {code}")));
-        known.extend(evidence.signal.map(|signal| format!("signal {signal}")));
-        known.extend(
-            evidence
-                .last_probe
-                .clone()
-                .map(|probe| format!("last probe: {probe}")),
-        );
-        if !known.is_empty() {
-            lines.push(format!("  {}", known.join(", ")));
-        }
-        if !evidence.log_tail.is_empty() {
-            lines.push("  its last lines:".into());
-            lines.extend(
-                evidence
-                    .log_tail
-                    .iter()
-                    .map(|line| format!("    {}", line.message)),
-            );
-        }
-    }
-    if context.output.json {
-        context.output.value(deployment, |_| {});
-    }
-    lines.push(format!(
-        "It never took over: whatever served before goes on serving. `zectre logs --deployment {}` shows all it printed.",
+        "{before}`zectre logs --deployment {}` shows all it printed.",
         deployment.version
     ));
     lines.join("\n")

@@ -1,6 +1,6 @@
 //! The database brought to this version, the local admin, and the sign-in of this user's command line.
 
-use super::error::UpError;
+use super::{data_dir::DataDir, error::UpError};
 use crate::{
     credentials::{Credentials, SignIn},
     error::CliError,
@@ -21,12 +21,34 @@ pub(crate) struct Local {
     pub(crate) join_token: SecretString,
 }
 
-/// Migrates, and makes sure of the local admin.
-pub(crate) async fn prepare(database_url: &SecretString) -> Result<Local, UpError> {
+/// The API key that this user's command line has for the API at `url`.
+pub(super) fn stored_key(url: &str) -> Result<Option<SecretString>, CliError> {
+    let stored = Credentials::load()?;
+    Ok(stored
+        .apis
+        .get(url)
+        .and_then(|sign_in| sign_in.api_key.clone())
+        .map(Into::into))
+}
+
+/// Migrates, and makes sure of the local admin. `known` stays its key when it still is one: others may use it too.
+pub(crate) async fn prepare(
+    database_url: &SecretString,
+    known: Option<&SecretString>,
+) -> Result<Local, UpError> {
     let pool = db::connect(database_url, "zectre-up", CONNECTIONS_MAX).await?;
     db::migrate(&pool).await?;
     let failed = |error: zectre_api::Error| UpError::Bootstrap(error.to_string());
-    let admin = zectre_api::bootstrap::ensure_admin(&pool).await.map_err(failed)?;
+    let kept = match known {
+        Some(key) => zectre_api::bootstrap::admin_of_key(&pool, key)
+            .await
+            .map_err(failed)?,
+        None => None,
+    };
+    let admin = match kept {
+        Some(admin) => admin,
+        None => zectre_api::bootstrap::ensure_admin(&pool).await.map_err(failed)?,
+    };
     let join_token = zectre_api::bootstrap::join_token(&pool, JOIN_TOKEN_TTL)
         .await
         .map_err(failed)?;
@@ -39,11 +61,12 @@ pub(crate) async fn prepare(database_url: &SecretString) -> Result<Local, UpErro
 }
 
 /// Signs this user's command line in to the platform.
-pub(super) fn sign_in(config: &Config, local: &Local) -> Result<(), CliError> {
+pub(super) fn sign_in(config: &Config, local: &Local, data: &DataDir) -> Result<(), CliError> {
     let sign_in = SignIn {
         api_key: Some(local.api_key.expose_secret().to_owned()),
-        token: None,
         email: Some(local.email.clone()),
+        data_dir: Some(data.path().into()),
+        ..SignIn::default()
     };
     Credentials::remember(&config.api.public_url, sign_in)
 }

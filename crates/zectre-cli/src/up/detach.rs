@@ -18,7 +18,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Starts the background process and waits until it is ready.
 pub(super) async fn start(args: &UpArgs, output: Output) -> Result<Summary, CliError> {
     let path = data_dir::resolve(args.data_dir.as_deref())?;
-    if let Some(holder) = super::lock::holder(&path)? {
+    if let Some(holder) = super::lock::holder(&path).await? {
         return Err(UpError::Running {
             path,
             pid: holder.pid,

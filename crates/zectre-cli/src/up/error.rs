@@ -41,6 +41,11 @@ pub(crate) enum UpError {
         /// Its process.
         pid: u32,
     },
+    /// Another one runs there, and isn't a process that this one can see.
+    #[error(
+        "{0} is in use by a Zectre that can't be seen from here (in another container?). Run `zectre down` where it was started, or name another place with --data-dir."
+    )]
+    HeldUnseen(PathBuf),
     /// The process in the lock can't be stopped by us.
     #[error(
         "the platform (pid {pid}) can't be stopped: {source}. Run `zectre down` as the user who started it."
@@ -121,17 +126,21 @@ pub(crate) enum UpError {
     Key(#[from] zectre_service::key::KeyError),
     /// Someone else has the port.
     #[error(
-        "port {port} ({service}) is taken{holder}. Stop what holds it, or choose another port with {variable}=PORT."
+        "port {port} ({service}) is taken by {holder}. {remedy}, or choose another port with {variable}=PORT.{prevention}"
     )]
     PortTaken {
         /// Whose port.
         service: &'static str,
         /// Which.
         port: u16,
-        /// By whom, where it can be found out.
+        /// By whom, as far as it can be found out.
         holder: String,
+        /// What makes it free, without a full stop.
+        remedy: String,
         /// What changes it.
         variable: &'static str,
+        /// What keeps it from happening again: empty, or a sentence with a space before it.
+        prevention: String,
     },
     /// A service didn't start.
     #[error("{name} did not start: {why}")]

@@ -17,6 +17,8 @@ use tokio::time::Instant;
 const FILE: &str = "lock";
 /// How often a lock that should become free is tried.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// How long a holder may take to write its name into the file.
+const NAMED_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The directory is this process's until this is dropped.
 #[derive(Debug)]
@@ -58,22 +60,36 @@ pub(super) fn take(directory: &Path) -> Result<Lock, UpError> {
                 .map_err(UpError::at(file_in(directory), "written"))?;
             Ok(Lock(lock))
         }
-        Err(file) => Err(UpError::Running {
-            path: directory.into(),
-            pid: read(file).map_or(0, |process| process.pid),
+        Err(file) => Err(match read(file).filter(|process| process.is_alive()) {
+            Some(process) => UpError::Running {
+                path: directory.into(),
+                pid: process.pid,
+            },
+            None => UpError::HeldUnseen(directory.into()),
         }),
     }
 }
 
-/// The process that has the directory; none when it is free (or isn't there).
-pub(super) fn holder(directory: &Path) -> Result<Option<Process>, UpError> {
+/// The process that has the directory; none when it is free (or isn't there), whatever the file says: a process that is
+/// gone holds nothing, and neither does a later one of its pid.
+pub(super) async fn holder(directory: &Path) -> Result<Option<Process>, UpError> {
     if !fs::exists(file_in(directory)).map_err(UpError::at(directory, "read"))? {
         return Ok(None);
     }
-    Ok(match try_lock(directory)? {
-        Ok(_) => None,
-        Err(file) => read(file),
-    })
+    let deadline = Instant::now() + NAMED_TIMEOUT;
+    let mut ticks = tokio::time::interval(POLL_INTERVAL);
+    loop {
+        ticks.tick().await;
+        let Err(file) = try_lock(directory)? else {
+            return Ok(None);
+        };
+        // Whoever has just taken it writes its name next.
+        match read(file) {
+            Some(process) if process.is_alive() => return Ok(Some(process)),
+            _ if Instant::now() >= deadline => return Err(UpError::HeldUnseen(directory.into())),
+            _ => {}
+        }
+    }
 }
 
 /// Waits until nobody has the directory.
@@ -97,4 +113,54 @@ fn read(mut file: File) -> Option<Process> {
         pid: pid.parse().ok()?,
         start_ticks: start.parse().ok()?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory_with(lock: &str) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        fs::write(file_in(directory.path()), lock).expect("writable");
+        directory
+    }
+
+    #[tokio::test]
+    async fn a_file_that_nobody_holds_says_nothing_whatever_stands_in_it() {
+        let own = Process::own();
+        let reused = format!("{} {}", own.pid, own.start_ticks + 1);
+        for text in [
+            "4194303 17",
+            &reused,
+            &format!("{} {}", own.pid, own.start_ticks),
+            "",
+            "?",
+        ] {
+            let directory = directory_with(text);
+            assert_eq!(holder(directory.path()).await.expect("free"), None, "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_holder_is_told_by_pid_and_start_and_one_that_can_not_be_seen_is_no_other_process() {
+        let directory = directory_with("");
+        let held = take(directory.path()).expect("free");
+        let found = holder(directory.path()).await.expect("readable");
+        assert_eq!(found, Some(Process::own()));
+        let own = Process::own();
+        for text in [
+            "4194303 17".to_owned(),
+            format!("{} {}", own.pid, own.start_ticks + 1),
+        ] {
+            // As in another pid namespace: held, and nobody of that name here.
+            fs::write(file_in(directory.path()), text).expect("writable");
+            let error = holder(directory.path()).await.expect_err("unseen").to_string();
+            assert!(
+                error.contains("can't be seen") && error.contains("zectre down"),
+                "{error}"
+            );
+        }
+        drop(held);
+        assert_eq!(holder(directory.path()).await.expect("free"), None);
+    }
 }

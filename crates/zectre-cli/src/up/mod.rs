@@ -7,7 +7,9 @@
 mod bootstrap;
 mod data_dir;
 mod detach;
+mod down;
 mod error;
+mod holder;
 mod keys;
 mod lock;
 mod ports;
@@ -18,12 +20,13 @@ mod settings;
 mod summary;
 
 use crate::{
-    args::{DownArgs, UpArgs},
+    args::UpArgs,
     error::CliError,
-    output::Output,
+    output::{Output, Shown},
 };
 pub(crate) use bootstrap::prepare as bootstrap;
 use data_dir::DataDir;
+pub(crate) use down::down;
 pub(crate) use error::UpError;
 use postgres::{Binaries, Postgres};
 use services::{Ended, Services};
@@ -33,9 +36,6 @@ use std::{
 };
 use summary::Summary;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-
-/// How long `down` waits for the platform to stop: every service's own deadline, and PostgreSQL's.
-const DOWN_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A PostgreSQL that dies more often than this …
 const POSTGRES_DEATHS_MAX: usize = 3;
@@ -48,11 +48,9 @@ pub(crate) fn postgres_installed() -> bool {
 }
 
 /// `zectre up`
-pub(crate) async fn run(args: &UpArgs, output: Output) -> Result<(), CliError> {
+pub(crate) async fn run(args: &UpArgs, output: Output) -> Result<Shown, CliError> {
     if args.detach {
-        let summary = detach::start(args, output).await?;
-        summary.show(output);
-        return Ok(());
+        return Ok(detach::start(args, output).await?.show(output));
     }
     let result = foreground(args, output).await;
     if let (Some(file), Err(error)) = (&args.ready_file, &result) {
@@ -61,7 +59,7 @@ pub(crate) async fn run(args: &UpArgs, output: Output) -> Result<(), CliError> {
     result
 }
 
-async fn foreground(args: &UpArgs, output: Output) -> Result<(), CliError> {
+async fn foreground(args: &UpArgs, output: Output) -> Result<Shown, CliError> {
     let began = Instant::now();
     if args.ready_file.is_some() {
         // In the background: no terminal's signals. It fails only for a group leader, which has none anyway.
@@ -78,11 +76,14 @@ async fn foreground(args: &UpArgs, output: Output) -> Result<(), CliError> {
     let result = match started {
         Some(Ok(mut summary)) => {
             summary.took_ms = began.elapsed().as_millis() as u64;
-            announce(args, output, &summary);
-            serve(output, &mut signals, &data, &mut postgres, &mut services).await
+            let shown = announce(args, output, &summary);
+            let ended = serve(output, &mut signals, &data, &mut postgres, &mut services).await;
+            ended.map(|()| shown)
         }
         Some(Err(error)) => Err(error),
-        None => Ok(()),
+        None => Err(CliError::Interrupted(
+            "Stopped before everything had started.".into(),
+        )),
     };
     stop(output, &mut signals, services, postgres).await;
     drop(data);
@@ -105,25 +106,26 @@ async fn start(
     ports::check(&preview)?;
     keys::ensure(data)?;
     let postgres = postgres.insert(Postgres::start(&binaries, data).await?);
-    let local = bootstrap::prepare(postgres.url()).await?;
-    let config = settings::load(args.config.as_deref(), data, postgres.url(), &local.join_token)?;
+    let mut config = settings::load(args.config.as_deref(), data, postgres.url())?;
+    let known = bootstrap::stored_key(&config.api.public_url)?;
+    let local = bootstrap::prepare(postgres.url(), known.as_ref()).await?;
+    config.agent.join_token = local.join_token.clone();
     progress.update("Starting the services");
     services.start_all(&config).await?;
-    bootstrap::sign_in(&config, &local)?;
+    bootstrap::sign_in(&config, &local, data)?;
     progress.update("Waiting until the node is ready");
     services.until_ready(&config, &local).await?;
     progress.clear();
     Ok(Summary::new(&config, data))
 }
 
-fn announce(args: &UpArgs, output: Output, summary: &Summary) {
+fn announce(args: &UpArgs, output: Output, summary: &Summary) -> Shown {
+    let shown = summary.show(output);
     match &args.ready_file {
         Some(file) => detach::tell(file, &Ok(summary.clone())),
-        None => {
-            summary.show(output);
-            output.say("Press Ctrl-C to stop.");
-        }
+        None => output.say("Press Ctrl-C to stop."),
     }
+    shown
 }
 
 /// Runs until a signal asks to stop, or a part ends by itself. PostgreSQL is started again when it dies: programs go on
@@ -174,32 +176,6 @@ async fn stop(output: Output, signals: &mut Signals, mut services: Services, pos
     {
         output.say(format!("{error}"));
     }
-}
-
-/// `zectre down`
-pub(crate) async fn down(args: &DownArgs, output: Output) -> Result<(), CliError> {
-    let path = data_dir::resolve(args.data_dir.as_deref())?;
-    let Some(holder) = lock::holder(&path)? else {
-        let stopped = match DataDir::open_existing(&path)? {
-            // A killed `up` leaves its PostgreSQL behind.
-            Some(data) => Postgres::stop_stale(&data).await?,
-            None => false,
-        };
-        output.say(if stopped {
-            format!(
-                "Stopped the PostgreSQL that a killed `zectre up` left behind in {}",
-                path.display()
-            )
-        } else {
-            format!("Nothing runs in {}", path.display())
-        });
-        return Ok(());
-    };
-    let progress = output.progress(format!("Stopping (pid {})", holder.pid));
-    holder.terminate()?;
-    lock::wait_until_free(&path, DOWN_TIMEOUT).await?;
-    progress.done("Stopped");
-    Ok(())
 }
 
 /// The signals that ask to stop.

@@ -5,7 +5,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use std::{fs, time::Duration};
+use std::{fs, path::PathBuf, time::Duration};
 use tokio::time::Instant;
 
 /// How often a process that should end is looked at.
@@ -46,6 +46,15 @@ impl Process {
             .split(|byte| *byte == 0)
             .map(|word| String::from_utf8_lossy(word).into_owned())
             .collect()
+    }
+
+    /// What it has open, where we may see it: paths, and names such as `socket:[4711]`.
+    pub(super) fn open_files(self) -> Vec<PathBuf> {
+        let Ok(descriptors) = fs::read_dir(format!("/proc/{}/fd", self.pid)) else {
+            return Vec::new();
+        };
+        let links = descriptors.flatten().map(|descriptor| descriptor.path());
+        links.filter_map(|link| fs::read_link(link).ok()).collect()
     }
 
     /// Sends a signal, unless it is gone.
@@ -102,10 +111,15 @@ mod tests {
     async fn a_process_is_known_until_it_ends() {
         let mut child = tokio::process::Command::new("sleep")
             .arg("60")
+            .kill_on_drop(true)
             .spawn()
             .expect("sleep is installed");
         let process = Process::of(child.id().expect("not waited for")).expect("it runs");
-        assert!(process.is_alive() && process.command_line()[0] == "sleep");
+        assert!(process.is_alive());
+        zectre_testkit::wait_until(Duration::from_secs(5), "it has become sleep", async || {
+            (process.command_line()[0] == "sleep").then_some(())
+        })
+        .await;
         assert!(
             !Process {
                 start_ticks: process.start_ticks + 1,

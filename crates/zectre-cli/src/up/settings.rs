@@ -20,12 +20,11 @@ pub(super) fn preview(file: Option<&Path>) -> Result<Config, CliError> {
     Ok(Config::load(file)?)
 }
 
-/// The configuration all services get.
+/// The configuration all services get, but for the join token, which is made with it.
 pub(super) fn load(
     file: Option<&Path>,
     data: &DataDir,
     database_url: &SecretString,
-    join_token: &SecretString,
 ) -> Result<Config, CliError> {
     let user = preview(file)?;
     let keys = keys::files(data)?;
@@ -37,7 +36,6 @@ pub(super) fn load(
     let mut all = vec![
         ("database.url", text(database_url.expose_secret())),
         ("agent.data_dir", path(&data.directory("agent", 0o711)?)),
-        ("agent.join_token", text(join_token.expose_secret())),
         ("registry.store", path(&data.directory("registry", 0o700)?)),
         ("build.cache_dir", path(&build.join("cache"))),
         ("build.work_dir", path(&build.join("work"))),

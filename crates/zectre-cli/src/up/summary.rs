@@ -1,7 +1,10 @@
 //! What a person wants to know once everything runs.
 
 use super::data_dir::DataDir;
-use crate::{output::Output, progress::seconds};
+use crate::{
+    output::{Output, Shown},
+    progress::seconds,
+};
 use serde::{Deserialize, Serialize};
 use std::{path::PathBuf, time::Duration};
 use zectre_common::config::Config;
@@ -40,7 +43,7 @@ impl Summary {
         }
     }
 
-    pub(super) fn show(&self, output: Output) {
+    pub(super) fn show(&self, output: Output) -> Shown {
         output.value(self, |summary| {
             let took = seconds(Duration::from_millis(summary.took_ms));
             output.data(format!("Zectre is ready ({took})"));
@@ -61,6 +64,6 @@ impl Summary {
             ] {
                 output.data(format!("  {what:<9} {value}"));
             }
-        });
+        })
     }
 }

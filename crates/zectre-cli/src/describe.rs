@@ -1,0 +1,235 @@
+//! How deployments and tasks are told to people: pure, from what the API says.
+//!
+//! A run to completion (`restart: never`) is a job: it runs and ends, and never "serves", "sleeps" or is "down".
+
+use zectre_common::{
+    spec::RestartPolicy,
+    state::{DeploymentStatus, Health, Reason, TaskState, Wanted},
+    wire::{deployment::Deployment, task::Task},
+};
+
+/// Whether it runs to completion instead of serving.
+pub(crate) fn is_job(deployment: &Deployment) -> bool {
+    deployment.spec.restart == RestartPolicy::Never
+}
+
+/// How its rollout, or its run, went: `succeeded`, `failed (exited)`, `ran to completion`.
+pub(crate) fn status(deployment: &Deployment) -> String {
+    if is_job(deployment) && deployment.status == DeploymentStatus::Succeeded {
+        return "ran to completion".into();
+    }
+    // What befell it after it had succeeded belongs to its health.
+    let reason = deployment
+        .reason
+        .filter(|_| deployment.status != DeploymentStatus::Succeeded);
+    with_reason(deployment.status.as_str(), reason)
+}
+
+/// How it is now; a dash for what isn't to run at all.
+pub(crate) fn health(deployment: &Deployment) -> String {
+    let over = deployment.status.is_ended() && !deployment.current;
+    if is_job(deployment) || over {
+        return "-".into();
+    }
+    let reason = deployment.reason.filter(|_| {
+        deployment.status == DeploymentStatus::Succeeded
+            && matches!(deployment.health, Health::Degraded | Health::Down)
+    });
+    with_reason(deployment.health.as_str(), reason)
+}
+
+/// What became of a deployment that was waited for: `serves`, `ran to completion`, …
+pub(crate) fn outcome(deployment: &Deployment) -> &'static str {
+    match deployment.status {
+        DeploymentStatus::Succeeded if is_job(deployment) => "ran to completion",
+        DeploymentStatus::Succeeded if deployment.health == Health::Asleep => {
+            "is ready; it sleeps until its first request"
+        }
+        DeploymentStatus::Succeeded => "serves",
+        _ => "takes a share of the requests; `zectre promote` gives it all",
+    }
+}
+
+/// Where it answers; none for a job.
+pub(crate) fn url(deployment: &Deployment) -> Option<&str> {
+    if is_job(deployment) {
+        return None;
+    }
+    Some(deployment.url.as_ref().unwrap_or(&deployment.preview_url))
+}
+
+/// What a task does: `running`, `draining (superseded)`, `failed (exited)`, `completed`.
+pub(crate) fn task_state(task: &Task, of_job: bool) -> String {
+    let word = match (task.state, task.wanted) {
+        (TaskState::Running, Wanted::Stop) => "draining",
+        (TaskState::Pending | TaskState::Starting, Wanted::Stop) => "stopping",
+        (TaskState::Stopped, _) if of_job && task.exit_code == Some(0) => return "completed".into(),
+        (state, _) => state.as_str(),
+    };
+    // That it was stopped is what `stopped` says already.
+    let reason = task.reason.filter(|reason| *reason != Reason::Stopped);
+    with_reason(word, reason)
+}
+
+fn with_reason(word: &str, reason: Option<Reason>) -> String {
+    reason.map_or_else(|| word.to_owned(), |reason| format!("{word} ({reason})"))
+}
+
+/// Why a deployment failed: code, sentence, what else is known, and its last lines; each once.
+pub(crate) fn failure(deployment: &Deployment) -> Vec<String> {
+    let message = deployment.message.as_deref().unwrap_or("no reason was given");
+    let mut lines = vec![format!(
+        "version {} {}: {message}",
+        deployment.version,
+        status(deployment)
+    )];
+    let Some(evidence) = &deployment.evidence else {
+        return lines;
+    };
+    let is_fresh = |fact: &String| !message.contains(fact.as_str());
+    let code = evidence.exit_code.map(|code| format!("code {code}"));
+    let known = [
+        code.filter(is_fresh).map(|code| format!("exit {code}")),
+        evidence
+            .signal
+            .map(|signal| format!("signal {signal}"))
+            .filter(is_fresh),
+        evidence.last_probe.clone().filter(is_fresh),
+    ];
+    let known: Vec<_> = known.into_iter().flatten().collect();
+    if !known.is_empty() {
+        lines.push(format!("  {}", known.join(", ")));
+    }
+    // The platform writes its own sentence into the log, too.
+    let tail = evidence.log_tail.iter().map(|line| line.message.as_str());
+    let tail: Vec<_> = tail.filter(|line| !message.contains(line)).collect();
+    if !tail.is_empty() {
+        lines.push("  its last lines:".into());
+        lines.extend(tail.iter().map(|line| format!("    {line}")));
+    }
+    lines
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+    use zectre_common::{
+        id::{ApplicationId, DeploymentId, TaskId},
+        spec::DeploymentRequest,
+    };
+
+    /// A deployment with some fields of its own.
+    pub(crate) fn deployment(restart: &str, changes: &Value) -> Deployment {
+        let request: DeploymentRequest =
+            serde_json::from_value(json!({"restart": restart})).expect("a request");
+        let spec = request.resolve(&DeploymentRequest::default()).expect("valid");
+        let mut whole = json!({
+            "id": DeploymentId::new(), "application_id": ApplicationId::new(), "environment": "production",
+            "version": 3, "status": "succeeded", "reason": null, "message": null, "evidence": null,
+            "health": "healthy", "current": true, "artifact_id": null, "image": null, "build_id": null,
+            "replicas": 1, "idle_timeout_secs": 300, "cold_start_enabled": true, "spec": spec,
+            "preview_label": "a", "preview_url": "http://a.test", "url": "http://b.test",
+            "created_at": "2026-01-01T00:00:00Z", "finished_at": null,
+        });
+        let fields = whole.as_object_mut().expect("an object");
+        fields.extend(changes.as_object().expect("an object").clone());
+        serde_json::from_value(whole).expect("a deployment")
+    }
+
+    fn task(state: &str, wanted: &str, reason: Option<&str>, exit_code: Option<i32>) -> Task {
+        let task = json!({
+            "id": TaskId::new(), "deployment_id": DeploymentId::new(), "application_id": ApplicationId::new(),
+            "slot": 0, "state": state, "wanted": wanted, "reason": reason, "message": null, "node_id": null,
+            "node": null, "address": null, "port": null, "healthy": true, "routed": true, "generation": 1,
+            "restarts": 0, "exit_code": exit_code, "signal": null, "phases": null,
+            "created_at": "2026-01-01T00:00:00Z", "started_at": null, "running_at": null, "finished_at": null,
+        });
+        serde_json::from_value(task).expect("a task")
+    }
+
+    #[test]
+    fn a_job_runs_and_never_serves_sleeps_or_is_down() {
+        let told = |changes: &Value| {
+            let job = deployment("never", changes);
+            let words = format!("{} {} {}", status(&job), health(&job), outcome(&job));
+            for wrong in ["asleep", "sleeps", "serves", "down", "healthy"] {
+                assert!(!words.contains(wrong), "{words}");
+            }
+            assert_eq!(url(&job), None);
+            status(&job)
+        };
+        assert_eq!(told(&json!({"health": "asleep"})), "ran to completion");
+        assert_eq!(told(&json!({"status": "running", "health": "down"})), "running");
+        let failed = json!({"status": "failed", "reason": "exited", "health": "down"});
+        assert_eq!(told(&failed), "failed (exited)");
+    }
+
+    #[test]
+    fn a_server_s_trouble_stands_where_it_belongs() {
+        let told = |changes: &Value| {
+            let server = deployment("always", changes);
+            (status(&server), health(&server))
+        };
+        let pair = |status: &str, health: &str| (status.to_owned(), health.to_owned());
+        assert_eq!(told(&json!({})), pair("succeeded", "healthy"));
+        let looping = json!({"reason": "crash_loop", "health": "down"});
+        assert_eq!(told(&looping), pair("succeeded", "down (crash_loop)"));
+        let failed = json!({"status": "failed", "reason": "exited", "current": false, "health": "down"});
+        assert_eq!(told(&failed), pair("failed (exited)", "-"));
+    }
+
+    #[test]
+    fn what_is_to_stop_is_not_called_running() {
+        for (state, wanted, reason, exit_code, of_job, says) in [
+            ("running", "run", None, None, false, "running"),
+            ("running", "stop", Some("stopped"), None, false, "draining"),
+            (
+                "running",
+                "stop",
+                Some("superseded"),
+                None,
+                false,
+                "draining (superseded)",
+            ),
+            ("starting", "stop", Some("idle"), None, false, "stopping (idle)"),
+            ("stopping", "stop", Some("stopped"), None, false, "stopping"),
+            ("stopped", "stop", Some("stopped"), Some(0), false, "stopped"),
+            ("stopped", "run", Some("exited"), Some(0), true, "completed"),
+            (
+                "pending",
+                "run",
+                Some("crash_loop"),
+                None,
+                false,
+                "pending (crash_loop)",
+            ),
+            ("failed", "run", Some("exited"), Some(3), true, "failed (exited)"),
+        ] {
+            assert_eq!(task_state(&task(state, wanted, reason, exit_code), of_job), says);
+        }
+    }
+
+    #[test]
+    fn a_failure_says_everything_once() {
+        let message = "the program ended with code 3 before it was ready";
+        let line = |stream: &str, message: &str| json!({"seq": 1, "time": "2026-01-01T00:00:00Z", "stream": stream, "message": message});
+        let failed = json!({
+            "status": "failed", "reason": "exited", "message": message, "current": false,
+            "evidence": {"exit_code": 3, "log_tail": [line("stdout", "bye"), line("system", message)]},
+        });
+        let said = failure(&deployment("always", &failed));
+        let expected = [
+            "version 3 failed (exited): the program ended with code 3 before it was ready",
+            "  its last lines:",
+            "    bye",
+        ];
+        assert_eq!(said, expected);
+        let probed = json!({
+            "status": "failed", "reason": "progress_deadline", "message": "0 of 1 tasks were ready after 300 s",
+            "evidence": {"last_probe": "GET /health answered 500"},
+        });
+        let said = failure(&deployment("always", &probed));
+        assert_eq!(said[1], "  GET /health answered 500");
+    }
+}
