@@ -34,6 +34,14 @@ pub type WakeResult = Result<Phases, Arc<WakeFailure>>;
 pub struct Waking(watch::Receiver<Option<WakeResult>>);
 
 impl Waking {
+    /// What it said of its phases, if it has succeeded by now.
+    pub fn phases(&self) -> Option<Phases> {
+        self.0
+            .borrow()
+            .as_ref()
+            .and_then(|result| result.as_ref().ok().copied())
+    }
+
     /// Waits for its result.
     pub async fn result(&mut self) -> WakeResult {
         let answered = self.0.wait_for(Option::is_some).await;

@@ -12,7 +12,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll},
     time::Instant,
@@ -34,6 +34,7 @@ pub struct Counts {
 pub struct Progress {
     started: Instant,
     moved_ms: AtomicU64,
+    broken: AtomicBool,
 }
 
 impl Progress {
@@ -41,12 +42,18 @@ impl Progress {
         Arc::new(Self {
             started: Instant::now(),
             moved_ms: AtomicU64::new(0),
+            broken: AtomicBool::new(false),
         })
     }
 
     fn moved(&self) {
         self.moved_ms
             .store(self.started.elapsed().as_millis() as u64, Relaxed);
+    }
+
+    /// Whether the client broke it off, or sent what is no body.
+    pub fn is_broken(&self) -> bool {
+        self.broken.load(Relaxed)
     }
 
     /// Milliseconds since a frame last moved, or since the start.
@@ -97,6 +104,9 @@ impl Body for Upload {
                 let polled = Pin::new(incoming).poll_frame(cx);
                 if polled.is_ready() {
                     progress.moved();
+                }
+                if matches!(polled, Poll::Ready(Some(Err(_)))) {
+                    progress.broken.store(true, Relaxed);
                 }
                 polled
             }

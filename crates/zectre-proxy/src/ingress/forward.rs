@@ -83,12 +83,23 @@ impl Ingress {
         for _ in 0..TRIES_MAX {
             let spare = spare(&request);
             let replica = place.lease.replica();
-            match self.upstream.send(replica, request, spare.is_some()).await {
+            // What may be repeated is better off elsewhere, if there is an elsewhere; what may not is given up once
+            // the scheduler, too, has given up the task.
+            let may_leave = || match &spare {
+                Some(_) => self.has_other(waiting.host(), replica),
+                None => replica.has_left(),
+            };
+            let sent = self
+                .upstream
+                .send(replica, request, spare.is_some(), &may_leave)
+                .await;
+            match sent {
                 Ok(reply) => return Ok((reply, place.lease)),
                 Err(Failed::TimedOut) => {
                     self.metrics.upstream_error(UpstreamError::Timeout);
                     return Err(Refusal::Timeout(self.limits.response_timeout.as_secs()));
                 }
+                Err(Failed::Broken) => return Err(Refusal::BrokenBody),
                 Err(Failed::Unsent(unsent, cause)) => {
                     self.metrics.upstream_error(UpstreamError::Connect);
                     tracing::debug!(task = %replica.task(), cause, "a task can't be reached");
@@ -191,6 +202,7 @@ mod tests {
             fetch_us: None,
             start_us: Some(2_000),
             ready_us: Some(3_500),
+            ..Phases::default()
         };
         let value = server_timing(Duration::from_millis(10), phases, Duration::from_micros(250));
         assert_eq!(

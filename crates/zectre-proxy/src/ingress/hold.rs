@@ -3,8 +3,9 @@
 
 use super::{Ingress, Refusal};
 use crate::{
-    live::{Held, Lease, Visit, roll},
+    live::{Held, Lease, Replica, Visit, roll},
     table::{self, Deployment, Idle},
+    wake::Waking,
 };
 use http::HeaderValue;
 use std::{
@@ -27,6 +28,8 @@ pub(super) struct Waiting<'r> {
     slept: bool,
     /// What the wake said.
     woken: Option<Phases>,
+    /// The wake that it waited for, when the table told of a replica first.
+    waking: Option<Waking>,
     /// The last replica that could not be reached.
     unreachable: Option<String>,
 }
@@ -49,8 +52,14 @@ impl<'r> Waiting<'r> {
             since: None,
             slept: false,
             woken: None,
+            waking: None,
             unreachable: None,
         }
+    }
+
+    /// The host that was asked for.
+    pub(super) fn host(&self) -> &'r str {
+        self.host
     }
 
     /// The replica that was tried is gone; the next place must be elsewhere.
@@ -61,7 +70,10 @@ impl<'r> Waiting<'r> {
     /// Ends the waiting: the count of the deployment, and how long a woken request waited with the wake's phases.
     pub(super) fn finish(self) -> (Option<Visit>, Option<(Duration, Phases)>) {
         let waited = self.since.map_or(Duration::ZERO, |since| since.elapsed());
-        let phases = self.slept.then(|| self.woken.unwrap_or_default());
+        let told = self
+            .woken
+            .or_else(|| self.waking.as_ref().and_then(Waking::phases));
+        let phases = self.slept.then(|| told.unwrap_or_default());
         (self.visit, phases.map(|phases| (waited, phases)))
     }
 }
@@ -98,6 +110,15 @@ impl Ingress {
             };
             self.wait(waiting, &deployment, idle).await?;
         }
+    }
+
+    /// Whether some other replica than this one would take the request.
+    pub(super) fn has_other(&self, host: &str, than: &Replica) -> bool {
+        let now_ms = self.now_ms();
+        let usable =
+            |replica: &Arc<Replica>| replica.task() != than.task() && replica.ejected_until_ms() <= now_ms;
+        find(&self.tables.current(), host)
+            .is_ok_and(|found| found.with_replicas(|replicas| replicas.iter().any(usable)))
     }
 
     /// Waits until it may be worth to look again.
@@ -160,7 +181,7 @@ impl Ingress {
             match waited.await {
                 Ok(Some(Ok(phases))) => waiting.woken = Some(phases),
                 Ok(Some(Err(failure))) => return Err(Refusal::WakeFailed(failure)),
-                Ok(None) => {}
+                Ok(None) => waiting.waking = Some(waking),
                 Err(_) => return Err(Refusal::WakeTimeout(bound.as_secs())),
             }
             return Ok(());

@@ -21,6 +21,9 @@ pub enum Refusal {
     /// It can be read in two ways, or in none.
     #[error("{0}")]
     Malformed(&'static str),
+    /// Its body ends before its end, or is not written as HTTP wants.
+    #[error("the body of the request broke off, or is not valid HTTP: send it again, whole")]
+    BrokenBody,
     /// CONNECT is for forward proxies.
     #[error("this is a reverse proxy: it does not take CONNECT")]
     Connect,
@@ -80,6 +83,7 @@ impl Refusal {
         const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
         match self {
             Self::Malformed(_) => (StatusCode::BAD_REQUEST, "BAD_REQUEST", None),
+            Self::BrokenBody => (StatusCode::BAD_REQUEST, "BROKEN_BODY", None),
             Self::Connect => (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", None),
             Self::UnknownHost(_) => (StatusCode::NOT_FOUND, "UNKNOWN_HOST", None),
             Self::NothingDeployed(_) => (UNAVAILABLE, "NOTHING_DEPLOYED", Some(10)),

@@ -3,13 +3,22 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU32, AtomicU64, Ordering::SeqCst},
+    atomic::{
+        AtomicBool, AtomicU32, AtomicU64,
+        Ordering::{Relaxed, SeqCst},
+    },
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use zectre_common::id::TaskId;
 
 /// A task that could not be reached is passed over for so long; its lease or the table will tell the rest.
 pub const EJECT_MS: u64 = 1_000;
+/// Doubled for each failure in a row, up to this: what is away for long must not cost a connection attempt a second.
+const EJECT_MS_MAX: u64 = 2 * EJECT_MS;
+
+/// Connections that are being opened to a task at once. A program's queue of connections it has not accepted yet is
+/// often no longer than 128, and what doesn't fit is tried again by TCP only after a second.
+const OPENING_MAX: usize = 64;
 
 /// `removed_at` of a task that is in the table.
 const PRESENT: u64 = 0;
@@ -26,6 +35,13 @@ pub struct Replica {
     removed_at: AtomicU64,
     /// Milliseconds of the proxy's clock.
     ejected_until_ms: AtomicU64,
+    /// Ejections since it last answered.
+    failures: AtomicU32,
+    /// The last attempt to connect got no answer at all: its node is gone, or the way there.
+    unreachable: AtomicBool,
+    /// Somebody is trying to connect to find that out.
+    knocking: AtomicBool,
+    opening: Semaphore,
     drained: Arc<Notify>,
 }
 
@@ -40,6 +56,10 @@ impl Replica {
             in_flight: AtomicU32::new(0),
             removed_at: AtomicU64::new(PRESENT),
             ejected_until_ms: AtomicU64::new(0),
+            failures: AtomicU32::new(0),
+            unreachable: AtomicBool::new(false),
+            knocking: AtomicBool::new(false),
+            opening: Semaphore::new(OPENING_MAX),
             drained,
         })
     }
@@ -98,14 +118,65 @@ impl Replica {
         self.removed_at.load(SeqCst)
     }
 
-    /// Passes it over for [`EJECT_MS`].
+    /// Passes it over for [`EJECT_MS`], or longer when it fails again and again.
     pub fn eject(&self, now_ms: u64) {
-        self.ejected_until_ms.store(now_ms + EJECT_MS, SeqCst);
+        // Requests that were under way together fail together, and count once.
+        if self.ejected_until_ms.load(SeqCst) <= now_ms {
+            let again = self.failures.fetch_add(1, Relaxed).min(8);
+            let pause_ms = (EJECT_MS << again).min(EJECT_MS_MAX);
+            self.ejected_until_ms.store(now_ms + pause_ms, SeqCst);
+        }
+    }
+
+    /// It answered a request.
+    pub fn answered(&self) {
+        // Read first: a store for every request would move the cache line between all threads.
+        if self.failures.load(Relaxed) != 0 {
+            self.failures.store(0, Relaxed);
+        }
+        if !self.is_reachable() {
+            self.set_reachable(true);
+        }
+    }
+
+    /// What came of an attempt to connect: an answer, even a refusal, or nothing at all.
+    pub fn set_reachable(&self, reachable: bool) {
+        self.unreachable.store(!reachable, SeqCst);
+    }
+
+    /// Whether the last attempt to connect got an answer.
+    pub fn is_reachable(&self) -> bool {
+        !self.unreachable.load(SeqCst)
+    }
+
+    /// The right to find out whether it is there; `None` while somebody else does.
+    pub fn knock(&self) -> Option<Knock<'_>> {
+        (!self.knocking.swap(true, SeqCst)).then_some(Knock(self))
+    }
+
+    /// The right to open a connection to it, until it is sure that its program has taken the connection.
+    pub async fn opening(&self) -> SemaphorePermit<'_> {
+        self.opening.acquire().await.expect("it is never closed")
+    }
+
+    /// Whether it has left the table.
+    pub fn has_left(&self) -> bool {
+        self.removed_at.load(SeqCst) != PRESENT
     }
 
     /// When it may be tried again; in the past for a healthy one.
     pub fn ejected_until_ms(&self) -> u64 {
         self.ejected_until_ms.load(SeqCst)
+    }
+}
+
+/// The right to knock; given back when dropped.
+#[derive(Debug)]
+pub struct Knock<'r>(&'r Replica);
+
+impl Drop for Knock<'_> {
+    fn drop(&mut self) {
+        self.0.knocking.store(false, SeqCst);
     }
 }
 
@@ -146,5 +217,30 @@ mod tests {
         assert_eq!((replica.in_flight(), replica.removed_at()), (0, 7));
         replica.restore();
         assert!(replica.lease().is_some());
+    }
+
+    #[test]
+    fn failures_in_a_row_eject_for_longer_and_an_answer_forgives() {
+        let replica = Replica::new(TaskId::new(), "127.0.0.1", 1, false, Arc::new(Notify::new()));
+        let mut now_ms = 0;
+        for pause_ms in [1_000, 2_000, 2_000] {
+            replica.eject(now_ms);
+            // The others of the same moment change nothing.
+            replica.eject(now_ms + 1);
+            assert_eq!(replica.ejected_until_ms(), now_ms + pause_ms);
+            now_ms += pause_ms;
+        }
+        replica.answered();
+        replica.eject(now_ms);
+        assert_eq!(replica.ejected_until_ms(), now_ms + EJECT_MS);
+    }
+
+    #[test]
+    fn one_knocks_at_a_time() {
+        let replica = Replica::new(TaskId::new(), "127.0.0.1", 1, false, Arc::new(Notify::new()));
+        let knock = replica.knock().expect("nobody knocks yet");
+        assert!(replica.knock().is_none());
+        drop(knock);
+        assert!(replica.knock().is_some());
     }
 }

@@ -1,24 +1,32 @@
 //! Connections to tasks. A request that never reached its task goes out again on a fresh connection; a kept
 //! connection that turned out to be dead is nobody's error.
+//!
+//! A host that was cut off says nothing, and TCP waits for it for minutes. So a task that keeps a request waiting is
+//! knocked at: a new connection that nobody answers tells that the host is gone, one that is made tells that the task
+//! is only slow. Socket options can't tell the two apart: TCP_USER_TIMEOUT also breaks an upload that the task is slow to read.
 
 mod link;
 mod pool;
+mod silence;
 
 pub use link::Link;
 
-use crate::{
-    ingress::body::{Progress, Upload},
-    live::Replica,
-};
+use crate::{ingress::body::Upload, live::Replica};
 use http::{Request, Response};
 use hyper::{
     body::Incoming,
-    client::conn::{TrySendError, http1, http2},
+    client::conn::{http1, http2},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use link::Sender;
 use pool::Pool;
-use std::{future::Future, sync::Arc, time::Duration};
+use silence::Silence;
+use std::{
+    future::Future,
+    io::ErrorKind,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -27,6 +35,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 const TRUSTED_FOR: Duration = Duration::from_secs(1);
 /// An HTTP/2 connection that doesn't answer a ping for so long is dead.
 const PING_EVERY: Duration = Duration::from_secs(20);
+
+/// A task that keeps a request waiting for so long is knocked at, and again after each further such time.
+const KNOCK_EVERY: Duration = Duration::from_secs(1);
+
+/// A program that has not answered on a new connection for so long is at work, and has taken the connection.
+const OPENING_TIME: Duration = Duration::from_millis(100);
 
 /// What a request may cost in time.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +67,8 @@ pub enum Failed {
     Unsent(Box<Request<Upload>>, String),
     /// It may have been received.
     Lost(String),
+    /// The client did not send the body that it began: no fault of the task's.
+    Broken,
     /// No answer in time.
     TimedOut,
 }
@@ -77,27 +93,74 @@ impl Upstream {
         }
     }
 
-    /// Sends `request` to `replica`. With `repeatable`, any kept connection is good enough.
+    /// Sends `request` to `replica`. With `repeatable`, any kept connection is good enough. Where `may_leave` says
+    /// so, the request does not wait for a host that is gone.
     pub async fn send(
         &self,
         replica: &Replica,
         mut request: Request<Upload>,
         repeatable: bool,
+        may_leave: &(dyn Fn() -> bool + Sync),
     ) -> Result<Reply, Failed> {
         let idle_max = if repeatable { None } else { Some(TRUSTED_FOR) };
-        while let Some(link) = self.pool.take(replica, idle_max) {
-            match self.exchange(link, request).await {
-                // It closed before it took the request; each such connection is gone for good, so this ends.
-                Err(Failed::Unsent(unsent, _)) => request = *unsent,
-                done => return done,
+        let (mut opening, was_reachable) = (None, replica.is_reachable());
+        loop {
+            while let Some(link) = self.pool.take(replica, idle_max) {
+                drop(opening.take());
+                match self.exchange(replica, link, request, may_leave).await {
+                    // It closed before it took the request; each such connection is gone for good, so this ends.
+                    Err(Failed::Unsent(unsent, _)) => request = *unsent,
+                    done => return done,
+                }
+            }
+            if opening.is_some() {
+                break;
+            }
+            // While this waited for its turn, another request may have finished with a connection.
+            opening = Some(replica.opening().await);
+        }
+        if was_reachable && !replica.is_reachable() {
+            // Those before it in the queue have found out.
+            return Err(Failed::Unsent(
+                Box::new(request),
+                "its node does not answer".into(),
+            ));
+        }
+        let link = match self.connect(replica).await {
+            Ok(link) => link,
+            Err(cause) => return Err(Failed::Unsent(Box::new(request), cause)),
+        };
+        let mut exchange = std::pin::pin!(self.exchange(replica, link, request, may_leave));
+        match timeout(OPENING_TIME, exchange.as_mut()).await {
+            Ok(done) => done,
+            Err(_) => {
+                drop(opening);
+                exchange.await
             }
         }
-        let link = match timeout(self.patience.connect, self.connect(replica)).await {
-            Ok(Ok(link)) => link,
-            Ok(Err(cause)) => return Err(Failed::Unsent(Box::new(request), cause)),
-            Err(_) => return Err(Failed::Unsent(Box::new(request), "no connection in time".into())),
+    }
+
+    /// Opens a connection to `replica`, and remembers whether its host gave any answer: a refusal is one.
+    async fn reach(&self, replica: &Replica) -> Result<TcpStream, String> {
+        let connecting = TcpStream::connect((replica.address(), replica.port()));
+        let connected = timeout(self.patience.connect, connecting).await;
+        let silent = match &connected {
+            Ok(Ok(_)) => false,
+            // The last of them: nobody on the way knows the host any more.
+            Ok(Err(error)) => matches!(
+                error.kind(),
+                ErrorKind::TimedOut | ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable
+            ),
+            Err(_) => true,
         };
-        self.exchange(link, request).await
+        replica.set_reachable(!silent);
+        if silent {
+            self.pool.forget(replica.task());
+        }
+        match connected {
+            Ok(connected) => connected.map_err(|error| error.to_string()),
+            Err(_) => Err("no connection in time".into()),
+        }
     }
 
     /// Forgets connections to tasks that `keep` doesn't know, and old idle ones.
@@ -105,49 +168,32 @@ impl Upstream {
         self.pool.sweep(keep);
     }
 
-    async fn exchange(&self, mut link: Link, request: Request<Upload>) -> Result<Reply, Failed> {
-        let progress = request.body().progress();
-        let sent = match link.sender() {
-            Sender::Http1(sender) => self.answer(sender.try_send_request(request), progress).await,
-            Sender::Http2(sender) => self.answer(sender.try_send_request(request), progress).await,
-        };
-        sent.map(|response| Reply { response, link })
-    }
-
-    async fn answer(
+    async fn exchange(
         &self,
-        sent: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Upload>>>>,
-        progress: Option<Arc<Progress>>,
-    ) -> Result<Response<Incoming>, Failed> {
-        let mut sent = std::pin::pin!(sent);
-        let mut wait = self.patience.response;
-        loop {
-            match timeout(wait, sent.as_mut()).await {
-                Ok(Ok(response)) => return Ok(response),
-                Ok(Err(mut error)) => {
-                    let unsent = error.take_message();
-                    let cause = zectre_service::problem::chain(error.error());
-                    return Err(match unsent {
-                        Some(request) => Failed::Unsent(Box::new(request), cause),
-                        None => Failed::Lost(cause),
-                    });
-                }
-                Err(_) => {}
-            }
-            let quiet = progress
-                .as_ref()
-                .map(|progress| Duration::from_millis(progress.quiet_ms()));
-            match quiet.and_then(|quiet| self.patience.response.checked_sub(quiet)) {
-                Some(left) if !left.is_zero() => wait = left,
-                _ => return Err(Failed::TimedOut),
-            }
-        }
+        replica: &Replica,
+        mut link: Link,
+        request: Request<Upload>,
+        may_leave: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Reply, Failed> {
+        let silence = Silence {
+            upstream: self,
+            replica,
+            progress: request.body().progress(),
+            began: Instant::now(),
+            may_leave,
+        };
+        let sent = match link.sender() {
+            Sender::Http1(sender) => silence.bear(sender.try_send_request(request)).await,
+            Sender::Http2(sender) => silence.bear(sender.try_send_request(request)).await,
+        };
+        sent.map(|response| {
+            replica.answered();
+            Reply { response, link }
+        })
     }
 
     async fn connect(&self, replica: &Replica) -> Result<Link, String> {
-        let stream = TcpStream::connect((replica.address(), replica.port()))
-            .await
-            .map_err(|error| error.to_string())?;
+        let stream = self.reach(replica).await?;
         stream.set_nodelay(true).map_err(|error| error.to_string())?;
         let io = TokioIo::new(stream);
         let sender = if replica.http2() {

@@ -89,6 +89,11 @@ impl Pool {
         }
     }
 
+    /// Closes the idle connections to a task: its node does not answer, and none of them would tell.
+    pub(super) fn forget(&self, task: TaskId) {
+        self.lock().remove(&task);
+    }
+
     /// Closes what is idle for too long or leads to a task that `keep` doesn't know.
     pub(super) fn sweep(&self, keep: impl Fn(TaskId) -> bool) {
         self.lock().retain(|task, kept| {

@@ -78,7 +78,12 @@ async fn malformed_requests_are_refused_and_never_forwarded() {
         "POST /cut HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nabc\r\n0\r\n\r\n{}",
         smuggled.replace("HOST", &host)
     );
-    raw(proxy.address, bytes.as_bytes()).await;
+    let answer = raw(proxy.address, bytes.as_bytes()).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 400") && answer.contains("BROKEN_BODY"),
+        "{answer}"
+    );
+    assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
     assert_eq!(*bodies.lock().expect("not poisoned"), Vec::<String>::new());
     // And what is well-formed goes through, two in a row.
     let good = format!(

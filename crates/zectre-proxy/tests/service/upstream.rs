@@ -6,9 +6,12 @@ use crate::{
     world::{SOON, World},
 };
 use http::StatusCode;
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering::SeqCst},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -17,6 +20,9 @@ use tokio::{
     task::JoinSet,
 };
 use zectre_testkit::wait_until;
+
+/// Longer than a task may be silent before it is knocked at, and shorter than twice that.
+const SLOW: Duration = Duration::from_millis(1_500);
 
 #[tokio::test]
 async fn connections_are_kept_on_both_sides() {
@@ -174,4 +180,27 @@ async fn a_request_between_two_replicas_waits_for_the_next_one() {
     assert_eq!(got.header("server-timing"), "");
     drop(clients);
     Arc::into_inner(proxy).expect("the client is gone").stop().await;
+}
+
+#[tokio::test]
+async fn a_slow_task_is_knocked_at_and_not_left() {
+    let world = World::new().await;
+    let slow = || async {
+        Origin::new(|_| async {
+            tokio::time::sleep(SLOW).await;
+            text("slow")
+        })
+        .await
+    };
+    let (one, two) = (slow().await, slow().await);
+    world.app_at("pair", &[&one, &two]).await;
+    let proxy = world.start().await;
+    assert_eq!(proxy.get("pair-default").await.body, "slow");
+    assert_eq!(one.requests() + two.requests(), 1, "nobody was asked twice");
+    assert_eq!(
+        one.connections() + two.connections(),
+        2,
+        "the one that was asked was knocked at, once"
+    );
+    proxy.stop().await;
 }

@@ -35,6 +35,7 @@ async fn api(key: ServiceKey, address: SocketAddr, gate: Arc<Semaphore>) -> Orig
                 port: address.port(),
             };
             let phases = Phases {
+                queue_us: None,
                 place_us: Some(1_000),
                 fetch_us: None,
                 start_us: Some(2_000),

@@ -1,0 +1,99 @@
+//! Waiting for an answer: how long, and for whom.
+
+use super::{Failed, KNOCK_EVERY, Upstream};
+use crate::{
+    ingress::body::{Progress, Upload},
+    live::Replica,
+};
+use http::{Request, Response};
+use hyper::{body::Incoming, client::conn::TrySendError};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::time::timeout;
+
+/// What came of a request that hyper took.
+type Sent = Result<Response<Incoming>, TrySendError<Request<Upload>>>;
+
+/// A request waits for its answer.
+pub(super) struct Silence<'r> {
+    pub(super) upstream: &'r Upstream,
+    pub(super) replica: &'r Replica,
+    /// Of its body, when it has one: a long upload is not a slow answer.
+    pub(super) progress: Option<Arc<Progress>>,
+    pub(super) began: Instant,
+    /// Whether it would be better off elsewhere.
+    pub(super) may_leave: &'r (dyn Fn() -> bool + Sync),
+}
+
+impl Silence<'_> {
+    /// Waits for the answer, for as long as somebody is there who may give it.
+    pub(super) async fn bear(&self, sent: impl Future<Output = Sent>) -> Result<Response<Incoming>, Failed> {
+        let mut sent = std::pin::pin!(sent);
+        let patience = self.upstream.patience.response;
+        let mut wait = KNOCK_EVERY.min(patience);
+        loop {
+            if let Ok(sent) = timeout(wait, sent.as_mut()).await {
+                return self.taken(sent);
+            }
+            let quiet = self.quiet();
+            let Some(left) = patience.checked_sub(quiet).filter(|left| !left.is_zero()) else {
+                return Err(Failed::TimedOut);
+            };
+            if quiet >= wait
+                && (self.may_leave)()
+                && let Some(told) = self.knock(sent.as_mut()).await
+            {
+                return told;
+            }
+            wait = KNOCK_EVERY.min(left);
+        }
+    }
+
+    /// For how long nothing has moved.
+    fn quiet(&self) -> Duration {
+        match &self.progress {
+            Some(progress) => Duration::from_millis(progress.quiet_ms()),
+            None => self.began.elapsed(),
+        }
+    }
+
+    /// Finds out whether the replica's host is there. `None`: it is, or somebody else is finding out.
+    async fn knock(
+        &self,
+        sent: Pin<&mut impl Future<Output = Sent>>,
+    ) -> Option<Result<Response<Incoming>, Failed>> {
+        let gone = || Some(Err(Failed::Lost("its node does not answer".into())));
+        if !self.replica.is_reachable() {
+            return gone();
+        }
+        let _knock = self.replica.knock()?;
+        tokio::select! {
+            biased;
+            sent = sent => Some(self.taken(sent)),
+            _ = self.upstream.reach(self.replica) => {
+                if self.replica.is_reachable() { None } else { gone() }
+            }
+        }
+    }
+
+    fn taken(&self, sent: Sent) -> Result<Response<Incoming>, Failed> {
+        sent.map_err(|mut error| {
+            if self
+                .progress
+                .as_ref()
+                .is_some_and(|progress| progress.is_broken())
+            {
+                return Failed::Broken;
+            }
+            let unsent = error.take_message();
+            let cause = zectre_service::problem::chain(error.error());
+            match unsent {
+                Some(request) => Failed::Unsent(Box::new(request), cause),
+                None => Failed::Lost(cause),
+            }
+        })
+    }
+}
