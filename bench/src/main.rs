@@ -1,43 +1,60 @@
 //! Benchmarks: ours and the peer in one run, interleaved, on this machine, with the figures as they are.
 //!
-//! `zectre-bench [deploy] [wake]`; results are printed and, with `--record`, written to bench/RESULTS.md.
+//! `zectre-bench [deploy] [wake] [logs] [schedule]`; results are printed and, with `--record`, written to bench/RESULTS.md.
+//! `schedule` takes `--tasks`, `--nodes`, `--replicas`, `--decision-nodes` and `--heartbeat-ms` for smaller runs,
+//! `logs` takes `--lines-per-sec` and `--log-secs`.
 
 mod deploy;
+mod logs;
 mod machine;
 mod native;
+mod options;
 mod platform;
+mod postgres;
 mod report;
 mod sample;
+mod schedule;
+mod usage;
 mod wake;
 
+use options::Options;
 use report::Report;
 use std::process::ExitCode;
 
+/// Those that run when none is named.
+const ALL: &[&str] = &["deploy", "wake", "logs", "schedule"];
+
 #[tokio::main]
 async fn main() -> ExitCode {
-    let mut names: Vec<String> = std::env::args().skip(1).collect();
-    let record = names
-        .iter()
-        .position(|name| name == "--record")
-        .map(|at| names.remove(at))
-        .is_some();
-    if names.is_empty() {
-        names = vec!["deploy".into(), "wake".into()];
+    let mut options = match Options::parse(std::env::args().skip(1)) {
+        Ok(options) => options,
+        Err(problem) => {
+            eprintln!("{problem}");
+            return ExitCode::from(64);
+        }
+    };
+    if options.names.is_empty() {
+        options.names = ALL.iter().map(ToString::to_string).collect();
+    }
+    if let Some(unknown) = options.names.iter().find(|name| !ALL.contains(&name.as_str())) {
+        eprintln!(
+            "there is no benchmark `{unknown}`: choose from {}",
+            ALL.join(", ")
+        );
+        return ExitCode::from(64);
     }
     let mut reports: Vec<Report> = Vec::new();
-    for name in &names {
-        match name.as_str() {
-            "deploy" => reports.push(deploy::run().await),
-            "wake" => reports.push(wake::run().await),
-            other => {
-                eprintln!("there is no benchmark `{other}`: choose from deploy, wake");
-                return ExitCode::from(64);
-            }
-        }
+    for name in &options.names {
+        reports.push(match name.as_str() {
+            "deploy" => deploy::run().await,
+            "wake" => wake::run().await,
+            "logs" => logs::run(&options).await,
+            _ => schedule::run(&options).await,
+        });
     }
     let text = report::render(&machine::describe(), &reports);
     print!("{text}");
-    if record {
+    if options.record {
         report::record(&text);
     }
     ExitCode::SUCCESS

@@ -58,9 +58,12 @@ pub(crate) fn render(machine: &str, reports: &[Report]) -> String {
     for report in reports {
         let _ = write!(
             text,
-            "\n### {} (`cargo xtask bench {}`)\n\n{}; {}.\n\n| subject | rounds | ours p50 | ours p99 | bare spawn p50 | bare spawn p99 | ours − bare p50 |\n|---|---|---|---|---|---|---|\n",
+            "\n### {} (`cargo xtask bench {}`)\n\n{}; {}.\n",
             report.name, report.name, report.what, report.goal
         );
+        if !report.rows.is_empty() {
+            text += "\n| subject | rounds | ours p50 | ours p99 | bare spawn p50 | bare spawn p99 | ours − bare p50 |\n|---|---|---|---|---|---|---|\n";
+        }
         for row in &report.rows {
             let ([ours_p50, ours_p99], [peer_p50, peer_p99]) = (row.ours_ms, row.peer_ms);
             let _ = writeln!(

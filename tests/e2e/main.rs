@@ -1,10 +1,16 @@
 //! End-to-end tests, a module for each promise of the platform.
 
 mod bad_input;
+mod chaos;
+mod churn;
+mod commands;
 mod daemons;
 mod first_run;
 mod identity;
+mod interrupt;
+mod json;
 mod main_path;
 mod orchestration;
 mod recovery;
 mod single;
+mod stampede;

@@ -4,6 +4,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
+use tokio::io::AsyncWriteExt;
 
 /// What a command printed and how it ended.
 #[derive(Debug, Clone)]
@@ -71,8 +72,22 @@ impl Cli {
 
     /// Runs `zectre ARGUMENTS` in `directory` and waits for it.
     pub async fn run(&self, directory: &Path, arguments: &[&str]) -> CliOutput {
+        self.run_with(directory, arguments, "").await
+    }
+
+    /// The same with `input` on its standard input.
+    pub async fn run_with(&self, directory: &Path, arguments: &[&str], input: &str) -> CliOutput {
         let mut command = tokio::process::Command::from(self.command(directory, arguments));
-        let output = command.output().await.expect("zectre was built");
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().expect("zectre was built");
+        let mut stdin = child.stdin.take().expect("piped");
+        // A command that reads nothing may be gone by now.
+        let _ = stdin.write_all(input.as_bytes()).await;
+        drop(stdin);
+        let output = child.wait_with_output().await.expect("it ends");
         CliOutput {
             code: output.status.code().unwrap_or(-1),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

@@ -2,7 +2,7 @@
 
 use crate::{Cli, Http, Process, Settings, processes_with, program, settings::quoted};
 use nix::sys::signal::Signal;
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use std::{
     fs,
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
@@ -30,7 +30,8 @@ pub struct Daemons {
     config: PathBuf,
     api_key: String,
     directory: TempDir,
-    database: TestDatabase,
+    /// The test's own, unless the caller has one.
+    database: Option<TestDatabase>,
 }
 
 impl Daemons {
@@ -42,6 +43,17 @@ impl Daemons {
     /// The same with settings of the test's own.
     pub async fn start_with(settings: Settings, extra: &[(&'static str, &'static str, String)]) -> Self {
         let database = TestDatabase::create().await;
+        let mut platform = Self::start_on(&database.url(), settings, extra).await;
+        platform.database = Some(database);
+        platform
+    }
+
+    /// The same on a database of the caller's.
+    pub async fn start_on(
+        url: &SecretString,
+        settings: Settings,
+        extra: &[(&'static str, &'static str, String)],
+    ) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("zectre-e2e-")
             .tempdir()
@@ -49,7 +61,7 @@ impl Daemons {
         // Tasks run as users of their own and must reach what lies in it.
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
         let config = directory.path().join("config.toml");
-        let mut entries = own_entries(directory.path(), &database);
+        let mut entries = own_entries(directory.path(), url);
         entries.extend_from_slice(extra);
         settings.write_file(&config, &entries);
         let mut platform = Self {
@@ -58,7 +70,7 @@ impl Daemons {
             config,
             api_key: String::new(),
             directory,
-            database,
+            database: None,
         };
         platform.bring_up().await;
         platform
@@ -185,9 +197,9 @@ impl Daemons {
         self.directory.path()
     }
 
-    /// The platform's database.
+    /// The platform's database, when it was made for it.
     pub fn database(&self) -> &TestDatabase {
-        &self.database
+        self.database.as_ref().expect("the caller has it")
     }
 
     /// What every service logged.
@@ -206,27 +218,11 @@ impl Drop for Daemons {
 }
 
 /// What a person who installs the daemons by hand would put into the file.
-fn own_entries(directory: &Path, database: &TestDatabase) -> Vec<(&'static str, &'static str, String)> {
-    for key in ["service", "token", "master"] {
-        let mut options = fs::File::options();
-        let mut file = options
-            .create_new(true)
-            .write(true)
-            .mode(0o600)
-            .open(directory.join(key))
-            .expect("a new file");
-        let hex: String = (0..64)
-            .map(|i| char::from_digit((i * 7 + u32::from(key.as_bytes()[0])) % 16, 16).expect("a digit"))
-            .collect();
-        std::io::Write::write_all(&mut file, hex.as_bytes()).expect("the file is ours");
-    }
+fn own_entries(directory: &Path, url: &SecretString) -> Vec<(&'static str, &'static str, String)> {
+    write_keys(directory);
     let file = |name: &str| quoted(&directory.join(name));
     vec![
-        (
-            "database",
-            "url",
-            format!("\"{}\"", database.url().expose_secret()),
-        ),
+        ("database", "url", format!("\"{}\"", url.expose_secret())),
         ("secrets", "service_key_file", file("service")),
         ("secrets", "token_key_file", file("token")),
         ("secrets", "master_key_file", file("master")),
@@ -241,6 +237,23 @@ fn own_entries(directory: &Path, database: &TestDatabase) -> Vec<(&'static str, 
         ),
         ("logs", "format", "\"json\"".into()),
     ]
+}
+
+/// The keys that services share.
+pub(crate) fn write_keys(directory: &Path) {
+    for key in ["service", "token", "master"] {
+        let mut options = fs::File::options();
+        let mut file = options
+            .create_new(true)
+            .write(true)
+            .mode(0o600)
+            .open(directory.join(key))
+            .expect("a new file");
+        let hex: String = (0..64)
+            .map(|i| char::from_digit((i * 7 + u32::from(key.as_bytes()[0])) % 16, 16).expect("a digit"))
+            .collect();
+        std::io::Write::write_all(&mut file, hex.as_bytes()).expect("the file is ours");
+    }
 }
 
 /// Tasks of a deployment that are alive.

@@ -66,14 +66,23 @@ impl Answer {
 #[derive(Debug, Clone)]
 pub struct Http {
     client: Client,
-    api_port: u16,
-    proxy_port: u16,
+    api: String,
+    proxy: String,
     api_key: String,
 }
 
 impl Http {
-    /// Calls the API with `api_key`, and applications through the proxy.
+    /// Calls the API with `api_key`, and applications through the proxy, both on this machine.
     pub fn new(api_port: u16, proxy_port: u16, api_key: &str) -> Self {
+        Self::at(
+            &format!("127.0.0.1:{api_port}"),
+            &format!("127.0.0.1:{proxy_port}"),
+            api_key,
+        )
+    }
+
+    /// The same, both anywhere.
+    pub fn at(api: &str, proxy: &str, api_key: &str) -> Self {
         let client = Client::builder()
             .no_proxy()
             .timeout(Duration::from_secs(60))
@@ -82,8 +91,8 @@ impl Http {
             .expect("a client without TLS can be built");
         Self {
             client,
-            api_port,
-            proxy_port,
+            api: api.into(),
+            proxy: proxy.into(),
             api_key: api_key.into(),
         }
     }
@@ -99,9 +108,7 @@ impl Http {
 
     /// A request to the API, with the key.
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
-        let request = self
-            .client
-            .request(method, format!("http://127.0.0.1:{}{path}", self.api_port));
+        let request = self.client.request(method, format!("http://{}{path}", self.api));
         if self.api_key.is_empty() {
             request
         } else {
@@ -132,7 +139,7 @@ impl Http {
             format!("{host}.zectre.localhost")
         };
         self.client
-            .request(method, format!("http://127.0.0.1:{}{path}", self.proxy_port))
+            .request(method, format!("http://{}{path}", self.proxy))
             .header("host", host)
     }
 

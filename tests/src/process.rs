@@ -67,6 +67,12 @@ impl Process {
         .await
     }
 
+    /// Waits until it is gone.
+    pub(crate) fn wait(&mut self) {
+        // Nothing can be done about a failure, and the test is over.
+        let _ = self.child.wait();
+    }
+
     /// Its exit status once it has ended by itself.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("the process is ours")
@@ -94,31 +100,35 @@ pub fn is_alive(pid: i32) -> bool {
         .is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
-/// Live processes whose environment holds `NAME=value`, without this one.
-pub fn processes_with(variable: &str) -> Vec<i32> {
-    let entries = fs::read_dir("/proc").expect("/proc is mounted").flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let has = |pid: &i32| {
-        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environment
-            .split(|byte| *byte == 0)
-            .any(|entry| entry == variable.as_bytes())
-    };
+/// All processes but this one; zombies too.
+pub(crate) fn all() -> impl Iterator<Item = i32> {
     let own = std::process::id().cast_signed();
-    pids.filter(|pid| *pid != own)
-        .filter(has)
+    let entries = fs::read_dir("/proc").expect("/proc is mounted").flatten();
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(move |pid| *pid != own)
+}
+
+/// The value of a variable in a process's environment.
+pub(crate) fn variable(pid: i32, name: &str) -> Option<String> {
+    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let mut entries = environment.split(|byte| *byte == 0);
+    let value = entries.find_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"="))?;
+    Some(String::from_utf8_lossy(value).into_owned())
+}
+
+/// Live processes whose environment holds `NAME=value`, without this one.
+pub fn processes_with(entry: &str) -> Vec<i32> {
+    let (name, value) = entry.split_once('=').expect("NAME=value");
+    all()
+        .filter(|pid| variable(*pid, name).as_deref() == Some(value))
         .filter(|pid| is_alive(*pid))
         .collect()
 }
 
 /// Ends what is left of a platform: processes whose command line or environment names its directory, and tasks on its ports.
 pub(crate) fn kill_tasks(directory: &str, task_ports: (u16, u16)) {
-    let entries = fs::read_dir("/proc").expect("/proc is mounted").flatten();
-    let own = std::process::id().cast_signed();
-    for pid in entries
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
-        .filter(|pid| *pid != own)
-    {
+    for pid in all() {
         let read = |file: &str| {
             String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default()).into_owned()
         };

@@ -2,7 +2,8 @@
 //!
 //! Built by rustc alone, from the standard library. `MODE` chooses its manners: `never` opens no port, `exit` ends at
 //! once with 3 after a line on standard error, `stubborn` ignores SIGTERM. `GET /` answers `GREETING` and who it is,
-//! `/crash` ends the process with 9, `/slow` answers after `SLOW_MS`, `POST /echo` sends the body back as it comes.
+//! `/crash` ends the process with 9, `/slow` answers after `SLOW_MS`, `POST /echo` sends the body back as it comes,
+//! `POST /count` has its body written down in the book at `LEDGER` before it answers.
 
 use crate::native_program;
 use std::path::PathBuf;
@@ -23,8 +24,16 @@ fn answer(stream: &mut TcpStream, status: &str, body: &str) {
     let _ = write!(stream, "HTTP/1.1 {status}\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\r\n{body}", body.len());
 }
 
+fn write_down(ledger: &mut Option<TcpStream>, id: &str) -> std::io::Result<()> {
+    if ledger.is_none() { *ledger = Some(TcpStream::connect(var("LEDGER"))?) }
+    let page = ledger.as_mut().unwrap();
+    page.write_all(format!("{} {id}\n", var("TASK_ID")).as_bytes())?;
+    page.read_exact(&mut [0])
+}
+
 fn serve(stream: TcpStream) {
     let _ = stream.set_nodelay(true);
+    let mut ledger = None;
     let mut out = stream.try_clone().unwrap();
     let mut input = BufReader::new(stream);
     loop {
@@ -68,6 +77,15 @@ fn serve(stream: TcpStream) {
                 }
                 let _ = out.write_all(b"0\r\n\r\n");
                 continue;
+            }
+            "/count" => {
+                let mut body = vec![0; length];
+                if input.read_exact(&mut body).is_err() { return }
+                length = 0;
+                match write_down(&mut ledger, &String::from_utf8_lossy(&body)) {
+                    Ok(()) => answer(&mut out, "200 OK", "counted"),
+                    Err(error) => answer(&mut out, "500 Internal Server Error", &format!("the book at {}: {error}", var("LEDGER"))),
+                }
             }
             "/crash" => { eprintln!("crashing as asked"); exit(9) }
             "/headers" => answer(&mut out, "200 OK", &headers),

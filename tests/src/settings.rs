@@ -1,6 +1,7 @@
 //! The configuration of a platform under test: ports nobody else uses, time-outs short enough to be waited for.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
@@ -98,18 +99,27 @@ impl Settings {
     pub(crate) fn write_file(&self, path: &Path, extra: &[(&'static str, &'static str, String)]) {
         let mut entries = self.entries();
         entries.extend_from_slice(extra);
-        entries.sort_by_key(|(section, ..)| *section);
-        let mut text = String::new();
-        let mut last = "";
-        for (section, key, value) in &entries {
-            if *section != last {
-                let _ = writeln!(text, "\n[{section}]");
-                last = section;
-            }
+        write_file(path, entries);
+    }
+}
+
+/// Settings as (section, key, TOML value); of two for one key the later one counts.
+pub(crate) type Entries = Vec<(&'static str, &'static str, String)>;
+
+/// Writes a configuration file.
+pub(crate) fn write_file(path: &Path, entries: Entries) {
+    let mut sections: BTreeMap<&str, BTreeMap<&str, String>> = BTreeMap::new();
+    for (section, key, value) in entries {
+        sections.entry(section).or_default().insert(key, value);
+    }
+    let mut text = String::new();
+    for (section, keys) in sections {
+        let _ = writeln!(text, "\n[{section}]");
+        for (key, value) in keys {
             let _ = writeln!(text, "{key} = {value}");
         }
-        fs::write(path, text).expect("the test's directory is writable");
     }
+    fs::write(path, text).expect("the test's directory is writable");
 }
 
 /// A path as a TOML string.

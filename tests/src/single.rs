@@ -163,14 +163,17 @@ impl Detached {
 
     /// `zectre ARGUMENTS` as they are, waited for.
     pub async fn command(&self, arguments: &[&str]) -> crate::CliOutput {
+        self.cli().run(&self.directory, arguments).await
+    }
+
+    /// The command with the same home and the same ports.
+    pub fn cli(&self) -> Cli {
         cli(&self.directory, &self.settings)
-            .run(&self.directory, arguments)
-            .await
     }
 
     /// Gives any command the same home and the same ports.
     pub fn apply(&self, command: &mut std::process::Command) {
-        let template = cli(&self.directory, &self.settings).command(&self.directory, &[]);
+        let template = self.cli().command(&self.directory, &[]);
         for (name, value) in template.get_envs() {
             // Cargo and rustup live in the real home.
             match value {
