@@ -153,7 +153,7 @@ async fn a_program_that_misbehaves_ends_its_deployment_with_the_reason() {
     let stubborn = json!({"env": {"MODE": "stubborn"}, "stop_grace_secs": 1});
     let stubborn = app.deploy_program(&program, stubborn).await.succeeded();
     assert!(!zectre_e2e::tasks_of(stubborn.id()).is_empty());
-    http.send(Method::DELETE, &format!("/apps/{}", app.id), json!(null))
+    http.send(Method::DELETE, &format!("/apps/{}", app.id), json!({}))
         .await
         .expect(204);
     zectre_testkit::wait_until(

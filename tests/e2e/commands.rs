@@ -87,7 +87,7 @@ async fn a_newcomer_is_told_what_happened_and_what_to_do_next() {
 
     let never = zectre(&["deploy", "--artifact", &text(&job_program()), "--prod", "--wait"]).await;
     assert_eq!(never.code, 6, "{}", never.stderr);
-    let why = "it ended by itself with exit code 0";
+    let why = "the program ended with code 0 before it was ready";
     assert_eq!(
         never.stderr.matches(why).count(),
         1,
@@ -181,16 +181,17 @@ async fn a_run_to_completion_is_spoken_of_as_a_run() {
     env.success();
     let failed = zectre(&["deploy", "--artifact", &program, "--prod", "--wait"]).await;
     assert_eq!(failed.code, 6, "{}", failed.stderr);
-    let why = "version 2 failed (exited): it ended by itself with exit code 3";
+    let why = "version 2 failed (exited): the program ended with code 3";
     assert!(failed.stderr.contains(why), "{}", failed.stderr);
     assert!(!failed.stderr.contains("took over"), "{}", failed.stderr);
     assert_eq!(
-        failed.stderr.matches("exit code 3").count(),
+        failed.stderr.matches("with code 3").count(),
         1,
         "{}",
         failed.stderr
     );
 }
+
 #[tokio::test]
 async fn an_admin_makes_accounts_while_nobody_else_may() {
     let platform = Single::start().await;
