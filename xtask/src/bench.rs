@@ -9,7 +9,12 @@ use std::process::Command;
 
 /// Runs the named benchmarks, or all of them.
 pub(crate) fn bench(names: &[&str]) -> Result<(), Fail> {
-    packages::install(&[packages::LINKER, packages::POSTGRESQL, packages::BUBBLEWRAP])?;
+    packages::install(&[
+        packages::LINKER,
+        packages::LIBC,
+        packages::POSTGRESQL,
+        packages::BUBBLEWRAP,
+    ])?;
     step(
         "build for speed",
         cargo().args([

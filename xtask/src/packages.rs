@@ -46,6 +46,17 @@ pub(crate) const LINKER: Need = Need {
     is_there: || is_installed("cc"),
 };
 
+/// What a C linker links against; gcc only recommends it.
+pub(crate) const LIBC: Need = Need {
+    package: "libc6-dev",
+    why: "to link programs",
+    is_there: || {
+        let found = Command::new("cc").arg("-print-file-name=crt1.o").output();
+        // The compiler answers with the bare name when there is no such file.
+        found.is_ok_and(|output| output.stdout.starts_with(b"/"))
+    },
+};
+
 /// The container engine.
 pub(crate) const DOCKER: Need = Need {
     package: "docker.io",

@@ -7,16 +7,23 @@ use crate::{
 };
 use std::{
     fs,
+    path::PathBuf,
     process::{Command, Stdio},
     time::Instant,
 };
 
-/// Installs what is missing, builds, starts the platform, deploys `examples/hello`, and says what to try next.
-/// Arguments after `up` go to `zectre up` (`--data-dir DIR`); `--dev` builds without optimisation, which is quicker.
-pub(crate) fn up(arguments: &[&str]) -> Result<(), Fail> {
-    let started = Instant::now();
-    packages::install(&[packages::LINKER, packages::POSTGRESQL, packages::BUBBLEWRAP])?;
-    let dev = arguments.contains(&"--dev");
+/// Which directory `zectre down` is for: the only argument of `up` that it takes.
+fn data_dir<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
+    let at = |argument: &str| argument == "--data-dir" || argument.starts_with("--data-dir=");
+    let Some(position) = arguments.iter().position(|argument| at(argument)) else {
+        return Vec::new();
+    };
+    let words = if arguments[position] == "--data-dir" { 2 } else { 1 };
+    arguments[position..].iter().take(words).copied().collect()
+}
+
+/// Builds what one machine needs; where `zectre` lies then.
+fn build(dev: bool) -> Result<PathBuf, Fail> {
     let mut build = cargo();
     build.args([
         "build",
@@ -33,17 +40,31 @@ pub(crate) fn up(arguments: &[&str]) -> Result<(), Fail> {
         build.arg("--release");
     }
     step("build the platform", &mut build)?;
-    let arguments: Vec<_> = arguments
+    let profile = if dev { "debug" } else { "release" };
+    Ok(run::target_dir().join(profile).join("zectre"))
+}
+
+/// Installs what is missing, builds, starts the platform, deploys `examples/hello`, and says what to try next.
+/// Arguments after `up` go to `zectre up` (`--data-dir DIR`); `--dev` builds without optimisation, which is quicker.
+pub(crate) fn up(arguments: &[&str]) -> Result<(), Fail> {
+    let started = Instant::now();
+    packages::install(&[
+        packages::LINKER,
+        packages::LIBC,
+        packages::POSTGRESQL,
+        packages::BUBBLEWRAP,
+    ])?;
+    let dev = arguments.contains(&"--dev");
+    let zectre = build(dev)?;
+    let arguments: Vec<&str> = arguments
         .iter()
-        .filter(|argument| **argument != "--dev")
+        .copied()
+        .filter(|argument| *argument != "--dev")
         .collect();
-    let zectre = run::target_dir()
-        .join(if dev { "debug" } else { "release" })
-        .join("zectre");
     // What runs already may be older than what was just built. Nothing to stop is no failure.
     let mut down = Command::new(&zectre);
     down.arg("down")
-        .args(&arguments)
+        .args(data_dir(&arguments))
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     let _ = down.status();
@@ -87,4 +108,18 @@ Try next:
         started.elapsed().as_secs_f64()
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::data_dir;
+
+    #[test]
+    fn down_gets_the_directory_and_nothing_else() {
+        let config = ["--config", "zectre.toml"];
+        assert!(data_dir(&config).is_empty());
+        let both = ["--config", "zectre.toml", "--data-dir", "there", "--json"];
+        assert_eq!(data_dir(&both), ["--data-dir", "there"]);
+        assert_eq!(data_dir(&["--data-dir=there", "--quiet"]), ["--data-dir=there"]);
+    }
 }

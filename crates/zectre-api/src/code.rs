@@ -98,8 +98,9 @@ codes! {
 pub fn errors_page() -> String {
     let mut page = String::from(
         "# Error codes\n\n\
-         Every error answer is `application/problem+json` (RFC 9457) with a `code` from this table. Codes are stable: match on\n\
-         them, not on the sentence in `detail`. A wake that fails answers 503 with the deployment's reason code in capitals, such as\n\
+         Every error answer of the API is `application/problem+json` (RFC 9457) with a `code` from this table. Codes are stable: match on\n\
+         them, not on the sentence in `detail`. What the proxy answers in a program's place is in\n\
+         [PROXY_ERRORS.md](PROXY_ERRORS.md). A wake that fails answers 503 with the deployment's reason code in capitals, such as\n\
          `NO_CAPACITY`.\n\n\
          This page is written from the code; `ZECTRE_UPDATE=1 cargo test -p zectre-api` renews it.\n\n\
          | code | status | meaning |\n|---|---|---|\n",

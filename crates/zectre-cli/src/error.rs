@@ -31,6 +31,9 @@ pub(crate) enum CliError {
         /// There is a sign-in, and the API doesn't take it.
         refused: bool,
     },
+    /// What was given to sign in with doesn't work; the text says what to do.
+    #[error("{0}")]
+    Refused(String),
     /// What was named isn't there; the text says what to do.
     #[error("{0}")]
     NotFound(String),
@@ -93,7 +96,7 @@ impl CliError {
                 _ => 1,
             },
             Self::Usage(_) => 2,
-            Self::NotSignedIn { .. } => 3,
+            Self::NotSignedIn { .. } | Self::Refused(_) => 3,
             Self::NotFound(_) => 4,
             Self::BuildFailed(_) | Self::DeploymentFailed(_) => 6,
             Self::Manifest(_) | Self::Config(_) => 64,

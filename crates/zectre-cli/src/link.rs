@@ -21,6 +21,15 @@ pub(crate) struct Link {
 }
 
 impl Link {
+    /// The linked directory that is meant in `directory`: itself, or the nearest linked one above it.
+    pub(crate) fn root(directory: &Path, api_url: &str) -> Option<PathBuf> {
+        let directory = fs::canonicalize(directory).ok()?;
+        let linked = directory
+            .ancestors()
+            .find(|parent| file_in(parent, api_url).is_file());
+        linked.map(Path::to_owned)
+    }
+
     /// The link of `directory` or the nearest one above it.
     pub(crate) fn find(directory: &Path, api_url: &str) -> Result<Option<Self>, CliError> {
         let directory = fs::canonicalize(directory).map_err(CliError::read(directory))?;

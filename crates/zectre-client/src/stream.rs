@@ -62,6 +62,17 @@ impl<T: DeserializeOwned> EventStream<T> {
         }
     }
 
+    /// Opens the connection, so that whatever happens from now on is in the stream.
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    pub async fn open(&mut self) -> Result<(), ClientError> {
+        while self.connection.is_none() && !self.ended {
+            self.connect().await?;
+        }
+        Ok(())
+    }
+
     /// The next item; none once the API has said that nothing will follow. May be dropped and called again.
     ///
     /// # Errors

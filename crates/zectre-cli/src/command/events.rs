@@ -8,8 +8,8 @@ use crate::{
     project::{self, absent_is_none, full_name},
     table::{Table, age},
 };
-use std::collections::HashMap;
-use zectre_client::{AppFilter, Paging, collect};
+use std::collections::{HashMap, HashSet};
+use zectre_client::{AppFilter, EventStream, Paging, collect};
 use zectre_common::{id::ApplicationId, wire::event::Event};
 
 pub(crate) async fn run(args: &EventsArgs, context: &Context) -> Result<Shown, CliError> {
@@ -17,12 +17,17 @@ pub(crate) async fn run(args: &EventsArgs, context: &Context) -> Result<Shown, C
         Some(project) => Some(project::named(context, project).await?.id),
         None => None,
     };
+    // The stream is opened before the list is read: what happens between the two is in the stream.
+    let mut stream = context.client.event_stream();
+    if args.follow {
+        stream.open().await?;
+    }
     let mut events = context.client.events(app, Paging::first(args.limit)).await?.data;
     // Oldest first, so that the newest stands next to the prompt and following goes on below it.
     events.reverse();
     let mut projects = Projects::load(context).await?;
     if args.follow {
-        return follow(context, app, &events, &mut projects).await;
+        return follow(context, stream, app, &events, &mut projects).await;
     }
     Ok(context.output.value(&events, |events| {
         let mut table = Table::new(["age", "project", "who", "what", "message"]);
@@ -46,19 +51,18 @@ pub(crate) async fn run(args: &EventsArgs, context: &Context) -> Result<Shown, C
 /// The events so far, then new ones as they come.
 async fn follow(
     context: &Context,
+    mut stream: EventStream<Event>,
     app: Option<ApplicationId>,
     events: &[Event],
     projects: &mut Projects,
 ) -> Result<Shown, CliError> {
-    let mut seen = events.last().map(|event| event.id);
+    // Ids are made before their commit: a later one may well have a smaller id.
+    let shown: HashSet<_> = events.iter().map(|event| event.id).collect();
     for event in events {
         show(context, event, projects);
     }
-    let mut stream = context.client.event_stream();
     while let Some(event) = stream.next().await? {
-        let fresh = seen.is_none_or(|seen| event.id > seen);
-        if fresh && (app.is_none() || event.application_id == app) {
-            seen = Some(event.id);
+        if !shown.contains(&event.id) && (app.is_none() || event.application_id == app) {
             projects.learn(context, &event).await?;
             show(context, &event, projects);
         }

@@ -31,7 +31,7 @@ async fn with_key(url: &str) -> Result<(SignIn, String), CliError> {
     // A key that doesn't work is better known now than at the next command.
     let email = match client.user().await {
         Err(error) if error.status() == Some(401) => {
-            return Err(CliError::Failed(format!(
+            return Err(CliError::Refused(format!(
                 "{url} does not know this API key. Check that it is whole and was not revoked; `zectre tokens create NAME` makes \
                  a new one where you are signed in."
             )));

@@ -6,6 +6,7 @@ use crate::{
     context::Context,
     describe,
     error::CliError,
+    link::Link,
     output::Shown,
     project,
 };
@@ -59,7 +60,7 @@ pub(crate) async fn scale(args: &ScaleArgs, context: &Context, begun: &Begun) ->
         count if asleep => format!("{name} has {} and sleeps until the next request", replicas(count)),
         count => format!("{name} has {}", replicas(count)),
     });
-    if let Some(warning) = reset_by_deploy(args, &next_deploy(&args.environment)?) {
+    if let Some(warning) = reset_by_deploy(args, &next_deploy(&args.environment, context.api_url())) {
         context.output.say(warning);
     }
     Ok(show(context, &now))
@@ -91,12 +92,16 @@ enum NextDeploy {
     Unknown,
 }
 
-fn next_deploy(args: &EnvironmentArgs) -> Result<NextDeploy, CliError> {
+/// A manifest that can't be read is the next deploy's trouble, not this command's.
+fn next_deploy(args: &EnvironmentArgs, api_url: &str) -> NextDeploy {
     if args.project.project.is_some() {
-        return Ok(NextDeploy::Unknown);
+        return NextDeploy::Unknown;
     }
-    let manifest = Manifest::load_dir(Path::new("."))?;
-    Ok(NextDeploy::Manifest(manifest.deployment_request().replicas))
+    let here = Path::new(".");
+    let directory = Link::root(here, api_url).unwrap_or_else(|| here.to_owned());
+    Manifest::load_dir(&directory).map_or(NextDeploy::Unknown, |manifest| {
+        NextDeploy::Manifest(manifest.deployment_request().replicas)
+    })
 }
 
 /// A deploy makes a new version from the manifest, and so takes a scaling back.

@@ -7,13 +7,15 @@ use super::{
 use serde::{Deserialize, Serialize};
 use std::{
     env,
-    fs::{self, DirBuilder},
-    io::ErrorKind,
+    fs::{self, DirBuilder, DirEntry},
+    io::{self, ErrorKind},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
 const MARKER: &str = "zectre.json";
+/// Written first and renamed; one that is left tells that the first start was broken off.
+const FRESH_MARKER: &str = "zectre.json.new";
 /// Raised when the directory's layout changes in a way that older versions can't read.
 const LAYOUT: u32 = 1;
 
@@ -62,7 +64,9 @@ impl DataDir {
         let path = fs::canonicalize(&path).map_err(UpError::at(&path, "opened"))?;
         if !is_ours(&path)? {
             let mut entries = fs::read_dir(&path).map_err(UpError::at(&path, "read"))?;
-            if entries.next().is_some() {
+            let is_foreign =
+                |entry: io::Result<DirEntry>| !entry.is_ok_and(|entry| entry.file_name() == FRESH_MARKER);
+            if entries.any(is_foreign) {
                 return Err(UpError::ForeignDataDir(path));
             }
             write_marker(&path)?;
@@ -126,8 +130,12 @@ fn write_marker(path: &Path) -> Result<(), UpError> {
         layout: LAYOUT,
     };
     let text = serde_json::to_string_pretty(&marker).expect("strings and numbers are valid JSON");
-    let file = path.join(MARKER);
-    fs::write(&file, text + "\n").map_err(UpError::at(file, "written"))
+    // Half a marker would make the directory a stranger's for good.
+    let (file, fresh) = (path.join(MARKER), path.join(FRESH_MARKER));
+    fs::write(&fresh, text + "\n")
+        .and_then(|()| fs::File::open(&fresh)?.sync_all())
+        .and_then(|()| fs::rename(&fresh, &file))
+        .map_err(UpError::at(file, "written"))
 }
 
 #[cfg(test)]

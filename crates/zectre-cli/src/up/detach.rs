@@ -17,6 +17,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Starts the background process and waits until it is ready.
 pub(super) async fn start(args: &UpArgs, output: Output) -> Result<Summary, CliError> {
+    // A wrong configuration is told here, with its own exit code.
+    super::settings::preview(args.config.as_deref())?;
     let path = data_dir::resolve(args.data_dir.as_deref())?;
     if let Some(holder) = super::lock::holder(&path).await? {
         return Err(UpError::Running {

@@ -105,7 +105,8 @@ async fn start(
     Postgres::stop_stale(data).await?;
     ports::check(&preview)?;
     keys::ensure(data)?;
-    let postgres = postgres.insert(Postgres::start(&binaries, data).await?);
+    Postgres::start(postgres, &binaries, data).await?;
+    let postgres = postgres.as_ref().expect("it was just started");
     let mut config = settings::load(args.config.as_deref(), data, postgres.url())?;
     let known = bootstrap::stored_key(&config.api.public_url)?;
     let local = bootstrap::prepare(postgres.url(), known.as_ref()).await?;
@@ -157,7 +158,14 @@ async fn serve(
         }
         tracing::error!("PostgreSQL ended; starting it again");
         output.say("PostgreSQL ended; starting it again…");
-        *postgres = Some(Postgres::restart(&Binaries::find()?, data).await?);
+        let binaries = Binaries::find()?;
+        tokio::select! {
+            restarted = Postgres::restart(postgres, &binaries, data) => restarted?,
+            () = signals.any() => {
+                output.say("Stopping…");
+                return Ok(());
+            }
+        }
     }
 }
 
@@ -171,7 +179,7 @@ async fn stop(output: Output, signals: &mut Signals, mut services: Services, pos
         }
     }
     drop(services);
-    if let Some(postgres) = postgres
+    if let Some(mut postgres) = postgres
         && let Err(error) = postgres.stop().await
     {
         output.say(format!("{error}"));

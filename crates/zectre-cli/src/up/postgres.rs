@@ -122,13 +122,29 @@ impl Owner {
 }
 
 impl Postgres {
-    /// Initialises it where needed, starts it, and waits until it takes connections.
-    pub(super) async fn start(binaries: &Binaries, data: &DataDir) -> Result<Self, UpError> {
+    /// Initialises it where needed, starts it, and waits until it takes connections. From its start on it is in `slot`, so
+    /// that whoever breaks this off can still stop it.
+    pub(super) async fn start(
+        slot: &mut Option<Self>,
+        binaries: &Binaries,
+        data: &DataDir,
+    ) -> Result<(), UpError> {
         let owner = Owner::find()?;
         let place = Place::prepare(data, owner.as_ref())?;
         if !place.is_initialised() {
             initialise(binaries, &place, owner.as_ref()).await?;
         }
+        let server = slot.insert(Self::launch(binaries, &place, owner.as_ref())?);
+        let Err(why) = server.until_ready().await else {
+            return Ok(());
+        };
+        // It may have ended, or not answer; what it says of that is in its log.
+        let _ = server.stop().await;
+        *slot = None;
+        Err(UpError::PostgresStart { why, log: place.log })
+    }
+
+    fn launch(binaries: &Binaries, place: &Place, owner: Option<&Owner>) -> Result<Self, UpError> {
         let password = place.password()?;
         let url = url(&place.sockets, &password);
         let log = OpenOptions::new()
@@ -137,7 +153,7 @@ impl Postgres {
             .mode(0o600)
             .open(&place.log);
         let log = log.map_err(UpError::at(&place.log, "opened"))?;
-        let mut command = command(&binaries.postgres(), owner.as_ref());
+        let mut command = command(&binaries.postgres(), owner);
         command.arg("-D").arg(&place.data).arg("-k").arg(&place.sockets);
         for setting in SETTINGS {
             command.arg("-c").arg(setting);
@@ -156,28 +172,25 @@ impl Postgres {
             .id()
             .and_then(Process::of)
             .ok_or_else(|| failed(last_line(&place.log)))?;
-        let mut server = Self {
+        Ok(Self {
             child,
             process,
             url,
             log: place.log.clone(),
-        };
-        match server.until_ready().await {
-            Ok(()) => Ok(server),
-            Err(why) => {
-                let _ = server.stop().await;
-                Err(failed(why))
-            }
-        }
+        })
     }
 
     /// Starts it after it has died. What it leaves (children, shared memory) goes within moments, and until then a start
     /// is refused.
-    pub(super) async fn restart(binaries: &Binaries, data: &DataDir) -> Result<Self, UpError> {
+    pub(super) async fn restart(
+        slot: &mut Option<Self>,
+        binaries: &Binaries,
+        data: &DataDir,
+    ) -> Result<(), UpError> {
         let deadline = Instant::now() + RESTART_TIMEOUT;
         let mut pause = RESTART_PAUSE;
         loop {
-            match Self::start(binaries, data).await {
+            match Self::start(slot, binaries, data).await {
                 Err(error) if Instant::now() < deadline => {
                     tracing::warn!(%error, "PostgreSQL does not start yet");
                 }
@@ -207,7 +220,7 @@ impl Postgres {
     }
 
     /// Ends it: connections are cut, everything committed is on disk.
-    pub(super) async fn stop(mut self) -> Result<(), UpError> {
+    pub(super) async fn stop(&mut self) -> Result<(), UpError> {
         // SIGINT is PostgreSQL's fast shutdown; it waits for nobody and loses nothing.
         let _ = self.process.signal(Signal::SIGINT);
         match tokio::time::timeout(STOP_TIMEOUT, self.child.wait()).await {
@@ -268,17 +281,22 @@ fn running_in(directory: &Path) -> Option<Process> {
     is_ours.then_some(process)
 }
 
+/// Made beside its place and moved there when it is whole and on disk: what was broken off is made anew.
 async fn initialise(binaries: &Binaries, place: &Place, owner: Option<&Owner>) -> Result<(), UpError> {
     place.make_password(owner)?;
+    let half = place.half();
+    remove(&half)?;
     let mut command = command(&binaries.initdb(), owner);
     command
         .arg("-D")
-        .arg(&place.data)
+        .arg(&half)
         .arg("-U")
         .arg(ROLE)
         .arg("--pwfile")
         .arg(&place.password_file);
-    command.args(["--auth=scram-sha-256", "-E", "UTF8", "--locale=C", "--no-sync"]);
+    command
+        .args(["--auth=scram-sha-256", "-E", "UTF8", "--locale=C", "--no-sync"])
+        .kill_on_drop(true);
     let failed = |why: String| UpError::InitDb {
         path: place.data.clone(),
         why,
@@ -288,7 +306,9 @@ async fn initialise(binaries: &Binaries, place: &Place, owner: Option<&Owner>) -
         .await
         .map_err(|error| failed(error.to_string()))?;
     if output.status.success() {
-        return Ok(());
+        // A cluster that an earlier version left half made, if any.
+        remove(&place.data)?;
+        return place.complete();
     }
     let text = String::from_utf8_lossy(&output.stderr);
     let why = text
@@ -296,9 +316,16 @@ async fn initialise(binaries: &Binaries, place: &Place, owner: Option<&Owner>) -
         .find(|line| line.contains("error:"))
         .or(text.lines().last())
         .unwrap_or("no reason given");
-    // Half a cluster can't be started, and a second initdb would refuse a directory that isn't empty.
-    let _ = fs::remove_dir_all(&place.data);
     Err(failed(why.trim().to_owned()))
+}
+
+fn remove(directory: &Path) -> Result<(), UpError> {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(UpError::at(directory, "removed")(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A program of PostgreSQL, as its user, with nothing of our environment that could change what it does.

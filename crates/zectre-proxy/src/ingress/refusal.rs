@@ -203,4 +203,34 @@ mod tests {
             "version 3 never served (port_never_opened): the program did not listen on PORT"
         );
     }
+
+    #[test]
+    fn every_code_is_documented() {
+        let documented = include_str!("../../../../docs/PROXY_ERRORS.md");
+        let all = [
+            Refusal::Malformed(""),
+            Refusal::BrokenBody,
+            Refusal::Connect,
+            Refusal::UnknownHost(String::new()),
+            Refusal::NothingDeployed(String::new()),
+            Refusal::NoTable,
+            Refusal::DeploymentFailed {
+                version: 1,
+                reason: None,
+                message: None,
+            },
+            Refusal::DeploymentPending(1),
+            Refusal::Asleep(1),
+            Refusal::WakeTimeout(1),
+            Refusal::TooManyHeld,
+            Refusal::NoReplica(1),
+            Refusal::BadGateway(String::new()),
+            Refusal::Timeout(1),
+        ];
+        for refusal in all {
+            let (status, code, _) = refusal.kind();
+            let row = format!("| `{code}` | {} |", status.as_u16());
+            assert!(documented.contains(&row), "{row}");
+        }
+    }
 }

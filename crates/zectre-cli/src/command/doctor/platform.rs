@@ -23,6 +23,16 @@ pub(super) async fn look(context: &Context) -> Vec<Finding> {
             };
             return vec![Finding::fail(format!("{url} {what}"), remedy)];
         }
+        // The cluster's state is for its admins.
+        Err(error) if error.status() == Some(403) => {
+            return vec![
+                Finding::ok(format!("{url} answers and knows you")),
+                Finding::note(
+                    "its services and nodes are shown to admins of the cluster only",
+                    "Ask one of them to run `zectre doctor`; `zectre whoami` shows your rights.",
+                ),
+            ];
+        }
         Err(error) => {
             let remedy = "Start the platform with `zectre up`, or name another one with --api-url.";
             let text = error.to_string();
@@ -39,15 +49,6 @@ pub(super) async fn look(context: &Context) -> Vec<Finding> {
             "Start an agent: `zectre nodes join` says how.",
         )),
         Ok(nodes) => findings.extend(nodes.iter().flat_map(node)),
-        // Nodes are for admins of the cluster; others see how many there are.
-        Err(error) if error.status() == Some(403) => {
-            let count = format!("{} of {} nodes are ready", status.nodes_ready, status.nodes_total);
-            findings.push(if status.nodes_ready > 0 {
-                Finding::ok(count)
-            } else {
-                Finding::fail(count, "Ask an admin of the cluster to look at its nodes.")
-            });
-        }
         Err(error) => findings.push(Finding::fail("the nodes can't be listed", error.to_string())),
     }
     findings

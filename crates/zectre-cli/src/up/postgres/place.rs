@@ -6,7 +6,7 @@ use super::{
 };
 use secrecy::SecretString;
 use std::{
-    fs::{self, DirBuilder},
+    fs::{self, DirBuilder, File},
     io::ErrorKind,
     os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
@@ -53,9 +53,23 @@ impl Place {
         })
     }
 
-    /// Whether initdb has done its work: it writes this file last but for one.
+    /// Whether there is a cluster: it comes here whole or not at all.
     pub(super) fn is_initialised(&self) -> bool {
         self.data.join("PG_VERSION").is_file() && self.data.join("global/pg_control").is_file()
+    }
+
+    /// Where initdb works.
+    pub(super) fn half(&self) -> PathBuf {
+        self.data.with_extension("new")
+    }
+
+    /// What initdb made is put on disk and into its place.
+    pub(super) fn complete(&self) -> Result<(), UpError> {
+        let half = self.half();
+        let moved = File::open(&half)
+            .and_then(|directory| Ok(rustix::fs::syncfs(directory)?))
+            .and_then(|()| fs::rename(&half, &self.data));
+        moved.map_err(UpError::at(&self.data, "made"))
     }
 
     /// A random password, for the server's user to read.

@@ -14,13 +14,61 @@ fn data_dir(directory: &tempfile::TempDir) -> DataDir {
     DataDir::open(Some(&directory.path().join("data"))).expect("empty")
 }
 
+async fn started(binaries: &Binaries, data: &DataDir) -> Result<Postgres, UpError> {
+    let mut slot = None;
+    Postgres::start(&mut slot, binaries, data).await?;
+    Ok(slot.expect("it was started"))
+}
+
+#[tokio::test]
+async fn what_was_broken_off_is_made_anew() {
+    let binaries = Binaries::find().expect("PostgreSQL is installed: apt-get install postgresql");
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let data = data_dir(&directory);
+    // Dropped in the midst of initdb, which is killed with it.
+    let mut slot = None;
+    let half = data.path().join("postgres/data.new");
+    tokio::select! {
+        biased;
+        () = zectre_testkit::wait_until(START_TIMEOUT, "initdb is at work", async || {
+            half.join("PG_VERSION").is_file().then_some(())
+        }) => {}
+        _ = Postgres::start(&mut slot, &binaries, &data) => panic!("it was too quick to be broken off"),
+    }
+    assert!(slot.is_none());
+    assert!(!place::data_in(&data).exists());
+    let mut server = started(&binaries, &data).await.expect("starts");
+    drop(connect(&server).await);
+    assert!(!half.exists());
+    server.stop().await.expect("stops");
+}
+
+#[tokio::test]
+async fn a_start_that_is_broken_off_leaves_a_server_that_can_be_stopped() {
+    let binaries = Binaries::find().expect("PostgreSQL is installed: apt-get install postgresql");
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let data = data_dir(&directory);
+    let owner = Owner::find().expect("a user");
+    let place = Place::prepare(&data, owner.as_ref()).expect("prepared");
+    initialise(&binaries, &place, owner.as_ref()).await.expect("made");
+    let mut slot = None;
+    // Polled once: the process is there, and nobody waited for it to be ready.
+    {
+        let start = Postgres::start(&mut slot, &binaries, &data);
+        tokio::select! { biased; _ = start => {}, () = std::future::ready(()) => {} }
+    }
+    let mut server = slot.expect("it is known from its start on");
+    server.stop().await.expect("stops");
+    assert!(!server.process.is_alive());
+}
+
 #[tokio::test]
 async fn it_keeps_its_data_over_a_stop_and_a_kill() {
     let binaries = Binaries::find().expect("PostgreSQL is installed: apt-get install postgresql");
     let directory = tempfile::tempdir().expect("a temporary directory");
     let data = data_dir(&directory);
 
-    let server = Postgres::start(&binaries, &data).await.expect("starts");
+    let mut server = started(&binaries, &data).await.expect("starts");
     let mut connection = connect(&server).await;
     sqlx::query("CREATE TABLE kept (n int)")
         .execute(&mut connection)
@@ -28,7 +76,7 @@ async fn it_keeps_its_data_over_a_stop_and_a_kill() {
         .expect("allowed");
     server.stop().await.expect("stops though a connection is open");
 
-    let server = Postgres::start(&binaries, &data).await.expect("starts again");
+    let server = started(&binaries, &data).await.expect("starts again");
     let left = server.process;
     let mut connection = connect(&server).await;
     sqlx::query("INSERT INTO kept VALUES (7)")
@@ -42,7 +90,7 @@ async fn it_keeps_its_data_over_a_stop_and_a_kill() {
     assert!(!left.is_alive());
     assert!(!Postgres::stop_stale(&data).await.expect("nothing is left"));
 
-    let mut server = Postgres::start(&binaries, &data)
+    let mut server = started(&binaries, &data)
         .await
         .expect("starts over the stale files");
     let mut connection = connect(&server).await;
@@ -61,7 +109,7 @@ async fn a_long_path_gets_a_short_socket() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o711)).expect("ours");
     let data = DataDir::open(Some(&directory.path().join("d".repeat(120)))).expect("empty");
-    let server = Postgres::start(&binaries, &data).await.expect("starts");
+    let mut server = started(&binaries, &data).await.expect("starts");
     drop(connect(&server).await);
     let url = server.url().expose_secret().to_owned();
     server.stop().await.expect("stops");
@@ -80,10 +128,7 @@ async fn a_closed_directory_is_named() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700)).expect("ours");
     let data = DataDir::open(Some(&directory.path().join("data"))).expect("empty");
-    let error = Postgres::start(&binaries, &data)
-        .await
-        .expect_err("closed")
-        .to_string();
+    let error = started(&binaries, &data).await.expect_err("closed").to_string();
     let closed = fs::canonicalize(directory.path()).expect("there");
     assert!(
         error.contains(&format!("chmod o+x {}", closed.display())),
