@@ -5,6 +5,7 @@
 //! of nothing, and what it costs is named.
 
 mod program;
+mod store;
 
 use crate::{
     options::Options,
@@ -14,7 +15,7 @@ use crate::{
 };
 use secrecy::SecretString;
 use serde_json::json;
-use sqlx::{PgPool, Row};
+use sqlx::PgPool;
 use std::{
     fmt, fs,
     os::unix::fs::PermissionsExt,
@@ -134,10 +135,10 @@ impl Platform {
         .await;
         let (took, cost) = (began.elapsed(), self.cost().since(&before));
         let outcome = app.outcome(&deployment).await.succeeded();
-        let stored = self.stored().await;
+        let stored = store::stored(&self.pool).await;
         let lost = (load.lines * load.tasks).saturating_sub(stored.distinct);
         assert_eq!(
-            (lost, stored.doubled, stored.unfinished(load)),
+            (lost, stored.doubled, load.tasks - stored.finished),
             (0, 0, 0),
             "every line is stored once: {:#}",
             outcome.deployment
@@ -190,41 +191,6 @@ impl Platform {
             .lines()
             .find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
         value.unwrap_or_default()
-    }
-
-    /// What is in the database.
-    async fn stored(&self) -> Stored {
-        let row = sqlx::query(
-            "SELECT count(*) FILTER (WHERE message ~ '^[0-9]{10} ') AS lines,
-                    count(DISTINCT (task_id, substr(message, 1, 10))) FILTER (WHERE message ~ '^[0-9]{10} ') AS distinct_lines,
-                    count(*) FILTER (WHERE message LIKE 'done %') AS done,
-                    max(substr(message, 6)::bigint) FILTER (WHERE message LIKE 'done %') AS slowest
-               FROM task_logs",
-        )
-        .fetch_one(&self.pool)
-        .await
-        .expect("the table is there");
-        let (lines, distinct) = (row.get::<i64, _>("lines"), row.get::<i64, _>("distinct_lines"));
-        Stored {
-            distinct: distinct as u64,
-            doubled: (lines - distinct) as u64,
-            done: row.get::<i64, _>("done") as u64,
-            slowest: Duration::from_micros(row.get::<Option<i64>, _>("slowest").unwrap_or_default() as u64),
-        }
-    }
-}
-
-struct Stored {
-    distinct: u64,
-    doubled: u64,
-    done: u64,
-    slowest: Duration,
-}
-
-impl Stored {
-    /// Tasks whose last line is not there.
-    const fn unfinished(&self, load: &Load) -> u64 {
-        load.tasks - self.done
     }
 }
 

@@ -20,7 +20,7 @@ fn main() {
     let (lines, rate) = (number("LINES"), number("LINES_PER_SEC"));
     let start = UNIX_EPOCH + Duration::from_millis(number("START_UNIX_MS"));
     match start.duration_since(SystemTime::now()) {
-        Ok(wait) => thread::sleep(wait),
+        Ok(wait) => thread::park_timeout(wait),
         Err(_) => { eprintln!("started too late"); exit(1) }
     }
     let began = Instant::now();
@@ -33,7 +33,7 @@ fn main() {
             written += 1;
         }
         out.flush().expect("it can be written");
-        thread::sleep(Duration::from_millis(10));
+        thread::park_timeout(Duration::from_millis(10));
     }
     writeln!(out, "done {}", began.elapsed().as_micros()).expect("it can be written");
     out.flush().expect("it can be written");
