@@ -1,6 +1,9 @@
-//! Housekeeping: partitions ahead, retention behind, forgotten keys, deleted applications.
+//! Housekeeping: partitions ahead, retention behind, forgotten keys, deleted applications, old history.
 
-use crate::{error::Error, store::maintenance as store};
+use crate::{
+    error::Error,
+    store::maintenance::{self as store, History},
+};
 use sqlx::PgPool;
 use std::time::Duration;
 use zectre_service::tasks::Shutdown;
@@ -9,6 +12,16 @@ use zectre_service::tasks::Shutdown;
 const DAYS_AHEAD: i32 = 3;
 /// How long the answer to a repeated request is kept.
 const IDEMPOTENCY_KEEP_HOURS: i32 = 24;
+/// Tasks that ended are kept for so long, and at least as long as their logs.
+const TASKS_KEEP_DAYS: i32 = 7;
+/// The activity feed, which is the audit log too. A stream resumes without a gap as long as its last event is there.
+const EVENTS_KEEP_DAYS: i32 = 90;
+/// Operations that were applied; their effects are in the feed.
+const OPERATIONS_KEEP_DAYS: i32 = 7;
+/// Rows that one statement deletes: about 0.1 s.
+const PURGE_BATCH_ROWS: i64 = 5_000;
+/// Statements of one round and kind, so that others get their turn. Ten million rows a day and kind go at most.
+const PURGE_BATCHES_MAX: u32 = 20;
 /// Between two rounds.
 const ROUND_EVERY: Duration = Duration::from_secs(60);
 
@@ -47,6 +60,28 @@ async fn round(pool: &PgPool, logs: LogBounds) -> Result<(), Error> {
     }
     let forgotten = store::forget_expired(pool, IDEMPOTENCY_KEEP_HOURS).await?;
     let purged = store::purge_deleted(pool).await?;
-    tracing::debug!(days, forgotten, purged, "housekeeping done");
+    let history = purge_history(pool, logs).await?;
+    tracing::debug!(days, forgotten, purged, history, "housekeeping done");
     Ok(())
+}
+
+/// Deletes what ended long ago, in batches; how many rows.
+async fn purge_history(pool: &PgPool, logs: LogBounds) -> Result<u64, Error> {
+    let tasks_days = TASKS_KEEP_DAYS.max(i32::try_from(logs.days).unwrap_or(i32::MAX));
+    let mut purged = 0;
+    for kind in [History::Tasks, History::Events, History::Operations] {
+        let keep_days = match kind {
+            History::Tasks => tasks_days,
+            History::Events => EVENTS_KEEP_DAYS,
+            History::Operations => OPERATIONS_KEEP_DAYS,
+        };
+        for _ in 0..PURGE_BATCHES_MAX {
+            let gone = store::purge_history(pool, kind, keep_days, PURGE_BATCH_ROWS).await?;
+            purged += gone;
+            if gone < PURGE_BATCH_ROWS.unsigned_abs() {
+                break;
+            }
+        }
+    }
+    Ok(purged)
 }

@@ -92,19 +92,24 @@ impl Candidate {
         // Senders and the listener end with the term, however it ends.
         let term_stop = stop.child();
         let tasks = Tasks::new(term_stop.clone());
-        let (composer, caller) = (self.composer.clone(), self.caller.clone());
-        let dispatcher = Dispatcher::new(epoch, composer, caller, self.metrics.clone(), tasks.clone());
-        let committer = Committer::start(&self.options, epoch, &tasks).await?;
-        let loaded = Engine::load(
-            epoch,
-            self.store.clone(),
-            self.settings,
-            committer,
-            dispatcher,
-            self.metrics.clone(),
-        )
-        .await?;
-        let (engine, handle) = loaded;
+        let result = tokio::select! {
+            result = self.serve(epoch, &term_stop, &tasks) => result,
+            // From the first moment: reading a large state takes longer than the server lets the lock's session be silent.
+            error = hold(&mut election) => Err(error.into()),
+        };
+        self.term.send_replace(None);
+        term_stop.request();
+        tasks.stop(STOP_TIMEOUT).await;
+        tracing::info!(epoch, "no longer leading");
+        result
+    }
+
+    /// Reads the state and decides until asked to stop, or until a commit fails.
+    async fn serve(&self, epoch: u64, stop: &Shutdown, tasks: &Tasks) -> Result<(), Error> {
+        let Some(begun) = stop.or_requested(self.begin(epoch, tasks)).await else {
+            return Ok(());
+        };
+        let (engine, handle) = begun?;
         let listener = Listener::new(self.store.clone(), handle.clone());
         tracing::info!(epoch, "leading");
         self.metrics.leader.set(1);
@@ -113,16 +118,25 @@ impl Candidate {
             since: Time::now(),
             engine: handle,
         }));
-        let result = tokio::select! {
-            result = engine.run(&term_stop) => result,
-            () = listener.run(&term_stop) => Ok(()),
-            error = hold(&mut election) => Err(error.into()),
-        };
-        self.term.send_replace(None);
-        term_stop.request();
-        tasks.stop(STOP_TIMEOUT).await;
-        tracing::info!(epoch, "no longer leading");
-        result
+        tokio::select! {
+            result = engine.run(stop) => result,
+            () = listener.run(stop) => Ok(()),
+        }
+    }
+
+    async fn begin(&self, epoch: u64, tasks: &Tasks) -> Result<(Engine, Handle), Error> {
+        let (composer, caller) = (self.composer.clone(), self.caller.clone());
+        let dispatcher = Dispatcher::new(epoch, composer, caller, self.metrics.clone(), tasks.clone());
+        let committer = Committer::start(&self.options, epoch, tasks).await?;
+        Engine::load(
+            epoch,
+            self.store.clone(),
+            self.settings,
+            committer,
+            dispatcher,
+            self.metrics.clone(),
+        )
+        .await
     }
 }
 

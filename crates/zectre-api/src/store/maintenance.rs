@@ -65,6 +65,67 @@ pub(crate) async fn purge_deleted(pool: &PgPool) -> Result<u64, Error> {
     Ok(purged + environments.execute(pool).await?.rows_affected())
 }
 
+/// Rows that tell of what is over.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum History {
+    /// Tasks that ended.
+    Tasks,
+    /// The activity feed.
+    Events,
+    /// Operations that were applied.
+    Operations,
+}
+
+/// Deletes up to `rows` rows of history that are older than `keep_days`, the oldest first; how many.
+///
+/// Of tasks what a scheduler counts when it begins to lead stays: the failures of a rollout under way, and the last
+/// task of each replica of what runs and may complete. Why a deployment failed is in the deployment's own row.
+pub(crate) async fn purge_history(
+    pool: &PgPool,
+    kind: History,
+    keep_days: i32,
+    rows: i64,
+) -> Result<u64, Error> {
+    let done = match kind {
+        History::Tasks => {
+            let tasks = sqlx::query!(
+                "DELETE FROM tasks WHERE id IN (
+                     SELECT t.id FROM tasks t JOIN deployments d ON d.id = t.deployment_id
+                     WHERE t.state IN ('stopped', 'failed') AND t.finished_at < now() - make_interval(days => $1)
+                       AND d.status NOT IN ('pending', 'running')
+                       AND (d.asleep OR d.status <> 'succeeded' OR d.spec->>'restart' = 'always'
+                            OR EXISTS (SELECT 1 FROM tasks later WHERE later.deployment_id = t.deployment_id
+                                          AND later.slot = t.slot AND later.created_at > t.created_at))
+                     ORDER BY t.finished_at LIMIT $2 FOR UPDATE OF t SKIP LOCKED)",
+                keep_days,
+                rows
+            );
+            tasks.execute(pool).await?
+        }
+        History::Events => {
+            let events = sqlx::query!(
+                "DELETE FROM events WHERE id IN (
+                     SELECT id FROM events WHERE time < now() - make_interval(days => $1)
+                     ORDER BY time LIMIT $2 FOR UPDATE SKIP LOCKED)",
+                keep_days,
+                rows
+            );
+            events.execute(pool).await?
+        }
+        History::Operations => {
+            let operations = sqlx::query!(
+                "DELETE FROM operations WHERE id IN (
+                     SELECT id FROM operations WHERE applied_at < now() - make_interval(days => $1)
+                     ORDER BY applied_at LIMIT $2 FOR UPDATE SKIP LOCKED)",
+                keep_days,
+                rows
+            );
+            operations.execute(pool).await?
+        }
+    };
+    Ok(done.rows_affected())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,5 +266,58 @@ mod tests {
         assert_eq!(forget_expired(&pool, 24).await.expect("forgot"), 2);
         let left = "SELECT (SELECT count(*) FROM revoked_tokens) + (SELECT count(*) FROM artifacts)";
         assert_eq!(count(&pool, left).await, 2);
+    }
+
+    #[tokio::test]
+    async fn history_goes_but_what_a_new_leader_counts_stays() {
+        let database = TestDatabase::create().await;
+        let pool = database.pool().await;
+        // Of each deployment two tasks of replica 0 that ended long ago, one that ended just now, and one that runs.
+        run(
+            &pool,
+            "WITH app AS (INSERT INTO applications (id, namespace_id, name, subdomain)
+                          SELECT gen_random_uuid(), id, 'x', 'x' FROM namespaces RETURNING id),
+                  environment AS (INSERT INTO environments (id, application_id, slug)
+                                  SELECT gen_random_uuid(), id, 'production' FROM app RETURNING id, application_id),
+                  deployment AS (INSERT INTO deployments (id, application_id, environment_id, version, spec, preview_label,
+                                                          replicas, idle_timeout_secs, cold_start_enabled, status)
+                                 SELECT gen_random_uuid(), application_id, id, n, jsonb_build_object('restart', restart),
+                                        n::text, 1, 0, true, status
+                                 FROM environment, (VALUES (1, 'always', 'succeeded'), (2, 'on_failure', 'succeeded'),
+                                                           (3, 'always', 'running')) AS d(n, restart, status)
+                                 RETURNING id)
+             INSERT INTO tasks (id, deployment_id, slot, state, wanted, created_at, finished_at)
+             SELECT gen_random_uuid(), id, slot, state, 'stop', now() - age, CASE WHEN state = 'stopped' THEN now() - age END
+             FROM deployment, (VALUES (0, 'stopped', interval '30 days'), (0, 'stopped', interval '29 days'),
+                                      (1, 'stopped', interval '1 minute'), (2, 'running', interval '30 days'))
+                              AS t(slot, state, age)",
+        )
+        .await;
+        run(
+            &pool,
+            "INSERT INTO operations (kind, actor, applied_at) VALUES
+                 ('wake', 'x', now() - interval '30 days'), ('wake', 'x', now()), ('wake', 'x', NULL)",
+        )
+        .await;
+        run(
+            &pool,
+            "INSERT INTO events (id, time, actor, action, message)
+             SELECT gen_random_uuid(), now() - n * interval '1 day', 'x', 'x', '' FROM generate_series(0, 9) AS n",
+        )
+        .await;
+        let purge = async |kind, rows| purge_history(&pool, kind, 7, rows).await.expect("purged");
+        assert_eq!(purge(History::Tasks, 2).await, 2, "no more than asked for");
+        assert_eq!(
+            purge(History::Tasks, 100).await,
+            1,
+            "both of the first, the older one of the second"
+        );
+        assert_eq!(count(&pool, "SELECT count(*) FROM tasks").await, 9);
+        let counted = "SELECT count(*) FROM tasks t JOIN deployments d ON d.id = t.deployment_id
+                       WHERE t.slot = 0 AND (d.version = 3 OR d.version = 2 AND t.created_at > now() - interval '29.5 days')";
+        assert_eq!(count(&pool, counted).await, 3);
+        assert_eq!(purge(History::Operations, 100).await, 1);
+        assert_eq!(purge(History::Events, 100).await, 3);
+        assert_eq!(count(&pool, "SELECT count(*) FROM events").await, 7);
     }
 }

@@ -101,7 +101,8 @@ impl DeploymentRow {
 impl Store {
     /// Everything that lives: what a new leader begins with. Proxies and the routing epoch are read after it.
     pub async fn load_live(&self) -> Result<Snapshot, sqlx::Error> {
-        let deployments = self.deployments(None).await?;
+        let ids = self.live_deployments().await?;
+        let deployments = self.deployments(&ids).await?;
         let environments = self.environments_of(&deployments).await?;
         Ok(Snapshot {
             environments,
@@ -119,7 +120,9 @@ impl Store {
         &self,
         ids: &[DeploymentId],
     ) -> Result<Vec<(Environment, Vec<Deployment>)>, sqlx::Error> {
-        let deployments = self.deployments(Some(ids)).await?;
+        let mut ids = ids.to_vec();
+        ids.extend(self.previous_of(&ids).await?);
+        let deployments = self.deployments(&ids).await?;
         let environments = self.environments_of(&deployments).await?;
         let mut by_environment: BTreeMap<EnvironmentId, Vec<Deployment>> = BTreeMap::new();
         for deployment in deployments {
@@ -133,7 +136,35 @@ impl Store {
         Ok(environments.into_iter().filter_map(pair).collect())
     }
 
-    async fn deployments(&self, ids: Option<&[DeploymentId]>) -> Result<Vec<Deployment>, sqlx::Error> {
+    /// What is served, rolled out, awake or gone back to. Every part has an index, so that what ended long ago costs
+    /// nothing.
+    async fn live_deployments(&self) -> Result<Vec<DeploymentId>, sqlx::Error> {
+        sqlx::query_scalar!(
+            r#"SELECT id AS "id!: DeploymentId" FROM deployments
+                WHERE status IN ('pending', 'running') OR (status = 'succeeded' AND NOT asleep)
+               UNION SELECT current_deployment_id FROM environments WHERE current_deployment_id IS NOT NULL
+               UNION SELECT target_deployment_id FROM environments WHERE target_deployment_id IS NOT NULL
+               UNION SELECT deployment_id FROM tasks WHERE state NOT IN ('stopped', 'failed')
+               UNION SELECT p.id FROM environments e
+                       JOIN deployments c ON c.id = e.current_deployment_id
+                       JOIN deployments p ON p.id = c.previous_deployment_id"#
+        )
+        .fetch_all(&self.pool)
+        .await
+    }
+
+    /// What served before these.
+    async fn previous_of(&self, ids: &[DeploymentId]) -> Result<Vec<DeploymentId>, sqlx::Error> {
+        sqlx::query_scalar!(
+            r#"SELECT previous_deployment_id AS "id!: DeploymentId" FROM deployments
+                WHERE id = ANY($1) AND previous_deployment_id IS NOT NULL"#,
+            ids as _
+        )
+        .fetch_all(&self.pool)
+        .await
+    }
+
+    async fn deployments(&self, ids: &[DeploymentId]) -> Result<Vec<Deployment>, sqlx::Error> {
         let rows = sqlx::query_as!(
             DeploymentRow,
             r#"SELECT d.id AS "id: DeploymentId", d.application_id AS "application_id: ApplicationId",
@@ -149,9 +180,10 @@ impl Store {
                       d.rollout_started_at, d.promoted_at, d.finished_at,
                       (SELECT max(last_active_at) FROM deployment_activity x WHERE x.deployment_id = d.id)
                           AS "last_active_at: Time",
-                      -- As the core counts them: what is the program's own fault, since the rollout began.
+                      -- As the core counts them: what is the program's own fault, since the rollout began, until it ends.
                       (SELECT count(*) FROM tasks t
-                        WHERE t.deployment_id = d.id AND t.created_at >= d.rollout_started_at
+                        WHERE (d.status IN ('pending', 'running') OR d.id = e.target_deployment_id)
+                          AND t.deployment_id = d.id AND t.created_at >= d.rollout_started_at
                           AND (t.state = 'failed' AND t.reason NOT IN ('node_lost', 'port_taken')
                                OR t.wanted = 'stop' AND t.reason IN ('port_never_opened', 'health_check_failed')))
                           AS "rollout_failures!",
@@ -165,16 +197,7 @@ impl Store {
                  JOIN environments e ON e.id = d.environment_id
                  LEFT JOIN builds b ON b.id = d.build_id
                  LEFT JOIN artifacts a ON a.id = COALESCE(d.artifact_id, b.artifact_id)
-                WHERE ($1::uuid[] IS NULL AND (
-                          d.status IN ('pending', 'running')
-                          OR d.id IN (e.current_deployment_id, e.target_deployment_id)
-                          OR d.status = 'succeeded' AND NOT d.asleep
-                          OR EXISTS (SELECT FROM tasks t WHERE t.deployment_id = d.id
-                                                           AND t.state NOT IN ('stopped', 'failed'))
-                          OR EXISTS (SELECT FROM deployments c WHERE c.id = e.current_deployment_id
-                                                                 AND c.previous_deployment_id = d.id)))
-                   OR d.id = ANY($1)
-                   OR d.id IN (SELECT p.previous_deployment_id FROM deployments p WHERE p.id = ANY($1))
+                WHERE d.id = ANY($1)
                 ORDER BY d.id"#,
             ids as _
         )
