@@ -5,6 +5,7 @@ use super::{
     Command, Deployment, Environment, Happening, Node, Proxy, Settings, Task, Unrouted,
     acks::Acks,
     ident::Ids,
+    resting::Resting,
     roster::{Roster, Standing},
     shelf::Key,
     shelves::Shelves,
@@ -22,8 +23,6 @@ use zectre_common::{
 
 /// The most applied operations remembered; older ones are marked in the database for sure.
 const APPLIED_MAX: usize = 10_000;
-/// The most deployments remembered that have ended and run nothing; of others the rows are read again when asked for.
-const RESTING_MAX: usize = 10_000;
 
 /// What the step under way has done so far; empty between steps.
 #[derive(Debug, Clone, Default)]
@@ -31,6 +30,8 @@ struct Pass {
     tasks: BTreeSet<TaskId>,
     deployments: BTreeSet<DeploymentId>,
     environments: BTreeSet<EnvironmentId>,
+    /// Environments of which a deployment was forgotten.
+    left: BTreeSet<EnvironmentId>,
     nodes: BTreeSet<NodeId>,
     touched: BTreeSet<DeploymentId>,
     ended: Vec<Task>,
@@ -62,13 +63,19 @@ pub struct Cluster {
     pub(super) confirming: Acks<DeploymentId>,
     /// Nodes whose tasks were lost while proxies routed to them: what they still run may not be stopped yet.
     pub(super) stranded: Acks<NodeId>,
+    /// How often the silence of nodes was excused since they were heard.
+    pub(super) excuses: BTreeMap<NodeId, u32>,
     /// Nodes that tasks are to leave.
     pub(super) emptying: BTreeSet<NodeId>,
     /// The newest routing epoch that is known of.
     pub(super) routing_epoch: u64,
     counts: BTreeMap<TaskState, usize>,
     applied: BTreeSet<i64>,
-    resting: BTreeSet<DeploymentId>,
+    resting: Resting,
+    /// The deployments known of each environment.
+    residents: BTreeMap<EnvironmentId, BTreeSet<DeploymentId>>,
+    /// What an environment goes back to once its lost rollout has given back. Not stored: see `retreat`.
+    pub(super) returning: BTreeMap<EnvironmentId, DeploymentId>,
     ids: Ids,
     pass: Pass,
 }
@@ -91,11 +98,14 @@ impl Cluster {
             overdue: Acks::default(),
             confirming: Acks::default(),
             stranded: Acks::default(),
+            excuses: BTreeMap::new(),
             emptying: BTreeSet::new(),
             routing_epoch,
             counts: BTreeMap::new(),
             applied: BTreeSet::new(),
-            resting: BTreeSet::new(),
+            resting: Resting::default(),
+            residents: BTreeMap::new(),
+            returning: BTreeMap::new(),
             ids: Ids::new(seed),
             pass: Pass::default(),
         }
@@ -106,6 +116,8 @@ impl Cluster {
     }
 
     pub(super) fn insert_deployment(&mut self, deployment: Deployment) {
+        let residents = self.residents.entry(deployment.environment_id).or_default();
+        residents.insert(deployment.id);
         let (id, open) = (
             deployment.id,
             !deployment.status.is_ended() && !deployment.is_job(),
@@ -315,6 +327,7 @@ impl Cluster {
             self.shelves.remove(node.place());
             self.emptying.remove(&id);
             self.stranded.remove(id);
+            self.excuses.remove(&id);
             self.timers.arm(Timer::Node(id), None);
             self.timers.arm(Timer::Ports(id), None);
             self.pass.nodes.remove(&id);
@@ -338,8 +351,13 @@ impl Cluster {
         if let Some(environment) = self.environments.get_mut(&deployment.environment_id) {
             environment.open.remove(&(deployment.version, id));
         }
+        if let Some(residents) = self.residents.get_mut(&deployment.environment_id) {
+            residents.remove(&id);
+            self.pass.left.insert(deployment.environment_id);
+        }
+        self.returning.retain(|_, returning| *returning != id);
         self.rosters.remove(&id);
-        self.resting.remove(&id);
+        self.resting.remove(id);
         self.waiting.forget(id);
         self.confirming.remove(id);
         self.timers.arm(Timer::Deployment(id), None);
@@ -376,19 +394,38 @@ impl Cluster {
                 && self.rosters.get(&id).is_none_or(|roster| roster.tasks.is_empty())
         });
         if rests {
-            self.resting.insert(id);
+            self.resting.note(id);
         } else {
-            self.resting.remove(&id);
+            self.resting.remove(id);
         }
     }
 
-    /// Forgets the oldest of those that rest; whoever asks for one again brings its row.
+    /// Forgets those that have rested for longest; whoever asks for one again brings its row.
     fn forget_resting(&mut self) {
-        while self.resting.len() > RESTING_MAX
-            && let Some(id) = self.resting.pop_first()
-        {
+        while let Some(id) = self.resting.pop_surplus() {
             self.remove_deployment(id);
         }
+    }
+
+    /// Forgets the environments of which no deployment is known; they come back with the next one's row.
+    fn forget_environments(&mut self) {
+        for id in std::mem::take(&mut self.pass.left) {
+            if self.residents.get(&id).is_some_and(BTreeSet::is_empty) {
+                self.residents.remove(&id);
+                self.environments.remove(&id);
+                self.returning.remove(&id);
+            }
+        }
+    }
+
+    /// Rows that the step under way has to save by now.
+    pub(super) fn rows_to_save(&self) -> usize {
+        let pass = &self.pass;
+        pass.ended.len()
+            + pass.tasks.len()
+            + pass.deployments.len()
+            + pass.environments.len()
+            + pass.nodes.len()
     }
 
     pub(super) fn pop_touched(&mut self) -> Option<DeploymentId> {
@@ -439,8 +476,9 @@ impl Cluster {
         }
         commands.extend(pass.commands);
         // What the step's bound left over goes on at the next one.
-        self.pass.touched = pass.touched;
+        (self.pass.touched, self.pass.left) = (pass.touched, pass.left);
         self.forget_resting();
+        self.forget_environments();
         commands
     }
 }

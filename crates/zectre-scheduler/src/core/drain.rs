@@ -1,7 +1,7 @@
 //! The order of stopping: proxies are told, they acknowledge, the requests under way end, and only then is
 //! the task told to stop. A proxy whose lease has ended is not waited for.
 
-use super::{Cluster, Command, Task, Unrouted, confirm, timer::Timer};
+use super::{Cluster, Command, Task, Unrouted, confirm, settle::STEP_ROWS_MAX, timer::Timer};
 use zectre_common::{
     id::{ProxyId, TaskId},
     quantity::DurationMs,
@@ -205,13 +205,23 @@ pub(super) fn epoch_raised(cluster: &mut Cluster, epoch: u64, now: Time) {
 /// Proxies moved on, or went away: what waited for them goes on.
 pub(super) fn check_all(cluster: &mut Cluster, now: Time) {
     confirm::check_all(cluster, now);
-    let (applied, drained) = (cluster.applied_epoch(), cluster.drained_epoch());
+    let applied = cluster.applied_epoch();
     for node in cluster.stranded.up_to(applied) {
         cluster.stranded.remove(node);
     }
+    stop_all_drained(cluster, now);
+}
+
+/// Stops the tasks that nobody needs any more; what is too much for one step goes on in the next one, at once.
+pub(super) fn stop_all_drained(cluster: &mut Cluster, now: Time) {
+    let (applied, drained) = (cluster.applied_epoch(), cluster.drained_epoch());
     let mut free = cluster.draining.up_to(drained);
     free.extend(cluster.overdue.up_to(applied));
     for id in free {
+        if cluster.rows_to_save() >= STEP_ROWS_MAX {
+            cluster.timers.arm(Timer::Rest, Some(now));
+            return;
+        }
         stop_when_drained(cluster, id, now);
     }
 }

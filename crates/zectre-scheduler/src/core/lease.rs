@@ -2,12 +2,15 @@
 //! its next digest shows tasks that nobody wants any more, and those are stopped.
 
 use super::{Cluster, Happening, Node, NodeFacts, Unrouted, report, timer::Timer};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use zectre_common::{
     id::{NodeId, TaskId},
     state::{Eligibility, NodeStatus, Reason, TaskState},
     time::Time,
 };
+
+/// As often a node's silence is excused until it is heard again: a leader that is always late finds out about losses too.
+const EXCUSES_MAX: u32 = 3;
 
 pub(super) fn register(cluster: &mut Cluster, id: NodeId, facts: NodeFacts, now: Time) {
     let is_new = !cluster.nodes.contains_key(&id);
@@ -73,6 +76,7 @@ pub(super) fn renew(cluster: &mut Cluster, id: NodeId, now: Time) {
     } else {
         now.plus(lease)
     };
+    cluster.excuses.remove(&id);
     let returned = node.status == NodeStatus::Lost;
     // The row is for people; one write in half a lease is exact enough for them.
     let stale_row = expires_at.since(node.lease_expires_at) * 2 >= lease;
@@ -98,18 +102,28 @@ pub(super) fn renew(cluster: &mut Cluster, id: NodeId, now: Time) {
     }
 }
 
-/// This leader stood still, or was kept from deciding: nobody is known to have been silent. Leases start anew.
-pub(super) fn excuse_silence(cluster: &mut Cluster, now: Time) {
-    let until = now.plus(cluster.settings.node_lease);
-    let heard = cluster
+/// This leader stood still, or was kept from deciding: for so long nobody is known to have been silent, and what they
+/// said meanwhile waits to be heard.
+pub(super) fn excuse_silence(cluster: &mut Cluster, late: Duration, now: Time) {
+    let heard = now.plus(cluster.settings.heartbeat / 2);
+    let live = cluster
         .nodes
         .values()
         .filter(|node| node.status == NodeStatus::Ready);
-    for node in heard {
-        cluster.timers.arm(Timer::Node(node.id), Some(until));
+    for node in live {
+        let excuses = cluster.excuses.entry(node.id).or_default();
+        if let Some(at) = cluster
+            .timers
+            .of(Timer::Node(node.id))
+            .filter(|_| *excuses < EXCUSES_MAX)
+        {
+            *excuses += 1;
+            let until = at.plus(late).max(heard);
+            cluster.timers.arm(Timer::Node(node.id), Some(until));
+        }
     }
     for proxy in cluster.proxies.values_mut() {
-        proxy.lease_expires_at = proxy.lease_expires_at.max(until);
+        proxy.lease_expires_at = proxy.lease_expires_at.plus(late).max(heard);
         cluster
             .timers
             .arm(Timer::Proxy(proxy.id), Some(proxy.lease_expires_at));

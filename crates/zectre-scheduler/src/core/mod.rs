@@ -25,6 +25,7 @@ mod progress;
 mod read;
 mod replicas;
 mod report;
+mod resting;
 mod retreat;
 mod rollout;
 mod roster;

@@ -22,7 +22,8 @@ pub(super) fn merge_loaded(cluster: &mut Cluster, loaded: Deployment, now: Time)
     );
     let has_source = known.source == loaded.source && known.artifact_id == loaded.artifact_id;
     if before == after && has_source {
-        return;
+        // Somebody is about to ask something of it: it is not forgotten before.
+        return cluster.touch(id);
     }
     cluster.update_deployment(id, |deployment| {
         (

@@ -38,6 +38,8 @@ pub(super) fn wanted(cluster: &Cluster, deployment: &Deployment) -> u32 {
         rollout::wanted_of_target(cluster, environment, deployment)
     } else if environment.current == Some(deployment.id) {
         rollout::wanted_of_current(cluster, environment, deployment)
+    } else if cluster.returning.get(&deployment.environment_id) == Some(&deployment.id) {
+        deployment.full_size()
     } else {
         // Superseded, and woken by its preview: one is enough. What was never rolled out has none.
         u32::from(deployment.status.is_ended())

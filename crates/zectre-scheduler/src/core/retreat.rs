@@ -5,6 +5,10 @@
 //! there is to store. It ends when the target's tasks are no longer needed, or after the target's progress deadline
 //! (the current one may be unable to come back). A newer version begins its rollout after it.
 //!
+//! Someone may ask to go back to an earlier deployment meanwhile, or in the midst of a rollout. That one comes
+//! up at once, becomes the target after the retreat, and ends it as soon as all of its tasks are ready. It is known after
+//! a reload by its rollout, which began after the lost one's end.
+//!
 //! `auto_rollback: false` keeps the healthy tasks of a *failed* rollout up for inspection, at its preview label and
 //! out of the environment's traffic (once the current one is back): nothing of it is started or replaced, and it is
 //! stopped when idle, put to sleep or deleted. The current deployment serves on in either case.
@@ -74,6 +78,26 @@ pub(super) fn deadline(cluster: &Cluster, lost: &Deployment) -> Option<Time> {
     Some(ended_at.plus(progress::progress_deadline(lost)))
 }
 
+/// After a reload: which deployments are gone back to once a retreat is over.
+pub(super) fn restore_returns(cluster: &mut Cluster) {
+    let mut returning: Vec<(EnvironmentId, DeploymentId)> = Vec::new();
+    for deployment in cluster.deployments.values() {
+        let Some(environment) = cluster.environments.get(&deployment.environment_id) else {
+            continue;
+        };
+        let lost = environment.target.and_then(|id| cluster.deployments.get(&id));
+        let Some(lost) = lost.filter(|lost| lost.is_given_up()) else {
+            continue;
+        };
+        let is_awake = deployment.status == DeploymentStatus::Succeeded && !deployment.asleep;
+        let began_after = lost.finished_at.is_some() && deployment.rollout_started_at >= lost.finished_at;
+        if is_awake && began_after && environment.current != Some(deployment.id) {
+            returning.push((environment.id, deployment.id));
+        }
+    }
+    cluster.returning.extend(returning);
+}
+
 /// Moves the retreat on; true when there is none (any more).
 pub(super) fn advance(cluster: &mut Cluster, environment_id: EnvironmentId, now: Time) -> bool {
     let Some(environment) = cluster.environments.get(&environment_id) else {
@@ -84,7 +108,10 @@ pub(super) fn advance(cluster: &mut Cluster, environment_id: EnvironmentId, now:
         .and_then(|id| Some((id, cluster.deployments.get(&id)?)))
         .filter(|(_, deployment)| deployment.is_given_up());
     let Some((id, lost)) = lost else { return true };
-    let is_over = deadline(cluster, lost).is_none_or(|at| at <= now);
+    let returning = cluster.returning.get(&environment_id);
+    let returning = returning.and_then(|id| cluster.deployments.get(id));
+    let is_relieved = returning.is_some_and(|d| cluster.count_ready(d.id) >= d.full_size());
+    let is_over = is_relieved || deadline(cluster, lost).is_none_or(|at| at <= now);
     if is_over || needed(cluster, environment, lost) == 0 {
         cluster.update_environment(environment_id, |e| (e.target, e.target_weight) = (None, None));
         return true;

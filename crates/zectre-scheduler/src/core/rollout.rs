@@ -102,6 +102,7 @@ pub(super) fn advance(cluster: &mut Cluster, environment_id: EnvironmentId, now:
     if !retreat::advance(cluster, environment_id, now) {
         return;
     }
+    resume_return(cluster, environment_id, now);
     let Some(environment) = cluster.environments.get(&environment_id) else {
         return;
     };
@@ -230,6 +231,9 @@ fn begin(cluster: &mut Cluster, environment_id: EnvironmentId, id: DeploymentId,
 
 /// A return that is under way gives way to something else: what was woken for it sleeps again.
 fn abandon_return(cluster: &mut Cluster, environment_id: EnvironmentId) {
+    if let Some(id) = cluster.returning.remove(&environment_id) {
+        cluster.update_deployment(id, |deployment| deployment.asleep = true);
+    }
     let Some(environment) = cluster.environments.get(&environment_id) else {
         return;
     };
@@ -276,6 +280,29 @@ pub(super) fn begin_return(
         ) = (Some(now), 0, false);
         deployment.backoff.clear();
         deployment.completed.clear();
+    });
+    cluster.returning.insert(environment_id, id);
+    // What was midway gives back first; this one comes up meanwhile.
+    if retreat::advance(cluster, environment_id, now) {
+        resume_return(cluster, environment_id, now);
+    }
+}
+
+/// Nothing is midway any more: the deployment that someone asked to go back to is the target.
+fn resume_return(cluster: &mut Cluster, environment_id: EnvironmentId, now: Time) {
+    let Some(id) = cluster.returning.remove(&environment_id) else {
+        return;
+    };
+    // It may have been put to sleep, or deleted.
+    let is_wanted = cluster
+        .deployments
+        .get(&id)
+        .is_some_and(|deployment| is_return(deployment) && !deployment.asleep);
+    if !is_wanted {
+        return;
+    }
+    cluster.update_deployment(id, |deployment| {
+        (deployment.rollout_started_at, deployment.rollout_failures) = (Some(now), 0);
     });
     cluster.update_environment(environment_id, |e| (e.target, e.target_weight) = (Some(id), None));
 }

@@ -6,12 +6,18 @@ use zectre_common::{id::DeploymentId, time::Time};
 /// The most looks at deployments within one step. Each look moves something or is the last; what is left
 /// over goes on at once, in the next step.
 const LOOKS_MAX: usize = 100_000;
+/// Rows to be saved from which on a step looks at nothing more, but for what its last look adds (the tasks of one
+/// deployment): a commit has a deadline. What is left over goes on at once too.
+pub(super) const STEP_ROWS_MAX: usize = 4_096;
 /// The most waiting deployments tried again within one step.
 const RETRIES_MAX: usize = 1_000;
 
 pub(super) fn settle(cluster: &mut Cluster, now: Time) {
     let mut retries = 0;
     for _ in 0..LOOKS_MAX {
+        if cluster.rows_to_save() >= STEP_ROWS_MAX {
+            break;
+        }
         if let Some(id) = cluster.pop_touched() {
             look_at(cluster, id, now);
         } else if retries < RETRIES_MAX

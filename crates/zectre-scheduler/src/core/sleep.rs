@@ -3,7 +3,11 @@
 
 use super::{Cluster, Command, Deployment, Happening, retreat};
 use std::time::Duration;
-use zectre_common::{id::DeploymentId, state::Reason, time::Time};
+use zectre_common::{
+    id::DeploymentId,
+    state::{Reason, TaskState, Wanted},
+    time::Time,
+};
 
 /// A superseded deployment that was woken by its preview sleeps after this long, when its own time-out is 0.
 const PREVIEW_IDLE: Duration = Duration::from_mins(5);
@@ -14,8 +18,9 @@ pub(super) fn idle_deadline(cluster: &Cluster, id: DeploymentId, now: Time) -> O
     let settled = can_sleep(cluster, deployment);
     let environment = cluster.environments.get(&deployment.environment_id)?;
     // During a rollout its two sides don't sleep: the strategies count on the tasks that are there.
-    let involved =
-        environment.target.is_some() && [environment.current, environment.target].contains(&Some(id));
+    let returns = cluster.returning.get(&deployment.environment_id) == Some(&id);
+    let involved = returns
+        || environment.target.is_some() && [environment.current, environment.target].contains(&Some(id));
     // Its time begins with the end of its rollout, however long its tasks have run.
     let is_open = !deployment.status.is_ended();
     if !settled || involved || is_open {
@@ -108,7 +113,27 @@ pub(super) fn wake_on_request(cluster: &mut Cluster, id: DeploymentId, now: Time
             reason,
             message,
         }),
-        None => wake(cluster, id, now),
+        None => {
+            wake(cluster, id, now);
+            refuse_in_vain(cluster, id);
+        }
+    }
+}
+
+/// None of its tasks has a place, or may start yet, and why was told before: whoever asks now is told at once.
+fn refuse_in_vain(cluster: &mut Cluster, id: DeploymentId) {
+    let wanted = || {
+        let tasks = cluster.tasks_of(id);
+        tasks.filter(|task| task.wanted == Wanted::Run)
+    };
+    let why = wanted().find_map(|task| Some((task.reason?, task.message.clone()?)));
+    let in_vain = wanted().all(|task| task.state == TaskState::Pending && task.reason.is_some());
+    if let Some((reason, message)) = why.filter(|_| in_vain) {
+        cluster.say(Command::WakeFailed {
+            deployment_id: id,
+            reason,
+            message,
+        });
     }
 }
 

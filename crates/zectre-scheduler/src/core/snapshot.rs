@@ -2,7 +2,7 @@
 
 use super::{
     Cluster, Deployment, Environment, Node, Proxy, Settings, Task, Unrouted, drain, placement, report,
-    timer::Timer,
+    retreat, timer::Timer,
 };
 use std::sync::Arc;
 use zectre_common::{
@@ -58,6 +58,7 @@ impl Cluster {
             cluster.insert_loaded_task(task, now);
         }
         end_displaced(&mut cluster, now);
+        retreat::restore_returns(&mut cluster);
         for proxy in snapshot.proxies {
             cluster
                 .timers

@@ -1,6 +1,6 @@
 //! Deadlines: at most one for each thing, in one ordered set, so that a tick costs what is due and no more.
 
-use super::{Cluster, drain, failure, lease, placement};
+use super::{Cluster, drain, failure, lease, placement, settle::STEP_ROWS_MAX};
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -12,6 +12,9 @@ use zectre_common::{
 
 /// The most deadlines that one tick handles; the rest are due at the next one, at once.
 const FIRED_MAX: usize = 10_000;
+/// Rows to be saved from which on a tick handles no more deadlines, but for what its last one adds (the tasks of one
+/// node). Half of a step's: what follows from them gets its turn in the same step.
+const FIRED_ROWS_MAX: usize = STEP_ROWS_MAX / 2;
 
 /// What has a deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,6 +38,8 @@ pub(super) enum Timer {
 pub(super) struct Timers {
     due: BTreeSet<(Time, Timer)>,
     armed: BTreeMap<Timer, Time>,
+    /// When a tick left something over that was due.
+    left_over_at: Option<Time>,
 }
 
 impl Timers {
@@ -60,6 +65,20 @@ impl Timers {
         self.due.first().map(|(at, _)| *at)
     }
 
+    /// When the thing's deadline is.
+    pub(super) fn of(&self, timer: Timer) -> Option<Time> {
+        self.armed.get(&timer).copied()
+    }
+
+    /// For how long nobody looked at what was due.
+    fn late(&self, now: Time) -> Duration {
+        // What the last tick left over was looked at by it.
+        let since = self
+            .next()
+            .max(self.left_over_at.filter(|_| self.next().is_some()));
+        since.map_or(Duration::ZERO, |at| now.since(at))
+    }
+
     fn pop_due(&mut self, now: Time) -> Option<Timer> {
         let (at, timer) = *self.due.first()?;
         if at > now {
@@ -73,11 +92,15 @@ impl Timers {
 
 /// Handles what is due at `now`.
 pub(super) fn fire_due(cluster: &mut Cluster, now: Time) {
-    let late = cluster.timers.next().map_or(Duration::ZERO, |at| now.since(at));
+    let late = cluster.timers.late(now);
     if late > cluster.settings.node_lease / 8 {
-        lease::excuse_silence(cluster, now);
+        lease::excuse_silence(cluster, late, now);
     }
+    cluster.timers.left_over_at = None;
     for _ in 0..FIRED_MAX {
+        if cluster.rows_to_save() >= FIRED_ROWS_MAX {
+            break;
+        }
         match cluster.timers.pop_due(now) {
             None => return,
             Some(Timer::Node(id)) => lease::expire(cluster, id, now),
@@ -86,8 +109,9 @@ pub(super) fn fire_due(cluster: &mut Cluster, now: Time) {
             Some(Timer::Deployment(_)) if crate::planted::planted!(DeadlineUnseen) => {}
             Some(Timer::Deployment(id)) => cluster.touch(id),
             Some(Timer::Ports(id)) => failure::wake_ports(cluster, id, now),
-            // It is settled after any event.
-            Some(Timer::Rest) => {}
+            // Deployments are settled after any event; draining tasks are not.
+            Some(Timer::Rest) => drain::stop_all_drained(cluster, now),
         }
     }
+    cluster.timers.left_over_at = Some(now);
 }

@@ -106,8 +106,9 @@ fn a_leader_that_stood_still_blames_nobody() {
     assert_eq!(world.cluster.proxies().count(), 1);
     assert!(world.cluster.task(task).is_some());
     // Who is silent from then on is lost as ever.
-    world.pass(5_000);
-    world.pass(5_500);
+    for _ in 0..11 {
+        world.pass(1_000);
+    }
     let node = world.cluster.nodes().next().expect("one");
     assert_eq!(node.status, NodeStatus::Lost);
 }

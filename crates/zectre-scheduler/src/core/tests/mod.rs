@@ -1,6 +1,7 @@
 //! The core against a small model of agents, proxies and the database; the rules of rollout, sleep and loss.
 
 mod agents;
+mod bounds;
 mod canary;
 mod chaos;
 mod evidence;

@@ -1,7 +1,7 @@
 //! Waiting for room: who waits in vain is told soon and exactly, and nobody is forgotten.
 
 use super::world::{Program, World, facts, settings};
-use crate::core::{Cluster, Event, Snapshot, Source, step};
+use crate::core::{Cluster, Command, Event, Snapshot, Source, step};
 use zectre_common::{
     id::{EnvironmentId, NodeId},
     state::{DeploymentStatus, Eligibility, OperationKind, Reason, TaskState},
@@ -247,4 +247,69 @@ fn nodes_that_come_and_go_leave_nothing_behind() {
     }
     assert_eq!(cluster.nodes().count(), 0);
     assert_eq!(cluster.next_deadline(), None);
+}
+
+#[test]
+fn a_second_wake_during_a_known_shortage_is_answered_at_once() {
+    let mut world = World::new(1, 1);
+    let id = world.deploy("{}", Program::Serves);
+    world.calm(5);
+    world.ask(OperationKind::Sleep, id);
+    world.calm(5);
+    let node = world.agents[0].id;
+    let eligibility = Eligibility::Cordoned;
+    world.feed(Event::NodeWanted {
+        id: node,
+        eligibility,
+    });
+    for wake in 1..=3 {
+        world.answers.clear();
+        world.wake(id);
+        assert!(
+            matches!(&world.answers[..], [Command::WakeFailed { deployment_id, reason: Reason::NoCapacity, message }]
+                if *deployment_id == id && message.contains("cordoned")),
+            "wake {wake}: {:?}",
+            world.answers
+        );
+    }
+    let eligibility = Eligibility::Eligible;
+    world.feed(Event::NodeWanted {
+        id: node,
+        eligibility,
+    });
+    world.answers.clear();
+    world.wake(id);
+    assert_eq!(world.answers, [], "it starts");
+    world.deliver();
+    assert_eq!(world.answers, [Command::Ready(id)]);
+}
+
+#[test]
+fn a_wake_during_the_pause_of_a_crash_loop_is_answered_at_once() {
+    let mut world = World::new(1, 1);
+    let id = world.deploy("{}", Program::Serves);
+    world.calm(5);
+    for _ in 0..4 {
+        world.calm(5);
+        while world.crash(0).is_some() {}
+    }
+    assert!(
+        world
+            .cluster
+            .tasks_of(id)
+            .all(|task| task.reason == Some(Reason::CrashLoop))
+    );
+    world.answers.clear();
+    world.wake(id);
+    assert!(
+        matches!(
+            &world.answers[..],
+            [Command::WakeFailed {
+                reason: Reason::CrashLoop,
+                ..
+            }]
+        ),
+        "{:?}",
+        world.answers
+    );
 }

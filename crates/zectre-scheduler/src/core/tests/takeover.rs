@@ -339,3 +339,52 @@ fn a_cancelled_build_and_a_vanished_artifact_end_their_deployments() {
         (DeploymentStatus::Failed, Some(Reason::ArtifactMissing), Some(old))
     );
 }
+
+/// Version 3 replaces version 2, one task at a time, when someone goes back to version 1.
+fn going_back_midway() -> (World, [DeploymentId; 3]) {
+    let (mut world, first) = running(3, 1);
+    let second = world.deploy(r#"{"replicas":3}"#, Program::Serves);
+    world.calm(60);
+    assert_eq!((world.current(), world.ready(second)), (Some(second), 3));
+    let third = world.deploy(r#"{"replicas":3}"#, Program::Serves);
+    world.deliver();
+    world.proxy_applies(0, true);
+    assert_eq!((world.ready(third), world.ready(second)), (1, 2));
+    world.ask(OperationKind::Promote, first);
+    assert_eq!(world.status(third), DeploymentStatus::Cancelled);
+    (world, [first, second, third])
+}
+
+#[test]
+fn going_back_in_the_midst_of_a_rollout_takes_nothing_away_before_something_is_there() {
+    for reloads in [false, true] {
+        let (mut world, [first, second, third]) = going_back_midway();
+        if reloads {
+            world.reload();
+        }
+        for _ in 0..10 {
+            if world.current() == Some(first) {
+                break;
+            }
+            assert!(
+                world.ready(second) + world.ready(third) >= 3,
+                "one of the cancelled ones still serves"
+            );
+            world.calm_step(1_000);
+        }
+        assert_eq!(world.current(), Some(first));
+        world.calm(60);
+        let ready = [first, second, third].map(|id| world.ready(id));
+        assert_eq!(ready, [3, 0, 0]);
+        world.ask(OperationKind::Rollback, first);
+        world.calm(60);
+        assert_eq!(world.current(), Some(second), "what served then");
+    }
+    // A newer version gets its turn all the same, and what was woken sleeps again.
+    let (mut world, [first, ..]) = going_back_midway();
+    world.programs.insert(first, Program::Hangs);
+    let newest = world.deploy(r#"{"replicas":3}"#, Program::Serves);
+    world.calm(90);
+    assert_eq!((world.current(), world.ready(newest)), (Some(newest), 3));
+    assert_eq!(world.cluster.tasks_of(first).count(), 0);
+}

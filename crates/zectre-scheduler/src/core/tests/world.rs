@@ -173,10 +173,15 @@ impl World {
     pub(super) fn feed(&mut self, event: Event) {
         let before = self.routed();
         let rolled = self.cluster.environment(self.environment).and_then(|e| e.target);
-        let calm = matches!(
-            event,
-            Event::Tick | Event::TaskReports { .. } | Event::ProxyReport(_) | Event::EpochRaised(_)
-        );
+        // What a person asks for takes nothing away either, but for what is to sleep or to go.
+        let calm = match &event {
+            Event::Tick | Event::TaskReports { .. } | Event::ProxyReport(_) | Event::EpochRaised(_) => true,
+            Event::Operation(operation) => !matches!(
+                operation.kind,
+                OperationKind::Sleep | OperationKind::Delete | OperationKind::StopTask
+            ),
+            _ => false,
+        };
         let commands = step(&mut self.cluster, event, self.now);
         let raised = commands.contains(&Command::RaiseEpoch);
         self.epoch += u64::from(raised);

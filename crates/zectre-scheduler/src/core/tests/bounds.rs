@@ -1,0 +1,183 @@
+//! A step has a bound: what is too much for one goes on at once in the next, and nothing is forgotten.
+
+use super::world::{Program, World, facts};
+use crate::core::{Command, Event, Operation, Source, step};
+use std::time::Duration;
+use zectre_common::{
+    id::{EnvironmentId, NodeId},
+    state::{OperationKind, TaskState},
+};
+
+/// Rows of one step, with what its last deadline and its last look may add here.
+const ROWS_MAX: usize = 4_096 + 2 * 200;
+
+/// Steps until nothing is due; the most rows that one of them saved.
+fn settle(world: &mut World) -> (usize, usize) {
+    let (mut steps, mut most) = (0, 0);
+    while world.cluster.next_deadline().is_some_and(|at| at <= world.now) {
+        let commands = step(&mut world.cluster, Event::Tick, world.now);
+        let is_row = |command: &&Command| {
+            matches!(
+                command,
+                Command::SaveTask(_)
+                    | Command::SaveDeployment(_)
+                    | Command::SaveEnvironment(_)
+                    | Command::SaveNode(_)
+            )
+        };
+        most = most.max(commands.iter().filter(is_row).count());
+        steps += 1;
+        assert!(steps < 1_000, "it never ends");
+    }
+    (steps, most)
+}
+
+/// An environment of its own with one deployment.
+fn bring(world: &mut World, number: u128, json: &str) {
+    world.environment = EnvironmentId::from_uuid(uuid::Uuid::from_u128(1 << 100 | number));
+    let row = world.deployment(json, Program::Serves, Source::Ready);
+    let event = Event::Loaded {
+        environment: world.environment_row(row.application_id),
+        deployments: vec![row],
+    };
+    drop(step(&mut world.cluster, event, world.now));
+}
+
+fn join(world: &mut World, numbers: std::ops::Range<u128>) {
+    for number in numbers {
+        let id = NodeId::from_uuid(uuid::Uuid::from_u128(1_000 + number));
+        let mut facts = facts(&format!("n{number}"), 100_000, 100_000, 200);
+        facts.port_max = 29_999;
+        drop(step(
+            &mut world.cluster,
+            Event::NodeRegistered { id, facts },
+            world.now,
+        ));
+        let tasks = Vec::new();
+        drop(step(
+            &mut world.cluster,
+            Event::Heartbeat { node_id: id, tasks },
+            world.now,
+        ));
+    }
+}
+
+#[test]
+fn the_loss_of_many_nodes_at_once_is_many_steps() {
+    let mut world = World::new(0, 0);
+    join(&mut world, 0..60);
+    for number in 0..100 {
+        bring(
+            &mut world,
+            number,
+            r#"{"replicas":100,"resources":{"cpu":"1m","memory":"4Mi"}}"#,
+        );
+    }
+    settle(&mut world);
+    assert_eq!(world.cluster.count_in(TaskState::Starting), 10_000);
+    world.now = world.now.plus(Duration::from_secs(10));
+    let (steps, most) = settle(&mut world);
+    assert!(most <= ROWS_MAX, "{most} rows in one of {steps} steps");
+    assert_eq!(world.cluster.count_in(TaskState::Starting), 0);
+    assert_eq!(
+        world.cluster.count_in(TaskState::Pending),
+        10_000,
+        "every one is to be replaced"
+    );
+    // And when nodes come back, everything finds its place.
+    join(&mut world, 60..120);
+    let (_, most) = settle(&mut world);
+    assert!(most <= ROWS_MAX, "{most} rows in one step");
+    assert_eq!(world.cluster.count_in(TaskState::Starting), 10_000);
+}
+
+#[test]
+fn whoever_is_brought_back_to_be_asked_something_is_not_forgotten_before() {
+    let mut world = World::new(1, 1);
+    let old = world.deploy("{}", Program::Serves);
+    world.calm(5);
+    let new = world.deploy("{}", Program::Serves);
+    world.calm(60);
+    assert_eq!((world.current(), world.ready(old)), (Some(new), 0));
+    let served = world.environment;
+    let mut row = world.cluster.deployment(old).expect("it rests").clone();
+    // More of them end, and rest, than are remembered.
+    for number in 0..10_100 {
+        world.environment = EnvironmentId::from_uuid(uuid::Uuid::from_u128(1 << 100 | number));
+        let mut other = row.clone();
+        (other.id, other.environment_id) = (
+            zectre_common::id::DeploymentId::from_uuid(uuid::Uuid::from_u128(1 << 90 | number)),
+            world.environment,
+        );
+        let event = Event::Loaded {
+            environment: world.environment_row(row.application_id),
+            deployments: vec![other],
+        };
+        drop(step(&mut world.cluster, event, world.now));
+    }
+    assert!(world.cluster.deployment(old).is_none(), "it rested for longest");
+    assert!(world.cluster.deployments().count() <= 10_001);
+    assert!(
+        world.cluster.environments().count() <= 10_001,
+        "nor are their environments remembered"
+    );
+    // The database's row, with the smallest id of all.
+    world.environment = served;
+    row.environment_id = served;
+    let environment = world.cluster.environment(served).expect("one serves").clone();
+    let deployments = vec![row];
+    drop(step(
+        &mut world.cluster,
+        Event::Loaded {
+            environment,
+            deployments,
+        },
+        world.now,
+    ));
+    assert!(world.cluster.deployment(old).is_some());
+    let operation = Operation {
+        id: 1_000,
+        kind: OperationKind::Rollback,
+        deployment_id: Some(new),
+        task_id: None,
+        node_id: None,
+        actor: "user:test".into(),
+        request_id: None,
+    };
+    drop(step(&mut world.cluster, Event::Operation(operation), world.now));
+    let target = world.cluster.environment(served).expect("known").target;
+    assert_eq!(target, Some(old));
+}
+
+#[test]
+fn a_leader_that_was_late_excuses_the_silence_of_that_time_and_no_more() {
+    let mut world = World::new(2, 0);
+    let lost = |world: &World, index: usize| {
+        let node = world.cluster.node(world.agents[index].id).expect("it joined");
+        node.status == zectre_common::state::NodeStatus::Lost
+    };
+    // One speaks, the other is gone; the leader stands still from 9 s to 14 s.
+    for _ in 0..4 {
+        world.pass(2_000);
+        world.heartbeat(0);
+    }
+    world.pass(6_000);
+    assert!(
+        !lost(&world, 0) && !lost(&world, 1),
+        "what they said may wait to be heard"
+    );
+    world.heartbeat(0);
+    world.pass(2_000);
+    world.heartbeat(0);
+    world.pass(2_100);
+    assert!(!lost(&world, 0));
+    assert!(lost(&world, 1), "its lease went on");
+    // Late again and again: a loss is found out all the same.
+    let mut world = World::new(1, 0);
+    for _ in 0..20 {
+        let due = world.cluster.next_deadline();
+        let wait = due.map_or(Duration::ZERO, |at| at.since(world.now));
+        world.pass(wait.as_millis() as u64 + 2_000);
+    }
+    assert!(lost(&world, 0));
+}
