@@ -81,10 +81,18 @@ impl Dispatcher {
         let queue = queues
             .entry(node_id)
             .or_insert_with(|| self.start_sender(node_id, engine.clone()));
-        match queue.try_send((url, order)) {
-            Ok(()) => drop(self.waiting.fetch_add(1, Ordering::Relaxed)),
-            Err(_) => drop(self.metrics.orders_undelivered.inc()),
+        // Counted before it can be taken out and counted down.
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        if queue.try_send((url, order)).is_err() {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            self.metrics.orders_undelivered.inc();
         }
+    }
+
+    /// The node is gone: its sender ends once it has sent what it has.
+    pub fn forget(&self, node_id: NodeId) {
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        queues.remove(&node_id);
     }
 
     fn start_sender(&self, node_id: NodeId, engine: Handle) -> mpsc::Sender<Addressed> {

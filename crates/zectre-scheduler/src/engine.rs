@@ -12,8 +12,9 @@ use crate::{
     store::{Batch, CommitError, Contexts, Store},
     wake::{Waiters, WakeReply},
 };
+use std::sync::Arc;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Mutex, OwnedMutexGuard, mpsc, oneshot},
     time::Instant,
 };
 use zectre_common::{
@@ -27,6 +28,8 @@ use zectre_service::tasks::Shutdown;
 pub const QUEUE_MAX: usize = 8_192;
 /// Events of one commit.
 const BATCH_EVENTS_MAX: usize = 1_024;
+/// Messages that are heard before a deadline that has come: a full queue doesn't put it off.
+const HEARD_MAX: usize = BATCH_EVENTS_MAX;
 /// Rows of one commit, but for what its last event adds: about 0.1 s of PostgreSQL's time.
 const BATCH_ROWS_MAX: usize = 4_096;
 
@@ -58,7 +61,11 @@ enum Message {
 #[derive(Clone)]
 pub struct Handle {
     messages: mpsc::Sender<(Instant, Message)>,
+    reads: Arc<Mutex<()>>,
 }
+
+/// While this lives, nobody else reads rows and hands them in: what was read later comes later.
+pub type Reading = OwnedMutexGuard<()>;
 
 impl Handle {
     /// Hands in an event; waits only for room in the queue.
@@ -72,13 +79,24 @@ impl Handle {
 
     /// Hands in an event and waits until its effects are committed.
     pub async fn apply(&self, event: Event) -> Result<Answer, Error> {
+        let done = self.submit(event).await?;
+        done.await.map_err(|_| Error::LeadLost)
+    }
+
+    /// Hands in an event; the answer comes when its effects are committed, and never when the term ends first.
+    pub async fn submit(&self, event: Event) -> Result<oneshot::Receiver<Answer>, Error> {
         let (committed, done) = oneshot::channel();
         self.push(Message::Event {
             event,
             committed: Some(committed),
         })
         .await?;
-        done.await.map_err(|_| Error::LeadLost)
+        Ok(done)
+    }
+
+    /// To be held from before a read of rows that others write until they are handed in.
+    pub async fn reading(&self) -> Reading {
+        Arc::clone(&self.reads).lock_owned().await
     }
 
     /// Wakes a deployment and waits for it, or for its failure.
@@ -119,6 +137,8 @@ pub struct Engine {
     work: Work,
     /// The commit under way.
     flight: Option<Flight>,
+    /// Messages since the last tick.
+    heard: usize,
 }
 
 /// What was decided together.
@@ -162,7 +182,10 @@ impl Engine {
     ) -> Result<(Self, Handle), Error> {
         let cluster = load(&store, settings, epoch).await?;
         let (sender, messages) = mpsc::channel(QUEUE_MAX);
-        let handle = Handle { messages: sender };
+        let handle = Handle {
+            messages: sender,
+            reads: Arc::default(),
+        };
         let engine = Self {
             cluster,
             committer,
@@ -173,6 +196,7 @@ impl Engine {
             waiters: Waiters::default(),
             work: Work::default(),
             flight: None,
+            heard: 0,
         };
         Ok((engine, handle))
     }
@@ -186,14 +210,22 @@ impl Engine {
             let open = self.may_decide();
             let deadline = self.cluster.next_deadline();
             let deadline = deadline.map(|at| Instant::now() + at.since(Time::now()));
+            // Messages first: a node that has spoken is not lost. But not for ever.
+            let patient = self.heard < HEARD_MAX;
             tokio::select! {
                 biased;
                 () = stop.requested() => return Ok(()),
                 saved = landing(&mut self.flight) => self.landed(saved)?,
+                () = sleep_until(deadline), if open && !patient => self.tick(),
                 Some(message) = self.messages.recv(), if open => self.gather(message),
-                () = sleep_until(deadline), if open => self.decide(Event::Tick, None),
+                () = sleep_until(deadline), if open && patient => self.tick(),
             }
         }
+    }
+
+    fn tick(&mut self) {
+        self.heard = 0;
+        self.decide(Event::Tick, None);
     }
 
     /// Nothing is decided on top of a commit that will say with which epoch its tasks left the routing.
@@ -208,6 +240,7 @@ impl Engine {
         let mut next = Some(first);
         while let Some((since, message)) = next {
             self.take(since, message);
+            self.heard += 1;
             if self.flight.is_some() || self.work.is_full() {
                 return;
             }
@@ -240,6 +273,9 @@ impl Engine {
 
     fn decide(&mut self, event: Event, committed: Option<oneshot::Sender<Answer>>) {
         let now = Time::now();
+        if let Event::NodeGone(id) = &event {
+            self.dispatcher.forget(*id);
+        }
         let speaker = match &event {
             Event::Heartbeat { node_id, .. } | Event::TaskReports { node_id, .. } => Some(*node_id),
             _ => None,

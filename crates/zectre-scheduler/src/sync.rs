@@ -3,7 +3,7 @@
 
 use crate::{
     core::{Event, Operation, Proxy},
-    engine::Handle,
+    engine::{Answer, Handle},
     error::Error,
     store::{OPERATIONS_MAX, ProxyLease, Store},
 };
@@ -12,7 +12,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, MissedTickBehavior},
+};
 use zectre_common::{
     db::channel,
     id::{DeploymentId, NodeId, ProxyId},
@@ -47,9 +50,15 @@ impl ProxyLease {
 /// Applies every operation that was not applied yet; returns once the last one is committed.
 pub async fn operations(store: &Store, engine: &Handle) -> Result<(), Error> {
     for _ in 0..OPERATION_ROUNDS_MAX {
+        // Two may look at once, and the rows of the later look must not be overtaken by those of the earlier one.
+        let reading = engine.reading().await;
         let operations = store.unapplied_operations().await?;
         let count = operations.len();
-        apply(store, engine, operations).await?;
+        let done = apply(store, engine, operations).await?;
+        drop(reading);
+        if let Some(done) = done {
+            done.await.map_err(|_| Error::LeadLost)?;
+        }
         if count < OPERATIONS_MAX {
             break;
         }
@@ -57,24 +66,33 @@ pub async fn operations(store: &Store, engine: &Handle) -> Result<(), Error> {
     Ok(())
 }
 
-async fn apply(store: &Store, engine: &Handle, operations: Vec<Operation>) -> Result<(), Error> {
+/// Hands them in; the answer comes when the last one is committed.
+async fn apply(
+    store: &Store,
+    engine: &Handle,
+    operations: Vec<Operation>,
+) -> Result<Option<oneshot::Receiver<Answer>>, Error> {
     let deployments: BTreeSet<DeploymentId> = operations.iter().filter_map(|o| o.deployment_id).collect();
-    load(store, engine, deployments.into_iter().collect()).await?;
+    bring(store, engine, deployments.into_iter().collect()).await?;
     if operations.iter().any(|operation| operation.node_id.is_some()) {
         nodes(store, engine).await?;
     }
     let Some((last, others)) = operations.split_last() else {
-        return Ok(());
+        return Ok(None);
     };
     for operation in others {
         engine.send(Event::Operation(operation.clone())).await?;
     }
-    engine.apply(Event::Operation(last.clone())).await?;
-    Ok(())
+    engine.submit(Event::Operation(last.clone())).await.map(Some)
 }
 
 /// Reads these deployments and hands them to the engine. Returns how many there are.
 pub async fn load(store: &Store, engine: &Handle, ids: Vec<DeploymentId>) -> Result<usize, Error> {
+    let _reading = engine.reading().await;
+    bring(store, engine, ids).await
+}
+
+async fn bring(store: &Store, engine: &Handle, ids: Vec<DeploymentId>) -> Result<usize, Error> {
     if ids.is_empty() {
         return Ok(0);
     }
@@ -92,7 +110,7 @@ pub async fn load(store: &Store, engine: &Handle, ids: Vec<DeploymentId>) -> Res
 }
 
 async fn nodes(store: &Store, engine: &Handle) -> Result<(), Error> {
-    let wanted: BTreeMap<NodeId, Eligibility> = store.eligibilities().await?.into_iter().collect();
+    // Memory first: a node that joins in between is not known yet, and not taken for deleted.
     let known = engine
         .look(|cluster| {
             cluster
@@ -101,6 +119,7 @@ async fn nodes(store: &Store, engine: &Handle) -> Result<(), Error> {
                 .collect::<Vec<_>>()
         })
         .await?;
+    let wanted: BTreeMap<NodeId, Eligibility> = store.eligibilities().await?.into_iter().collect();
     for (id, eligibility) in &known {
         match wanted.get(id) {
             None => engine.send(Event::NodeGone(*id)).await?,
@@ -233,7 +252,9 @@ impl Listener {
         operations(&self.store, &self.engine).await?;
         self.rounds = self.rounds.wrapping_add(1);
         if self.rounds.is_multiple_of(GONE_EVERY) {
+            let reading = self.engine.reading().await;
             nodes(&self.store, &self.engine).await?;
+            drop(reading);
             gone(&self.store, &self.engine).await?;
         }
         Ok(())
