@@ -59,7 +59,7 @@ impl Users {
         }
         known.insert(name.clone(), uid);
         // Kept before it is used: otherwise the next start could give the number to another application.
-        if let Err(error) = crate::record::write(&self.path, &*known) {
+        if let Err(error) = crate::record::write_durably(&self.path, &*known) {
             known.remove(&name);
             return Err(error);
         }
