@@ -6,7 +6,12 @@ use super::{
     spool::{Bounds, TELL_INTERVAL},
 };
 use futures_util::future::{BoxFuture, FutureExt, OptionFuture};
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, mpsc, watch},
     time::Instant,
@@ -22,6 +27,11 @@ const SHIP_PAUSE: Duration = Duration::from_millis(25);
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(200);
 /// The longest such pause: what a return of the API may go unnoticed.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// The pause after the disk refused something; doubled for each more in a row.
+const RECOVER_PAUSE_MIN: Duration = Duration::from_millis(200);
+/// The longest such pause: how long a disk that has room again may go unnoticed.
+const RECOVER_PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// How far the following of a task has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,6 +81,9 @@ impl Follower {
         };
         let work = Work {
             task,
+            dir: dir.into(),
+            bounds,
+            outage: None,
             spool: Some(spool),
             live,
             shipping,
@@ -129,6 +142,10 @@ enum Shipment {
 
 struct Work {
     task: TaskId,
+    dir: PathBuf,
+    bounds: Bounds,
+    /// Since when nothing could be kept, and why; until a line says so.
+    outage: Option<(Instant, String)>,
     /// Away while a blocking step uses it.
     spool: Option<Spool>,
     live: Arc<Live>,
@@ -146,7 +163,55 @@ struct Work {
 }
 
 impl Work {
+    /// Follows until all is shipped. A disk that is full or fails ends nothing, for the task goes on writing: all is taken
+    /// up anew from what is on the disk, again and again, until the task's directory is gone.
     async fn run(mut self, progress: &watch::Sender<Progress>) -> io::Result<()> {
+        let mut pause = RECOVER_PAUSE_MIN;
+        loop {
+            let began = Instant::now();
+            let followed = match self.take_up_again().await {
+                Ok(()) => self.follow(progress).await,
+                Err(error) => Err(error),
+            };
+            let Err(error) = followed else { return Ok(()) };
+            if !self.dir.is_dir() {
+                return Err(error);
+            }
+            if began.elapsed() > RECOVER_PAUSE_MAX {
+                pause = RECOVER_PAUSE_MIN;
+            }
+            tracing::error!(task = %self.task, %error, "the output of a task can't be kept for now");
+            self.outage
+                .get_or_insert_with(|| (Instant::now(), error.to_string()));
+            // What it knows may be half of what happened.
+            self.spool = None;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RECOVER_PAUSE_MAX);
+        }
+    }
+
+    /// Nothing to do but after a failure.
+    async fn take_up_again(&mut self) -> io::Result<()> {
+        let Some((since, why)) = self.outage.clone() else {
+            return Ok(());
+        };
+        let (dir, bounds) = (self.dir.clone(), self.bounds);
+        let opened = tokio::task::spawn_blocking(move || Spool::open(&dir, bounds)).await;
+        let (spool, _) = opened.map_err(io::Error::other)??;
+        self.spool = Some(spool);
+        // A batch under way may be stored twice; lines are told apart by their numbers.
+        self.shipment = Shipment::Idle;
+        self.look_at = Some(Instant::now());
+        let seconds = since.elapsed().as_secs_f64();
+        self.note(format!(
+            "the output could not be kept for {seconds:.1} s ({why}); lines may be missing here"
+        ))
+        .await?;
+        self.outage = None;
+        Ok(())
+    }
+
+    async fn follow(&mut self, progress: &watch::Sender<Progress>) -> io::Result<()> {
         loop {
             // The end is looked at before the files: what was written before it is then read.
             let ended = *self.ended.borrow();

@@ -5,6 +5,7 @@
 //! acknowledged is freed by punching holes. All of it is bounded: past the bound the oldest lines go, and past
 //! the task's rate the newest, and a system line says how many.
 
+mod skip;
 mod stretch;
 #[cfg(test)]
 mod tests;
@@ -28,7 +29,7 @@ use std::{
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
-use stretch::Stretch;
+use stretch::{Stretch, show};
 use zectre_common::{
     time::Time,
     wire::log::{BATCH_LINES_MAX, LogLine, Stream},
@@ -38,8 +39,6 @@ const JOURNAL_FILE: &str = "lines.journal";
 const STATE_FILE: &str = "lines.json";
 /// Bytes taken from a raw file at once, and the most that one entry stands for.
 const READ_BYTES: usize = 256 << 10;
-/// A file this many times larger than the bound was not written but stretched; its inside isn't looked at.
-const STRETCHED: u64 = 64;
 /// How often lines that were passed over are told of, at most.
 pub(super) const TELL_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -177,6 +176,7 @@ impl Spool {
         let mut pumped = Pumped::default();
         for raw in 0..self.raw.len() {
             self.skip_stretched(raw, now, &mut pumped)?;
+            self.skip_hole(raw, now, &mut pumped)?;
             self.take_lines(raw, now, last, watched, &mut pumped)?;
         }
         let due = self.told_at.is_none_or(|at| at.elapsed() >= TELL_INTERVAL);
@@ -272,25 +272,6 @@ impl Spool {
         Ok(())
     }
 
-    /// Passes over what a program can't have written, only declared.
-    fn skip_stretched(&mut self, raw: usize, now: Time, pumped: &mut Pumped) -> io::Result<()> {
-        let (from, to) = (self.head.raw[raw], self.raw[raw].metadata()?.len());
-        if to.saturating_sub(from) <= self.bounds.bytes_max.saturating_mul(STRETCHED) {
-            return Ok(());
-        }
-        let message = format!("{} bytes of {} dropped", to - from, STREAMS[raw].as_str());
-        self.append(&[Entry::Passed {
-            raw,
-            from,
-            to,
-            lines: 0,
-        }])?;
-        free(&self.raw[raw], from, to);
-        let line = self.note(now, message)?;
-        pumped.lines.push(line);
-        Ok(())
-    }
-
     /// Drops the oldest unshipped lines when they are too many, a quarter of the bound at once. What is on its
     /// way stays.
     fn drop_surplus(&mut self, now: Time) -> io::Result<()> {
@@ -311,6 +292,7 @@ impl Spool {
             return Ok(());
         };
         let goal = self.bounds.bytes_max / 4 * 3;
+        let mut freed = Vec::new();
         'drop: while self.kept_bytes > goal {
             let entries = self.journal.read(gap.to.at)?;
             if entries.is_empty() {
@@ -330,13 +312,17 @@ impl Spool {
                 gap.lost += entry.numbers() + told;
                 self.dropped += entry.numbers();
                 if let Entry::Lines { raw, from, to, .. } = entry {
-                    free(&self.raw[raw], from, to);
+                    freed.push((raw, from, to));
                 }
             }
         }
         if gap.lost > 0 {
             self.state.gaps.push(gap);
             self.save()?;
+        }
+        // Only now: lines that the next agent still believes in must have their text.
+        for (raw, from, to) in freed {
+            free(&self.raw[raw], from, to);
         }
         Ok(())
     }
@@ -471,36 +457,6 @@ impl Gap {
                 "{} lines dropped here: they could not be shipped in time",
                 self.lost
             ),
-        }
-    }
-}
-
-/// New lines for those who look.
-fn show(entries: &[Entry], buffer: &[u8], start: u64, watched: bool, lines: &mut Vec<LogLine>) {
-    for entry in entries {
-        let Entry::Lines {
-            raw,
-            from,
-            to,
-            seq,
-            count,
-            time,
-        } = entry
-        else {
-            continue;
-        };
-        let mut rest = &buffer[(from - start) as usize..(to - start) as usize];
-        for index in 0..*count {
-            let Some(cut) = line::first(rest, true) else { break };
-            if watched || index + TAIL_LINES_MAX as u64 >= *count {
-                lines.push(LogLine {
-                    seq: seq + index,
-                    time: *time,
-                    stream: STREAMS[*raw],
-                    message: cut.text(rest).into_owned(),
-                });
-            }
-            rest = &rest[cut.raw_bytes..];
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Output: every line once, and live.
 
 use crate::{
-    agent::Agent,
+    agent::{Agent, ask},
     world::{DEADLINE, World, until},
 };
+use std::fs;
 use zectre_common::{id::TaskId, spec::RestartPolicy, state::TaskState, wire::log::Stream};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -121,6 +122,43 @@ async fn watchers_see_lines_as_they_come() {
         "{metrics}"
     );
     assert_eq!(world.get("/ready").await.status(), 200);
+    world.stop(task, 1_000).await;
+    world.reported(task, TaskState::Stopped).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_refuses_for_a_while_ends_no_output() {
+    let world = World::new().await;
+    let _agent = Agent::start(&world);
+    let order = world.guest("talk");
+    let port = order.port;
+    let task = world.start(order).await;
+    world.reported(task, TaskState::Running).await;
+    ask(port, "/before").await;
+    world.logged(task, "asked for /before").await;
+    // Nothing can be kept: in the place of a file that is written beside another there is a directory.
+    let obstacle = world.task_dir(task).join("lines.json.new");
+    until("it is there, between two writes", async || {
+        fs::create_dir(&obstacle).is_ok()
+    })
+    .await;
+    ask(port, "/meanwhile").await;
+    // Stored by the API although the agent can't keep that it is, so the failure was met.
+    world.logged(task, "asked for /meanwhile").await;
+    ask(port, "/later").await;
+    fs::remove_dir(&obstacle).expect("removed");
+    world.logged(task, "the output could not be kept for").await;
+    world.logged(task, "asked for /later").await;
+    ask(port, "/after").await;
+    let lines = world.logged(task, "asked for /after").await;
+    for path in ["/before", "/meanwhile", "/later", "/after"] {
+        let said = format!("asked for {path}");
+        assert_eq!(
+            lines.iter().filter(|line| line.message == said).count(),
+            1,
+            "{path}"
+        );
+    }
     world.stop(task, 1_000).await;
     world.reported(task, TaskState::Stopped).await;
 }

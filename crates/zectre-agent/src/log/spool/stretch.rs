@@ -1,7 +1,11 @@
 //! Lines of one read that follow each other, on their way into the journal.
 
-use crate::log::journal::Entry;
-use zectre_common::{time::Time, wire::log::BATCH_LINES_MAX};
+use super::STREAMS;
+use crate::log::{TAIL_LINES_MAX, journal::Entry, line};
+use zectre_common::{
+    time::Time,
+    wire::log::{BATCH_LINES_MAX, LogLine},
+};
 
 /// Entries in the making.
 pub(super) struct Stretch {
@@ -69,5 +73,35 @@ impl Stretch {
             });
         }
         self.done
+    }
+}
+
+/// New lines for those who look.
+pub(super) fn show(entries: &[Entry], buffer: &[u8], start: u64, watched: bool, lines: &mut Vec<LogLine>) {
+    for entry in entries {
+        let Entry::Lines {
+            raw,
+            from,
+            to,
+            seq,
+            count,
+            time,
+        } = entry
+        else {
+            continue;
+        };
+        let mut rest = &buffer[(from - start) as usize..(to - start) as usize];
+        for index in 0..*count {
+            let Some(cut) = line::first(rest, true) else { break };
+            if watched || index + TAIL_LINES_MAX as u64 >= *count {
+                lines.push(LogLine {
+                    seq: seq + index,
+                    time: *time,
+                    stream: STREAMS[*raw],
+                    message: cut.text(rest).into_owned(),
+                });
+            }
+            rest = &rest[cut.raw_bytes..];
+        }
     }
 }

@@ -312,3 +312,35 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn holes_are_not_read() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (mut spool, _) = open(dir.path(), WIDE);
+    write(dir.path(), STDOUT_FILE, "one\n");
+    let file = OpenOptions::new()
+        .write(true)
+        .open(dir.path().join(STDOUT_FILE))
+        .expect("there");
+    assert_eq!(texts(&pump(&mut spool, false)), [(1, "one")]);
+    // Not so long that its length alone gives it away.
+    file.set_len(WIDE.bytes_max * 8).expect("stretched");
+    write(dir.path(), STDOUT_FILE, "two\n");
+    let (mut lines, mut looks) = (Vec::new(), 0);
+    loop {
+        let pumped = spool.pump(NOW(), true, true).expect("pumped");
+        lines.extend(pumped.lines);
+        looks += 1;
+        if !pumped.more {
+            break;
+        }
+    }
+    let said: Vec<_> = lines.iter().map(|line| line.message.as_str()).collect();
+    assert_eq!(said.last(), Some(&"two"), "{said:?}");
+    assert!(
+        said.iter().any(|text| text.ends_with("bytes of stdout dropped")),
+        "{said:?}"
+    );
+    // Each look reads `READ_BYTES` at most.
+    assert!(looks <= 3, "{looks} looks");
+}

@@ -17,6 +17,19 @@ fn main() {
             thread::park_timeout(Duration::from_millis(300));
             serve()
         }
+        "local" => answer_on("127.0.0.1", |stream| drop(answer(stream, "200 OK"))),
+        // A line for every request.
+        "talk" => answer_on("0.0.0.0", |stream| {
+            let asked = answer(stream, "200 OK");
+            println!("asked for {}", asked.split(' ').nth(1).unwrap_or_default());
+        }),
+        // Well until it is asked for `/hog`.
+        "greedy" => answer_on("0.0.0.0", |stream| {
+            if answer(stream, "200 OK").contains("/hog") {
+                hog()
+            }
+        }),
+        "keep" => fs::write(env::var("FILE").expect("a path"), "kept").expect("written"),
         "sick" => answer_all("500 Internal Server Error"),
         "sickens" => sicken(),
         "deaf" => loop {
@@ -36,12 +49,7 @@ fn main() {
         "spin" => loop {
             std::hint::spin_loop();
         },
-        "hog" => {
-            let mut held: Vec<Vec<u8>> = Vec::new();
-            loop {
-                held.push(vec![1; 1 << 20]);
-            }
-        }
+        "hog" => hog(),
         "lines" => {
             let count: u64 = env::var("COUNT").ok().and_then(|count| count.parse().ok()).unwrap_or(10);
             let mut out = std::io::stdout().lock();
@@ -65,9 +73,24 @@ fn main() {
     }
 }
 
+fn hog() -> ! {
+    let mut held: Vec<Vec<u8>> = Vec::new();
+    loop {
+        held.push(vec![1; 1 << 20]);
+    }
+}
+
 fn listen() -> TcpListener {
+    listen_on("0.0.0.0")
+}
+
+fn listen_on(address: &str) -> TcpListener {
     let port: u16 = env::var("PORT").expect("a port").parse().expect("a number");
-    TcpListener::bind(("0.0.0.0", port)).expect("bound")
+    TcpListener::bind((address, port)).expect("bound")
+}
+
+fn answer_on(address: &str, answer: impl Fn(std::net::TcpStream)) {
+    listen_on(address).incoming().flatten().for_each(answer)
 }
 
 fn serve() {
