@@ -7,7 +7,11 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
     sockopt::{Timeout, set_socket_timeout},
 };
-use std::{io, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 
 /// The kernel answers within the call that asks; this only bounds a surprise.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -23,19 +27,20 @@ const MESSAGE_ERROR: u16 = 2;
 const MESSAGE_DONE: u16 = 3;
 const TCP: u8 = 6;
 const STATE_LISTEN: u8 = 10;
-/// Where `inet_diag_msg` has its inode, counted from its header's start.
+/// Where `inet_diag_msg` has its own address and its inode, counted from its header's start.
+const ADDRESS_AT: usize = HEADER_BYTES + 8;
 const INODE_AT: usize = HEADER_BYTES + 68;
 
-/// The inodes of all sockets that listen on `port`, on any address.
-pub(super) fn listening(port: u16) -> io::Result<Vec<u64>> {
-    let mut inodes = Vec::new();
+/// The inodes and addresses of all sockets that listen on `port`.
+pub(super) fn listening(port: u16) -> io::Result<Vec<(u64, IpAddr)>> {
+    let mut sockets = Vec::new();
     for family in [AddressFamily::INET, AddressFamily::INET6] {
-        dump(family, port, &mut inodes)?;
+        dump(family, port, &mut sockets)?;
     }
-    Ok(inodes)
+    Ok(sockets)
 }
 
-fn dump(family: AddressFamily, port: u16, inodes: &mut Vec<u64>) -> io::Result<()> {
+fn dump(family: AddressFamily, port: u16, sockets: &mut Vec<(u64, IpAddr)>) -> io::Result<()> {
     let kernel = socket_with(
         AddressFamily::NETLINK,
         SocketType::DGRAM,
@@ -47,7 +52,7 @@ fn dump(family: AddressFamily, port: u16, inodes: &mut Vec<u64>) -> io::Result<(
     let mut part = vec![0; PART_BYTES];
     loop {
         let (_, length) = recv(&kernel, &mut part[..], RecvFlags::empty())?;
-        if length == 0 || read_part(&part[..length], inodes)? {
+        if length == 0 || read_part(&part[..length], sockets)? {
             return Ok(());
         }
     }
@@ -67,7 +72,7 @@ fn request(family: AddressFamily, port: u16) -> [u8; REQUEST_BYTES] {
 }
 
 /// Whether the answer is complete.
-fn read_part(mut part: &[u8], inodes: &mut Vec<u64>) -> io::Result<bool> {
+fn read_part(mut part: &[u8], sockets: &mut Vec<(u64, IpAddr)>) -> io::Result<bool> {
     while part.len() >= HEADER_BYTES {
         let length = u32_at(part, 0) as usize;
         if length < HEADER_BYTES || length > part.len() {
@@ -79,13 +84,26 @@ fn read_part(mut part: &[u8], inodes: &mut Vec<u64>) -> io::Result<bool> {
                 let code = i32::from_ne_bytes(u32_at(part, HEADER_BYTES).to_ne_bytes());
                 return Err(io::Error::from_raw_os_error(-code));
             }
-            SOCK_DIAG_BY_FAMILY if length >= INODE_AT + 4 => inodes.push(u32_at(part, INODE_AT).into()),
+            SOCK_DIAG_BY_FAMILY if length >= INODE_AT + 4 => {
+                sockets.push((u32_at(part, INODE_AT).into(), address(part)));
+            }
             _ => {}
         }
         // Messages are padded to four bytes.
         part = part.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
     Ok(false)
+}
+
+/// The own address of a whole `inet_diag_msg`, which begins with its family.
+fn address(message: &[u8]) -> IpAddr {
+    let mut octets = [0; 16];
+    octets.copy_from_slice(&message[ADDRESS_AT..ADDRESS_AT + 16]);
+    if u16::from(message[HEADER_BYTES]) == AddressFamily::INET6.as_raw() {
+        Ipv6Addr::from(octets).into()
+    } else {
+        Ipv4Addr::new(octets[0], octets[1], octets[2], octets[3]).into()
+    }
 }
 
 /// The caller has checked that it is there.
@@ -103,7 +121,12 @@ mod tests {
         let (four, six) = (TcpListener::bind("127.0.0.1:0"), TcpListener::bind("[::1]:0"));
         for held in [four.expect("a port"), six.expect("a port")] {
             let port = held.local_addr().expect("bound").port();
-            assert_eq!(listening(port).expect("the kernel answers").len(), 1);
+            let address = held.local_addr().expect("bound").ip();
+            let found = listening(port).expect("the kernel answers");
+            assert_eq!(
+                found.iter().map(|(_, address)| *address).collect::<Vec<_>>(),
+                [address]
+            );
             drop(held);
             assert!(listening(port).expect("the kernel answers").is_empty());
         }

@@ -9,34 +9,36 @@ mod range;
 pub(crate) use range::overlap;
 
 use std::{
-    collections::HashSet,
-    fs, io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    collections::HashMap,
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 /// The state of a listening socket in `/proc/net/tcp`.
 const LISTEN: &str = "0A";
 
-/// Whether nothing listens on the port, on any address. The probe listens without `SO_REUSEPORT`, so it fails
-/// also where another sharer would get in.
+/// Whether nothing listens on the port, on any address. Asked, not tried: a socket of ours on it would be shared for a
+/// moment with whatever process the agent is just starting, and the task's own program would find its port taken.
 pub(crate) fn is_free(port: u16) -> bool {
-    let taken = |address: SocketAddr| match TcpListener::bind(address) {
-        Ok(_) => false,
-        Err(error) => matches!(
-            error.kind(),
-            io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied
-        ),
-    };
-    !taken((Ipv4Addr::UNSPECIFIED, port).into()) && !taken((Ipv6Addr::UNSPECIFIED, port).into())
+    sockets_on(port).is_empty()
+}
+
+/// The listening sockets of a port, by inode, with their addresses.
+fn sockets_on(port: u16) -> HashMap<u64, IpAddr> {
+    match diag::listening(port) {
+        Ok(sockets) => sockets.into_iter().collect(),
+        // A kernel built without it still has the slow way.
+        Err(_) => from_proc(port),
+    }
 }
 
 /// Who holds a port, for people: a process and what it is called. `None` when nobody listens any more, or it is
 /// somebody in another network's or container's process space.
 pub(crate) fn holder(port: u16) -> Option<String> {
-    let sockets: HashSet<u64> = diag::listening(port).ok()?.into_iter().collect();
+    let sockets = sockets_on(port);
     let pids = fs::read_dir("/proc").ok()?.flatten();
     let mut pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let pid = pids.find(|pid| sockets_of(*pid).iter().any(|socket| sockets.contains(socket)))?;
+    let pid = pids.find(|pid| sockets_of(*pid).iter().any(|socket| sockets.contains_key(socket)))?;
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     Some(format!("process {pid}, `{}`", name.trim()))
 }
@@ -46,55 +48,85 @@ pub(crate) fn holder(port: u16) -> Option<String> {
 pub(crate) enum Listener {
     /// The processes asked about, and nobody else.
     Ours,
+    /// The same, but only on addresses that other nodes can't reach.
+    Unreachable,
     /// Also, or only, somebody else.
     Foreign,
     /// Nobody.
     Nobody,
 }
 
-/// Who listens on `port`, given the task's processes.
-pub(crate) fn listener(port: u16, pids: impl FnOnce() -> Vec<i32>) -> Listener {
-    let mut sockets: HashSet<u64> = match diag::listening(port) {
-        Ok(inodes) => inodes.into_iter().collect(),
-        // A kernel built without it still has the slow way.
-        Err(_) => from_proc(port),
-    };
+/// Who listens on `port`, given the task's processes and the address that others know this node by.
+pub(crate) fn listener(port: u16, node: &str, pids: impl FnOnce() -> Vec<i32>) -> Listener {
+    let mut sockets = sockets_on(port);
     if sockets.is_empty() {
         return Listener::Nobody;
     }
+    let is_reachable = sockets.values().any(|address| is_reached(*address, node));
     // Asked after the sockets: a worker that was forked meanwhile has its socket from before.
     for pid in pids() {
         for socket in sockets_of(pid) {
             sockets.remove(&socket);
         }
     }
-    if sockets.is_empty() {
+    if !sockets.is_empty() {
+        Listener::Foreign
+    } else if is_reachable {
         Listener::Ours
     } else {
-        Listener::Foreign
+        Listener::Unreachable
     }
 }
 
-fn from_proc(port: u16) -> HashSet<u64> {
+/// Whether a socket that listens on `address` hears those who connect to `node`.
+fn is_reached(address: IpAddr, node: &str) -> bool {
+    let address = address.to_canonical();
+    match node.parse::<IpAddr>().map(|node| node.to_canonical()) {
+        // Everybody who connects is on this very machine, and any of its own addresses will do.
+        Ok(node) if node.is_loopback() => true,
+        // A wildcard of version 6 hears version 4 too, unless its program asked for less.
+        Ok(node) => address == node || address.is_unspecified() && (address.is_ipv6() || node.is_ipv4()),
+        // A name can stand for any of the machine's addresses but these.
+        Err(_) => !address.is_loopback(),
+    }
+}
+
+fn from_proc(port: u16) -> HashMap<u64, IpAddr> {
     // A kernel without IPv6 has no second table.
     let tables =
         ["/proc/net/tcp", "/proc/net/tcp6"].map(|table| fs::read_to_string(table).unwrap_or_default());
     tables.iter().flat_map(|table| listening(table, port)).collect()
 }
 
-/// The inodes of the sockets in a table of `/proc` that listen on `port`.
-fn listening(table: &str, port: u16) -> Vec<u64> {
-    let inode = |line: &str| {
+/// The inodes and addresses of the sockets in a table of `/proc` that listen on `port`.
+fn listening(table: &str, port: u16) -> Vec<(u64, IpAddr)> {
+    let socket = |line: &str| {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-        let (_, local_port) = fields.get(1)?.rsplit_once(':')?;
+        let (address, local_port) = fields.get(1)?.rsplit_once(':')?;
         let listens = *fields.get(3)? == LISTEN && u16::from_str_radix(local_port, 16).ok()? == port;
         if listens {
-            fields.get(9)?.parse().ok()
+            Some((fields.get(9)?.parse().ok()?, address_in(address)?))
         } else {
             None
         }
     };
-    table.lines().skip(1).filter_map(inode).collect()
+    table.lines().skip(1).filter_map(socket).collect()
+}
+
+/// An address as the tables have it: words of four bytes, each as a number of this machine's.
+fn address_in(text: &str) -> Option<IpAddr> {
+    let word = |at: usize| u32::from_str_radix(text.get(at * 8..at * 8 + 8)?, 16).ok();
+    match text.len() {
+        8 => Some(Ipv4Addr::from(word(0)?.to_ne_bytes()).into()),
+        32 => {
+            let mut octets = [0; 16];
+            for (at, part) in octets.chunks_exact_mut(4).enumerate() {
+                part.copy_from_slice(&word(at)?.to_ne_bytes());
+            }
+            Some(Ipv6Addr::from(octets).into())
+        }
+        _ => None,
+    }
 }
 
 /// The inodes of a process's sockets.
@@ -118,6 +150,10 @@ fn sockets_of(pid: i32) -> Vec<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::{
+        net::TcpListener,
+        sync::atomic::{AtomicBool, Ordering},
+    };
 
     #[test]
     fn only_listening_sockets_count() {
@@ -125,8 +161,8 @@ mod tests {
             0: 0100007F:4E20 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 111 1 0 100 0\n\
             1: 0100007F:4E20 0100007F:9999 01 00000000:00000000 00:00000000 00000000     0        0 222 1 0 100 0\n\
             2: 00000000:4E21 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 333 1 0 100 0\n";
-        assert_eq!(listening(table, 20_000), [111]);
-        assert_eq!(listening(table, 20_001), [333]);
+        assert_eq!(listening(table, 20_000), [(111, Ipv4Addr::LOCALHOST.into())]);
+        assert_eq!(listening(table, 20_001), [(333, Ipv4Addr::UNSPECIFIED.into())]);
         assert!(listening(table, 1).is_empty());
     }
 
@@ -138,13 +174,63 @@ mod tests {
         assert!(!is_free(port));
         let holder = holder(port).expect("it is us");
         assert!(holder.starts_with(&format!("process {me}, `")), "{holder}");
-        assert_eq!(listener(port, || vec![me]), Listener::Ours);
-        assert_eq!(listener(port, Vec::new), Listener::Foreign);
+        assert_eq!(listener(port, "127.0.0.1", || vec![me]), Listener::Ours);
+        assert_eq!(listener(port, "127.0.0.1", Vec::new), Listener::Foreign);
+        assert_eq!(listener(port, "192.0.2.1", || vec![me]), Listener::Unreachable);
         assert_eq!(
             from_proc(port).into_iter().collect::<Vec<_>>(),
             diag::listening(port).expect("answered")
         );
         drop(held);
-        assert_eq!(listener(port, || vec![me]), Listener::Nobody);
+        assert_eq!(listener(port, "127.0.0.1", || vec![me]), Listener::Nobody);
+        let six = TcpListener::bind("[::1]:0").expect("a free port");
+        let port = six.local_addr().expect("bound").port();
+        assert_eq!(
+            from_proc(port).into_values().collect::<Vec<_>>(),
+            [IpAddr::from(Ipv6Addr::LOCALHOST)]
+        );
+    }
+
+    #[test]
+    fn a_look_takes_a_port_from_nobody() {
+        let held = TcpListener::bind("0.0.0.0:0").expect("a free port");
+        let port = held.local_addr().expect("bound").port();
+        drop(held);
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    is_free(port);
+                }
+            });
+            let taken = (0..200).find_map(|_| TcpListener::bind(("0.0.0.0", port)).err());
+            stop.store(true, Ordering::Relaxed);
+            assert!(taken.is_none(), "{taken:?}");
+        });
+    }
+
+    #[test]
+    fn only_who_listens_for_others_is_reached_by_them() {
+        let reached = |address: &str, node: &str| is_reached(address.parse().expect("an address"), node);
+        for (address, node) in [
+            ("0.0.0.0", "10.0.0.5"),
+            ("::", "10.0.0.5"),
+            ("::", "2001:db8::5"),
+            ("10.0.0.5", "10.0.0.5"),
+            ("::ffff:10.0.0.5", "10.0.0.5"),
+            ("127.0.0.1", "127.0.0.1"),
+            ("0.0.0.0", "node.example.com"),
+        ] {
+            assert!(reached(address, node), "{address} {node}");
+        }
+        for (address, node) in [
+            ("127.0.0.1", "10.0.0.5"),
+            ("::1", "10.0.0.5"),
+            ("10.0.0.6", "10.0.0.5"),
+            ("0.0.0.0", "2001:db8::5"),
+            ("127.0.0.1", "node.example.com"),
+        ] {
+            assert!(!reached(address, node), "{address} {node}");
+        }
     }
 }
