@@ -10,6 +10,7 @@ use crate::{
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, oneshot};
 use zectre_common::wire::scheduler::{NEEDED_MAX, NeededRequest};
+use zectre_container::{SPELLINGS_MAX, canonical, spellings};
 use zectre_service::tasks::Shutdown;
 
 /// Requests that wait for the round under way; more than these needn't be told apart.
@@ -105,12 +106,13 @@ async fn round(host: &Host, link: &Link, disk_is_full: bool) {
     let (artifacts, images) = (host.cache.items(), host.images.items());
     let artifacts_goal = goal(&artifacts, host.config.artifact_cache_bytes_max, disk_is_full);
     let images_goal = goal(&images, host.config.image_cache_bytes_max, disk_is_full);
-    let asked = |items: &[Item], goal: Option<u64>| -> BTreeSet<String> {
+    let asked = |items: &[Item], goal: Option<u64>, most: usize| -> BTreeSet<String> {
         let wanted = candidates(items).into_iter().filter(|_| goal.is_some());
-        wanted.take(NEEDED_MAX).map(str::to_owned).collect()
+        wanted.take(most).map(str::to_owned).collect()
     };
-    let (artifact_keys, image_names) = (asked(&artifacts, artifacts_goal), asked(&images, images_goal));
-    if artifact_keys.is_empty() && image_names.is_empty() {
+    let artifact_keys = asked(&artifacts, artifacts_goal, NEEDED_MAX);
+    let image_keys = asked(&images, images_goal, NEEDED_MAX / SPELLINGS_MAX);
+    if artifact_keys.is_empty() && image_keys.is_empty() {
         return;
     }
     let Some(identity) = link.identities.current() else {
@@ -122,7 +124,8 @@ async fn round(host: &Host, link: &Link, disk_is_full: bool) {
             .iter()
             .map(|key| sha256_of(key).to_owned())
             .collect(),
-        images: image_names.iter().cloned().collect(),
+        // Deployments name an image as their authors did.
+        images: image_keys.iter().flat_map(|key| spellings(key)).collect(),
     };
     let needed = match link.needed(&identity, &request).await {
         Ok(needed) => needed,
@@ -142,8 +145,8 @@ async fn round(host: &Host, link: &Link, disk_is_full: bool) {
         host.cache.remove(&choose(&items, &needed, goal)).await;
     }
     if let Some(goal) = images_goal {
-        let items = answered_for(host.images.items(), &image_names);
-        let needed = needed.images.into_iter().collect();
+        let items = answered_for(host.images.items(), &image_keys);
+        let needed = needed.images.iter().map(|name| canonical(name)).collect();
         remove_images(host, &choose(&items, &needed, goal)).await;
     }
 }
@@ -166,18 +169,16 @@ async fn remove_images(host: &Host, names: &[String]) {
         return;
     };
     for name in names {
-        match host.images.release(name) {
-            Ok(true) => {}
-            Ok(false) => continue,
-            Err(error) => {
-                tracing::warn!(%error, "the list of images could not be kept");
-                continue;
-            }
-        }
-        match engine.remove_image(name).await {
-            Ok(true) => tracing::info!(image = name, "removed: it was not used any more"),
-            Ok(false) => tracing::info!(image = name, "stays: somebody else's container uses it"),
-            Err(error) => tracing::warn!(image = name, %error, "could not be removed"),
+        match host
+            .images
+            .remove(name, async || engine.remove_image(name).await)
+            .await
+        {
+            Ok(None) => {}
+            Ok(Some(Ok(true))) => tracing::info!(image = name, "removed: it was not used any more"),
+            Ok(Some(Ok(false))) => tracing::info!(image = name, "stays: somebody else's container uses it"),
+            Ok(Some(Err(error))) => tracing::warn!(image = name, %error, "could not be removed"),
+            Err(error) => tracing::warn!(%error, "the list of images could not be kept"),
         }
     }
 }

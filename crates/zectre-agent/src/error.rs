@@ -110,12 +110,16 @@ impl From<zectre_container::Error> for StartError {
     fn from(error: zectre_container::Error) -> Self {
         use zectre_container::Error as E;
         let reason = match &error {
-            E::ImageNotFound { .. } | E::PullTimeout { .. } | E::LoginUnusable { .. } => {
-                Reason::ImageNotFound
-            }
+            E::ImageNotFound { .. } | E::LoginUnusable { .. } => Reason::ImageNotFound,
             E::PortTaken(_) => Reason::PortTaken,
             E::StartFailed(_) => Reason::StartFailed,
-            E::Unreachable { .. } | E::Gone(_) | E::Engine { .. } => Reason::EngineFailed,
+            E::Unreachable { .. }
+            | E::PullFailed { .. }
+            | E::PullTimeout { .. }
+            | E::DiskFull { .. }
+            | E::NeverStarted(_)
+            | E::Gone(_)
+            | E::Engine { .. } => Reason::EngineFailed,
         };
         Self::new(reason, error.to_string())
     }

@@ -2,6 +2,7 @@
 
 use crate::{
     artifact::Cache,
+    background::Background,
     cgroup::Cgroups,
     collect::Collector,
     enforcement,
@@ -10,9 +11,9 @@ use crate::{
     images::Images,
     link::Schedulers,
     log::{Bounds, Follower, Shipping, Watcher},
-    machine, port,
+    machine, metadata, port,
     shim::Walls,
-    task::{Board, Home, Pool},
+    task::{Board, Home, Places, Pool},
     users::Users,
 };
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
@@ -24,12 +25,7 @@ use std::{
     time::Duration,
 };
 use zectre_common::{config::AgentConfig, config::Config, id::TaskId, wire::node::Enforcement};
-use zectre_service::{
-    call::Caller,
-    key::to_hex,
-    metrics::Registry,
-    tasks::{Shutdown, Tasks},
-};
+use zectre_service::{call::Caller, key::to_hex, metrics::Registry, tasks::Tasks};
 
 /// The supervisor of native tasks, where the configuration names none: beside the running program.
 const SHIM_NAME: &str = "zectre-shim";
@@ -51,8 +47,8 @@ pub(crate) struct Host {
     pub(crate) board: Board,
     pub(crate) watcher: Arc<Watcher>,
     pub(crate) shipping: Shipping,
-    background: Tasks,
-    cut: Shutdown,
+    pub(crate) places: Places,
+    background: Background,
     start_seconds: Histogram,
 }
 
@@ -63,7 +59,7 @@ impl Host {
         caller: &Caller,
         shipping: Shipping,
         collector: Collector,
-        background: Tasks,
+        tasks: Tasks,
         metrics: &Registry,
     ) -> Result<Self, Error> {
         let agent = &config.agent;
@@ -75,14 +71,18 @@ impl Host {
         let tasks_dir = data_dir.join("tasks");
         make_dir(&tasks_dir).map_err(in_dir(tasks_dir.clone()))?;
         let artifacts = data_dir.join("artifacts");
-        let cache =
-            Cache::open(&artifacts, collector, caller.raw().clone()).map_err(in_dir(artifacts.clone()))?;
+        let background = Background::new(tasks);
+        let cache = Cache::open(&artifacts, collector, caller.raw().clone(), background.clone())
+            .map_err(in_dir(artifacts.clone()))?;
         let users_file = data_dir.join("users.json");
         let users = Users::open(&users_file, agent.task_uid_min).map_err(in_dir(users_file))?;
         let scope = scope(&data_dir);
         let (cgroups, mut enforcement) = Cgroups::detect(&scope);
         let shim = shim(agent)?;
         let walls = enforcement::find_out(&shim, &data_dir, users.as_ref(), &mut enforcement).await?;
+        if agent.container_enabled {
+            enforcement.gaps.push(metadata::CONTAINERS_GAP.into());
+        }
         if let Some(gap) = port::overlap(agent.port_min..=agent.port_max) {
             tracing::warn!("{gap}");
             enforcement.gaps.push(gap);
@@ -115,7 +115,7 @@ impl Host {
             watcher: Arc::new(watcher),
             shipping,
             background,
-            cut: Shutdown::new(),
+            places: Places::new(&scope),
             start_seconds: metrics.register(
                 "agent_task_start_seconds",
                 "From the spawned task to the ready one",
@@ -162,15 +162,12 @@ impl Host {
 
     /// Runs work about one task in the background. It ends with the agent, the task itself doesn't.
     pub(crate) fn spawn(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
-        let cut = self.cut.clone();
-        self.background.spawn_brief(name, async move {
-            cut.or_requested(work).await;
-        });
+        self.background.spawn(name, work);
     }
 
     /// Lets go of all tasks: they run on, and the next agent takes them up.
     pub(crate) fn let_go(&self) {
-        self.cut.request();
+        self.background.let_go();
     }
 
     /// A task became ready.

@@ -6,6 +6,7 @@
 //! in [`core`], without side effects.
 
 mod artifact;
+mod background;
 mod cgroup;
 mod collect;
 pub mod core;

@@ -19,8 +19,12 @@ use std::{
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 const ANSWER_BYTES: usize = 4 << 10;
 
+/// What is said of a node that runs containers: their packets are routed, not sent by a user.
+pub(crate) const CONTAINERS_GAP: &str = "containers can reach the cloud's metadata addresses: only native tasks are \
+    kept from them; let the cloud itself ask for a token there (IMDSv2 with a hop limit of 1)";
+
 /// Network, prefix length, whose.
-const NETWORKS: [(IpAddr, u8); 5] = [
+const NETWORKS: [(IpAddr, u8); 7] = [
     // Link-local: AWS, Azure, Google, Oracle, DigitalOcean, Hetzner, OpenStack and most others.
     (IpAddr::V4(Ipv4Addr::new(169, 254, 0, 0)), 16),
     // Azure's platform server.
@@ -32,6 +36,13 @@ const NETWORKS: [(IpAddr, u8); 5] = [
         IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
         128,
     ),
+    // OpenStack's address of version 6, link-local too.
+    (
+        IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0xa9fe, 0xa9fe)),
+        128,
+    ),
+    // Scaleway.
+    (IpAddr::V6(Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42)), 128),
     // Google.
     (IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)), 128),
 ];
@@ -220,7 +231,14 @@ mod tests {
             let address = address.parse().expect("an address");
             NETWORKS.iter().any(|network| contains(*network, address))
         };
-        for address in ["169.254.0.1", "169.254.255.255", "168.63.129.16", "fd00:ec2::254"] {
+        for address in [
+            "169.254.0.1",
+            "169.254.255.255",
+            "168.63.129.16",
+            "fd00:ec2::254",
+            "fd00:42::42",
+            "fe80::a9fe:a9fe",
+        ] {
             assert!(is_in(address), "{address}");
         }
         for address in [

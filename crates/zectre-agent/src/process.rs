@@ -3,7 +3,7 @@
 //! A bare pid may name another process by now, and a zombie is not alive, so neither `kill(pid, 0)` nor a
 //! directory in `/proc` says anything. Used by the agent and by the shim: standard library and rustix only.
 
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use serde::{Deserialize, Serialize};
 use std::fs;
 
@@ -14,6 +14,12 @@ pub struct ProcessId {
     pub pid: i32,
     /// When it started, in clock ticks since boot.
     pub start_ticks: u64,
+}
+
+/// Names this start of the machine; `None` where the kernel doesn't tell.
+pub(crate) fn boot() -> Option<String> {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(text.trim().to_owned())
 }
 
 /// The part of `/proc/PID/stat` that matters here.
@@ -74,9 +80,11 @@ impl ProcessId {
 
     /// Signals this process, if it is still the same one.
     pub fn signal(self, signal: Signal) {
-        if let (true, Some(pid)) = (self.is_alive(), Pid::from_raw(self.pid)) {
-            // It may end between the look and the signal: then there is nothing to signal.
-            let _ = rustix::process::kill_process(pid, signal);
+        let opened = Pid::from_raw(self.pid).map(|pid| pidfd_open(pid, PidfdFlags::empty()));
+        // Looked at after it was opened: if it is still the same process, the descriptor is its.
+        if let (Some(Ok(process)), true) = (opened, self.is_alive()) {
+            // It may have ended: then there is nothing to signal.
+            let _ = rustix::process::pidfd_send_signal(&process, signal);
         }
     }
 }

@@ -4,8 +4,8 @@ use crate::{Engine, Error, error::answer};
 use bollard::{
     errors::Error as EngineError,
     models::{
-        ContainerCreateBody, ContainerInspectResponse, HostConfig, HostConfigLogConfig, PortBinding,
-        RestartPolicy, RestartPolicyNameEnum,
+        ContainerCreateBody, ContainerInspectResponse, ContainerState as EngineState, HostConfig,
+        HostConfigLogConfig, Mount, MountType, PortBinding, RestartPolicy, RestartPolicyNameEnum,
     },
     query_parameters::{
         CreateContainerOptions, InspectContainerOptions, KillContainerOptions, ListContainersOptions,
@@ -90,8 +90,30 @@ pub struct Found {
     pub task_id: TaskId,
     /// The engine's id of it.
     pub container_id: String,
+    /// How it is.
+    pub state: ContainerState,
+}
+
+/// How far a container has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContainerState {
+    /// Made, and not started: whoever made it died before it could, or is about to.
+    Created,
     /// It has not ended.
-    pub running: bool,
+    Running,
+    /// It has ended.
+    Ended,
+}
+
+impl ContainerState {
+    /// Engines have more words; those that are missing here are said of what has ended or is on its way out.
+    fn from_word(word: &str) -> Self {
+        match word {
+            "created" | "configured" | "initialized" => Self::Created,
+            "running" | "paused" | "restarting" => Self::Running,
+            _ => Self::Ended,
+        }
+    }
 }
 
 /// What a container has used so far, and what it holds now.
@@ -149,12 +171,15 @@ impl Engine {
         let mut labels: HashMap<String, String> = spec.labels.clone().into_iter().collect();
         labels.insert(LABEL_TASK.into(), spec.task_id.to_string());
         labels.insert(LABEL_OWNER.into(), self.owner.clone());
-        let binds = spec
-            .volumes
-            .iter()
-            .map(|volume| format!("{}:{}", volume.host_path, volume.container_path));
+        // As mounts, not as `binds`: for those the engine makes a directory of its own where it doesn't see ours.
+        let mounts = spec.volumes.iter().map(|volume| Mount {
+            target: Some(volume.container_path.clone()),
+            source: Some(volume.host_path.clone()),
+            typ: Some(MountType::BIND),
+            ..Mount::default()
+        });
         let host = HostConfig {
-            binds: Some(binds.collect()),
+            mounts: Some(mounts.collect()),
             port_bindings: bindings,
             memory: Some(i64::try_from(spec.memory_bytes).unwrap_or(i64::MAX)),
             memory_swap: Some(i64::try_from(spec.memory_bytes).unwrap_or(i64::MAX)),
@@ -196,7 +221,7 @@ impl Engine {
     /// Waits until the container has ended; at once when it has.
     ///
     /// # Errors
-    /// [`Error::Gone`] when it was removed, else the engine's failure.
+    /// [`Error::Gone`] when it was removed, [`Error::NeverStarted`], else the engine's failure.
     pub async fn wait(&self, container: &str) -> Result<ContainerEnd, Error> {
         let options = WaitContainerOptions {
             condition: "not-running".into(),
@@ -210,6 +235,10 @@ impl Engine {
             None => None,
         };
         let state = self.inspect(container).await?.state.unwrap_or_default();
+        // One that was never started isn't running either, and the engine says 0 for it.
+        if state_of(&state) == ContainerState::Created {
+            return Err(Error::NeverStarted(container.into()));
+        }
         let exit_code = code.or(state.exit_code).unwrap_or(-1);
         Ok(ContainerEnd {
             exit_code: i32::try_from(exit_code).unwrap_or(-1),
@@ -248,6 +277,15 @@ impl Engine {
             cpu: Duration::from_nanos(cpu_ns),
             memory_bytes: all.saturating_sub(cached.unwrap_or(0)),
         }))
+    }
+
+    /// How far the container has come. A start that is under way is waited for by the engine.
+    ///
+    /// # Errors
+    /// [`Error::Gone`], or the engine's failure.
+    pub async fn state(&self, container: &str) -> Result<ContainerState, Error> {
+        let inspected = self.inspect(container).await?;
+        Ok(state_of(&inspected.state.unwrap_or_default()))
     }
 
     async fn inspect(&self, container: &str) -> Result<ContainerInspectResponse, Error> {
@@ -330,18 +368,19 @@ impl Engine {
         })?;
         let found = listed.into_iter().filter_map(|summary| {
             let task_id = summary.labels?.get(LABEL_TASK)?.parse().ok()?;
-            let running = matches!(
-                summary.state?.to_string().as_str(),
-                "running" | "paused" | "restarting"
-            );
             Some(Found {
                 task_id,
                 container_id: summary.id?,
-                running,
+                state: ContainerState::from_word(summary.state?.as_ref()),
             })
         });
         Ok(found.collect())
     }
+}
+
+fn state_of(state: &EngineState) -> ContainerState {
+    let word = state.status.as_ref().map_or("", AsRef::as_ref);
+    ContainerState::from_word(word)
 }
 
 /// What a refused creation means: the engine looks the image up first.

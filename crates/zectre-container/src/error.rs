@@ -26,6 +26,22 @@ pub enum Error {
         /// What the engine said.
         detail: String,
     },
+    /// The registry or the way to it failed, and the image may well be there.
+    #[error("the image {image} could not be pulled: {detail}")]
+    PullFailed {
+        /// As it was asked for.
+        image: String,
+        /// What the engine said.
+        detail: String,
+    },
+    /// The engine has no room for the image.
+    #[error("the image {image} could not be pulled: the container engine's disk is full ({detail})")]
+    DiskFull {
+        /// As it was asked for.
+        image: String,
+        /// What the engine said.
+        detail: String,
+    },
     /// A registry's login can't be handed to the engine.
     #[error(
         "the login for {registry} can't be handed to the container engine: its client library garbles this password; use an access token, or one without `~`, `?`, `>` and letters beyond ASCII"
@@ -48,6 +64,9 @@ pub enum Error {
     /// The program in the image can't be started.
     #[error("the container can't be started: {0}")]
     StartFailed(String),
+    /// The container was made, and its program never started.
+    #[error("the container {0} was never started")]
+    NeverStarted(String),
     /// There is no such container (any more).
     #[error("the container {0} is gone from the engine")]
     Gone(String),
@@ -93,11 +112,11 @@ impl Error {
         }
     }
 
-    /// What a refused pull means: a fault of the name, or of the engine.
+    /// What a refused pull means; the engine only has words for it.
     pub(crate) fn pull(image: &str, source: EngineError) -> Self {
         let words = match &source {
-            EngineError::DockerResponseServerError { message, .. } => message.clone(),
-            EngineError::DockerStreamError { error } => error.clone(),
+            EngineError::DockerResponseServerError { message, .. } => message,
+            EngineError::DockerStreamError { error } => error,
             _ => {
                 return Self::Engine {
                     doing: "pull an image",
@@ -105,9 +124,126 @@ impl Error {
                 };
             }
         };
-        Self::ImageNotFound {
-            image: image.into(),
-            detail: words.trim().into(),
+        let (image, detail) = (image.to_owned(), words.trim().to_owned());
+        match pull_failure(answer(&source).map(|(status, _)| status), &detail) {
+            PullFailure::Absent => Self::ImageNotFound { image, detail },
+            PullFailure::DiskFull => Self::DiskFull { image, detail },
+            PullFailure::Passing => Self::PullFailed { image, detail },
+        }
+    }
+
+    /// Whether asking again in a moment may help.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::PullFailed { .. })
+    }
+}
+
+/// What kept a pull from its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PullFailure {
+    /// No registry has it under this name, or none gives it to us.
+    Absent,
+    DiskFull,
+    /// Anything that may be over in a moment.
+    Passing,
+}
+
+/// Words of engines and registries, in lower case, for an image that isn't to be had. A registry that isn't there at
+/// all is among them: that is how a misspelt name looks.
+const ABSENT_WORDS: [&str; 12] = [
+    "manifest unknown",
+    "not found",
+    "does not exist",
+    "name unknown",
+    "denied",
+    "unauthorized",
+    "authentication required",
+    "no basic auth credentials",
+    "forbidden",
+    "invalid reference",
+    "no such host",
+    "connection refused",
+];
+/// The same for want of room.
+const FULL_WORDS: [&str; 2] = ["no space left on device", "disk quota exceeded"];
+/// The same for what passes although other words are in the sentence too.
+const PASSING_WORDS: [&str; 3] = [
+    "toomanyrequests",
+    "too many requests",
+    "unexpected http status: 5",
+];
+
+fn pull_failure(status: Option<u16>, words: &str) -> PullFailure {
+    let words = words.to_lowercase();
+    let has = |any: &[&str]| any.iter().any(|word| words.contains(word));
+    if has(&FULL_WORDS) {
+        PullFailure::DiskFull
+    } else if has(&PASSING_WORDS) {
+        PullFailure::Passing
+    } else if status == Some(404) || has(&ABSENT_WORDS) {
+        PullFailure::Absent
+    } else {
+        PullFailure::Passing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_keeps_a_pull_from_its_end_is_told_apart() {
+        use PullFailure::{Absent, DiskFull, Passing};
+        for (status, words, expected) in [
+            (Some(404), "anything", Absent),
+            (
+                Some(500),
+                "manifest for app:9 not found: manifest unknown: manifest unknown",
+                Absent,
+            ),
+            (
+                Some(404),
+                "pull access denied for x/y, repository does not exist or may require 'docker login': denied",
+                Absent,
+            ),
+            (
+                Some(500),
+                "Get \"https://r/v2/\": no basic auth credentials",
+                Absent,
+            ),
+            (
+                Some(500),
+                "Get \"https://r/v2/\": dial tcp: lookup r: no such host",
+                Absent,
+            ),
+            (
+                None,
+                "write /var/lib/docker/tmp/GetImageBlob1: no space left on device",
+                DiskFull,
+            ),
+            (
+                Some(500),
+                "failed to register layer: Error processing tar file: No space left on device",
+                DiskFull,
+            ),
+            (
+                Some(500),
+                "received unexpected HTTP status: 503 Service Unavailable",
+                Passing,
+            ),
+            (
+                Some(429),
+                "toomanyrequests: rate limit exceeded; access denied",
+                Passing,
+            ),
+            (
+                Some(500),
+                "Get \"https://r/v2/\": net/http: TLS handshake timeout",
+                Passing,
+            ),
+            (None, "unexpected EOF", Passing),
+        ] {
+            assert_eq!(pull_failure(status, words), expected, "{words}");
         }
     }
 }

@@ -3,6 +3,7 @@
 use crate::{
     Engine,
     error::{Error, answer},
+    image_name::{registry_of, split_tag},
 };
 use bollard::{
     auth::DockerCredentials,
@@ -12,9 +13,6 @@ use bollard::{
 use futures_util::TryStreamExt;
 use secrecy::{ExposeSecret, SecretString};
 use std::{collections::HashMap, time::Duration};
-
-/// The registry of images that name none.
-const REGISTRY_DEFAULT: &str = "docker.io";
 
 /// What a registry wants to see before it gives its images away.
 #[derive(Debug, Clone)]
@@ -89,8 +87,9 @@ impl Engine {
     /// it has come, many times a second.
     ///
     /// # Errors
-    /// [`Error::ImageNotFound`] when its registry doesn't have it or refuses it, [`Error::PullTimeout`] after
-    /// `deadline`, else the engine's failure.
+    /// [`Error::ImageNotFound`] when its registry doesn't have it or refuses it, [`Error::PullFailed`] when the
+    /// registry or the way to it fails, [`Error::DiskFull`], [`Error::PullTimeout`] after `deadline`, else the engine's
+    /// failure.
     pub async fn pull_if_missing(
         &self,
         image: &str,
@@ -180,49 +179,10 @@ fn credentials(registry: &str, login: &Login) -> Result<DockerCredentials, Error
     Ok(credentials)
 }
 
-/// The registry that an image comes from: what stands before its first slash, where that is a host.
-pub fn registry_of(image: &str) -> &str {
-    match image.split_once('/') {
-        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => host,
-        _ => REGISTRY_DEFAULT,
-    }
-}
-
-/// The name and the tag of an image. Without a tag the engine would pull every tag there is; a digest stays
-/// with the name.
-fn split_tag(image: &str) -> (&str, &str) {
-    if image.contains('@') {
-        return (image, "");
-    }
-    match image.rsplit_once(':') {
-        // A colon before a slash belongs to the registry's port.
-        Some((name, tag)) if !tag.contains('/') => (name, tag),
-        _ => (image, "latest"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use bollard::models::ProgressDetail;
-
-    #[test]
-    fn a_tag_is_told_from_a_port_and_a_digest() {
-        assert_eq!(split_tag("nginx"), ("nginx", "latest"));
-        assert_eq!(split_tag("nginx:1.27"), ("nginx", "1.27"));
-        assert_eq!(split_tag("localhost:5000/app"), ("localhost:5000/app", "latest"));
-        assert_eq!(split_tag("localhost:5000/app:v2"), ("localhost:5000/app", "v2"));
-        assert_eq!(split_tag("app@sha256:aa"), ("app@sha256:aa", ""));
-    }
-
-    #[test]
-    fn a_registry_is_told_from_a_user() {
-        assert_eq!(registry_of("nginx:1.27"), "docker.io");
-        assert_eq!(registry_of("someone/app"), "docker.io");
-        assert_eq!(registry_of("localhost/app"), "localhost");
-        assert_eq!(registry_of("127.0.0.1:5000/a/b:1"), "127.0.0.1:5000");
-        assert_eq!(registry_of("registry.example.com/app"), "registry.example.com");
-    }
 
     #[test]
     fn a_login_that_would_be_garbled_is_refused() {

@@ -7,10 +7,12 @@ mod container;
 mod engine;
 mod error;
 mod image;
+mod image_name;
 mod log;
 
-pub use container::{ContainerEnd, ContainerSpec, ContainerVolume, Found, Started, Usage};
+pub use container::{ContainerEnd, ContainerSpec, ContainerState, ContainerVolume, Found, Started, Usage};
 pub use engine::Engine;
 pub use error::Error;
-pub use image::{Image, Login, Progress, registry_of};
+pub use image::{Image, Login, Progress};
+pub use image_name::{SPELLINGS_MAX, canonical, registry_of, spellings};
 pub use log::{OutputChunk, OutputStream};

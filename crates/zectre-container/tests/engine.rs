@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 use zectre_common::id::TaskId;
-use zectre_container::{ContainerSpec, Engine, Error, Login, OutputStream};
+use zectre_container::{ContainerSpec, ContainerState, ContainerVolume, Engine, Error, Login, OutputStream};
 use zectre_testkit::{
     DockerEngine, ImageRegistry, PodmanEngine, REGISTRY_PASSWORD, REGISTRY_USER, free_port, wait_until,
 };
@@ -63,6 +63,8 @@ async fn containers_live_and_die_on_a_real_engine() {
     serves_and_stops(&engine, &docker).await;
     ends_are_told_apart(&engine).await;
     failures_are_named(&engine).await;
+    what_never_started_is_no_success(&engine, &docker).await;
+    volumes_are_shown(&engine).await;
     private_images_are_pulled_with_a_login(&engine, &docker).await;
 }
 
@@ -85,7 +87,10 @@ async fn the_other_engine_runs_the_same_containers() {
     let body = wait_until(DEADLINE, "it answers", async || podman.get(8_081).await).await;
     assert!(body.ends_with("ok"), "{body}");
     let ours = engine.list_ours().await.expect("listed");
-    assert_eq!((ours[0].task_id, ours[0].running), (serves.task_id, true));
+    assert_eq!(
+        (ours[0].task_id, ours[0].state),
+        (serves.task_id, ContainerState::Running)
+    );
     let usage = engine.usage(&started.container_id).await.expect("asked");
     assert!(usage.is_some_and(|usage| usage.memory_bytes > 0), "{usage:?}");
     let end = engine
@@ -194,7 +199,10 @@ async fn serves_and_stops(engine: &Engine, docker: &DockerEngine) {
 
     let ours = engine.list_ours().await.expect("listed");
     assert_eq!(ours.len(), 1);
-    assert_eq!((ours[0].task_id, ours[0].running), (serves.task_id, true));
+    assert_eq!(
+        (ours[0].task_id, ours[0].state),
+        (serves.task_id, ContainerState::Running)
+    );
     let other = Engine::connect(&docker.socket().display().to_string(), "agent-b").expect("a socket");
     assert!(
         other.list_ours().await.expect("listed").is_empty(),
@@ -233,6 +241,56 @@ async fn ends_are_told_apart(engine: &Engine) {
     let hog = engine.start(&spec(&["hog"], None)).await.expect("started");
     let end = engine.wait(&hog.container_id).await.expect("ended");
     assert_eq!((end.exit_code, end.oom_killed), (137, true));
+    // Ended ones need their image as much as running ones.
+    for ended in [exits, hog] {
+        engine.remove(&ended.container_id).await.expect("removed");
+    }
+}
+
+/// Its maker died between the two steps. The engine says that it isn't running, with code 0.
+async fn what_never_started_is_no_success(engine: &Engine, docker: &DockerEngine) {
+    let task = TaskId::new();
+    let created = docker
+        .docker()
+        .args(["create", "--label", &format!("zectre.task={task}")])
+        .args(["--label", "zectre.agent=agent-a", IMAGE, "/program", "exit"])
+        .output()
+        .await
+        .expect("docker is installed");
+    let id = String::from_utf8(created.stdout)
+        .expect("an id")
+        .trim()
+        .to_owned();
+    let ours = engine.list_ours().await.expect("listed");
+    let found = ours.iter().find(|found| found.task_id == task).expect("listed");
+    assert_eq!(found.state, ContainerState::Created);
+    assert_eq!(engine.state(&id).await.expect("asked"), ContainerState::Created);
+    let error = engine.wait(&id).await.expect_err("it never ran");
+    assert!(matches!(error, Error::NeverStarted(_)), "{error}");
+    engine.remove(&id).await.expect("removed");
+    assert!(matches!(engine.state(&id).await, Err(Error::Gone(_))));
+}
+
+/// Seen in its place, and not at all where the engine doesn't see it.
+async fn volumes_are_shown(engine: &Engine) {
+    let volume = tempfile::tempdir().expect("a directory");
+    let with = |path: &Path| ContainerSpec {
+        volumes: vec![ContainerVolume {
+            host_path: path.display().to_string(),
+            container_path: "/data".into(),
+        }],
+        ..spec(&["keep", "/data/file"], None)
+    };
+    let keeps = engine.start(&with(volume.path())).await.expect("started");
+    assert_eq!(
+        engine.wait(&keeps.container_id).await.expect("ended").exit_code,
+        0
+    );
+    engine.remove(&keeps.container_id).await.expect("removed");
+    assert_eq!(std::fs::read(volume.path().join("file")).expect("kept"), b"kept");
+    let absent = volume.path().join("absent");
+    engine.start(&with(&absent)).await.expect_err("nothing is there");
+    assert!(!absent.exists(), "nothing is made up in its place");
 }
 
 async fn failures_are_named(engine: &Engine) {
@@ -272,7 +330,7 @@ async fn failures_are_named(engine: &Engine) {
             .await
             .expect("listed")
             .iter()
-            .all(|found| !found.running),
+            .all(|found| found.state == ContainerState::Ended),
         "nothing is left behind"
     );
 }

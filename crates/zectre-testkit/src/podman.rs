@@ -10,7 +10,7 @@ use nix::{
 use std::{
     fs,
     io::{Read, Write},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -87,6 +87,23 @@ impl PodmanEngine {
         &self.socket
     }
 
+    /// Its network, as a file that names it.
+    pub fn network(&self) -> PathBuf {
+        format!("/proc/{}/ns/net", self.service.id()).into()
+    }
+
+    /// A port on its network's loopback.
+    pub fn listen(&self) -> TcpListener {
+        let network = self.network();
+        // The network is that of a thread, so a thread of its own goes there; a socket stays where it was made.
+        let bind = move || {
+            setns(fs::File::open(network)?, CloneFlags::CLONE_NEWNET)?;
+            TcpListener::bind("127.0.0.1:0")
+        };
+        let bound = std::thread::spawn(bind).join().expect("it doesn't panic");
+        bound.expect("root may enter it")
+    }
+
     /// Makes an image that holds one static program as `/program`.
     pub fn import_image(&self, name: &str, program: &Path) {
         let archive = self.directory.path().join("image.tar");
@@ -118,7 +135,7 @@ impl PodmanEngine {
 
     /// What answers at a port of its network, as one HTTP answer; `None` when nobody does.
     pub async fn get(&self, port: u16) -> Option<String> {
-        let network = format!("/proc/{}/ns/net", self.service.id());
+        let network = self.network();
         // The network is that of a thread, so a thread of its own goes there.
         let asking = std::thread::spawn(move || {
             setns(fs::File::open(network).ok()?, CloneFlags::CLONE_NEWNET).ok()?;

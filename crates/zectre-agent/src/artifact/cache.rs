@@ -6,10 +6,12 @@ use super::{
     fetch::fetch,
 };
 use crate::{
+    background::Background,
     collect::Collector,
     core::collect::Item,
     error::{StartError, is_full},
 };
+use futures_util::future::{FutureExt, Shared};
 use std::{
     collections::HashMap,
     fs, io,
@@ -17,6 +19,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
+use tokio::sync::oneshot;
 use zectre_common::{
     id::TaskId,
     state::{ArtifactKind, Reason},
@@ -30,13 +33,14 @@ const PROGRAM: &str = "program";
 
 /// The node's artifacts.
 #[derive(Debug, Clone)]
-pub(crate) struct Cache(Arc<Shared>);
+pub(crate) struct Cache(Arc<Store>);
 
 #[derive(Debug)]
-struct Shared {
+struct Store {
     dir: PathBuf,
     collector: Collector,
     http: reqwest::Client,
+    background: Background,
     index: Mutex<Index>,
 }
 
@@ -46,7 +50,36 @@ struct Index {
     /// Counts uses: the smallest number is the longest unused.
     clock: u64,
     /// One fetch of a hash at a time; the others wait for it.
-    fetching: HashMap<String, Arc<tokio::sync::Mutex<()>>>,
+    fetching: HashMap<String, Fetching>,
+}
+
+/// What comes of a fetch, for everybody who waits for it. It holds the artifact until the last of them has it.
+type Fetching = Shared<oneshot::Receiver<Result<Arc<Cached>, StartError>>>;
+
+/// Ends the turn of a fetch, however it ends.
+struct Turn(Cache, String);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.index().fetching.remove(&self.1);
+    }
+}
+
+/// A download on its way; what is left of it goes with this.
+struct Incoming(PathBuf);
+
+impl Incoming {
+    /// Where it is made ready.
+    fn ready(&self) -> PathBuf {
+        self.0.with_extension("ready")
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+        let _ = fs::remove_dir_all(self.ready());
+    }
 }
 
 #[derive(Debug)]
@@ -66,7 +99,12 @@ pub(crate) struct Cached {
 
 impl Cache {
     /// Takes up what is in `dir` (made when it isn't there).
-    pub(crate) fn open(dir: &Path, collector: Collector, http: reqwest::Client) -> io::Result<Self> {
+    pub(crate) fn open(
+        dir: &Path,
+        collector: Collector,
+        http: reqwest::Client,
+        background: Background,
+    ) -> io::Result<Self> {
         let make = |path: &Path| fs::DirBuilder::new().recursive(true).mode(0o711).create(path);
         make(dir)?;
         let incoming = dir.join(INCOMING);
@@ -94,10 +132,11 @@ impl Cache {
                 },
             );
         }
-        Ok(Self(Arc::new(Shared {
+        Ok(Self(Arc::new(Store {
             dir: dir.into(),
             collector,
             http,
+            background,
             index: Mutex::new(index),
         })))
     }
@@ -106,62 +145,84 @@ impl Cache {
         self.0.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The artifact, fetched when it isn't here.
+    /// The artifact, fetched when it isn't here. Whoever waits may give up: the fetch goes on, and the next one finds
+    /// what came of it.
     pub(crate) async fn get(&self, artifact: &ArtifactRef) -> Result<Cached, StartError> {
         let key = key(artifact)?;
-        if let Some(cached) = self.lease(&key, artifact.kind) {
-            return Ok(cached);
+        let (fetching, fetch) = {
+            let mut index = self.index();
+            if let Some(cached) = self.lease_in(&mut index, &key, artifact.kind) {
+                return Ok(cached);
+            }
+            match index.fetching.get(&key) {
+                Some(fetching) => (fetching.clone(), None),
+                None => {
+                    let (sender, receiver) = oneshot::channel();
+                    let fetching = receiver.shared();
+                    index.fetching.insert(key.clone(), fetching.clone());
+                    (fetching, Some((sender, Turn(self.clone(), key.clone()))))
+                }
+            }
+        };
+        if let Some((sender, turn)) = fetch {
+            let (cache, artifact) = (self.clone(), artifact.clone());
+            self.0.background.spawn("artifact", async move {
+                let fetched = cache.fetch_making_room(&artifact, &key).await;
+                // In the index from here on; a failure must not be handed to those who come later.
+                drop(turn);
+                let _ = sender.send(fetched.map(Arc::new));
+            });
         }
-        let turn = self.index().fetching.entry(key.clone()).or_default().clone();
-        let _turn = turn.lock().await;
-        if let Some(cached) = self.lease(&key, artifact.kind) {
-            return Ok(cached);
+        match fetching.await {
+            Ok(fetched) => fetched.map(|cached| cached.again()),
+            Err(_) => Err(StartError::new(
+                Reason::Internal,
+                "the node failed to fetch an artifact: the agent stops",
+            )),
         }
-        let mut stored = self.fetch(artifact, &key).await;
-        if stored.as_ref().is_err_and(|error| error.disk_is_full) {
-            self.0.collector.make_room().await;
-            stored = self.fetch(artifact, &key).await;
+    }
+
+    async fn fetch_making_room(&self, artifact: &ArtifactRef, key: &str) -> Result<Cached, StartError> {
+        match self.fetch(artifact, key).await {
+            Err(error) if error.disk_is_full => {
+                self.0.collector.make_room().await;
+                self.fetch(artifact, key).await
+            }
+            fetched => fetched,
         }
-        self.index().fetching.remove(&key);
-        stored
     }
 
     async fn fetch(&self, artifact: &ArtifactRef, key: &str) -> Result<Cached, StartError> {
-        let incoming = self.0.dir.join(INCOMING).join(TaskId::new().to_string());
-        let fetched = fetch(&self.0.http, artifact, &incoming).await;
-        let stored = match fetched {
-            Ok(()) => self.store(&incoming, key, artifact.kind).await,
-            Err(error) => Err(error),
-        };
-        // What is left of it after a failure; after a success there is nothing.
-        let _ = fs::remove_file(&incoming);
-        stored
+        let incoming = Incoming(self.0.dir.join(INCOMING).join(TaskId::new().to_string()));
+        fetch(&self.0.http, artifact, &incoming.0).await?;
+        let (cache, key, kind) = (self.clone(), key.to_owned(), artifact.kind);
+        // A blocking step can't be cut off, so all that must follow it is in it.
+        let stored = tokio::task::spawn_blocking(move || {
+            let bytes = settle(&incoming, &cache.0.dir.join(&key), kind)?;
+            Ok::<_, StartError>(cache.insert(key, bytes, kind))
+        });
+        let cached = stored
+            .await
+            .map_err(|error| StartError::internal("to store an artifact", &error))??;
+        self.0.collector.look();
+        Ok(cached)
     }
 
-    /// Moves a verified download to its place.
-    async fn store(&self, incoming: &Path, key: &str, kind: ArtifactKind) -> Result<Cached, StartError> {
-        let (from, to) = (incoming.to_owned(), self.0.dir.join(key));
-        let moved = tokio::task::spawn_blocking(move || settle(&from, &to, kind)).await;
-        let bytes = moved.map_err(|error| StartError::internal("to store an artifact", &error))??;
-        {
-            let mut index = self.index();
-            index.clock += 1;
-            let used = index.clock;
-            index.entries.insert(
-                key.to_owned(),
-                Entry {
-                    bytes,
-                    used,
-                    leases: 1,
-                },
-            );
-        }
-        self.0.collector.look();
-        Ok(Cached {
+    fn insert(&self, key: String, bytes: u64, kind: ArtifactKind) -> Cached {
+        let mut index = self.index();
+        index.clock += 1;
+        let used = index.clock;
+        let entry = index.entries.entry(key.clone()).or_insert(Entry {
+            bytes,
+            used,
+            leases: 0,
+        });
+        entry.leases += 1;
+        Cached {
             cache: self.clone(),
-            key: key.to_owned(),
+            key,
             kind,
-        })
+        }
     }
 
     /// The artifact, if it is here: for tasks that run since before this agent's start.
@@ -170,7 +231,10 @@ impl Cache {
     }
 
     fn lease(&self, key: &str, kind: ArtifactKind) -> Option<Cached> {
-        let mut index = self.index();
+        self.lease_in(&mut self.index(), key, kind)
+    }
+
+    fn lease_in(&self, index: &mut Index, key: &str, kind: ArtifactKind) -> Option<Cached> {
         index.clock += 1;
         let used = index.clock;
         let entry = index.entries.get_mut(key)?;
@@ -226,6 +290,11 @@ impl Cache {
 }
 
 impl Cached {
+    /// Held once more.
+    fn again(&self) -> Self {
+        self.cache.insert(self.key.clone(), 0, self.kind)
+    }
+
     /// The program to run and the directory that it belongs to; `named` is the executable of a bundle.
     pub(crate) fn program(&self, named: Option<&str>) -> Result<Program, StartError> {
         let dir = self.cache.0.dir.join(&self.key);
@@ -293,16 +362,16 @@ fn key(artifact: &ArtifactRef) -> Result<String, StartError> {
 }
 
 /// Makes a download ready to run, beside its place, and moves it there in one step.
-fn settle(incoming: &Path, to: &Path, kind: ArtifactKind) -> Result<u64, StartError> {
-    let ready = incoming.with_extension("ready");
-    let settled = make_ready(incoming, &ready, kind).and_then(|bytes| {
-        fs::rename(&ready, to).map_err(|error| StartError::disk("to store an artifact", &error))?;
-        Ok(bytes)
-    });
-    if settled.is_err() {
-        let _ = fs::remove_dir_all(&ready);
+fn settle(incoming: &Incoming, to: &Path, kind: ArtifactKind) -> Result<u64, StartError> {
+    let failed = |error: io::Error| StartError::disk("to store an artifact", &error);
+    let ready = incoming.ready();
+    let bytes = make_ready(&incoming.0, &ready, kind)?;
+    match fs::rename(&ready, to) {
+        Ok(()) => Ok(bytes),
+        // Whole and verified, whoever put it there: nothing gets there otherwise.
+        Err(_) if to.is_dir() => bytes_below(to).map_err(failed),
+        Err(error) => Err(failed(error)),
     }
-    settled
 }
 
 fn make_ready(incoming: &Path, ready: &Path, kind: ArtifactKind) -> Result<u64, StartError> {
@@ -341,46 +410,4 @@ fn bytes_below(dir: &Path) -> io::Result<u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn artifact(sha256: &str, kind: ArtifactKind) -> ArtifactRef {
-        let id = zectre_common::id::ArtifactId::new();
-        ArtifactRef {
-            id,
-            kind,
-            sha256: sha256.into(),
-            size: 1,
-            url: String::new(),
-        }
-    }
-
-    #[test]
-    fn a_hash_can_not_be_a_path() {
-        let error = key(&artifact("../../etc", ArtifactKind::Binary)).expect_err("no hash");
-        assert_eq!(error.reason, Reason::ArtifactCorrupt);
-        assert!(key(&artifact(&"a".repeat(64), ArtifactKind::Bundle)).is_ok());
-        assert!(key(&artifact(&"a".repeat(64), ArtifactKind::Source)).is_err());
-    }
-
-    #[tokio::test]
-    async fn what_is_held_stays_and_what_is_removed_is_gone_at_once() {
-        let dir = tempfile::tempdir().expect("a directory");
-        for name in ["a-binary", "b-binary"] {
-            fs::create_dir(dir.path().join(name)).expect("made");
-            fs::write(dir.path().join(name).join(PROGRAM), [0; 100]).expect("written");
-        }
-        let (collector, _requests) = Collector::new();
-        let cache = Cache::open(dir.path(), collector, reqwest::Client::new()).expect("opened");
-        let held = cache.lease("a-binary", ArtifactKind::Binary).expect("here");
-        cache
-            .remove(&["a-binary".into(), "b-binary".into(), "c".into()])
-            .await;
-        assert!(dir.path().join("a-binary").exists() && !dir.path().join("b-binary").exists());
-        assert!(cache.lease("b-binary", ArtifactKind::Binary).is_none());
-        drop(held);
-        let items = cache.items();
-        assert_eq!(items.len(), 1);
-        assert_eq!((items[0].bytes, items[0].is_held), (100, false));
-    }
-}
+mod tests;

@@ -1,6 +1,9 @@
 //! One task's control group: its limits, its members, its end.
 
-use crate::{process::ProcessId, shim::members};
+use crate::{
+    process::ProcessId,
+    shim::{members, oom_kills},
+};
 use rustix::process::Signal;
 use std::{
     fs, io,
@@ -142,18 +145,7 @@ impl Group {
 
     /// How many of its processes were killed for want of memory.
     pub(crate) fn oom_kills(&self) -> u64 {
-        let Some((controller, dir)) = self.dir("memory") else {
-            return 0;
-        };
-        let file = if controller.v2 {
-            "memory.events"
-        } else {
-            "memory.oom_control"
-        };
-        let text = fs::read_to_string(dir.join(file)).unwrap_or_default();
-        text.lines()
-            .find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
-            .unwrap_or(0)
+        self.dir("memory").map_or(0, |(_, dir)| oom_kills(dir))
     }
 
     /// Kills every member but `spared`. A member that forks meanwhile is caught by the next call: callers

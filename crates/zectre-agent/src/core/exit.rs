@@ -55,6 +55,8 @@ pub enum Obstacle {
     PortClosed,
     /// Something that isn't the task listened on its port.
     PortForeign,
+    /// It listened on its port, but only where no other node reaches it.
+    PortUnreachable,
     /// The port was open, but the health check failed.
     CheckFailed,
 }
@@ -149,6 +151,13 @@ fn not_ready(port: u16, start_timeout: Duration, obstacle: &Obstacle) -> Ending 
             Reason::PortNeverOpened,
             format!(
                 "the program did not listen on port {port} {within}; it must listen on 0.0.0.0 and the port in PORT"
+            ),
+        ),
+        Obstacle::PortUnreachable => (
+            Reason::PortNeverOpened,
+            format!(
+                "the program listened on port {port}, but not on an address that proxies on other nodes can reach, \
+                 {within}; it must listen on 0.0.0.0, not on 127.0.0.1"
             ),
         ),
         Obstacle::PortForeign => (
@@ -248,6 +257,7 @@ mod tests {
         for (obstacle, reason) in [
             (Obstacle::PortClosed, Reason::PortNeverOpened),
             (Obstacle::PortForeign, Reason::PortTaken),
+            (Obstacle::PortUnreachable, Reason::PortNeverOpened),
             (Obstacle::CheckFailed, Reason::HealthCheckFailed),
         ] {
             let cause = Cause::NotReady {

@@ -29,9 +29,11 @@ mod view;
 
 pub(crate) use paths::{PORTS_SINCE, SCOPES_SINCE};
 pub use record::members;
+pub(crate) use record::oom_kills;
+pub(crate) use view::tree as detached_tree;
 pub use view::{APP_DIR, HOME_DIR};
 
-use crate::process::ProcessId;
+use crate::process::{ProcessId, boot};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
 
@@ -131,6 +133,34 @@ pub struct Started {
     pub program: ProcessId,
     /// The control groups they are in.
     pub groups: Vec<PathBuf>,
+    /// Since which start of the machine; an older supervisor didn't say.
+    #[serde(default)]
+    pub boot: Option<String>,
+}
+
+impl Started {
+    /// Whether its supervisor lives. Pids and start times are told from those of an earlier boot, and a process that
+    /// isn't in the task's control group isn't the one that was started.
+    pub fn is_supervised(&self) -> bool {
+        let groups = self.groups.iter().filter(|group| group.is_dir());
+        self.is_of_this_boot()
+            && self.shim.is_alive()
+            && groups
+                .take(1)
+                .all(|group| members(group).contains(&self.shim.pid))
+    }
+
+    /// Whether its program lives.
+    pub fn runs(&self) -> bool {
+        self.is_of_this_boot() && self.program.is_alive()
+    }
+
+    fn is_of_this_boot(&self) -> bool {
+        match (&self.boot, boot()) {
+            (Some(then), Some(now)) => *then == now,
+            _ => true,
+        }
+    }
 }
 
 /// How the program ended.
@@ -142,6 +172,9 @@ pub struct Ended {
     pub signal: Option<i32>,
     /// When, in milliseconds since 1970.
     pub at_unix_ms: i64,
+    /// The kernel killed some of the task for want of memory. An older supervisor didn't say.
+    #[serde(default)]
+    pub oom_killed: bool,
 }
 
 /// What an attempt showed: for each wall, why it doesn't stand here.

@@ -15,6 +15,18 @@ pub fn members(group: &Path) -> Vec<i32> {
     text.lines().filter_map(|line| line.trim().parse().ok()).collect()
 }
 
+/// How many of a control group's processes were killed for want of memory; 0 where memory isn't what it holds to.
+pub(crate) fn oom_kills(group: &Path) -> u64 {
+    // The second is version 1's.
+    let text = ["memory.events", "memory.oom_control"]
+        .iter()
+        .find_map(|file| fs::read_to_string(group.join(file)).ok())
+        .unwrap_or_default();
+    text.lines()
+        .find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+        .unwrap_or(0)
+}
+
 /// Whole or not at all: written beside, then renamed.
 pub(super) fn write_record<T: Serialize>(dir: &Path, name: &str, record: &T) -> Result<(), String> {
     let failed = |error: io::Error| format!("writing {name}: {error}");

@@ -3,10 +3,10 @@
 use super::{
     ENDED_FILE, Ended, Prepare, Reply, Run, STARTED_FILE, STDERR_FILE, STDOUT_FILE, Started, init, launch,
     pass,
-    record::{members, output, unix_ms, write_record},
+    record::{members, oom_kills, output, unix_ms, write_record},
     view,
 };
-use crate::process::{ProcessId, find, signal_group};
+use crate::process::{ProcessId, boot, find, signal_group};
 use nix::sched::CloneFlags;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -86,6 +86,7 @@ fn supervise() -> Result<(), String> {
         shim: identify(myself)?,
         program: crew.program,
         groups: prepare.groups,
+        boot: boot(),
     };
     write_record(&run.task_dir, STARTED_FILE, &started)?;
     // The agent may have died meanwhile; the record tells the next one.
@@ -100,6 +101,8 @@ fn supervise() -> Result<(), String> {
         code: status.exit_status(),
         signal: status.terminating_signal(),
         at_unix_ms: unix_ms(),
+        // The group may be gone before the next agent can ask.
+        oom_killed: started.groups.iter().any(|group| oom_kills(group) > 0),
     };
     write_record(&run.task_dir, ENDED_FILE, &ended)
 }

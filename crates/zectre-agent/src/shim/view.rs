@@ -107,7 +107,7 @@ pub(super) fn name_files() -> [String; 2] {
 
 /// A detached copy of the mount at `path`, to be put into another namespace by [`finish`]. The path was made free of
 /// links when it was checked; a task that can write on the way may have put one there since.
-pub(super) fn tree(path: &Path) -> Result<OwnedFd, String> {
+pub(crate) fn tree(path: &Path) -> Result<OwnedFd, String> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let opened = openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS);
     let copy =

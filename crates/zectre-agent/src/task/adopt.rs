@@ -20,7 +20,7 @@ use crate::{
 use std::{collections::HashMap, io, sync::Arc, time::Duration};
 use tokio::sync::watch;
 use zectre_common::{id::TaskId, spec::ProcessType, state::TaskState, wire::agent::TaskReport};
-use zectre_container::Found;
+use zectre_container::{ContainerState, Found};
 
 /// The pause before an engine that failed is asked again.
 const ENGINE_PAUSE: Duration = Duration::from_secs(1);
@@ -33,6 +33,8 @@ struct Relic {
     report: TaskReport,
     started: Option<Started>,
     ended: Option<Ended>,
+    /// Its control group says that the kernel killed some of it for want of memory.
+    oom_killed: bool,
     /// It was to stop, with this grace.
     stop: Option<Duration>,
     container: Option<Found>,
@@ -44,24 +46,35 @@ pub(crate) async fn adopt_all(host: &Arc<Host>) -> Result<(), Error> {
         path: host.tasks_dir.clone(),
         source,
     };
+    host.places.clear();
     let mut containers = containers(host).await;
-    let mut groups = Vec::new();
+    let mut spared = Spared::Groups(Vec::new());
     for task in Home::list(&host.tasks_dir).map_err(failed)? {
         let home = Home::of(&host.tasks_dir, task);
         let container = containers.as_mut().and_then(|found| found.remove(&task));
-        match relic(task, home.clone(), container) {
+        match relic(host, task, home.clone(), container) {
             Ok(Some(relic)) if containers.is_none() && relic.waits_for_engine(host) => {
                 postpone(host, relic);
             }
-            Ok(Some(relic)) => groups.extend(adopt(host, relic).await),
+            Ok(Some(relic)) => spared.add(adopt(host, relic).await),
             Ok(None) => home.remove().map_err(failed)?,
             // Killing what can't be understood could kill a healthy task; leaving it costs a directory.
             Err(error) => {
                 tracing::error!(%task, %error, "the records of a task can't be read; it is left alone");
+                host.board.leave_alone(task);
+                match home.started() {
+                    Ok(started) => spared.add(started.as_ref().and_then(group_name)),
+                    Err(_) => spared = Spared::All,
+                }
             }
         }
     }
-    native::kill_strays(host, &groups).await;
+    match spared {
+        Spared::Groups(groups) => native::kill_strays(host, &groups).await,
+        Spared::All => tracing::error!(
+            "processes that belong to no task are not looked for: one of them may be of a task whose records can't be read"
+        ),
+    }
     if let Some(engine) = host.engine.current() {
         for found in containers.into_iter().flatten().map(|(_, found)| found) {
             tracing::warn!(task = %found.task_id, "removing a container that belongs to no task");
@@ -73,11 +86,30 @@ pub(crate) async fn adopt_all(host: &Arc<Host>) -> Result<(), Error> {
     Ok(())
 }
 
+/// The control groups that nothing is killed in.
+enum Spared {
+    Groups(Vec<String>),
+    /// Nobody knows which one it is.
+    All,
+}
+
+impl Spared {
+    fn add(&mut self, group: Option<String>) {
+        if let Self::Groups(groups) = self {
+            groups.extend(group);
+        }
+    }
+}
+
 /// Our containers; `None` when the engine isn't there to say.
 async fn containers(host: &Host) -> Option<HashMap<TaskId, Found>> {
-    let found = host.engine.current()?.list_ours().await;
-    match found {
-        Ok(found) => Some(found.into_iter().map(|found| (found.task_id, found)).collect()),
+    let engine = host.engine.current()?;
+    match engine.list_ours().await {
+        Ok(found) => {
+            let settled = found.into_iter().map(|found| container::settled(&engine, found));
+            let settled = futures_util::future::join_all(settled).await;
+            Some(settled.into_iter().map(|found| (found.task_id, found)).collect())
+        }
         Err(error) => {
             tracing::warn!(%error, "containers are taken up once the engine answers");
             None
@@ -103,7 +135,10 @@ fn postpone(host: &Arc<Host>, relic: Relic) {
         let found = loop {
             let engine = later.engine.there().await;
             match engine.list_ours().await {
-                Ok(found) => break found.into_iter().find(|found| found.task_id == task),
+                Ok(found) => match found.into_iter().find(|found| found.task_id == task) {
+                    Some(found) => break Some(container::settled(&engine, found).await),
+                    None => break None,
+                },
                 Err(error) => tracing::warn!(%task, %error, "asking the engine again"),
             }
             tokio::time::sleep(ENGINE_PAUSE).await;
@@ -114,6 +149,9 @@ fn postpone(host: &Arc<Host>, relic: Relic) {
         };
         let verdict = verdict(relic.remains());
         tracing::info!(%task, ?verdict, "found a container");
+        if verdict != Verdict::Watch {
+            remove_container(&later, &relic).await;
+        }
         let (life, begin) = rest_of_life(&later, relic, verdict, follower, stop);
         // It is held by the life from here on.
         drop(image);
@@ -163,11 +201,15 @@ fn rest_of_life(
 }
 
 /// `None` when the order never was on disk: then nothing was started either.
-fn relic(task: TaskId, home: Home, container: Option<Found>) -> io::Result<Option<Relic>> {
+fn relic(host: &Host, task: TaskId, home: Home, container: Option<Found>) -> io::Result<Option<Relic>> {
     let (Some(kept), Some(report)) = (home.kept()?, home.report()?) else {
         return Ok(None);
     };
     let (started, ended, stop) = (home.started()?, home.ended()?, home.stop()?);
+    // Asked now: the group goes with the rest of what is killed.
+    let oom_killed = started
+        .as_ref()
+        .is_some_and(|started| native::oom_killed(host, started));
     Ok(Some(Relic {
         task,
         home,
@@ -175,6 +217,7 @@ fn relic(task: TaskId, home: Home, container: Option<Found>) -> io::Result<Optio
         report,
         started,
         ended,
+        oom_killed,
         stop,
         container,
     }))
@@ -182,22 +225,16 @@ fn relic(task: TaskId, home: Home, container: Option<Found>) -> io::Result<Optio
 
 impl Relic {
     fn remains(&self) -> Remains {
-        let container_runs = self.container.as_ref().is_some_and(|found| found.running);
+        let container = self.container.as_ref().map(|found| found.state);
+        let in_engine = container.is_some_and(|state| state != ContainerState::Created);
+        let started = self.started.as_ref();
         Remains {
             end_kept: self.report.state.is_ended(),
-            was_started: self.started.is_some() || self.container.is_some(),
+            was_started: started.is_some() || in_engine,
             // The engine supervises a container, and knows how it ended.
-            supervisor_alive: self
-                .started
-                .as_ref()
-                .is_some_and(|started| started.shim.is_alive())
-                || self.container.is_some(),
+            supervisor_alive: started.is_some_and(Started::is_supervised) || in_engine,
             exit_recorded: self.ended.is_some(),
-            program_alive: self
-                .started
-                .as_ref()
-                .is_some_and(|started| started.program.is_alive())
-                || container_runs,
+            program_alive: started.is_some_and(Started::runs) || container == Some(ContainerState::Running),
         }
     }
 
@@ -218,6 +255,7 @@ async fn adopt(host: &Arc<Host>, relic: Relic) -> Option<String> {
     tracing::info!(task = %relic.task, ?verdict, "found a task");
     match verdict {
         Verdict::Drop => {
+            remove_container(host, &relic).await;
             if let Err(error) = relic.home.remove() {
                 tracing::warn!(task = %relic.task, %error, "the directory of a task could not be removed");
             }
@@ -231,18 +269,16 @@ async fn adopt(host: &Arc<Host>, relic: Relic) -> Option<String> {
         Verdict::ReportEnd | Verdict::Watch | Verdict::Conclude | Verdict::ConcludeUnseen => {}
     }
     let Some((follower, stop)) = hold(host, &relic) else {
-        return group_name(&relic);
+        return relic.started.as_ref().and_then(group_name);
     };
     if verdict == Verdict::ReportEnd {
         // Its lines may still be on their way; the report waits to be forgotten.
         follower.finish(Duration::ZERO).await;
-        if let (Some(engine), Some(found)) = (host.engine.current(), &relic.container) {
-            let _ = engine.remove(&found.container_id).await;
-        }
+        remove_container(host, &relic).await;
         return None;
     }
     let group = if verdict == Verdict::Watch {
-        group_name(&relic)
+        relic.started.as_ref().and_then(group_name)
     } else {
         None
     };
@@ -255,12 +291,14 @@ async fn adopt(host: &Arc<Host>, relic: Relic) -> Option<String> {
 fn begin(host: &Arc<Host>, relic: Relic, verdict: Verdict, was_stopping: bool) -> Begin {
     let was_ready = relic.was_ready();
     if verdict != Verdict::Watch {
+        let oom_killed = relic.oom_killed || relic.ended.as_ref().is_some_and(|ended| ended.oom_killed);
         let exit = relic.ended.map_or_else(Exit::default, |ended| Exit {
             code: ended.code,
             signal: ended.signal,
         });
         return Begin::Ended {
             exit,
+            oom_killed,
             was_ready,
             was_stopping,
         };
@@ -276,6 +314,7 @@ fn begin(host: &Arc<Host>, relic: Relic, verdict: Verdict, was_stopping: bool) -
         _ => {
             return Begin::Ended {
                 exit: Exit::default(),
+                oom_killed: false,
                 was_ready,
                 was_stopping,
             };
@@ -297,7 +336,16 @@ fn begin(host: &Arc<Host>, relic: Relic, verdict: Verdict, was_stopping: bool) -
     }
 }
 
-fn group_name(relic: &Relic) -> Option<String> {
-    let dir = relic.started.as_ref()?.groups.first()?;
+/// A container that has no task to run for.
+async fn remove_container(host: &Host, relic: &Relic) {
+    if let (Some(engine), Some(found)) = (host.engine.current(), &relic.container)
+        && let Err(error) = engine.remove(&found.container_id).await
+    {
+        tracing::warn!(task = %relic.task, %error, "a container stays until the engine comes again");
+    }
+}
+
+fn group_name(started: &Started) -> Option<String> {
+    let dir = started.groups.first()?;
     dir.file_name().map(|name| name.to_string_lossy().into_owned())
 }

@@ -43,6 +43,8 @@ struct Held {
 struct Inner {
     held: HashMap<TaskId, Held>,
     forgotten: HashMap<TaskId, u64>,
+    /// Their records can't be read; what runs of them is spared.
+    left_alone: BTreeSet<TaskId>,
     forgotten_order: VecDeque<TaskId>,
     news: BTreeSet<TaskId>,
     /// The agent stops, and gives its tasks this grace.
@@ -131,6 +133,8 @@ impl Board {
         let mut inner = self.inner();
         let (stop, stop_watch) = watch::channel(inner.closed);
         inner.news.insert(id);
+        // Its records are written anew.
+        inner.left_alone.remove(&id);
         inner.held.insert(
             id,
             Held {
@@ -144,6 +148,16 @@ impl Board {
         drop(inner);
         self.changed.notify_one();
         stop_watch
+    }
+
+    /// Spares what runs of a task whose records can't be read.
+    pub(crate) fn leave_alone(&self, task: TaskId) {
+        self.inner().left_alone.insert(task);
+    }
+
+    /// Whether its records could not be read.
+    pub(crate) fn is_left_alone(&self, task: TaskId) -> bool {
+        self.inner().left_alone.contains(&task)
     }
 
     /// Raises the generation of a task, and tells so.

@@ -27,17 +27,27 @@ use std::{
 };
 use tokio::sync::watch;
 use zectre_common::{id::TaskId, spec::RestartPolicy, state::Reason, wire::agent::TaskOrder};
-use zectre_container::{ContainerSpec, ContainerVolume, Engine, Error as EngineError, Progress};
+use zectre_container::{
+    ContainerSpec, ContainerState, ContainerVolume, Engine, Error as EngineError, Found, Progress,
+};
 use zectre_service::tasks::Shutdown;
 
 /// The port inside a container when the deployment names none.
 const PORT_DEFAULT: u16 = 8_080;
 /// How long a pull may take.
 const PULL_TIMEOUT: Duration = Duration::from_secs(600);
+/// Attempts, when a registry or the way to it fails.
+const PULL_ATTEMPTS_MAX: u32 = 4;
+/// The pause before the second attempt; doubled before each more.
+const PULL_PAUSE: Duration = Duration::from_millis(500);
 /// How often it is told how far a pull is.
 const TELL_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the last output of an ended container may take to arrive.
 const OUTPUT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a start may take to reach the engine whose order was given before its agent was killed.
+const START_TIMEOUT: Duration = Duration::from_secs(1);
+/// The first pause before it is asked whether it has.
+const START_PAUSE: Duration = Duration::from_millis(20);
 /// The pause before the engine is asked again after it failed.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// The longest such pause.
@@ -79,8 +89,28 @@ pub(super) async fn fetch(
     })?;
     // Held before it is there: what is being pulled must not be removed.
     let held = host.images.hold(&image);
+    {
+        let _turn = host.images.turn(&image).await;
+        bring(host, &engine, &image, &mut tell).await?;
+    }
+    Ok(Prepared {
+        engine,
+        held,
+        volumes,
+    })
+}
+
+/// Pulls the image unless it is there: again when a registry falters, and once more when room was made for it.
+async fn bring(
+    host: &Host,
+    engine: &Engine,
+    image: &str,
+    tell: &mut impl FnMut(String),
+) -> Result<(), StartError> {
+    let deadline = Instant::now() + PULL_TIMEOUT;
+    let (mut attempts, mut pause, mut made_room) = (1, PULL_PAUSE, false);
     let mut told_at = Instant::now();
-    let progress = |progress: Progress| {
+    let mut progress = |progress: Progress| {
         if told_at.elapsed() >= TELL_INTERVAL {
             told_at = Instant::now();
             let mib = |bytes: u64| bytes.div_ceil(1 << 20);
@@ -90,19 +120,32 @@ pub(super) async fn fetch(
             ));
         }
     };
-    let pull = engine.pull_if_missing(&image, host.engine.login(&image), PULL_TIMEOUT, progress);
-    if pull.await? {
-        let bytes = engine.image(&image).await?.map_or(0, |found| found.bytes);
-        if let Err(error) = host.images.pulled(&image, bytes) {
-            tracing::warn!(%error, "the list of images could not be kept");
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let login = host.engine.login(image);
+        match engine.pull_if_missing(image, login, left, &mut progress).await {
+            Ok(false) => return Ok(()),
+            Ok(true) => break,
+            Err(EngineError::DiskFull { .. }) if !made_room => {
+                made_room = true;
+                host.cache.collector().make_room().await;
+            }
+            Err(error) if error.is_passing() && attempts < PULL_ATTEMPTS_MAX => {
+                tracing::info!(image, %error, "pulling again");
+                tokio::time::sleep(pause.min(left)).await;
+                (attempts, pause) = (attempts + 1, pause * 2);
+            }
+            Err(error) => return Err(error.into()),
         }
-        host.cache.collector().look();
     }
-    Ok(Prepared {
-        engine,
-        held,
-        volumes,
-    })
+    // It is ours to remove from now on, even if the engine doesn't say how large it is.
+    let found = engine.image(image).await;
+    let bytes = found.ok().flatten().map_or(0, |found| found.bytes);
+    if let Err(error) = host.images.pulled(image, bytes) {
+        tracing::warn!(%error, "the list of images could not be kept");
+    }
+    host.cache.collector().look();
+    Ok(())
 }
 
 /// What a container is started from.
@@ -125,6 +168,7 @@ pub(super) async fn start(
         held,
         volumes,
     } = prepared;
+    let place = host.places.show(task, &volumes)?;
     let inside = order.container_port.unwrap_or(PORT_DEFAULT);
     let labels = BTreeMap::from([
         ("zectre.app".to_owned(), order.application.clone()),
@@ -142,10 +186,15 @@ pub(super) async fn start(
         memory_bytes: order.resources.memory.0,
         cpu_millis: order.resources.cpu.0,
         pids_max: PIDS_MAX,
-        volumes,
+        volumes: place
+            .as_ref()
+            .map(|place| place.volumes().to_vec())
+            .unwrap_or_default(),
         labels,
     };
     let started = engine.start(&spec).await?;
+    // It has mounts of its own now.
+    drop(place);
     let workload = watched(host, &engine, home, started.container_id);
     Ok((workload, held))
 }
@@ -157,6 +206,25 @@ fn container_environment(task: TaskId, order: &TaskOrder, port: u16) -> BTreeMap
         env.remove("PATH");
     }
     env
+}
+
+/// What has become of a container by now. One that was made and not started may be about to: the engine is asked
+/// again for a moment, since an order that was on its way to it when its agent was killed is still carried out.
+pub(super) async fn settled(engine: &Engine, mut found: Found) -> Found {
+    let began = Instant::now();
+    let mut pause = START_PAUSE;
+    while found.state == ContainerState::Created && began.elapsed() < START_TIMEOUT {
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+        match engine.state(&found.container_id).await {
+            Ok(state) => found.state = state,
+            Err(error) => {
+                tracing::warn!(container = found.container_id, %error, "asking what became of it");
+                break;
+            }
+        }
+    }
+    found
 }
 
 /// Takes up a container that an earlier agent started.
@@ -196,7 +264,7 @@ impl Container {
                     self.oom_killed.store(end.oom_killed, Ordering::Release);
                     break exit_of(end.exit_code);
                 }
-                Err(EngineError::Gone(_)) => break Exit::default(),
+                Err(EngineError::Gone(_) | EngineError::NeverStarted(_)) => break Exit::default(),
                 Err(error) => tracing::warn!(container = self.id, %error, "waiting for the engine"),
             }
             tokio::time::sleep(pause).await;
@@ -296,7 +364,8 @@ pub(crate) async fn watch_engine(host: &Host, stop: Shutdown) {
 
 async fn remove_strays(host: &Host, engine: &Engine) -> Result<(), EngineError> {
     for found in engine.list_ours().await? {
-        if !matches!(host.board.known(found.task_id), Known::Live(_)) {
+        let is_wanted = matches!(host.board.known(found.task_id), Known::Live(_));
+        if !is_wanted && !host.board.is_left_alone(found.task_id) {
             tracing::warn!(task = %found.task_id, "removing a container that belongs to no task");
             engine.remove(&found.container_id).await?;
         }

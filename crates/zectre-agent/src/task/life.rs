@@ -33,6 +33,8 @@ use zectre_common::{
     },
 };
 
+/// How long a start may use more of the processors than the task's share; most take milliseconds.
+pub(super) const START_CPU_TIME: Duration = Duration::from_secs(3);
 /// How long a killed task may take to be gone before its end is reported all the same.
 const KILL_TIMEOUT: Duration = Duration::from_secs(15);
 /// When the first sample of a task's usage is taken.
@@ -56,6 +58,7 @@ pub(super) enum Begin {
     /// At its end, which came while no agent watched.
     Ended {
         exit: Exit,
+        oom_killed: bool,
         was_ready: bool,
         was_stopping: bool,
     },
@@ -143,6 +146,7 @@ impl Life {
             }
             Begin::Ended {
                 exit,
+                oom_killed,
                 was_ready,
                 was_stopping,
             } => {
@@ -151,7 +155,7 @@ impl Life {
                 } else {
                     Cause::Itself { was_ready }
                 };
-                self.conclude(cause, exit, false).await;
+                self.conclude(cause, exit, oom_killed).await;
             }
         }
     }
@@ -244,12 +248,22 @@ impl Life {
             order: &self.order,
             handle,
             began,
+            node: &self.host.address,
         };
         if !*is_ready {
-            if let Err(cause) = health.ready(&tell).await {
+            let cpu_millis = self.order.resources.cpu.0;
+            let mut ready = std::pin::pin!(health.ready(&tell));
+            let left = START_CPU_TIME.saturating_sub(began.elapsed());
+            let in_time = tokio::time::timeout(left, &mut ready).await;
+            // A program that never gets ready has no claim to more than its share.
+            handle.settle(cpu_millis);
+            let readied = match in_time {
+                Ok(readied) => readied,
+                Err(_) => ready.await,
+            };
+            if let Err(cause) = readied {
                 return cause;
             }
-            handle.settle(self.order.resources.cpu.0);
             *is_ready = true;
             let serves = self.order.restart != RestartPolicy::Never;
             let ready_us = began.elapsed().as_micros() as u64;

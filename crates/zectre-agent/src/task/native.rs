@@ -25,8 +25,9 @@ use zectre_common::{id::TaskId, spec::RestartPolicy, state::Reason, wire::agent:
 
 /// The most processes and threads of one task.
 pub(super) const PIDS_MAX: u32 = 1_024;
-/// A task may use this much until it is ready, however small its share is: a start is the one moment when
-/// somebody waits for it, and at a tenth of a core the kernel would pause it for 90 ms in the middle.
+/// A task may use this much until it is ready, however small its share is, but not longer than
+/// [`super::life::START_CPU_TIME`]: a start is the one moment when somebody waits for it, and at a tenth of a core the
+/// kernel would pause it for 90 ms in the middle.
 const START_CPU_MILLIS: u32 = 1_000;
 /// What a task may write to its scratch, as a part of its memory: the kernel's own default for such files is half,
 /// and a program that fills them must still have room to run.
@@ -192,6 +193,11 @@ pub(super) fn kill_remains(host: &Host, started: &Started) {
     native.clear();
 }
 
+/// Whether the kernel killed some of a tree that an earlier agent started, as far as its group is still there.
+pub(super) fn oom_killed(host: &Host, started: &Started) -> bool {
+    group_of(host, started).oom_kills() > 0
+}
+
 fn group_of(host: &Host, started: &Started) -> Group {
     let name = started
         .groups
@@ -234,14 +240,14 @@ impl Native {
 
     /// The program's group, while the program lives: its number could name others afterwards.
     pub(super) fn ask_to_end(&self) {
-        if self.started.program.is_alive() {
+        if self.started.runs() {
             signal_group(self.started.program.pid, Signal::TERM);
         }
     }
 
     /// All but the supervisor, which ends by itself once its program has.
     pub(super) fn kill(&self) {
-        if self.started.program.is_alive() {
+        if self.started.runs() {
             signal_group(self.started.program.pid, Signal::KILL);
         }
         self.group.kill(Some(self.started.shim.pid));
@@ -255,7 +261,9 @@ impl Native {
                 process.signal(Signal::KILL);
             }
         }
-        self.started.shim.signal(Signal::KILL);
+        if self.started.is_supervised() {
+            self.started.shim.signal(Signal::KILL);
+        }
     }
 
     /// What it uses.
@@ -274,8 +282,8 @@ impl Native {
         self.group.oom_kills() > 0
     }
 
-    pub(super) fn listener(&self, port: u16) -> Listener {
-        port::listener(port, || self.members())
+    pub(super) fn listener(&self, port: u16, node: &str) -> Listener {
+        port::listener(port, node, || self.members())
     }
 
     pub(super) fn settle(&self, cpu_millis: u32) {

@@ -27,6 +27,8 @@ pub(super) struct Health<'a> {
     pub(super) handle: &'a Handle,
     /// When its start began.
     pub(super) began: Instant,
+    /// The address that proxies know this node by.
+    pub(super) node: &'a str,
 }
 
 impl Health<'_> {
@@ -80,9 +82,13 @@ impl Health<'_> {
                 passes.observe(false);
             }
             match probed {
-                Ok(()) => match self.handle.listener(self.order.port) {
+                Ok(()) => match self.handle.listener(self.order.port, self.node) {
                     Listener::Ours if passes.observe(true) == Verdict::Healthy => return Ok(()),
                     Listener::Ours => obstacle = Obstacle::CheckFailed,
+                    Listener::Unreachable => {
+                        obstacle = Obstacle::PortUnreachable;
+                        seen = "it listens where only this node reaches it".into();
+                    }
                     Listener::Foreign => {
                         obstacle = Obstacle::PortForeign;
                         seen = "another process listens on the port".into();

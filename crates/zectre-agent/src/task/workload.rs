@@ -44,10 +44,10 @@ impl Handle {
         }
     }
 
-    /// Who listens on its port; the engine guarantees it for a container.
-    pub(super) fn listener(&self, port: u16) -> Listener {
+    /// Who listens on its port, seen from others who know the node by its address `node`; the engine guarantees it for a container.
+    pub(super) fn listener(&self, port: u16, node: &str) -> Listener {
         match self {
-            Self::Native(native) => native.listener(port),
+            Self::Native(native) => native.listener(port, node),
             Self::Container(_) => Listener::Ours,
         }
     }
@@ -57,7 +57,7 @@ impl Handle {
         matches!(self, Self::Container(_))
     }
 
-    /// It is ready: from now on it is held to its share of the processors.
+    /// It is ready, or takes its time: from now on it is held to its share of the processors.
     pub(super) fn settle(&self, cpu_millis: u32) {
         match self {
             Self::Native(native) => native.settle(cpu_millis),

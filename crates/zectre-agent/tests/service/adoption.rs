@@ -6,6 +6,7 @@ use crate::{
 };
 use rustix::process::Signal;
 use std::fs;
+use zectre_agent::shim::Started;
 use zectre_common::state::{Reason, TaskState};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -75,4 +76,68 @@ async fn a_tree_without_a_record_is_killed() {
         until("it is gone", async || ask(port, "/").await.is_none()).await;
     }
     assert!(world.fresh_digest().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_that_ran_out_while_nobody_watched_is_told() {
+    let world = World::new().await;
+    let agent = Agent::start(&world);
+    let (_, node) = world.node().await;
+    let order = world.guest("greedy");
+    let port = order.port;
+    let task = world.start(order).await;
+    world.reported(task, TaskState::Running).await;
+    agent.kill();
+    if !node.enforcement.memory {
+        return;
+    }
+    ask(port, "/hog").await;
+    until("its end is recorded", async || {
+        world.task_dir(task).join("exit.json").exists()
+    })
+    .await;
+    let record = fs::read(world.task_dir(task).join("started.json")).expect("a record");
+    let started: Started = serde_json::from_slice(&record).expect("JSON");
+    // The group needn't be there any more.
+    for group in &started.groups {
+        until("the supervisor is gone", async || fs::remove_dir(group).is_ok()).await;
+    }
+    let _agent = Agent::start(&world);
+    let report = world.failed(task, Reason::OomKilled).await;
+    assert!(report.message.is_some_and(|message| message.contains("64 MiB")));
+}
+
+/// Whoever can't read what a task is must not end it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_whose_records_are_broken_is_left_alone() {
+    let world = World::new().await;
+    let agent = Agent::start(&world);
+    let (broken, torn) = (world.guest("serve"), world.guest("serve"));
+    let ports = [broken.port, torn.port];
+    let (broken, torn) = (world.start(broken).await, world.start(torn).await);
+    for task in [broken, torn] {
+        world.reported(task, TaskState::Running).await;
+    }
+    agent.kill();
+    fs::write(world.task_dir(broken).join("order.json"), "{").expect("written");
+    let agent = Agent::start(&world);
+    until("the second agent", async || world.registrations() == 2).await;
+    let digest = world.fresh_digest().await;
+    assert_eq!(
+        digest.iter().map(|report| report.task_id).collect::<Vec<_>>(),
+        [torn]
+    );
+    assert_eq!(ask(ports[0], "/").await, Some(broken.to_string()));
+    agent.kill();
+    // Not even its group is known now.
+    let record = world.task_dir(torn).join("started.json");
+    let whole = fs::read(&record).expect("a record");
+    fs::write(&record, "{").expect("written");
+    let _agent = Agent::start(&world);
+    until("the third agent", async || world.registrations() == 3).await;
+    assert!(world.fresh_digest().await.is_empty());
+    for (port, task) in ports.into_iter().zip([broken, torn]) {
+        assert_eq!(ask(port, "/").await, Some(task.to_string()));
+    }
+    fs::write(&record, whole).expect("for the test to clear up by");
 }

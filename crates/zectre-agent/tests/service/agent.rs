@@ -104,6 +104,19 @@ impl Agent {
         Self(child)
     }
 
+    /// Starts it in the network of another process.
+    pub(crate) fn start_within(world: &World, network: &Path, more: &[(&str, &str)]) -> Self {
+        let child = Command::new("nsenter")
+            .arg(format!("--net={}", network.display()))
+            .arg(env!("CARGO_BIN_EXE_zectre-agent"))
+            .envs(world.settings())
+            .envs(more.iter().copied())
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("nsenter is part of every Debian");
+        Self(child)
+    }
+
     /// Starts it as another user, from files that this user can reach.
     pub(crate) fn start_as(world: &World, uid: u32, program: &Path, shim: &Path) -> Self {
         let child = Command::new(program)

@@ -4,8 +4,9 @@ use crate::{
     agent::{Agent, ask, guest_program},
     world::{World, until},
 };
+use std::{fs, os::unix::fs::symlink};
 use zectre_common::{
-    spec::{ProcessType, RestartPolicy},
+    spec::{ProcessType, RestartPolicy, Volume},
     state::{Reason, TaskState},
     wire::agent::TaskOrder,
 };
@@ -35,7 +36,7 @@ async fn push_private(docker: &DockerEngine, registry: &ImageRegistry) -> String
 fn logins(world: &World, registry: &ImageRegistry) -> String {
     let password = world.data_dir.path().join("password");
     std::fs::write(&password, format!("{REGISTRY_PASSWORD}\n")).expect("written");
-    let host = registry.host();
+    let (host, password) = (registry.host(), password.display().to_string());
     format!("[{{host={host:?},username={REGISTRY_USER:?},password_file={password:?}}}]")
 }
 
@@ -191,4 +192,122 @@ async fn containers_go_the_way_of_all_tasks() {
         .await
         .expect("docker is installed");
     assert!(left.stdout.is_empty(), "no container is left");
+}
+
+/// The engine follows a path long after it was checked.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_gets_the_volume_that_was_checked() {
+    let docker = DockerEngine::start().await;
+    docker.import_image(IMAGE, &guest_program()).await;
+    let world = World::new().await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let root = dir.path().canonicalize().expect("there");
+    let (allowed, prey) = (root.join("allowed"), root.join("prey"));
+    for path in [&allowed, &prey, &allowed.join("volume")] {
+        fs::create_dir(path).expect("made");
+    }
+    symlink(&prey, allowed.join("escape")).expect("linked");
+    symlink(allowed.join("volume"), allowed.join("alias")).expect("linked");
+    let socket = docker.socket().display().to_string();
+    let paths = format!("[{:?}]", allowed.display().to_string());
+    let settings = [
+        ("ZECTRE__AGENT__CONTAINER_ENABLED", "true"),
+        ("ZECTRE__AGENT__CONTAINER_SOCKET", &*socket),
+        ("ZECTRE__AGENT__ALLOWED_VOLUME_PATHS", &*paths),
+    ];
+    let agent = Agent::start_with(&world, &settings);
+    let (_, node) = world.node().await;
+    let gap = |words: &str| node.enforcement.gaps.iter().any(|gap| gap.contains(words));
+    assert!(
+        gap("containers can reach the cloud's metadata"),
+        "{:?}",
+        node.enforcement
+    );
+    let keeps = |name: &str, file: &str| {
+        let mut order = container(&world, "keep");
+        order.restart = RestartPolicy::Never;
+        order.env.insert("FILE".into(), format!("/data/{file}"));
+        order.volumes = vec![Volume {
+            host_path: allowed.join(name).display().to_string(),
+            container_path: "/data".into(),
+        }];
+        order
+    };
+    for (name, file) in [("volume", "one"), ("alias", "two")] {
+        let task = world.start(keeps(name, file)).await;
+        world.reported(task, TaskState::Stopped).await;
+        let kept = fs::read(allowed.join("volume").join(file)).expect("kept");
+        assert_eq!(kept, b"kept");
+    }
+    let escapes = world.start(keeps("escape", "three")).await;
+    world.failed(escapes, Reason::VolumeRefused).await;
+    assert_eq!(fs::read_dir(&prey).expect("there").count(), 0);
+    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("there is /proc");
+    assert!(
+        !mounts.contains("/run/zectre-agent/"),
+        "no place is left: {mounts}"
+    );
+    drop(agent);
+}
+
+/// Its agent was killed between the two steps; a job that never ran has not succeeded.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_was_never_started_is_no_success() {
+    let docker = DockerEngine::start().await;
+    docker.import_image(IMAGE, &guest_program()).await;
+    let world = World::new().await;
+    let socket = docker.socket().display().to_string();
+    let settings = [
+        ("ZECTRE__AGENT__CONTAINER_ENABLED", "true"),
+        ("ZECTRE__AGENT__CONTAINER_SOCKET", &*socket),
+    ];
+    let agent = Agent::start_with(&world, &settings);
+    let mut order = container(&world, "serve");
+    order.restart = RestartPolicy::Never;
+    let task = world.start(order).await;
+    world.reported(task, TaskState::Running).await;
+    agent.kill();
+    let run = async |arguments: &[&str]| {
+        let output = docker
+            .docker()
+            .args(arguments)
+            .output()
+            .await
+            .expect("docker is installed");
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).expect("text").trim().to_owned()
+    };
+    let name = format!("zectre-{task}");
+    let owner = run(&[
+        "inspect",
+        "--format",
+        "{{index .Config.Labels \"zectre.agent\"}}",
+        &name,
+    ])
+    .await;
+    run(&["rm", "--force", &name]).await;
+    let labels = [format!("zectre.task={task}"), format!("zectre.agent={owner}")];
+    let [task_label, owner_label] = &labels;
+    run(&[
+        "create",
+        "--name",
+        &name,
+        "--label",
+        task_label,
+        "--label",
+        owner_label,
+        IMAGE,
+        "/program",
+    ])
+    .await;
+    let _agent = Agent::start_with(&world, &settings);
+    until("the next agent", async || world.registrations() == 2).await;
+    // It is as if it had never been here: the scheduler, which still wants it, says so again.
+    assert!(world.fresh_digest().await.is_empty());
+    assert!(
+        !world.states(task).iter().any(|state| state.is_ended()),
+        "{:?}",
+        world.states(task)
+    );
+    assert_eq!(run(&["ps", "--all", "--quiet"]).await, "");
 }

@@ -11,4 +11,6 @@ mod native;
 mod orders;
 mod output;
 mod peers;
+mod podman;
+mod walls;
 mod world;

@@ -6,6 +6,7 @@ use crate::{
 };
 use rustix::process::Signal;
 use std::{fs, time::Instant};
+use zectre_agent::shim::Started;
 use zectre_common::{
     quantity::{CpuMillis, DurationMs, MemoryBytes},
     spec::{RestartPolicy, Volume},
@@ -356,4 +357,59 @@ async fn a_task_sees_what_it_should_and_nothing_else() {
     // Its variables are not on disk.
     let kept = fs::read_to_string(world.task_dir(task).join("order.json")).expect("kept");
     assert!(!kept.contains("hello") && !kept.contains("signature"), "{kept}");
+}
+
+/// A program that never gets ready has no claim to more than its share.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_takes_its_time_is_held_to_its_share() {
+    let world = World::new().await;
+    let _agent = Agent::start(&world);
+    let (_, node) = world.node().await;
+    if !node.enforcement.cpu {
+        return;
+    }
+    let mut order = world.guest("deaf");
+    order.resources.cpu = CpuMillis(200);
+    order.health_check.start_timeout = DurationMs(60_000);
+    let task = world.start(order).await;
+    let record = world.task_dir(task).join("started.json");
+    until("it is started", async || record.exists()).await;
+    let started: Started = serde_json::from_slice(&fs::read(record).expect("a record")).expect("JSON");
+    let share = || {
+        let files = started.groups.iter().flat_map(|group| {
+            ["cpu.cfs_quota_us", "cpu.max"].map(|name| fs::read_to_string(group.join(name)).ok())
+        });
+        files.flatten().next().expect("a limit")
+    };
+    assert!(
+        share().starts_with("100000"),
+        "a start may use a core: {}",
+        share()
+    );
+    until("it is held to its share", async || share().starts_with("20000")).await;
+    assert_eq!(world.states(task), [TaskState::Starting]);
+    world.stop(task, 0).await;
+    world.reported(task, TaskState::Stopped).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_only_its_own_node_reaches_is_not_ready() {
+    let world = World::new().await;
+    // An address for documentation: nobody has it, and orders come by heartbeat.
+    let _agent = Agent::start_with(&world, &[("ZECTRE__AGENT__ADDRESS_OVERRIDE", "192.0.2.1")]);
+    let open = world.want(world.guest("serve"));
+    world.reported(open, TaskState::Running).await;
+    let mut order = world.guest("local");
+    order.health_check.start_timeout = DurationMs(500);
+    let local = world.want(order);
+    let report = world.failed(local, Reason::PortNeverOpened).await;
+    assert!(
+        report
+            .message
+            .as_ref()
+            .is_some_and(|message| message.contains("must listen on 0.0.0.0")),
+        "{report:?}"
+    );
+    world.want_stopped(open);
+    world.reported(open, TaskState::Stopped).await;
 }

@@ -71,6 +71,12 @@ impl Drop for World {
 impl World {
     /// A world without an agent yet.
     pub(crate) async fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        Self::behind(listener.into_std().expect("a listener"))
+    }
+
+    /// One that is reached at `listener`, which may be of another network.
+    pub(crate) fn behind(listener: std::net::TcpListener) -> Self {
         let shared = Shared {
             key: ServiceKey::from_bytes([7; KEY_BYTES]),
             seen: Arc::default(),
@@ -83,7 +89,8 @@ impl World {
             .route("/api/v1/tasks/{id}/logs", post(peers::logs))
             .route("/artifacts/{sha256}", get(peers::artifact))
             .with_state(shared.clone());
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        listener.set_nonblocking(true).expect("a socket can be");
+        let listener = TcpListener::from_std(listener).expect("a listener");
         let url = format!("http://{}", listener.local_addr().expect("bound"));
         let shutdown = Shutdown::new();
         let tasks = Tasks::new(shutdown.clone());

@@ -19,6 +19,7 @@ fn main() {
             eprintln!("err");
             std::process::exit(7)
         }
+        Some("keep") => std::fs::write(env::args().nth(2).expect("a path"), "kept").expect("written"),
         _ => serve(),
     }
 }
