@@ -203,3 +203,42 @@ pub fn main() -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_of_another_boot_or_group_is_another() {
+        let me = ProcessId::of(i32::try_from(std::process::id()).expect("a pid")).expect("alive");
+        let started = Started {
+            shim: me,
+            program: me,
+            groups: Vec::new(),
+            boot: boot(),
+        };
+        assert!(started.is_supervised() && started.runs());
+        let old = Started {
+            boot: None,
+            ..started.clone()
+        };
+        assert!(
+            old.is_supervised() && old.runs(),
+            "an older supervisor didn't say"
+        );
+        let rebooted = Started {
+            boot: Some("another".into()),
+            ..started.clone()
+        };
+        assert!(!rebooted.is_supervised() && !rebooted.runs());
+        let group = tempfile::tempdir().expect("a directory");
+        std::fs::write(group.path().join("cgroup.procs"), "1\n2\n").expect("written");
+        let elsewhere = Started {
+            groups: vec![group.path().into()],
+            ..started.clone()
+        };
+        assert!(!elsewhere.is_supervised());
+        std::fs::write(group.path().join("cgroup.procs"), format!("1\n{}\n", me.pid)).expect("written");
+        assert!(elsewhere.is_supervised());
+    }
+}

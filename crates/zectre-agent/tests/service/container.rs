@@ -4,12 +4,22 @@ use crate::{
     agent::{Agent, ask, guest_program},
     world::{World, until},
 };
-use std::{fs, os::unix::fs::symlink};
+use http::StatusCode;
+use std::{
+    fs,
+    future::IntoFuture,
+    os::unix::fs::symlink,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
 use zectre_common::{
     spec::{ProcessType, RestartPolicy, Volume},
     state::{Reason, TaskState},
     wire::agent::TaskOrder,
 };
+use zectre_service::tasks::{Shutdown, Tasks};
 use zectre_testkit::{DockerEngine, ImageRegistry, REGISTRY_PASSWORD, REGISTRY_USER};
 
 const IMAGE: &str = "zectre-guest:1";
@@ -192,6 +202,45 @@ async fn containers_go_the_way_of_all_tasks() {
         .await
         .expect("docker is installed");
     assert!(left.stdout.is_empty(), "no container is left");
+}
+
+/// A registry that falters is no missing image.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_falters_is_asked_again() {
+    let docker = DockerEngine::start().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let registry = listener.local_addr().expect("bound");
+    let asked = Arc::new(AtomicU32::new(0));
+    let count = asked.clone();
+    let answer = move || {
+        count.fetch_add(1, Ordering::Relaxed);
+        async { StatusCode::SERVICE_UNAVAILABLE }
+    };
+    let stop = Shutdown::new();
+    let tasks = Tasks::new(stop.clone());
+    let serve = axum::serve(listener, axum::Router::new().fallback(answer));
+    tasks.spawn_brief("registry", async move {
+        stop.or_requested(serve.into_future()).await;
+    });
+    let world = World::new().await;
+    let socket = docker.socket().display().to_string();
+    let settings = [
+        ("ZECTRE__AGENT__CONTAINER_ENABLED", "true"),
+        ("ZECTRE__AGENT__CONTAINER_SOCKET", &*socket),
+    ];
+    let _agent = Agent::start_with(&world, &settings);
+    let mut order = container(&world, "serve");
+    order.image = Some(format!("{registry}/team/app:1"));
+    let task = world.start(order).await;
+    let report = world.failed(task, Reason::EngineFailed).await;
+    let message = report.message.unwrap_or_default();
+    assert!(
+        message.contains("could not be pulled") && message.contains("503"),
+        "{message}"
+    );
+    assert!(asked.load(Ordering::Relaxed) >= 4, "only {asked:?} times");
 }
 
 /// The engine follows a path long after it was checked.

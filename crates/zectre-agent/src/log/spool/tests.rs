@@ -344,3 +344,34 @@ fn holes_are_not_read() {
     // Each look reads `READ_BYTES` at most.
     assert!(looks <= 3, "{looks} looks");
 }
+
+#[test]
+fn surplus_keeps_its_text_until_its_loss_is_kept() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (mut spool, _) = open(dir.path(), NARROW);
+    let mut written = 0;
+    // In parts, so that none of it comes faster than it is read; the last one is more than is kept.
+    let obstacle = dir.path().join(format!("{STATE_FILE}.new"));
+    std::fs::create_dir(&obstacle).expect("made");
+    let refused = (0..100).any(|_| {
+        for _ in 0..20 {
+            written += 1;
+            write(dir.path(), STDOUT_FILE, &format!("{written:0>100}\n"));
+        }
+        spool.pump(NOW(), false, false).is_err()
+    });
+    assert!(refused, "its loss can't be kept");
+    // As if it was killed there.
+    drop(spool);
+    std::fs::remove_dir(&obstacle).expect("removed");
+    let (mut spool, _) = open(dir.path(), NARROW);
+    let mut shipped = Vec::new();
+    while let Some(batch) = spool.batch().expect("read") {
+        shipped.extend(lines(&batch));
+        spool.acknowledge(&batch).expect("acknowledged");
+    }
+    assert!(!shipped.is_empty());
+    for line in shipped {
+        assert_eq!(line.message.trim_start_matches('0'), line.seq.to_string());
+    }
+}
