@@ -132,6 +132,19 @@ async fn what_is_in_its_way_is_told_in_a_sentence() {
     );
     drop(holder);
 
+    let no_shim = detached
+        .cli()
+        .env("ZECTRE__AGENT__SHIM", "/nonexistent/zectre-shim");
+    let data_dir = directory.path().join("platform");
+    let up = ["up", "--data-dir", data_dir.to_str().expect("a plain path")];
+    let missing = no_shim.run(directory.path(), &up).await;
+    assert!(
+        missing.failure().contains("/nonexistent/zectre-shim is missing")
+            && missing.stderr.contains("install"),
+        "{}",
+        missing.stderr
+    );
+
     let foreign = directory.path().join("foreign");
     fs::create_dir(&foreign).expect("it is ours");
     fs::write(foreign.join("thesis.txt"), "precious").expect("it is ours");
@@ -144,6 +157,59 @@ async fn what_is_in_its_way_is_told_in_a_sentence() {
         1,
         "nothing was touched"
     );
+}
+
+#[tokio::test]
+async fn without_postgresql_it_says_what_to_install() {
+    let directory = tempfile::Builder::new()
+        .prefix("zectre-bare-")
+        .tempdir()
+        .expect("a directory can be made");
+    let detached = zectre_e2e::Detached::new(directory.path(), Settings::default());
+    let data_dir = directory.path().join("platform");
+    // A view of the file system in which the packages' directory is empty; nothing leads to another place either.
+    let hidden = "mount -t tmpfs none /usr/lib/postgresql && PATH= && exec \"$@\"";
+    let mut command = tokio::process::Command::new("unshare");
+    command
+        .args(["--mount", "sh", "-c", hidden, "sh"])
+        .arg(zectre_e2e::program("zectre"))
+        .args(["up", "--data-dir"])
+        .arg(&data_dir)
+        .current_dir(directory.path());
+    detached.apply(command.as_std_mut());
+    let output = command.output().await.expect("unshare is there");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("PostgreSQL is not installed") && said.contains("apt-get install postgresql"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn ctrl_c_ends_everything_and_a_start_that_is_broken_off_leaves_nothing() {
+    let mut single = Single::start().await;
+    let http = single.http();
+    let app = App::create(&http, "brief").await;
+    let deployment = app.deploy_program(&server_program(), json!({})).await.succeeded();
+    let database = postmaster(&single);
+    let status = single.process_mut().end(Signal::SIGINT).await;
+    assert!(status.success(), "{status}");
+    assert!(!is_alive(database), "PostgreSQL was stopped too");
+    assert!(tasks_of(deployment.id()).is_empty(), "no task is left");
+
+    // In the midst of the next start, as soon as PostgreSQL has a process.
+    single.launch_again();
+    let pid_file = single.data_dir().join("postgres/data/postmaster.pid");
+    wait_until(Duration::from_secs(30), "PostgreSQL starts", async || {
+        pid_file.exists().then_some(())
+    })
+    .await;
+    let database = find_postmaster(&single);
+    let status = single.process_mut().end(Signal::SIGINT).await;
+    assert_eq!(status.code(), Some(130), "{}", single.process_mut().log());
+    assert!(!database.is_some_and(is_alive), "PostgreSQL was stopped too");
+    assert!(!pid_file.exists(), "and in order");
 }
 
 #[tokio::test]

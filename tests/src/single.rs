@@ -46,9 +46,14 @@ impl Single {
 
     /// Starts it again after it has ended, and waits until it is ready.
     pub async fn start_again(&mut self) {
-        self.process = launch(self.directory.path(), &self.settings);
+        self.launch_again();
         self.starts += 1;
         self.wait_ready().await;
+    }
+
+    /// Starts it again and waits for nothing.
+    pub fn launch_again(&mut self) {
+        self.process = launch(self.directory.path(), &self.settings);
     }
 
     async fn wait_ready(&mut self) {
