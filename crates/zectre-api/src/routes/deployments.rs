@@ -147,6 +147,12 @@ async fn update(
     let standing = deployment::lock(change.connection(), id)
         .await?
         .ok_or_else(|| gone(Thing::Deployment, id))?;
+    if standing.is_job && request.replicas == Some(0) {
+        return Err(invalid_field(
+            "replicas",
+            "at least 1: it runs to completion, and nothing would run; `cancel` ends it",
+        ));
+    }
     let about = About::deployment(standing.application_id, id);
     deployment::update(change.connection(), id, request).await?;
     change.operation(OperationKind::Reconcile, about).await?;
@@ -169,6 +175,11 @@ struct Action {
 }
 
 async fn act(context: &Context, actor: &Actor, id: DeploymentId, action: Action) -> Result<Response, Error> {
+    write_down(context, actor, id, action).await?;
+    Ok(accepted(show(context, id).await?))
+}
+
+async fn write_down(context: &Context, actor: &Actor, id: DeploymentId, action: Action) -> Result<(), Error> {
     let mut change = Change::begin(&context.pool, actor).await?;
     let standing = deployment::lock(change.connection(), id)
         .await?
@@ -187,7 +198,20 @@ async fn act(context: &Context, actor: &Actor, id: DeploymentId, action: Action)
         .await?;
     change.commit().await?;
     scheduler::nudge(context, Some(id)).await;
-    Ok(accepted(show(context, id).await?))
+    Ok(())
+}
+
+/// The same for what only a server does.
+fn unless_serving(standing: &Standing) -> Option<Error> {
+    unless_usable(standing).or_else(|| {
+        standing.is_job.then(|| {
+            let detail = format!(
+                "version {} runs to completion, once: deploy again to run it again",
+                standing.version
+            );
+            refuse(&code::DEPLOYMENT_NOT_USABLE, detail)
+        })
+    })
 }
 
 fn unless_usable(standing: &Standing) -> Option<Error> {
@@ -289,7 +313,7 @@ async fn restart(
         kind: OperationKind::Restart,
         event: "deployment.restart_requested",
         says: "is restarted",
-        refuses: unless_usable,
+        refuses: unless_serving,
     };
     act(&context, &actor, id, action).await
 }
@@ -306,7 +330,7 @@ async fn sleep(
         kind: OperationKind::Sleep,
         event: "deployment.sleep_requested",
         says: "is put to sleep",
-        refuses: unless_usable,
+        refuses: unless_serving,
     };
     act(&context, &actor, id, action).await
 }
@@ -338,11 +362,28 @@ struct WakeQuery {
                          (status = 202, description = "Being woken", body = WakeResponse)))]
 async fn wake(
     State(context): State<Context>,
+    actor: Actor,
     Path(id): Path<DeploymentId>,
     Query(query): Query<WakeQuery>,
 ) -> Result<Response, Error> {
+    // What a request does by the proxy may be switched off; what a person asks for is done, and kept.
+    let is_asked = actor.name != name::PROXY;
+    if is_asked {
+        let action = Action {
+            kind: OperationKind::Wake,
+            event: "deployment.wake_requested",
+            says: "is woken",
+            refuses: unless_serving,
+        };
+        write_down(&context, &actor, id, action).await?;
+    }
     if query.wait.is_none() {
-        return Ok(accepted(scheduler::wake(&context, id).await?));
+        let woken = if is_asked {
+            WakeResponse::default()
+        } else {
+            scheduler::wake(&context, id).await?
+        };
+        return Ok(accepted(woken));
     }
     let woken = scheduler::wake_and_wait(&context, id).await?;
     Ok((StatusCode::OK, axum::Json(woken)).into_response())

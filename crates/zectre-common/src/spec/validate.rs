@@ -1,6 +1,8 @@
 //! What a spec must fulfil; every mistake is named, not only the first.
 
-use super::{DeploymentRequest, DeploymentSpec, ENV_BYTES_MAX, ENV_VARS_MAX, ProcessType, REPLICAS_MAX};
+use super::{
+    DeploymentRequest, DeploymentSpec, ENV_BYTES_MAX, ENV_VARS_MAX, ProcessType, REPLICAS_MAX, RestartPolicy,
+};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -57,6 +59,12 @@ pub(super) fn check(request: &DeploymentRequest, spec: &DeploymentSpec) -> Vec<F
     }
     if spec.replicas > REPLICAS_MAX {
         refuse("replicas", format!("at most {REPLICAS_MAX}"));
+    }
+    if spec.replicas == 0 && spec.restart == RestartPolicy::Never {
+        refuse(
+            "replicas",
+            "at least 1 with `restart: never`: nothing would run".into(),
+        );
     }
     let named = [
         request.artifact_id.is_some(),

@@ -33,7 +33,7 @@ pub(super) fn advance(cluster: &mut Cluster, id: DeploymentId, now: Time) {
         );
         return end(cluster, id, DeploymentStatus::Failed, reason, message, now);
     }
-    if job.completed.len() >= job.replicas as usize {
+    if job.completed.len() >= job.full_size() as usize {
         let environment_id = job.environment_id;
         cluster.update_deployment(id, |deployment| {
             (deployment.status, deployment.finished_at) = (DeploymentStatus::Succeeded, Some(now));

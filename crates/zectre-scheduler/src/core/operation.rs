@@ -105,18 +105,9 @@ fn apply_to_deployment(
         OperationKind::Promote => promote(cluster, id, now),
         OperationKind::Rollback => roll_back(cluster, id, now),
         OperationKind::Cancel => cancel(cluster, id, now),
-        OperationKind::Restart => {
-            succession::restart(cluster, id, now);
-            Ok(())
-        }
-        OperationKind::Sleep => {
-            sleep::put_to_sleep(cluster, id, "someone put it to sleep");
-            Ok(())
-        }
-        OperationKind::Wake => {
-            sleep::wake(cluster, id, now);
-            Ok(())
-        }
+        OperationKind::Restart => restart(cluster, id, now),
+        OperationKind::Sleep => put_to_sleep(cluster, id),
+        OperationKind::Wake => wake(cluster, id, now),
         OperationKind::Delete => {
             delete(cluster, id, now);
             Ok(())
@@ -125,6 +116,45 @@ fn apply_to_deployment(
             Ok(())
         }
     }
+}
+
+/// Why nobody can stop, start or replace what runs of it.
+fn unless_serving(cluster: &Cluster, id: DeploymentId) -> Result<(), String> {
+    match cluster.deployments.get(&id) {
+        Some(deployment) if deployment.is_job() => Err("it runs to completion, once".into()),
+        Some(deployment) if deployment.is_given_up() => Err(format!("its rollout is {}", deployment.status)),
+        _ => Ok(()),
+    }
+}
+
+fn restart(cluster: &mut Cluster, id: DeploymentId, now: Time) -> Result<(), String> {
+    unless_serving(cluster, id)?;
+    match succession::restart(cluster, id, now) {
+        0 => Err("none of its tasks is there to be replaced, or all of them are being replaced".into()),
+        _ => Ok(()),
+    }
+}
+
+fn put_to_sleep(cluster: &mut Cluster, id: DeploymentId) -> Result<(), String> {
+    if sleep::put_to_sleep(cluster, id, "someone put it to sleep") {
+        return Ok(());
+    }
+    unless_serving(cluster, id)?;
+    let asleep = cluster.deployments.get(&id).is_some_and(|d| d.asleep);
+    Err(if asleep {
+        "it sleeps"
+    } else {
+        "its rollout has not ended"
+    }
+    .into())
+}
+
+fn wake(cluster: &mut Cluster, id: DeploymentId, now: Time) -> Result<(), String> {
+    unless_serving(cluster, id)?;
+    if sleep::wake(cluster, id, now) {
+        return Ok(());
+    }
+    Err("it doesn't sleep".into())
 }
 
 fn promote(cluster: &mut Cluster, id: DeploymentId, now: Time) -> Result<(), String> {

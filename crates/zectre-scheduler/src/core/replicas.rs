@@ -28,7 +28,7 @@ pub(super) fn wanted(cluster: &Cluster, deployment: &Deployment) -> u32 {
         return if deployment.status.is_ended() {
             0
         } else {
-            deployment.replicas
+            deployment.full_size()
         };
     }
     let Some(environment) = cluster.environments.get(&deployment.environment_id) else {

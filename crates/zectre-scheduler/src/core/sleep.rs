@@ -55,14 +55,14 @@ pub(super) fn sleep_if_idle(cluster: &mut Cluster, id: DeploymentId, now: Time) 
     }
 }
 
-/// Stops what runs of it, in order; the next request wakes it.
-pub(super) fn put_to_sleep(cluster: &mut Cluster, id: DeploymentId, why: &str) {
+/// Stops what runs of it, in order; the next request wakes it. False when it can't sleep now, or sleeps already.
+pub(super) fn put_to_sleep(cluster: &mut Cluster, id: DeploymentId, why: &str) -> bool {
     let settled = cluster
         .deployments
         .get(&id)
         .is_some_and(|deployment| can_sleep(cluster, deployment));
     if !settled {
-        return;
+        return false;
     }
     cluster.update_deployment(id, |deployment| {
         deployment.asleep = true;
@@ -81,6 +81,7 @@ pub(super) fn put_to_sleep(cluster: &mut Cluster, id: DeploymentId, why: &str) {
         reason,
         ..Happening::default()
     });
+    true
 }
 
 /// A request waits for it.
@@ -137,15 +138,15 @@ fn refuse_in_vain(cluster: &mut Cluster, id: DeploymentId) {
     }
 }
 
-/// Lets it run again.
-pub(super) fn wake(cluster: &mut Cluster, id: DeploymentId, now: Time) {
+/// Lets it run again. False when it doesn't sleep.
+pub(super) fn wake(cluster: &mut Cluster, id: DeploymentId, now: Time) -> bool {
     let Some(deployment) = cluster.deployments.get_mut(&id) else {
-        return;
+        return false;
     };
     deployment.last_active_at = deployment.last_active_at.max(Some(now));
     if !deployment.asleep || deployment.is_given_up() {
         cluster.touch(id);
-        return;
+        return false;
     }
     cluster.update_deployment(id, |deployment| {
         deployment.asleep = false;
@@ -159,6 +160,7 @@ pub(super) fn wake(cluster: &mut Cluster, id: DeploymentId, now: Time) {
         message,
         ..Happening::default()
     });
+    true
 }
 
 /// Requests came. The deadline of a deployment that is busy is found to be later when it comes.

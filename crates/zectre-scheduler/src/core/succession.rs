@@ -31,13 +31,15 @@ fn doubled(cluster: &Cluster, id: DeploymentId) -> Vec<Vec<TaskId>> {
     slots.map(|slot| slot.tasks().collect()).collect()
 }
 
-/// A second task for every slot that has one: the restart of a deployment.
-pub(super) fn restart(cluster: &mut Cluster, id: DeploymentId, now: Time) {
-    if cluster.deployments.get(&id).is_none_or(Deployment::is_given_up) {
-        return;
+/// A second task for every slot that has one: the restart of a deployment. How many; a run to completion, which must
+/// not run twice, gets none.
+pub(super) fn restart(cluster: &mut Cluster, id: DeploymentId, now: Time) -> usize {
+    let stays = |deployment: &Deployment| deployment.is_job() || deployment.is_given_up();
+    if cluster.deployments.get(&id).is_none_or(stays) {
+        return 0;
     }
     let Some(roster) = cluster.rosters.get(&id) else {
-        return;
+        return 0;
     };
     let lone: Vec<u32> = roster
         .slots
@@ -45,9 +47,10 @@ pub(super) fn restart(cluster: &mut Cluster, id: DeploymentId, now: Time) {
         .filter(|(_, slot)| slot.successors.is_empty())
         .map(|(number, _)| *number)
         .collect();
-    for slot in lone {
-        create_successor(cluster, id, slot, now);
+    for slot in &lone {
+        create_successor(cluster, id, *slot, now);
     }
+    lone.len()
 }
 
 fn create_successor(cluster: &mut Cluster, id: DeploymentId, slot: u32, now: Time) {

@@ -298,6 +298,30 @@ fn a_run_to_completion_ends_as_its_tasks_end() {
 }
 
 #[test]
+fn a_run_to_completion_is_not_restarted_and_one_without_replicas_runs_once() {
+    let mut world = World::new(2, 1);
+    let id = world.deploy(r#"{"restart":"never"}"#, Program::Serves);
+    world.calm(5);
+    world.ask(OperationKind::Restart, id);
+    world.ask(OperationKind::Sleep, id);
+    // The API refuses this; a row of an earlier version may say so.
+    world.change(id, |deployment| deployment.replicas = 0);
+    world.calm(5);
+    assert_eq!(
+        world.cluster.tasks_of(id).count(),
+        1,
+        "a second one would run beside it"
+    );
+    assert_eq!(world.status(id), DeploymentStatus::Running);
+    assert!(world.crash(0).or_else(|| world.crash(1)).is_some());
+    world.calm(5);
+    assert_eq!(
+        (world.status(id), world.rows.tasks.len()),
+        (DeploymentStatus::Failed, 1)
+    );
+}
+
+#[test]
 fn a_lost_node_is_replaced_and_its_extra_tasks_stop_when_it_returns() {
     let (mut world, id) = serving(2, r#""rolling""#);
     let lost = world
