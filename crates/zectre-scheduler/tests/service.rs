@@ -10,12 +10,16 @@ use support::{
 use zectre_common::{
     id::{DeploymentId, NodeId},
     state::DeploymentStatus,
+    time::Time,
     wire::{
         deployment::WakeResponse,
         scheduler::{NeededRequest, NeededResponse, WakeRequest},
     },
 };
-use zectre_scheduler::store::{Batch, CommitError, Writer};
+use zectre_scheduler::{
+    core::Command,
+    store::{Batch, CommitError, Store, Writer},
+};
 use zectre_service::{
     call::{CallError, Caller, Identity},
     key::node_key,
@@ -329,4 +333,46 @@ async fn what_a_rollback_needs_is_not_dropped() {
     let refused = ask(NodeId::new()).await.expect_err("another node's name");
     assert_eq!(refused.problem().map(|problem| problem.status), Some(403));
     scheduler.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_another_transaction_waits_for_and_holds_up_is_tried_again() {
+    let world = World::new().await;
+    let app = App::create(&world).await;
+    let id = app.deploy(1, "{}").await;
+    let loaded = Store::new(app.pool.clone()).load_deployments(&[id]).await;
+    let (_, mut rows) = loaded.expect("read").pop().expect("it has a row");
+    let mut batch = Batch::default();
+    for command in [
+        Command::SaveDeployment(Box::new(rows.pop().expect("one"))),
+        Command::RaiseEpoch,
+    ] {
+        assert!(batch.absorb(command, Time::now()).is_none());
+    }
+    let epoch = sqlx::query_scalar::<_, i64>("SELECT epoch FROM scheduler_leader");
+    let epoch = epoch.fetch_one(&app.pool).await.expect("read") as u64;
+    let options = app.pool.connect_options();
+    let mut writer = Writer::connect(&options, epoch).await.expect("the server runs");
+    // It takes the rows in the other order, and is not the one that the server ends.
+    let mut other = app.pool.begin().await.expect("the server runs");
+    for statement in [
+        "SET LOCAL deadlock_timeout = '1min'",
+        "SELECT 1 FROM deployments FOR UPDATE",
+    ] {
+        sqlx::query(statement).execute(&mut *other).await.expect("done");
+    }
+    let held_up = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    let (committed, ()) = tokio::join!(writer.commit(&batch), async {
+        wait_until(PATIENCE, "the commit waits", async || {
+            let waiting = sqlx::query_scalar::<_, i64>(held_up).fetch_one(&app.pool).await;
+            (waiting.expect("read") == 1).then_some(())
+        })
+        .await;
+        sqlx::query("SELECT raise_routing_epoch()")
+            .execute(&mut *other)
+            .await
+            .expect("the other one goes on");
+        other.commit().await.expect("committed");
+    });
+    assert!(committed.expect("tried again").is_some_and(|raised| raised >= 2));
 }

@@ -200,6 +200,8 @@ async fn delete(
     let locked = app::lock(change.connection(), id)
         .await?
         .ok_or_else(|| gone(Thing::App, id))?;
+    // Before the rows of deployments, as the scheduler's commits take them: or the two wait for each other.
+    change.raise_routing_epoch().await?;
     for live in deployment::live(change.connection(), id, None).await? {
         change
             .operation(OperationKind::Delete, About::deployment(id, live))
@@ -211,7 +213,6 @@ async fn delete(
         locked.name, locked.namespace
     );
     change.event("app.deleted", About::app(id), &message).await?;
-    change.raise_routing_epoch().await?;
     change.commit().await?;
     scheduler::nudge(&context, None).await;
     Ok(StatusCode::NO_CONTENT)

@@ -134,6 +134,8 @@ async fn delete(
     let environment_id = environment::id(change.connection(), id, &slug)
         .await?
         .ok_or_else(unknown)?;
+    // Before the rows of deployments, as the scheduler's commits take them: or the two wait for each other.
+    change.raise_routing_epoch().await?;
     for live in deployment::live(change.connection(), id, Some(environment_id)).await? {
         change
             .operation(OperationKind::Delete, About::deployment(id, live))
@@ -147,7 +149,6 @@ async fn delete(
             &format!("environment `{slug}` was deleted"),
         )
         .await?;
-    change.raise_routing_epoch().await?;
     change.commit().await?;
     scheduler::nudge(&context, None).await;
     Ok(StatusCode::NO_CONTENT)

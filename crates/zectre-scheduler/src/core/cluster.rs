@@ -10,7 +10,7 @@ use super::{
     shelf::Key,
     shelves::Shelves,
     timer::{Timer, Timers},
-    waiting::Waiting,
+    waiting::{Shortages, Waiting},
 };
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
@@ -55,6 +55,7 @@ pub struct Cluster {
     pub(super) shelves: Shelves,
     /// Tasks that found no place; tried again when room appears.
     pub(super) waiting: Waiting,
+    pub(super) shortages: Shortages,
     /// Tasks taken out of routing that may not be told to stop yet.
     pub(super) draining: Acks<TaskId>,
     /// Those of them whose drain time is over.
@@ -94,6 +95,7 @@ impl Cluster {
             rosters: BTreeMap::new(),
             shelves: Shelves::default(),
             waiting: Waiting::default(),
+            shortages: Shortages::default(),
             draining: Acks::default(),
             overdue: Acks::default(),
             confirming: Acks::default(),

@@ -11,7 +11,7 @@ use super::{
 use std::time::Duration;
 use zectre_common::{
     id::{DeploymentId, NodeId, TaskId},
-    spec::Resources,
+    spec::{ProcessType, Resources},
     state::{DeploymentStatus, Reason, TaskState},
     time::Time,
     wire::task::Phases,
@@ -159,9 +159,6 @@ fn put(cluster: &mut Cluster, search: &Search, id: TaskId, node_id: NodeId, now:
 
 fn wait_for_room(cluster: &mut Cluster, search: &mut Search, id: TaskId, now: Time) {
     let deployment_id = search.deployment_id;
-    let Some(deployment) = cluster.deployments.get(&deployment_id) else {
-        return;
-    };
     // What another of its tasks was told just now holds for this one.
     let first = cluster.waiting.of(deployment_id).next();
     let known = first
@@ -169,15 +166,40 @@ fn wait_for_room(cluster: &mut Cluster, search: &mut Search, id: TaskId, now: Ti
         .and_then(|first| cluster.tasks.get(&first))
         .and_then(|task| Some((task.reason?, task.message.clone()?)));
     let is_new = known.is_none() && search.short.is_none();
-    let (reason, message) = search
-        .short
-        .get_or_insert_with(|| known.unwrap_or_else(|| shortage(cluster, deployment)))
-        .clone();
+    let told = known.or_else(|| search.short.clone());
+    let Some((reason, message)) = told.or_else(|| shortage_of_kind(cluster, deployment_id, now)) else {
+        return;
+    };
+    search.short.get_or_insert_with(|| (reason, message.clone()));
     cluster.waiting.add(deployment_id, id, now);
     if is_new {
         cluster.waiting.told(deployment_id, now);
     }
     tell_shortage(cluster, deployment_id, id, reason, message);
+}
+
+/// Why there is no place, looked for once a step for all deployments that want the same: a node that registers makes
+/// everyone who waits ask.
+fn shortage_of_kind(cluster: &mut Cluster, id: DeploymentId, now: Time) -> Option<(Reason, String)> {
+    let deployment = cluster.deployments.get(&id)?;
+    let spec = &deployment.spec;
+    if spec.anti_affinity {
+        // Where its own replicas are is nobody else's business.
+        return Some(shortage(cluster, deployment));
+    }
+    let constraints: Vec<String> = spec.constraints.iter().map(ToString::to_string).collect();
+    let kind = (
+        spec.process_type == ProcessType::Docker,
+        spec.resources.cpu.0,
+        spec.resources.memory.0,
+        constraints,
+    );
+    if let Some(known) = cluster.shortages.get(&kind, cluster.waiting.fleet(), now) {
+        return Some(known);
+    }
+    let found = shortage(cluster, deployment);
+    cluster.shortages.note(kind, found.clone());
+    Some(found)
 }
 
 fn tell_shortage(

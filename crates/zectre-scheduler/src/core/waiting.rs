@@ -10,11 +10,38 @@ use std::{
 };
 use zectre_common::{
     id::{DeploymentId, TaskId},
+    state::Reason,
     time::Time,
 };
 
 /// How old the words about what is short may get, as long as nothing but usage changes.
 const WORDS_MAX_AGE: Duration = Duration::from_secs(5);
+
+/// What tasks want that are short of the same: a container, cpu, memory, labels.
+pub(super) type Kind = (bool, u32, u64, Vec<String>);
+
+/// What was found to be short, as long as no time passes and no node comes or goes.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Shortages {
+    by_kind: BTreeMap<Kind, (Reason, String)>,
+    of: Option<(u64, Time)>,
+}
+
+impl Shortages {
+    /// What was found for this kind, if that still holds.
+    pub(super) fn get(&mut self, kind: &Kind, fleet: u64, now: Time) -> Option<(Reason, String)> {
+        if self.of != Some((fleet, now)) {
+            self.by_kind.clear();
+            self.of = Some((fleet, now));
+        }
+        self.by_kind.get(kind).cloned()
+    }
+
+    /// It was found just now.
+    pub(super) fn note(&mut self, kind: Kind, found: (Reason, String)) {
+        self.by_kind.insert(kind, found);
+    }
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Wait {
@@ -107,6 +134,11 @@ impl Waiting {
     pub(super) fn fleet_changed(&mut self) {
         self.fleet += 1;
         self.room_appeared();
+    }
+
+    /// Changes with every change of what nodes there are.
+    pub(super) fn fleet(&self) -> u64 {
+        self.fleet
     }
 
     /// Whether someone is still to be tried.

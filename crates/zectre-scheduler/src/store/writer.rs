@@ -45,16 +45,32 @@ impl Writer {
 
     /// Saves the batch. Returns the routing epoch that it raised.
     ///
-    /// When this fails or is given up midway, the connection goes with it, and its transaction.
+    /// When this fails or is given up midway, the connection goes with it, and its transaction. Tried once more when it
+    /// and another transaction waited for each other's rows: the other one goes on meanwhile.
     pub async fn commit(&mut self, batch: &Batch) -> Result<Option<u64>, CommitError> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => sqlx::ConnectOptions::connect(&self.options).await?,
         };
-        let raised = save(&mut connection, self.epoch, batch).await?;
+        let raised = match save(&mut connection, self.epoch, batch).await {
+            Err(CommitError::Database(error)) if is_deadlock(&error) => {
+                tracing::warn!(%error, "a commit and another transaction waited for each other; trying again");
+                save(&mut connection, self.epoch, batch).await?
+            }
+            saved => saved?,
+        };
         self.connection = Some(connection);
         Ok(raised.map(|epoch| epoch as u64))
     }
+}
+
+/// The server's word for transactions that wait for each other; it ended this one.
+const DEADLOCK_DETECTED: &str = "40P01";
+
+fn is_deadlock(error: &sqlx::Error) -> bool {
+    error
+        .as_database_error()
+        .is_some_and(|error| error.code().as_deref() == Some(DEADLOCK_DETECTED))
 }
 
 /// The leader's row as a statement has to find it, and the routing epoch.
