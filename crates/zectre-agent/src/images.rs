@@ -279,7 +279,12 @@ mod tests {
         #[test]
         fn an_image_never_goes_under_a_start(steps in proptest::collection::vec(step(), 1..24)) {
             let dir = tempfile::tempdir().expect("a directory");
-            let (images, engine) = (open(&dir), Arc::default());
+            let images = open(&dir);
+            let engine: Arc<Mutex<BTreeSet<String>>> = Arc::default();
+            for name in ["a", "b:1"] {
+                engine.lock().expect("not poisoned").insert(canonical(name));
+                images.pulled(name, 1).expect("kept");
+            }
             let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
             let all: Vec<BoxFuture<'_, bool>> = steps
                 .into_iter()

@@ -152,7 +152,7 @@ mod tests {
     use super::*;
     use std::{
         net::TcpListener,
-        sync::atomic::{AtomicBool, Ordering},
+        sync::atomic::{AtomicBool, AtomicU32, Ordering},
     };
 
     #[test]
@@ -196,17 +196,23 @@ mod tests {
         let held = TcpListener::bind("0.0.0.0:0").expect("a free port");
         let port = held.local_addr().expect("bound").port();
         drop(held);
-        let stop = AtomicBool::new(false);
+        let (looks, stop) = (AtomicU32::new(0), AtomicBool::new(false));
+        let (mut binds, mut taken) = (0, None);
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
                     is_free(port);
+                    looks.fetch_add(1, Ordering::Relaxed);
                 }
             });
-            let taken = (0..200).find_map(|_| TcpListener::bind(("0.0.0.0", port)).err());
+            // Until both have been at it often enough to meet.
+            while taken.is_none() && (binds < 2_000 || looks.load(Ordering::Relaxed) < 1_000) {
+                taken = TcpListener::bind(("0.0.0.0", port)).err();
+                binds += 1;
+            }
             stop.store(true, Ordering::Relaxed);
-            assert!(taken.is_none(), "{taken:?}");
         });
+        assert!(taken.is_none(), "{taken:?}");
     }
 
     #[test]
