@@ -371,12 +371,16 @@ impl Engine {
 
     fn carry_out(&mut self, after: After, contexts: &Contexts) {
         for mut order in after.orders {
+            if self.is_over(&order) {
+                continue;
+            }
             order.complete(contexts);
             if let Some(node) = self.cluster.node(order.node_id) {
                 self.dispatcher.send(&node.facts, order, &self.handle);
             }
         }
         for (committed, mut answer) in after.answers {
+            answer.orders.retain(|order| !self.is_over(order));
             answer
                 .orders
                 .iter_mut()
@@ -384,6 +388,12 @@ impl Engine {
             // The caller may have given up; its heartbeat comes again.
             drop(committed.send(answer));
         }
+    }
+
+    /// A start whose task has ended, or is to, while it waited for its commit: its place may be another one's.
+    fn is_over(&self, order: &Order) -> bool {
+        let known = self.cluster.task(order.task_id);
+        order.starts().is_some() && known.is_none_or(|known| known.generation != order.generation)
     }
 
     fn count_tasks(&self) {
