@@ -58,6 +58,22 @@ pub enum Planted {
     StartNotRepeated,
     /// Tasks that found no place are not tried again.
     UnplacedForgotten,
+    /// All successors of a deployment start at once.
+    SuccessorsAllAtOnce,
+    /// The older task of a slot goes before its successor is healthy.
+    PredecessorFirst,
+    /// A wake, or any other look at what is missing, starts two tasks in each slot.
+    WakeDoublesSlot,
+    /// `recreate` starts the new ones beside the old ones.
+    RecreateOverlaps,
+    /// Requests don't keep a deployment awake.
+    ActivityIgnored,
+    /// A canary comes up as a whole.
+    CanaryWhole,
+    /// A run to completion whose task failed goes on with another one.
+    JobRepeated,
+    /// A slot that ran to completion is filled again.
+    JobSlotRepeated,
     /// Shell: orders go out before they are saved.
     DispatchBeforeCommit,
     /// Shell: the database takes what an old leader writes.
@@ -66,6 +82,8 @@ pub enum Planted {
     NoAgentFence,
     /// Shell: the raised epoch is not fed back.
     EpochNotFedBack,
+    /// Shell: a start is sent although its task has ended meanwhile.
+    StartOutlivesTask,
     /// Shell: a failed commit is passed over.
     FailedCommitPassedOver,
     /// Shell: after a failed commit the term goes on with what the rows say now.
@@ -110,10 +128,19 @@ impl Planted {
         Self::EndUnheard,
         Self::StartNotRepeated,
         Self::UnplacedForgotten,
+        Self::SuccessorsAllAtOnce,
+        Self::PredecessorFirst,
+        Self::WakeDoublesSlot,
+        Self::RecreateOverlaps,
+        Self::ActivityIgnored,
+        Self::CanaryWhole,
+        Self::JobRepeated,
+        Self::JobSlotRepeated,
         Self::DispatchBeforeCommit,
         Self::NoDatabaseFence,
         Self::NoAgentFence,
         Self::EpochNotFedBack,
+        Self::StartOutlivesTask,
         Self::FailedCommitPassedOver,
         Self::FailedCommitReloads,
     ];

@@ -9,16 +9,18 @@
 //! 7. a task is started once.
 
 mod batch;
+mod before;
 mod machine;
 mod rest;
+mod slots;
 mod state;
 
 use crate::{database::Batch, trace::short};
 use std::collections::{BTreeMap, BTreeSet};
-use zectre_common::id::{DeploymentId, EnvironmentId, TaskId};
+use zectre_common::id::{DeploymentId, EnvironmentId, ProxyId, TaskId};
 use zectre_scheduler::core::{Cluster, Event};
 
-pub(crate) use state::Before;
+pub(crate) use before::Before;
 
 /// What the checks remember.
 #[derive(Debug, Default)]
@@ -29,8 +31,18 @@ pub(crate) struct Checks {
     pub(crate) in_flight: BTreeMap<u64, (u64, Batch)>,
     /// How often a task got a process.
     started: BTreeMap<TaskId, u32>,
+    /// Which slots of runs to completion had a process.
+    ran: BTreeMap<(DeploymentId, u32), TaskId>,
     /// Tasks that were stopped in order: no proxy may need them any more.
     stopped: BTreeSet<TaskId>,
+    /// The live proxies that the scheduler knew when it decided that a task has to stop.
+    known_at_stop: BTreeMap<TaskId, BTreeSet<ProxyId>>,
+    /// The same for a deployment that has succeeded.
+    known_at_success: BTreeMap<DeploymentId, BTreeSet<ProxyId>>,
+    /// The generation of the newest start that was sent of a task.
+    started_as: BTreeMap<TaskId, u64>,
+    /// The newest leader's epoch that each host has heard.
+    heard: BTreeMap<usize, u64>,
     /// The routing epoch with which a deployment took over.
     taken_over: BTreeMap<DeploymentId, u64>,
     /// Looks in a row that found nothing moving.

@@ -15,7 +15,7 @@ usage: zectre-sim [--seeds N] [--seed S] [--trace] [--planted NAME|all]
   --seed S         the first of them (1)
   --trace          print every line of the trace
   --planted NAME   plant a bug and count the seeds until it is found; `all` plants them one after the other
-                   (a build with the feature `planted`)
+                   (a build with the feature `planted`); with --trace, print what happens until it is found
 ";
 
 /// What is asked.

@@ -72,6 +72,12 @@ impl Sim {
         let Some(cluster) = term.cluster.as_mut() else {
             return Vec::new();
         };
+        if let Event::Activity(seen) = &event {
+            for (deployment, at) in seen {
+                let told = term.told_active.entry(*deployment).or_insert(*at);
+                *told = (*told).max(*at);
+            }
+        }
         // The first step after reading begins what people asked for meanwhile.
         let is_fresh = std::mem::take(&mut term.is_fresh);
         let before = crate::checks::Before::of(cluster, &event, is_fresh);
@@ -284,10 +290,24 @@ impl Sim {
         }
     }
 
+    /// A start whose task has ended, or is to, while it waited for its commit: its place may be another one's.
+    fn is_over(&mut self, index: usize, id: u64, order: &Command) -> bool {
+        let (Command::Start { task, .. }, false) = (order, crate::is_planted!(StartOutlivesTask)) else {
+            return false;
+        };
+        let cluster = self.term(index, id).and_then(|term| term.cluster.as_ref());
+        let known = cluster.and_then(|cluster| cluster.task(task.id));
+        known.is_none_or(|known| known.generation != task.generation)
+    }
+
     /// Makes what is sent; a start whose artifact is gone fails here.
     fn compose(&mut self, index: usize, id: u64, orders: Vec<Command>) -> Vec<Command> {
         let mut composed = Vec::new();
         for order in orders {
+            if self.is_over(index, id, &order) {
+                continue;
+            }
+            self.check_order(&order);
             match &order {
                 Command::Start { node_id, task } if self.operator.lacks_artifact(task.deployment_id) => {
                     note!(self, "the artifact of task {} is gone", short(task.id.get()));

@@ -25,8 +25,6 @@ const MERCY_US: Us = 300 * SECOND;
 pub(crate) struct ProxyRow {
     /// By the database's clock.
     pub(crate) lease_until_us: Us,
-    /// When it was written first.
-    pub(crate) since_us: Us,
     pub(crate) applied_epoch: u64,
     pub(crate) drained_epoch: u64,
 }

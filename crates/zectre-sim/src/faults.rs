@@ -9,6 +9,9 @@ use crate::{
     sim::{Act, MS, SECOND, Sim, Us, note},
 };
 
+/// No clock is further off than this; a machine without NTP for a week is.
+pub(crate) const SKEW_MAX_US: Us = 2 * SECOND;
+
 /// The end of a fault.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Healing {
@@ -148,17 +151,22 @@ impl Sim {
     fn cut_something(&mut self, lasts_us: Us) {
         let (schedulers, hosts, proxies) = (self.schedulers.len(), self.hosts.len(), self.proxies.len());
         let mut cuts = Vec::new();
-        match self.random.below(4) {
-            0 => {
-                let host = Place::Host(self.random.below(hosts));
-                cuts.extend((0..schedulers).map(|index| (host, Place::Scheduler(index))));
-            }
-            1 => cuts.push((Place::Scheduler(self.random.below(schedulers)), Place::Database)),
-            2 => cuts.push((Place::Proxy(self.random.below(proxies)), Place::Database)),
-            _ => {
-                let scheduler = Place::Scheduler(self.random.below(schedulers));
-                cuts.extend((0..hosts).map(|index| (Place::Host(index), scheduler)));
-            }
+        let host = Place::Host(self.random.below(hosts));
+        let proxy = Place::Proxy(self.random.below(proxies));
+        let scheduler = Place::Scheduler(self.random.below(schedulers));
+        let all = (0..schedulers).map(Place::Scheduler);
+        match self.random.below(8) {
+            0 => cuts.extend(all.map(|scheduler| (host, scheduler))),
+            1 => cuts.push((host, scheduler)),
+            2 => cuts.extend((0..hosts).map(|index| (Place::Host(index), scheduler))),
+            3 => cuts.push((scheduler, Place::Database)),
+            4 => cuts.push((proxy, Place::Database)),
+            5 => cuts.extend(all.map(|scheduler| (proxy, scheduler))),
+            6 => cuts.push((proxy, scheduler)),
+            _ => cuts.extend(
+                all.filter(|other| *other != scheduler)
+                    .map(|other| (other, scheduler)),
+            ),
         }
         note!(self, "cut: {cuts:?}");
         for (one, other) in cuts {
@@ -225,12 +233,26 @@ impl Sim {
         note!(self, "the database is down");
         self.database.is_down = true;
         self.database.lock = None;
+        // Its connections break, and what was not committed never will be.
+        self.database.fences.clear();
+        self.checks.in_flight.clear();
         self.after(lasts_us, Act::Heal(Healing::Database));
     }
 
+    /// How far a machine's clock is ahead.
+    pub(crate) fn skew_us(&mut self) -> i64 {
+        self.random.between(0, 2 * SKEW_MAX_US) as i64 - SKEW_MAX_US as i64
+    }
+
     fn shift_clock(&mut self) {
+        let skew_us = self.skew_us();
+        if self.random.chance(300) {
+            let index = self.random.below(self.proxies.len());
+            note!(self, "the clock of proxy {index} is {skew_us} µs ahead");
+            self.proxies[index].skew_us = skew_us;
+            return;
+        }
         let index = self.random.below(self.schedulers.len());
-        let skew_us = self.random.between(0, 800 * MS) as i64 - 400 * MS as i64;
         note!(self, "the clock of scheduler {index} is {skew_us} µs ahead");
         self.schedulers[index].skew_us = skew_us;
     }

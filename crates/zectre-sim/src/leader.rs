@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use zectre_common::{
     id::{DeploymentId, NodeId, ProxyId},
     state::Reason,
+    time::Time,
 };
 use zectre_scheduler::core::{Cluster, Command, Event, Snapshot};
 
@@ -94,6 +95,8 @@ pub(crate) struct Term {
     /// When proxies' rows were read last.
     pub(crate) read_proxies_us: Us,
     pub(crate) is_listening: bool,
+    /// When the engine was told that a deployment was asked for.
+    pub(crate) told_active: BTreeMap<DeploymentId, Time>,
     /// Nothing was decided since the state was read.
     pub(crate) is_fresh: bool,
     alarm_us: Option<Us>,
@@ -117,7 +120,7 @@ impl Sim {
     /// One more scheduler, which stands for election.
     pub(crate) fn add_scheduler(&mut self) {
         let index = self.schedulers.len();
-        let skew_us = self.random.between(0, 800 * MS) as i64 - 400 * MS as i64;
+        let skew_us = self.skew_us();
         self.schedulers.push(Scheduler {
             is_up: true,
             incarnation: 0,
@@ -194,6 +197,7 @@ impl Sim {
             rounds: 0,
             read_proxies_us: 0,
             is_listening: false,
+            told_active: BTreeMap::new(),
             is_fresh: true,
             alarm_us: None,
             pump_due: false,

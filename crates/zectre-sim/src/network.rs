@@ -1,7 +1,15 @@
 //! Who can reach whom, how long it takes, and what gets lost on the way.
 
-use crate::sim::{Act, MS, Sim, Us};
+use crate::{
+    host::HostAct,
+    leader::{LeaderAct, Letter},
+    sim::{Act, MS, SECOND, Sim, Us},
+};
 use std::collections::BTreeMap;
+use zectre_scheduler::core::Event;
+
+/// The longest that a read or a notification of the database takes.
+const READ_US: Us = 3_500 * MS;
 
 /// An end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,12 +65,32 @@ impl Network {
     }
 }
 
+/// When a caller gives up and closes the connection: nothing of its call arrives later than that.
+const fn patience_us(act: &Act) -> Us {
+    match act {
+        // The scheduler's dispatcher.
+        Act::Host(_, HostAct::Orders(..)) => 5 * SECOND,
+        // An agent waits for an answer to its digest for two heartbeats, and for any other for ten seconds.
+        Act::Host(_, HostAct::Answer(..)) => crate::host::DIGEST_TIMEOUT_US,
+        Act::Host(..) => crate::host::CALL_TIMEOUT_US,
+        Act::Leader(_, LeaderAct::Hear(_, letter)) => match **letter {
+            Letter::Event(Event::Heartbeat { .. }, _) => crate::host::DIGEST_TIMEOUT_US,
+            _ => crate::host::CALL_TIMEOUT_US,
+        },
+        _ => READ_US,
+    }
+}
+
 impl Sim {
-    /// How long a message takes. Callers give up after four seconds, so nothing arrives later than that.
+    /// How long the database's answer takes.
     pub(crate) fn latency_us(&mut self) -> Us {
+        self.transit_us(READ_US)
+    }
+
+    fn transit_us(&mut self, longest_us: Us) -> Us {
         let storm = self.is_stormy();
         if storm && self.random.chance(if self.network.slow { 300 } else { 10 }) {
-            return self.random.between(100 * MS, 3_500 * MS);
+            return self.random.between(100 * MS, longest_us);
         }
         self.random.between(200, 3 * MS)
     }
@@ -73,9 +101,10 @@ impl Sim {
         if !self.network.reaches(from, to) || (storm && self.random.chance(self.faults.loss_per_mille)) {
             return;
         }
-        let latency_us = self.latency_us();
+        let longest_us = patience_us(&act);
+        let latency_us = self.transit_us(longest_us);
         if storm && self.random.chance(self.faults.twice_per_mille) {
-            let again_us = self.latency_us();
+            let again_us = self.transit_us(longest_us);
             self.after(again_us, act.clone());
         }
         self.after(latency_us, act);

@@ -1,6 +1,9 @@
 //! Plants the bugs of `zectre_scheduler::planted`, one after the other, and counts the seeds until each is found.
 
-use crate::command::{Wish, search};
+use crate::{
+    command::{Wish, search},
+    run,
+};
 use std::{process::ExitCode, time::Instant};
 use zectre_scheduler::planted::Planted;
 
@@ -34,21 +37,49 @@ pub(crate) fn main(name: &str, wish: &Wish) -> ExitCode {
         return ExitCode::from(64);
     }
     let (first, seeds) = (wish.seed.unwrap_or(1), wish.seeds.unwrap_or(SEEDS_MAX));
+    if wish.trace {
+        return trace(bugs[0], first, seeds);
+    }
     let mut missed = 0;
-    println!("| bug | found by seed | broken promise | seconds |\n|---|---|---|---|");
+    println!("| bug | found by seed | broken promise | seconds | see it |\n|---|---|---|---|---|");
     for bug in bugs {
         let started = Instant::now();
-        plant(Some(bug));
-        let found = search(first, seeds);
-        plant(None);
+        let found = find(bug, first, seeds);
         let secs = started.elapsed().as_secs_f64();
-        match found.and_then(|outcome| Some((outcome.seed, outcome.violation?))) {
-            Some((seed, violation)) => println!("| {bug:?} | {seed} | {} | {secs:.1} |", violation.promise),
+        match found {
+            Some((seed, promise)) => println!(
+                "| {bug:?} | {seed} | {promise} | {secs:.1} | `cargo xtask sim --planted {bug:?} --seeds 1 --seed {seed} --trace` |"
+            ),
             None => {
                 missed += 1;
-                println!("| {bug:?} | not within {seeds} | | {secs:.1} |");
+                println!("| {bug:?} | not within {seeds} | | {secs:.1} | |");
             }
         }
     }
+    if missed > 0 {
+        eprintln!("{missed} planted bugs were not found: a check has become blind");
+    }
     ExitCode::from(u8::from(missed > 0))
+}
+
+/// The first seed that is broken with the bug, and whole without it; and the promise.
+fn find(bug: Planted, mut first: u64, mut seeds: u64) -> Option<(u64, &'static str)> {
+    loop {
+        plant(Some(bug));
+        let found = search(first, seeds);
+        plant(None);
+        let found = found?;
+        if run(found.seed, false).violation.is_none() {
+            return Some((found.seed, found.violation?.promise));
+        }
+        eprintln!("seed {} is broken without {bug:?} as well", found.seed);
+        (first, seeds) = (found.seed + 1, first + seeds - found.seed - 1);
+    }
+}
+
+/// Prints what happens until the bug is found.
+fn trace(bug: Planted, first: u64, seeds: u64) -> ExitCode {
+    plant(Some(bug));
+    let found = (first..first + seeds).any(|seed| run(seed, true).violation.is_some());
+    ExitCode::from(u8::from(!found))
 }

@@ -64,6 +64,8 @@ pub(crate) struct Replica {
 pub(crate) struct Proxy {
     pub(crate) is_up: bool,
     pub(crate) incarnation: u64,
+    /// How far its clock is ahead.
+    pub(crate) skew_us: i64,
     pub(crate) id: ProxyId,
     pub(crate) table: Table,
     /// The table came from the database, not from the disk.
@@ -77,10 +79,11 @@ pub(crate) struct Proxy {
 impl Sim {
     /// One more proxy.
     pub(crate) fn add_proxy(&mut self) {
-        let index = self.proxies.len();
+        let (index, skew_us) = (self.proxies.len(), self.skew_us());
         self.proxies.push(Proxy {
             is_up: false,
             incarnation: 0,
+            skew_us,
             id: ProxyId::from_uuid(uuid::Uuid::nil()),
             table: Table::default(),
             from_database: false,
@@ -257,31 +260,15 @@ impl Sim {
             .entry(proxy.id)
             .or_insert(crate::database::ProxyRow {
                 lease_until_us: 0,
-                since_us: now_us,
                 applied_epoch,
                 drained_epoch,
             });
-        if row.lease_until_us < now_us {
-            row.since_us = now_us;
-        }
         row.lease_until_us = now_us + crate::database::LEASE_US;
         (row.applied_epoch, row.drained_epoch) = (applied_epoch, drained_epoch);
         if let Some((leader, term)) = self.database.lock {
             let act = listen(leader, term, ListenAct::ProxyNotified);
             self.send(Place::Database, Place::Scheduler(leader), act);
         }
-    }
-
-    /// Whether the scheduler has to wait for this proxy: its row says so, and for long enough to be read.
-    pub(crate) fn counts(&self, index: usize) -> bool {
-        let proxy = &self.proxies[index];
-        let row = self.database.proxies.get(&proxy.id);
-        proxy.is_up
-            && proxy.from_database
-            && row.is_some_and(|row| {
-                // Clocks differ, and jump, by less than a second.
-                row.lease_until_us > self.now_us + SECOND && self.now_us - row.since_us > 12 * SECOND
-            })
     }
 
     fn request_comes(&mut self, index: usize) {
@@ -311,7 +298,7 @@ impl Sim {
             None
         };
         let Some(deployment) = deployment else { return };
-        let activity = self.clock(0);
+        let activity = self.clock(self.proxies[index].skew_us);
         if self.proxy_reaches_database(index) {
             self.database.activity.insert(deployment, activity);
         }

@@ -9,7 +9,9 @@ use zectre_common::{spec::Strategy, state::DeploymentStatus, time::Time};
 fn size(deployment: &Deployment) -> u32 {
     let full = deployment.full_size();
     match deployment.spec.strategy {
-        Strategy::Canary { weight, .. } => (full * u32::from(weight)).div_ceil(100).clamp(1, full),
+        Strategy::Canary { weight, .. } if !crate::planted::planted!(CanaryWhole) => {
+            (full * u32::from(weight)).div_ceil(100).clamp(1, full)
+        }
         _ => full,
     }
 }

@@ -125,7 +125,12 @@ fn fill(cluster: &mut Cluster, id: DeploymentId, count: usize, now: Time) {
     let taken = roster.map_or(0, |roster| roster.slots.len());
     let is_taken = |slot: &u32| roster.is_some_and(|roster| roster.slots.contains_key(slot));
     // A completed slot is not missing: its program ran to its end.
-    let done = &deployment.completed;
+    let none = std::collections::BTreeSet::new();
+    let done = if crate::planted::planted!(JobSlotRepeated) {
+        &none
+    } else {
+        &deployment.completed
+    };
     let bound = (count + taken + done.len()) as u32;
     let free: Vec<u32> = (0..bound)
         .filter(|slot| !is_taken(slot) && !done.contains(slot))
@@ -135,6 +140,9 @@ fn fill(cluster: &mut Cluster, id: DeploymentId, count: usize, now: Time) {
         return;
     };
     for slot in free {
+        if crate::planted::planted!(WakeDoublesSlot) {
+            create(cluster, id, slot, &mut search, now);
+        }
         create(cluster, id, slot, &mut search, now);
     }
 }

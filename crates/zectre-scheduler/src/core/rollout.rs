@@ -39,7 +39,7 @@ pub(super) fn wanted_of_target(cluster: &Cluster, environment: &Environment, tar
             Some(old) => room_beside(cluster, target, old, full, max_surge),
             None => full,
         },
-        Strategy::Recreate if old_live > 0 => 0,
+        Strategy::Recreate if old_live > 0 && !crate::planted::planted!(RecreateOverlaps) => 0,
         Strategy::Canary { .. } => canary::size_now(cluster, target),
         Strategy::BlueGreen | Strategy::Recreate => full,
     }

@@ -165,7 +165,7 @@ pub(super) fn wake(cluster: &mut Cluster, id: DeploymentId, now: Time) -> bool {
 
 /// Requests came. The deadline of a deployment that is busy is found to be later when it comes.
 pub(super) fn note_activity(cluster: &mut Cluster, seen: &[(DeploymentId, Time)]) {
-    for (id, at) in seen {
+    for (id, at) in seen.iter().filter(|_| !crate::planted::planted!(ActivityIgnored)) {
         if let Some(deployment) = cluster.deployments.get_mut(id) {
             deployment.last_active_at = deployment.last_active_at.max(Some(*at));
         }

@@ -13,7 +13,8 @@ pub(super) fn retire_predecessors(cluster: &mut Cluster, id: DeploymentId, now: 
         let Some((newest, older)) = tasks.split_last() else {
             continue;
         };
-        if cluster.tasks.get(newest).is_some_and(Task::is_ready) {
+        let takes_over = |task: &Task| task.is_ready() || crate::planted::planted!(PredecessorFirst);
+        if cluster.tasks.get(newest).is_some_and(takes_over) {
             for id in older {
                 let message = Some("its successor took over".into());
                 drain::stop_task(cluster, *id, Some(Reason::Stopped), message, now);
@@ -190,7 +191,8 @@ fn a_successor_starts(cluster: &Cluster, id: DeploymentId) -> bool {
 /// Whether a waiting task may be placed: successors go one at a time.
 pub(super) fn is_its_turn(cluster: &Cluster, id: DeploymentId, task: TaskId) -> bool {
     let another_waits = || cluster.waiting.of(id).any(|other| other != task);
-    !is_successor(cluster, id, task) || !(a_successor_starts(cluster, id) || another_waits())
+    let at_once = crate::planted::planted!(SuccessorsAllAtOnce);
+    at_once || !is_successor(cluster, id, task) || !(a_successor_starts(cluster, id) || another_waits())
 }
 
 /// Places a waiting task, unless it is a successor and another one is on its way.

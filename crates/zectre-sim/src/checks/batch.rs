@@ -1,7 +1,7 @@
 //! What holds of a transaction, and of the rows after it.
 
 use crate::{database::Batch, sim::Sim};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use zectre_common::{
     id::{DeploymentId, NodeId},
     state::{DeploymentStatus, TaskState},
@@ -80,7 +80,9 @@ impl Sim {
             let mut rows = database.operations.iter();
             rows.any(|row| row.operation.id == **id && row.applied > 0)
         };
-        let twice = batch.operations.iter().find(repeated)?;
+        let mut distinct = BTreeSet::new();
+        let mut operations = batch.operations.iter();
+        let twice = operations.find(|id| repeated(id) || !distinct.insert(**id))?;
         Some((
             "6: a repeated command has no second effect",
             format!("operation {twice}"),
@@ -113,9 +115,10 @@ impl Sim {
             return None;
         }
         let epoch = *self.checks.taken_over.get(&row.id)?;
-        let behind = (0..self.proxies.len()).find(|index| {
-            let applied = self.database.proxies.get(&self.proxies[*index].id);
-            self.counts(*index) && applied.is_some_and(|p| p.applied_epoch < epoch)
+        let known = self.checks.known_at_success.get(&row.id)?;
+        let behind = self.proxies.iter().position(|proxy| {
+            let applied = self.database.proxies.get(&proxy.id);
+            known.contains(&proxy.id) && applied.is_some_and(|row| row.applied_epoch < epoch)
         })?;
         Some(format!(
             "{} has succeeded, and proxy {behind} is before epoch {epoch}",
@@ -127,6 +130,10 @@ impl Sim {
     pub(crate) fn check_rows(&mut self) {
         if let Some((node, port)) = self.database.doubled_port() {
             return self.fail("1: a port is never given twice", format!("port {port} of {node}"));
+        }
+        if let Some(row) = self.database.operations.iter().find(|row| row.applied > 1) {
+            let detail = format!("operation {} was applied {} times", row.operation.id, row.applied);
+            return self.fail("6: a repeated command has no second effect", detail);
         }
         let mut held: BTreeMap<NodeId, (u64, u64, u32)> = BTreeMap::new();
         for task in self.database.tasks.values().filter(|task| !task.state.is_ended()) {

@@ -1,11 +1,8 @@
 //! What holds on the machines themselves, whatever the scheduler believes.
 
-use crate::{
-    sim::{SECOND, Sim},
-    trace::short,
-};
+use crate::{faults::SKEW_MAX_US, operator::Program, sim::Sim, trace::short};
 use zectre_common::{id::TaskId, state::TaskState};
-use zectre_scheduler::core::Unrouted;
+use zectre_scheduler::core::{Command, Unrouted};
 
 impl Sim {
     /// A process was made: the first of its task, on a port of its own, within what the machine has.
@@ -15,6 +12,9 @@ impl Sim {
         if *count > 1 {
             let detail = format!("task {} on host {index}", short(task.get()));
             return self.fail("7: a task is started once", detail);
+        }
+        if let Some(detail) = self.runs_again(index, task) {
+            return self.fail("7: what runs to completion runs once", detail);
         }
         let host = &self.hosts[index];
         let port = host.processes.get(&task).and_then(|process| process.port);
@@ -40,9 +40,26 @@ impl Sim {
         }
         let slots = host.processes.len() as u32;
         if sum.0 > capacity.cpu.0 || sum.1 > capacity.memory.0 || slots > capacity.task_slots {
-            let detail = format!("host {index}: {sum:?} and {slots} processes of {capacity:?}");
+            let rows = host.processes.keys().filter_map(|id| self.database.tasks.get(id));
+            let rows: Vec<_> = rows
+                .map(|row| (short(row.id.get()), short(row.deployment_id.get()), row.state))
+                .collect();
+            let detail = format!("host {index}: {sum:?} and {slots} processes of {capacity:?}: {rows:?}");
             self.fail("1: capacity", detail);
         }
+    }
+
+    /// A program that runs once must not run twice, whatever became of the first run, unless people ask for it.
+    fn runs_again(&mut self, index: usize, task: TaskId) -> Option<String> {
+        let deployment = self.hosts[index].processes.get(&task)?.deployment;
+        let slot = self.database.tasks.get(&task)?.slot;
+        let is_job = matches!(self.operator.program(deployment), Program::Job(_));
+        if !is_job || self.operator.restarted.contains(&deployment) {
+            return None;
+        }
+        let first = self.checks.ran.insert((deployment, slot), task)?;
+        let is_asked = self.operator.stopped.contains(&first);
+        (!is_asked).then(|| format!("slot {slot} of {deployment}: task {first}, then {task}"))
     }
 
     /// An agent is about to stop a task: nobody may need it any more.
@@ -62,12 +79,11 @@ impl Sim {
             );
             return self.fail("6: what is ordered was saved before", detail);
         }
-        // Clocks differ by less than a second.
-        let drained_by = self.clock(SECOND as i64);
+        let drained_by = self.clock(SKEW_MAX_US as i64);
         let may_cut = row.drain_until.is_some_and(|until| until <= drained_by);
         self.checks.stopped.insert(task);
         for proxy in 0..self.proxies.len() {
-            if !self.counts(proxy) {
+            if !self.was_known_at_stop(proxy, task) {
                 continue;
             }
             if self.routes_to(proxy, task) {
@@ -86,10 +102,57 @@ impl Sim {
         }
     }
 
+    /// Whether the scheduler had to wait for this proxy before it told the task to stop.
+    fn was_known_at_stop(&self, proxy: usize, task: TaskId) -> bool {
+        let (proxy, known) = (&self.proxies[proxy], self.checks.known_at_stop.get(&task));
+        proxy.is_up && known.is_some_and(|known| known.contains(&proxy.id))
+    }
+
+    /// An order is sent: a start of what lives, and a stop that an agent heeds, because it is newer.
+    pub(crate) fn check_order(&mut self, order: &Command) {
+        match order {
+            Command::Start { task, .. } => {
+                let row = self.database.tasks.get(&task.id);
+                if row.is_some_and(|row| row.state.is_ended()) {
+                    let detail = format!("task {} has ended", short(task.id.get()));
+                    return self.fail("5: what has ended is not started", detail);
+                }
+                let newest = self.checks.started_as.entry(task.id).or_default();
+                *newest = task.generation.max(*newest);
+            }
+            Command::Stop {
+                task_id, generation, ..
+            } if self
+                .checks
+                .started_as
+                .get(task_id)
+                .is_some_and(|start| start >= generation) =>
+            {
+                let detail = format!(
+                    "task {} is stopped by generation {generation}",
+                    short(task_id.get())
+                );
+                self.fail("5: a stop is newer than its start", detail);
+            }
+            _ => {}
+        }
+    }
+
+    /// A host carries out orders: those of the newest leader it has heard, and of nobody before.
+    pub(crate) fn check_obedience(&mut self, index: usize, epoch: u64, orders: &[Command]) {
+        let heard = self.checks.heard.entry(index).or_default();
+        let newest = *heard;
+        *heard = newest.max(epoch);
+        if epoch < newest && !orders.is_empty() {
+            let detail = format!("host {index} obeyed epoch {epoch} after {newest}");
+            self.fail("5: an old leader changes nothing", detail);
+        }
+    }
+
     /// A request goes to a task: it must not be one that was stopped.
     pub(crate) fn check_routed(&mut self, proxy: usize, task: TaskId) {
         let by_table = self.proxies[proxy].table.tasks.contains_key(&task);
-        if by_table && self.checks.stopped.contains(&task) && self.counts(proxy) {
+        if by_table && self.checks.stopped.contains(&task) && self.was_known_at_stop(proxy, task) {
             let detail = format!("proxy {proxy} sends a request to task {}", short(task.get()));
             self.fail("4: no request is sent to a stopped task", detail);
         }

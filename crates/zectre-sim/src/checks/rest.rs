@@ -120,15 +120,27 @@ impl Sim {
             0
         };
         let live: Vec<_> = self.database.live_tasks_of(row.id).collect();
-        let waiting = live.iter().filter(|task| {
-            task.state == TaskState::Pending
-                && matches!(task.reason, Some(Reason::NoCapacity | Reason::NoEligibleNode))
-        });
-        let (waiting, ready) = (waiting.count(), self.ready_rows(row.id));
+        let pending = live
+            .iter()
+            .copied()
+            .filter(|task| task.state == TaskState::Pending);
+        let (waiting, behind): (Vec<_>, Vec<_>) = pending
+            .partition(|task| matches!(task.reason, Some(Reason::NoCapacity | Reason::NoEligibleNode)));
+        let (waiting, ready) = (waiting.len(), self.ready_rows(row.id));
         let has_room = waiting > 0 && self.has_room_for(row);
-        // A successor that finds no room leaves its predecessor where it is.
-        let settled =
-            (ready..=ready + waiting).contains(&wanted) && live.len() == ready + waiting && !has_room;
+        // A successor that finds no room leaves its predecessor where it is; while something finds none, it isn't even
+        // its turn.
+        let succeeds = |task: &Task| {
+            live.iter()
+                .any(|other| other.slot == task.slot && other.id < task.id)
+        };
+        let behind = behind
+            .into_iter()
+            .filter(|task| waiting > 0 && succeeds(task))
+            .count();
+        let settled = (ready..=ready + waiting).contains(&wanted)
+            && live.len() == ready + waiting + behind
+            && !has_room;
         (!settled).then(|| {
             let states: Vec<String> = live
                 .iter()

@@ -1,40 +1,18 @@
 //! What holds of the state that a leader decides by.
 
-use super::{Targets, routed};
+use super::{Before, routed, slots};
 use crate::sim::Sim;
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 use zectre_common::{
-    id::{DeploymentId, TaskId},
+    id::{DeploymentId, ProxyId, TaskId},
     spec::Strategy,
-    state::{DeploymentStatus, Eligibility, NodeStatus, Reason, TaskState, Wanted},
+    state::{DeploymentStatus, Eligibility, NodeStatus, OperationKind, Reason, TaskState},
     time::Time,
 };
-use zectre_scheduler::core::{Cluster, Command, Deployment, Environment, Event, Node, Task};
-
-/// A state before a step, as far as the checks after it ask.
-#[derive(Debug)]
-pub(crate) struct Before {
-    routed: BTreeSet<TaskId>,
-    targets: Targets,
-    /// Nobody asked for anything: what is taken away is taken by the scheduler alone.
-    is_calm: bool,
-}
-
-impl Before {
-    /// Of this state.
-    pub(crate) fn of(cluster: &Cluster, event: &Event, is_fresh: bool) -> Self {
-        let is_calm = !is_fresh
-            && matches!(
-                event,
-                Event::Tick | Event::TaskReports { .. } | Event::ProxyReport(_) | Event::EpochRaised(_)
-            );
-        Self {
-            routed: if is_calm { routed(cluster) } else { BTreeSet::new() },
-            targets: cluster.environments().map(|e| (e.id, e.target)).collect(),
-            is_calm,
-        }
-    }
-}
+use zectre_scheduler::core::{Cluster, Command, Deployment, Environment, Node, Task};
 
 /// Ending for this reason is a failure, and not a wish.
 fn is_failure(reason: Reason) -> bool {
@@ -61,15 +39,29 @@ impl Sim {
         else {
             return;
         };
+        let known = live_proxies(cluster, now);
+        let stopped = cluster.tasks().filter(|task| task.state == TaskState::Stopping);
+        for task in stopped.filter(|task| !before.stopping.contains(&task.id)) {
+            self.checks.known_at_stop.insert(task.id, known.clone());
+        }
+        let won = cluster
+            .deployments()
+            .filter(|d| d.status == DeploymentStatus::Succeeded);
+        for deployment in won.filter(|d| !before.succeeded.contains(&d.id)) {
+            self.checks.known_at_success.insert(deployment.id, known.clone());
+        }
+        let told = &self.schedulers[index].term.as_ref().map(|term| &term.told_active);
         let broken = broken_state(cluster)
+            .or_else(|| slots::broken_succession(cluster, before))
             .or_else(|| broken_starts(cluster, commands, now))
+            .or_else(|| told.and_then(|told| broken_sleep(cluster, before, told, now)))
             .or_else(|| {
                 let environments = cluster.environments();
                 let mut checked = environments.filter_map(|e| {
                     let rolled = before.targets.get(&e.id).copied().flatten();
                     lost_availability(cluster, e, &before.routed, rolled, now)
                 });
-                checked.next().filter(|_| before.is_calm)
+                checked.next().filter(|_| before.is_answerable)
             });
         if let Some((promise, detail)) = broken {
             self.fail(promise, format!("scheduler {index}: {detail}"));
@@ -85,16 +77,51 @@ impl Sim {
     }
 }
 
-type Broken = Option<(&'static str, String)>;
+pub(super) type Broken = Option<(&'static str, String)>;
 
 fn broken_state(cluster: &Cluster) -> Broken {
     broken_nodes(cluster)
         .or_else(|| {
             cluster
                 .deployments()
-                .find_map(|deployment| broken_slots(cluster, deployment))
+                .find_map(|deployment| slots::broken_slots(cluster, deployment))
         })
-        .or_else(|| cluster.environments().find_map(|e| broken_surge(cluster, e)))
+        .or_else(|| {
+            cluster
+                .environments()
+                .find_map(|e| slots::broken_strategy(cluster, e))
+        })
+}
+
+/// Those whose word the scheduler has to wait for, as it knows.
+fn live_proxies(cluster: &Cluster, now: Time) -> BTreeSet<ProxyId> {
+    let live = cluster.proxies().filter(|proxy| proxy.lease_expires_at > now);
+    live.map(|proxy| proxy.id).collect()
+}
+
+/// Who is asked for stays awake. `told` is what the scheduler has heard of requests.
+fn broken_sleep(
+    cluster: &Cluster,
+    before: &Before,
+    told: &BTreeMap<DeploymentId, Time>,
+    now: Time,
+) -> Broken {
+    let slept = cluster
+        .environments()
+        .filter_map(|e| cluster.deployment(e.current?));
+    let slept = slept.filter(|d| d.asleep && before.awake.contains(&d.id) && d.replicas > 0);
+    for deployment in slept.filter(|d| before.asked != Some((OperationKind::Sleep, d.id))) {
+        let timeout = Duration::from_secs(u64::from(deployment.idle_timeout_secs));
+        let at = told.get(&deployment.id).copied();
+        if timeout.is_zero() || at.is_some_and(|at| at.plus(timeout) > now) {
+            let detail = format!(
+                "{} sleeps, asked for at {at:?}, idle after {timeout:?}",
+                deployment.id
+            );
+            return Some(("what is asked for stays awake", detail));
+        }
+    }
+    None
 }
 
 fn broken_nodes(cluster: &Cluster) -> Broken {
@@ -129,47 +156,6 @@ fn broken_nodes(cluster: &Cluster) -> Broken {
         }
     }
     None
-}
-
-fn broken_slots(cluster: &Cluster, deployment: &Deployment) -> Broken {
-    let mut slots: BTreeMap<u32, usize> = BTreeMap::new();
-    for task in cluster
-        .tasks_of(deployment.id)
-        .filter(|t| t.wanted == Wanted::Run)
-    {
-        *slots.entry(task.slot).or_default() += 1;
-    }
-    let full = deployment.full_size();
-    if deployment.is_given_up() {
-        // What it keeps is counted by the deployment that it serves for.
-        return None;
-    }
-    let crowded = slots.values().any(|count| *count > 2) || slots.len() as u32 > full;
-    crowded.then(|| {
-        let detail = format!("{} has slots {slots:?} of {full}", deployment.id);
-        ("2: a slot has one task and at most one successor", detail)
-    })
-}
-
-fn broken_surge(cluster: &Cluster, environment: &Environment) -> Broken {
-    let placed = |id: DeploymentId| {
-        let tasks = cluster
-            .tasks_of(id)
-            .filter(|task| task.is_placed() && task.wanted == Wanted::Run);
-        // A successor on its way is counted by its slot.
-        tasks.map(|task| task.slot).collect::<BTreeSet<_>>().len() as u32
-    };
-    let (current, target) = (environment.current?, environment.target?);
-    let (old, new) = (cluster.deployment(current)?, cluster.deployment(target)?);
-    let Strategy::Rolling { max_surge, .. } = new.spec.strategy else {
-        return None;
-    };
-    if new.status == DeploymentStatus::Succeeded || (new.is_given_up() && !new.spec.auto_rollback) {
-        return None;
-    }
-    let limit = old.full_size().max(new.full_size()) + max_surge;
-    let count = placed(current) + placed(target);
-    (count > limit).then(|| ("2: no more than wanted and surge", format!("{count} of {limit}")))
 }
 
 /// Tasks are placed where they may be.
@@ -209,7 +195,7 @@ fn lost_availability(
     let rolled = rolled.and_then(|id| cluster.deployment(id));
     // The current one may be unable to come back; that is waited for up to a deadline.
     let gave_up = |lost: &Deployment| {
-        let wait = std::time::Duration::from_secs(u64::from(lost.spec.progress_deadline_secs));
+        let wait = Duration::from_secs(u64::from(lost.spec.progress_deadline_secs));
         lost.is_given_up() && lost.finished_at.is_some_and(|at| at.plus(wait) <= now)
     };
     if rolled.is_some_and(gave_up) {
@@ -238,7 +224,12 @@ fn lost_availability(
     let taken: Vec<TaskId> = before
         .difference(&after)
         .filter_map(|id| cluster.task(*id))
-        .filter(|task| !task.reason.is_some_and(is_failure) && task.reason != Some(Reason::Stopped))
+        .filter(|task| !task.reason.is_some_and(is_failure))
+        .filter(|task| {
+            // One that its successor stands in for leaves as many as there were.
+            let mut others = cluster.tasks_of(task.deployment_id);
+            !others.any(|other| other.slot == task.slot && after.contains(&other.id))
+        })
         .filter(|task| {
             // Only a rolling update counts on tasks of both sides; the others switch.
             let rolls = rolled.is_some_and(|d| {
