@@ -5,6 +5,11 @@ use crate::{
     run::{cargo, step},
 };
 
+/// Plants every bug that is known, one at a time: the simulator has to find each, or one of its checks is blind.
+pub(crate) fn planted() -> Result<(), Fail> {
+    sim(&["--planted", "all"])
+}
+
 /// Runs the simulator with these arguments.
 pub(crate) fn sim(arguments: &[&str]) -> Result<(), Fail> {
     let mut command = cargo();

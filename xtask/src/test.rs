@@ -4,15 +4,19 @@ use crate::{
     fail::Fail,
     packages, run,
     run::{cargo, step},
-    tidy,
+    sim, tidy,
 };
 use std::{process::Command, time::Instant};
+
+/// The modules of the end-to-end tests that run a platform over six hosts.
+const HOST_TESTS: [&str; 3] = ["chaos::", "churn::", "stampede::"];
 
 /// Everything, cheapest first, so that a slip is told within seconds.
 pub(crate) fn test() -> Result<(), Fail> {
     let started = Instant::now();
     packages::install(&[
         packages::LINKER,
+        packages::LIBC,
         packages::POSTGRESQL,
         packages::BUBBLEWRAP,
         packages::IPTABLES,
@@ -59,6 +63,7 @@ pub(crate) fn test() -> Result<(), Fail> {
             .args(["warm", "--online", "--cache"])
             .arg(run::target_dir().join("tishc-cache")),
     )?;
+    sim::planted()?;
     let tested = tests();
     // The shared test database must not outlive the run.
     let stopped = step(
@@ -81,8 +86,15 @@ fn tests() -> Result<(), Fail> {
             cargo().args(["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]),
         );
     }
-    step(
-        "tests",
-        cargo().args(["test", "--workspace", "--locked", "--no-fail-fast"]),
-    )
+    // Tests of a whole platform over six hosts have the machine to themselves, as .config/nextest.toml has it too.
+    let mut beside = cargo();
+    beside.args(["test", "--workspace", "--locked", "--no-fail-fast", "--"]);
+    for hosts in HOST_TESTS {
+        beside.args(["--skip", hosts]);
+    }
+    let beside = step("tests", &mut beside);
+    let mut alone = cargo();
+    alone.args(["test", "--package", "zectre-e2e", "--locked", "--test", "e2e"]);
+    alone.args(["--", "--test-threads=1"]).args(HOST_TESTS);
+    beside.and(step("tests over many hosts", &mut alone))
 }
