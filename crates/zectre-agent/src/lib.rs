@@ -205,6 +205,7 @@ impl Service {
         let part_failed = self.part_failed.is_requested();
         self.tasks.stop(END_TIMEOUT).await;
         host.cgroups.close();
+        host.places.clear();
         if part_failed {
             Err(Error::PartFailed)
         } else {

@@ -43,6 +43,8 @@ pub(crate) fn clear_tasks(data_dir: &Path) {
     }
     let dir = data_dir.canonicalize().expect("it is removed later");
     let scope = to_hex(&Sha256::digest(dir.as_os_str().as_encoded_bytes())[..6]);
+    // Empty, unless a test failed in the middle of a start.
+    let _ = fs::remove_dir(Path::new("/run/zectre-agent").join(&scope));
     let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
     let bases = hierarchies.map(|entry| entry.path().join("zectre").join(&scope));
     for base in bases.chain([Path::new("/sys/fs/cgroup/zectre").join(&scope)]) {
