@@ -3,7 +3,7 @@
 use crate::{
     core::Settings,
     error::Error,
-    leader::Candidate,
+    leader::{Candidate, CurrentTerm},
     metrics::Metrics,
     order::Composer,
     routes::{self, App},
@@ -108,6 +108,11 @@ impl Service {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The term under way here, for whoever runs this and wants to look at its state.
+    pub fn term(&self) -> CurrentTerm {
+        self.candidate.term.subscribe()
     }
 
     /// Serves, and stands for election, until `shutdown` is requested.

@@ -13,7 +13,7 @@ use secrecy::ExposeSecret;
 use std::{path::PathBuf, time::Duration};
 use tempfile::TempDir;
 use zectre_common::{config::Config, wire::scheduler::SchedulerStatus};
-use zectre_scheduler::Service;
+use zectre_scheduler::{Service, core::Cluster, leader::CurrentTerm};
 use zectre_service::{
     call::{CallError, Caller},
     key::{Keys, ServiceKey, ensure_key_file},
@@ -93,6 +93,7 @@ impl World {
             shutdown: Shutdown::new(),
             run: None,
             runtime: None,
+            term: None,
             api: self.api.clone(),
         }
     }
@@ -123,13 +124,14 @@ impl World {
         let service = runtime.spawn(async move { Service::new(&config).await }).await;
         let service = service.expect("no panic").expect("it starts");
         let url = format!("http://{}", service.address());
-        let shutdown = Shutdown::new();
+        let (shutdown, term) = (Shutdown::new(), service.term());
         let run = runtime.spawn(service.run(shutdown.clone()));
         Scheduler {
             url,
             shutdown,
             run: Some(run),
             runtime: Some(runtime),
+            term: Some(term),
             api: self.api.clone(),
         }
     }
@@ -141,10 +143,18 @@ pub(crate) struct Scheduler {
     shutdown: Shutdown,
     run: Option<tokio::task::JoinHandle<Result<(), zectre_scheduler::Error>>>,
     runtime: Option<tokio::runtime::Runtime>,
+    term: Option<CurrentTerm>,
     api: Caller,
 }
 
 impl Scheduler {
+    /// A copy of the state that it decides by.
+    pub(crate) async fn state(&self) -> Cluster {
+        let term = self.term.as_ref().expect("it runs in this process");
+        let term = term.borrow().clone().expect("it leads");
+        term.engine.look(Cluster::clone).await.expect("it leads")
+    }
+
     pub(crate) async fn status(&self) -> Result<SchedulerStatus, CallError> {
         let url = format!("{}/api/v1/scheduler/status", self.url);
         self.api.get_json(&url, name::SCHEDULER, PATIENCE).await
