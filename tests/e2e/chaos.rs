@@ -3,9 +3,9 @@
 //!
 //! What is counted: every request through a proxy that is neither killed nor cut off. None of them may fail, in flight
 //! or not, with one exception that no proxy can take away: a POST that was handed to a replica on a host which was cut
-//! off before it answered may have been done, so it is not repeated; its client is told that it failed. Such a POST
-//! must have begun before the cut could be noticed, and each connection can lose one at most. No POST is ever done
-//! twice, and each that was answered with 200 was done.
+//! off before it answered may have been done, so it is not repeated; its client is told so. Such a POST must have begun
+//! before the cut could be noticed and been under way at the cut or after it, and each connection can lose one at most.
+//! No POST is ever done twice, and each that was answered with 200 was done. Nobody waits for long, either.
 
 use serde_json::json;
 use std::{
@@ -25,6 +25,10 @@ const CONNECTIONS: usize = 16;
 const NOTICE: Duration = Duration::from_secs(4);
 /// What is allowed beside the lease for noticing its end, placing and starting.
 const REPLACE: Duration = Duration::from_secs(5);
+/// What a request may take while nothing is cut off: programs answer in 0.1 s, and all daemons share two cores.
+const PROMPT: Duration = Duration::from_secs(3);
+/// What the proxy says of a request that a task may have done.
+const PERHAPS_DONE: &str = "BAD_GATEWAY";
 /// An outage of the database.
 const OUTAGE: Duration = Duration::from_secs(30);
 
@@ -91,19 +95,24 @@ async fn deploy(app: &App, replicas: u32) -> Outcome {
     app.deploy_program(&server_program(), request).await.succeeded()
 }
 
-/// The failures that count: all but POSTs that were on their way to a host at the moment it was cut off.
+/// The failures that count: all but the first POST of each connection that was on its way to a host when that was cut
+/// off.
 fn counted(tally: &Tally, cut: Instant) -> Vec<&Failure> {
-    let excused = |failure: &Failure| failure.kind == Kind::Post && failure.began < cut + NOTICE;
-    let lost = tally.failures.iter().filter(|failure| excused(failure)).count();
-    assert!(
-        lost <= CONNECTIONS,
-        "{lost} POSTs were lost by {CONNECTIONS} connections"
-    );
-    tally
-        .failures
-        .iter()
-        .filter(|failure| !excused(failure))
-        .collect()
+    let mut have_lost = BTreeSet::new();
+    let mut excused = |failure: &Failure| {
+        failure.kind == Kind::Post
+            && failure.code.as_deref() == Some(PERHAPS_DONE)
+            && failure.began < cut + NOTICE
+            && failure.began + failure.took >= cut
+            && have_lost.insert(failure.connection)
+    };
+    let mut counted = Vec::new();
+    for failure in &tally.failures {
+        if !excused(failure) {
+            counted.push(failure);
+        }
+    }
+    counted
 }
 
 fn tell(what: &str, tally: &Tally) {
@@ -145,6 +154,7 @@ async fn a_node_that_is_cut_off_is_replaced_and_its_tasks_are_stopped_when_it_re
         counted.len(),
         counted[0]
     );
+    tally.expect_answers_within(NODE_LEASE + REPLACE);
     tally.expect_each_post_once(&stage.ledger);
 }
 
@@ -174,6 +184,7 @@ async fn a_node_that_only_the_platform_has_lost_goes_on_serving_until_it_is_repl
     let tally = load.finish().await;
     tell("a node was lost to the platform only", &tally);
     tally.expect_none_failed();
+    tally.expect_answers_within(PROMPT);
     tally.expect_each_post_once(&stage.ledger);
 }
 
@@ -231,6 +242,7 @@ async fn every_daemon_is_killed_in_turn_and_no_request_fails() {
         counted.len(),
         counted[0]
     );
+    tally.expect_answers_within(PROMPT);
     tally.expect_each_post_once(&stage.ledger);
     stage.expect_at_work().await;
 }
@@ -277,6 +289,7 @@ async fn a_scheduler_that_stays_away_costs_no_node_and_no_wake() {
     let tally = load.finish().await;
     tell("a scheduler stayed away", &tally);
     tally.expect_none_failed();
+    tally.expect_answers_within(PROMPT);
     tally.expect_each_post_once(&stage.ledger);
     stage.hosts.start_daemon(first);
     stage.hosts.wait_ready(first).await;
@@ -308,6 +321,7 @@ async fn the_host_of_the_leader_is_cut_off_and_the_other_one_leads() {
     let tally = load.finish().await;
     tell("the leader's host was cut off", &tally);
     tally.expect_none_failed();
+    tally.expect_answers_within(PROMPT);
     tally.expect_each_post_once(&stage.ledger);
 }
 
@@ -363,6 +377,7 @@ async fn outage(outage: Outage) {
     let tally = load.finish().await;
     tell(&format!("PostgreSQL: {outage:?}"), &tally);
     tally.expect_none_failed();
+    tally.expect_answers_within(PROMPT);
     tally.expect_each_post_once(&stage.ledger);
 }
 
@@ -406,6 +421,7 @@ async fn everything_is_killed_at_once_and_the_programs_go_on() {
     let tally = load.finish().await;
     tell("everything was killed at once", &tally);
     tally.expect_none_failed();
+    tally.expect_answers_within(PROMPT);
     tally.expect_each_post_once(&stage.ledger);
 }
 

@@ -9,6 +9,8 @@ use zectre_testkit::wait_until;
 
 /// Connections of the counting client.
 const CONNECTIONS: usize = 32;
+/// What a slow request takes, in milliseconds: a task that is told to stop has something to finish.
+const SLOW_MS: &str = "1000";
 /// Changes in a row.
 const CHANGES: usize = 200;
 /// How long a drained node may take to be empty.
@@ -63,7 +65,7 @@ impl Churn {
 
     async fn deploy(&mut self, mode: &str) {
         let (ledger, book) = Ledger::variable();
-        let env = json!({(ledger): book, "SLOW_MS": "50", "MODE": mode});
+        let env = json!({(ledger): book, "SLOW_MS": SLOW_MS, "MODE": mode});
         let request = json!({
             "artifact_id": self.artifact, "environment": "production", "replicas": 2, "stop_grace_secs": 1, "env": env,
         });

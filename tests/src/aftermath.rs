@@ -44,6 +44,7 @@ impl Hosts {
         let tasks = store::tasks(&pool).await;
         let mut complaints = of_deployments(&store::deployments(&pool).await, &tasks);
         complaints.extend(of_tasks(&tasks));
+        complaints.extend(of_holds(&store::holds(&pool).await));
         for (node, id) in store::nodes(&pool).await {
             let stored = running(&tasks, &node);
             let told = match self.told_by_agent(&node, &id).await {
@@ -146,6 +147,15 @@ fn of_deployments(deployments: &[store::StoredDeployment], tasks: &[store::Store
         }
     }
     complaints
+}
+
+/// No node has promised more than it has.
+fn of_holds(holds: &[store::StoredHold]) -> Complaints {
+    let over = holds
+        .iter()
+        .filter(|hold| hold.held.iter().zip(&hold.has).any(|(held, has)| held > has));
+    over.map(|hold| format!("{} has {:?} and gave {:?}", hold.node, hold.has, hold.held))
+        .collect()
 }
 
 fn of_tasks(tasks: &[store::StoredTask]) -> Complaints {

@@ -41,6 +41,8 @@ pub enum Kind {
 /// A request that was not answered with 200.
 #[derive(Debug, Clone)]
 pub struct Failure {
+    /// The number of the connection.
+    pub connection: usize,
     /// The proxy that was asked.
     pub proxy: SocketAddr,
     /// What was asked.
@@ -51,6 +53,8 @@ pub struct Failure {
     pub began: Instant,
     /// How long it took.
     pub took: Duration,
+    /// The code of the problem that came instead, where one came.
+    pub code: Option<String>,
     /// What came instead.
     pub why: String,
 }
@@ -138,6 +142,15 @@ impl Tally {
         );
     }
 
+    /// Panics if a request was answered, and later than this.
+    pub fn expect_answers_within(&self, longest: Duration) {
+        let slowest = self.slowest;
+        assert!(
+            slowest <= longest,
+            "a request took {slowest:?}, more than {longest:?}"
+        );
+    }
+
     /// Panics if the origin did something twice, or didn't do what it said it had done.
     pub fn expect_each_post_once(&self, ledger: &Ledger) {
         let repeated = ledger.repeated();
@@ -202,23 +215,25 @@ impl Client {
             };
             let began = Instant::now();
             let asked = timeout(ANSWER_DEADLINE, self.ask(&mut connection, kind, &id)).await;
-            let why = match asked {
+            let (code, why) = match asked {
                 Ok(Ok((200, _))) => {
                     self.count(kind, id, began.elapsed());
                     continue;
                 }
-                Ok(Ok((status, body))) => format!("{status} {body}"),
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => "no answer".into(),
+                Ok(Ok((status, body))) => (code(&body), format!("{status} {body}")),
+                Ok(Err(error)) => (None, error.to_string()),
+                Err(_) => (None, "no answer".into()),
             };
             // Whatever is left of the answer must not be taken for the next one.
             connection = None;
             self.tally.failures.push(Failure {
+                connection: self.number,
                 proxy: self.proxy,
                 kind,
                 id,
                 began,
                 took: began.elapsed(),
+                code,
                 why,
             });
         }
@@ -266,6 +281,12 @@ impl Client {
         }
         Ok((status, body))
     }
+}
+
+/// The code of a problem.
+fn code(body: &str) -> Option<String> {
+    let problem: serde_json::Value = serde_json::from_str(body).ok()?;
+    problem["code"].as_str().map(str::to_owned)
 }
 
 /// Status, body, and whether the connection can be used again.

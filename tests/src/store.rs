@@ -1,6 +1,7 @@
 //! What the database says about a platform under test.
 
-use sqlx::{PgPool, Row};
+use sqlx::{PgPool, Row, types::Json};
+use zectre_common::spec::Resources;
 
 /// Who leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,6 +100,48 @@ pub(crate) async fn deployments(pool: &PgPool) -> Vec<StoredDeployment> {
         current: row.get::<Option<bool>, _>("current").unwrap_or(false),
     };
     rows.iter().map(deployment).collect()
+}
+
+/// What a node has, and what its tasks that have not ended were promised of it: millicores, bytes, tasks.
+#[derive(Debug, Clone)]
+pub(crate) struct StoredHold {
+    /// The node's name.
+    pub node: String,
+    /// What it has.
+    pub has: [i64; 3],
+    /// What is promised.
+    pub held: [i64; 3],
+}
+
+/// What is held on every node.
+pub(crate) async fn holds(pool: &PgPool) -> Vec<StoredHold> {
+    let rows = sqlx::query(
+        "SELECT n.name, n.cpu_millis, n.memory_bytes, n.task_slots,
+                coalesce(array_agg(d.spec->'resources') FILTER (WHERE t.id IS NOT NULL), '{}') AS promised
+           FROM nodes n
+           LEFT JOIN tasks t ON t.node_id = n.id AND t.state NOT IN ('stopped', 'failed')
+           LEFT JOIN deployments d ON d.id = t.deployment_id
+          GROUP BY n.id ORDER BY n.name",
+    )
+    .fetch_all(pool)
+    .await
+    .expect("what is held can be read");
+    let hold = |row: &sqlx::postgres::PgRow| {
+        let promised: Vec<Json<Resources>> = row.get("promised");
+        let mut held = [0, 0, promised.len() as i64];
+        for Json(resources) in &promised {
+            held[0] += i64::from(resources.cpu.0);
+            held[1] += resources.memory.0 as i64;
+        }
+        let has = [
+            row.get("cpu_millis"),
+            row.get("memory_bytes"),
+            i64::from(row.get::<i32, _>("task_slots")),
+        ];
+        let node = row.get("name");
+        StoredHold { node, has, held }
+    };
+    rows.iter().map(hold).collect()
 }
 
 /// The names and ids of the nodes.
