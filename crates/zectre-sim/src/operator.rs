@@ -90,8 +90,6 @@ pub(crate) struct Operator {
     pub(crate) applications: Vec<Application>,
     programs: BTreeMap<DeploymentId, (Program, RestartPolicy)>,
     building: BTreeSet<DeploymentId>,
-    /// Somebody asked for another run.
-    pub(crate) restarted: BTreeSet<DeploymentId>,
     /// Somebody asked for another one in its stead.
     pub(crate) stopped: BTreeSet<TaskId>,
     operations: i64,
@@ -543,9 +541,6 @@ impl Sim {
         task_id: Option<TaskId>,
         node_id: Option<NodeId>,
     ) {
-        if kind == OperationKind::Restart {
-            self.operator.restarted.extend(deployment_id);
-        }
         self.operator.stopped.extend(task_id);
         self.operator.operations += 1;
         let id = self.operator.operations;

@@ -49,12 +49,12 @@ impl Sim {
         }
     }
 
-    /// A program that runs once must not run twice, whatever became of the first run, unless people ask for it.
+    /// A program that runs once must not run twice, whatever became of the first run, unless people stop that.
     fn runs_again(&mut self, index: usize, task: TaskId) -> Option<String> {
         let deployment = self.hosts[index].processes.get(&task)?.deployment;
         let slot = self.database.tasks.get(&task)?.slot;
         let is_job = matches!(self.operator.program(deployment), Program::Job(_));
-        if !is_job || self.operator.restarted.contains(&deployment) {
+        if !is_job {
             return None;
         }
         let first = self.checks.ran.insert((deployment, slot), task)?;
