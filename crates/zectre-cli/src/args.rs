@@ -225,7 +225,7 @@ pub struct NewUserArgs {
     /// May manage the cluster: nodes, accounts, every project
     #[arg(long)]
     pub admin: bool,
-    /// Their name [default: the part of the address before the @]
+    /// Their name (default: the part of the address before the @)
     #[arg(long)]
     pub name: Option<String>,
     /// Reads the password from standard input instead of asking for it

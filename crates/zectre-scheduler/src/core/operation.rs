@@ -263,13 +263,20 @@ fn stop_one(cluster: &mut Cluster, id: Option<TaskId>, now: Time) -> Result<(), 
     let Some(id) = id.filter(|id| cluster.tasks.contains_key(id)) else {
         return Err("the task has ended".into());
     };
-    drain::stop_task(
-        cluster,
-        id,
-        Some(Reason::Stopped),
-        Some("someone stopped it".into()),
-        now,
-    );
+    let job = cluster
+        .tasks
+        .get(&id)
+        .and_then(|task| cluster.deployments.get(&task.deployment_id))
+        .filter(|deployment| deployment.is_job())
+        .map(|deployment| deployment.id);
+    let message = "someone stopped it".to_owned();
+    drain::stop_task(cluster, id, Some(Reason::Stopped), Some(message), now);
+    // A run to completion is over then: another task would run once more what was to run once.
+    if let Some(job) = job {
+        let (status, reason) = (DeploymentStatus::Cancelled, Reason::Cancelled);
+        let message = "someone stopped a task of it".into();
+        rollout::end(cluster, job, status, reason, message, now);
+    }
     Ok(())
 }
 

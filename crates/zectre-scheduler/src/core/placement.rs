@@ -282,7 +282,9 @@ pub(super) fn retry(cluster: &mut Cluster, id: DeploymentId, now: Time) {
     if crate::planted::planted!(UnplacedForgotten) {
         return;
     }
-    let tasks: Vec<TaskId> = cluster.waiting.of(id).collect();
+    let mut tasks: Vec<TaskId> = cluster.waiting.of(id).collect();
+    // Successors come after what is missing: while something else waits it isn't their turn.
+    tasks.sort_by_key(|task| super::succession::is_successor(cluster, id, *task));
     let Some(mut search) = Search::new(cluster, id) else {
         return;
     };

@@ -105,8 +105,9 @@ pub(super) fn waited(cluster: &mut Cluster, id: DeploymentId, task: TaskId, now:
     let Some(at) = patience(cluster, id, task).filter(|_| still_waits) else {
         return;
     };
-    let given_up =
-        at <= now && cluster.waiting.contains(id, task) && !replaces_one_that_must_leave(cluster, id, task);
+    // Its turn doesn't come while others of the deployment look for room in vain; behind one that starts it will.
+    let in_vain = cluster.waiting.of(id).next().is_some() && !a_successor_starts(cluster, id);
+    let given_up = at <= now && in_vain && !replaces_one_that_must_leave(cluster, id, task);
     if given_up {
         // The one that it was to replace runs on.
         let (reason, message) = cluster

@@ -149,12 +149,21 @@ impl World {
     }
 
     /// Invariant 3: what the scheduler itself takes out of routing leaves enough behind.
-    /// `rolled` was the target before the step: a rollout that fails gives back before it takes away.
-    pub(super) fn check_availability(&self, before: &BTreeSet<TaskId>, rolled: Option<DeploymentId>) {
+    /// `rolled` was the target before the step: a rollout that fails gives back before it takes away. `served` is whose
+    /// size counts, if it isn't that of the current deployment.
+    pub(super) fn check_availability(
+        &self,
+        before: &BTreeSet<TaskId>,
+        rolled: Option<DeploymentId>,
+        served: Option<DeploymentId>,
+    ) {
         let Some(environment) = self.cluster.environment(self.environment) else {
             return;
         };
-        let Some(serving) = environment.current.and_then(|id| self.cluster.deployment(id)) else {
+        let serving = served
+            .or(environment.current)
+            .and_then(|id| self.cluster.deployment(id));
+        let Some(serving) = serving else {
             return;
         };
         if serving.asleep {
@@ -187,12 +196,16 @@ impl World {
         };
         let floor = one.min(other);
         let after = self.routed();
+        // Only a rolling update takes from what serves, and has to give back: the others came up beside all of it.
+        let gave_for_it = |rolled: &Deployment, task: &Task| {
+            rolled.id == task.deployment_id && matches!(rolled.spec.strategy, Strategy::Rolling { .. })
+        };
         // A wish of the scheduler, not a failure: the task is still healthy and told to stop.
         let taken: Vec<_> = before
             .difference(&after)
             .filter_map(|id| self.cluster.task(*id))
             .filter(|task| !task.reason.is_some_and(task::is_failure) && task.reason != Some(Reason::Stopped))
-            .filter(|task| self.of_environment(task) || rolled.is_some_and(|d| d.id == task.deployment_id))
+            .filter(|task| self.of_environment(task) || rolled.is_some_and(|d| gave_for_it(d, task)))
             .collect();
         if taken.is_empty() || serving.full_size() < floor {
             return;

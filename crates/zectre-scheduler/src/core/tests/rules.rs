@@ -322,6 +322,22 @@ fn a_run_to_completion_is_not_restarted_and_one_without_replicas_runs_once() {
 }
 
 #[test]
+fn a_run_to_completion_of_which_a_task_is_stopped_is_over_and_not_repeated() {
+    let mut world = World::new(2, 1);
+    let id = world.deploy(r#"{"restart":"never","replicas":2}"#, Program::Serves);
+    world.calm(5);
+    let task = world.cluster.tasks_of(id).next().map(|task| task.id);
+    world.ask_about(OperationKind::StopTask, id, task);
+    world.calm(10);
+    assert_eq!(world.status(id), DeploymentStatus::Cancelled);
+    assert_eq!(
+        (world.cluster.tasks_of(id).count(), world.rows.tasks.len()),
+        (0, 2),
+        "no other one was made"
+    );
+}
+
+#[test]
 fn a_lost_node_is_replaced_and_its_extra_tasks_stop_when_it_returns() {
     let (mut world, id) = serving(2, r#""rolling""#);
     let lost = world

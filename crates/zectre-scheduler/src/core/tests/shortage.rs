@@ -229,6 +229,28 @@ fn a_restart_that_finds_no_room_is_given_up_and_nothing_stops() {
 }
 
 #[test]
+fn a_restart_behind_a_replica_without_room_is_given_up_too() {
+    let mut world = World::new(2, 1);
+    let json = r#"{"replicas":2,"anti_affinity":true,"idle_timeout_secs":0,"progress_deadline_secs":30}"#;
+    let id = world.deploy(json, Program::Serves);
+    world.calm(5);
+    world.change(id, |deployment| deployment.replicas = 3);
+    world.calm(5);
+    let before: Vec<_> = world.cluster.tasks_of(id).map(|task| task.id).collect();
+    assert_eq!((before.len(), world.ready(id)), (3, 2), "one waits for room");
+    world.ask(OperationKind::Restart, id);
+    for _ in 0..50 {
+        world.calm_step(1_000);
+        assert_eq!(world.ready(id), 2);
+    }
+    let after: Vec<_> = world.cluster.tasks_of(id).map(|task| task.id).collect();
+    assert_eq!(
+        after, before,
+        "the one that waits goes on waiting, nothing else does"
+    );
+}
+
+#[test]
 fn nodes_that_come_and_go_leave_nothing_behind() {
     let now = zectre_common::time::Time::from_unix_ms(1_000);
     let mut cluster = Cluster::load(settings(), 1, Snapshot::default(), now);

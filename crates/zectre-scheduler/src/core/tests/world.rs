@@ -172,9 +172,17 @@ impl World {
     /// One step with its commit; what must be sent is kept until somebody delivers it.
     pub(super) fn feed(&mut self, event: Event) {
         let before = self.routed();
-        let rolled = self.cluster.environment(self.environment).and_then(|e| e.target);
+        let environment = self.cluster.environment(self.environment);
+        let rolled = environment.and_then(|environment| environment.target);
+        // Where what serves is asleep nothing is promised to stay: the next request waits for a start.
+        let current = environment.and_then(|environment| environment.current);
+        let served = current.and_then(|id| self.cluster.deployment(id));
+        let asleep = served.is_some_and(|deployment| deployment.asleep);
+        // Whoever asks to go back gets it at once where nothing else is ready: what served until then is the measure.
+        let served = current.filter(|_| matches!(event, Event::Operation(_)));
         // What a person asks for takes nothing away either, but for what is to sleep or to go.
         let calm = match &event {
+            _ if asleep => false,
             Event::Tick | Event::TaskReports { .. } | Event::ProxyReport(_) | Event::EpochRaised(_) => true,
             Event::Operation(operation) => !matches!(
                 operation.kind,
@@ -190,7 +198,7 @@ impl World {
         }
         self.check();
         if calm {
-            self.check_availability(&before, rolled);
+            self.check_availability(&before, rolled, served);
         }
         self.check_confirmed();
         if raised {
@@ -340,13 +348,18 @@ impl World {
     }
 
     pub(super) fn ask(&mut self, kind: OperationKind, id: DeploymentId) {
+        self.ask_about(kind, id, None);
+    }
+
+    /// The same about one of its tasks.
+    pub(super) fn ask_about(&mut self, kind: OperationKind, id: DeploymentId, task: Option<TaskId>) {
         self.bring(id);
         self.operations += 1;
         let operation = Operation {
             id: self.operations,
             kind,
             deployment_id: Some(id),
-            task_id: None,
+            task_id: task,
             node_id: None,
             actor: "user:test".into(),
             request_id: None,
