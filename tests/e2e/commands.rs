@@ -134,6 +134,48 @@ async fn the_doctor_and_a_stranger_are_told_what_is_wrong() {
 }
 
 #[tokio::test]
+async fn scaled_in_the_midst_of_a_rollout_it_is_the_new_version_that_is_scaled() {
+    let platform = Single::start().await;
+    let (cli, server) = (platform.cli(), text(&server_program()));
+    let shop = project(&platform, "shop", "");
+    let zectre = async |arguments: &[&str]| cli.run(&shop, arguments).await;
+    zectre(&["deploy", "--artifact", &server, "--prod", "--wait"])
+        .await
+        .success();
+    // It takes three seconds until it listens.
+    let source = "use std::{env, io::{Read, Write}, net::TcpListener, thread, time::Duration};
+                  fn main() {
+                      thread::park_timeout(Duration::from_secs(3));
+                      let port: u16 = env::var(\"PORT\").unwrap().parse().unwrap();
+                      for stream in TcpListener::bind((\"0.0.0.0\", port)).unwrap().incoming() {
+                          let Ok(mut stream) = stream else { continue };
+                          let _ = stream.read(&mut [0; 4096]);
+                          let _ = stream.write_all(b\"HTTP/1.1 200 OK\\r\\ncontent-length: 4\\r\\nconnection: close\\r\\n\\r\\nlate\");
+                      }
+                  }";
+    let late = text(&native_program("late", source));
+    zectre(&["deploy", "--artifact", &late, "--prod", "--no-wait"])
+        .await
+        .success();
+    wait_until(Duration::from_secs(30), "it is being rolled out", async || {
+        let status = zectre(&["status"]).await;
+        status.stdout.contains("v2").then_some(())
+    })
+    .await;
+    let scaled = zectre(&["scale", "2", "--prod"]).await;
+    scaled.success();
+    assert!(scaled.stderr.contains("has 2 replicas"), "{}", scaled.stderr);
+    let status = zectre(&["status", "--json"]).await;
+    let status: Value = serde_json::from_str(status.success()).expect("JSON");
+    let serving = &status["deployments"][0];
+    assert_eq!(
+        (&serving["version"], &serving["replicas"], &serving["current"]),
+        (&2.into(), &2.into(), &true.into()),
+        "{status:#}"
+    );
+}
+
+#[tokio::test]
 async fn a_run_to_completion_is_spoken_of_as_a_run() {
     let platform = Single::start().await;
     let (cli, program) = (platform.cli(), text(&job_program()));

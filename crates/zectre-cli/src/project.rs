@@ -174,16 +174,12 @@ pub(crate) async fn environment(
     } else {
         args.env.as_deref()
     };
-    let in_use = |one: &Environment| one.current_deployment_id.or(one.target_deployment_id).is_some();
     let position = match wanted {
         Some(slug) => all.iter().position(|one| one.slug == slug),
-        None => {
-            let of = |slug: &str| all.iter().position(|one| one.slug == slug && in_use(one));
-            of(ENVIRONMENT_DEFAULT)
-                .or_else(|| of(ENVIRONMENT_PRODUCTION))
-                .or_else(|| all.iter().position(in_use))
-                .or_else(|| all.iter().position(|one| one.slug == ENVIRONMENT_DEFAULT))
-        }
+        None => match in_use(&all) {
+            Some(position) => Some(position),
+            None => last_deployed_to(context, &app, &all).await?,
+        },
     };
     match position {
         Some(position) => Ok((app, all.swap_remove(position))),
@@ -197,6 +193,28 @@ pub(crate) async fn environment(
             )))
         }
     }
+}
+
+/// The environment that is meant where none is named: one in which something is deployed, `development` first.
+fn in_use(all: &[Environment]) -> Option<usize> {
+    let is_used = |one: &Environment| one.current_deployment_id.or(one.target_deployment_id).is_some();
+    let of = |slug: &str| all.iter().position(|one| one.slug == slug && is_used(one));
+    of(ENVIRONMENT_DEFAULT)
+        .or_else(|| of(ENVIRONMENT_PRODUCTION))
+        .or_else(|| all.iter().position(is_used))
+}
+
+/// Where nothing serves and nothing is rolled out: a run to completion may still run, or a first version have failed.
+async fn last_deployed_to(
+    context: &Context,
+    app: &App,
+    all: &[Environment],
+) -> Result<Option<usize>, CliError> {
+    let newest = context.client.deployments(app.id, Paging::first(1)).await?.data;
+    let slug = newest
+        .first()
+        .map_or(ENVIRONMENT_DEFAULT, |one| one.environment.as_str());
+    Ok(all.iter().position(|one| one.slug == slug))
 }
 
 /// Makes the environment that a deploy names where it isn't there, and says so.

@@ -147,10 +147,10 @@ async fn update(
     let standing = deployment::lock(change.connection(), id)
         .await?
         .ok_or_else(|| gone(Thing::Deployment, id))?;
-    if standing.is_job && request.replicas == Some(0) {
+    if standing.is_job && request.replicas.is_some() {
         return Err(invalid_field(
             "replicas",
-            "at least 1: it runs to completion, and nothing would run; `cancel` ends it",
+            "it runs to completion, as often as it was deployed for; `cancel` ends it, and another deployment runs it again",
         ));
     }
     let about = About::deployment(standing.application_id, id);

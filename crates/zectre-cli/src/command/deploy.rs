@@ -15,7 +15,7 @@ use base64::Engine;
 use sha2::{Digest, Sha256};
 use std::{io::Read, path::Path, time::Instant};
 use tokio_util::io::ReaderStream;
-use zectre_client::Upload;
+use zectre_client::{Upload, collect};
 use zectre_common::{
     id::ArtifactId,
     manifest::Manifest,
@@ -113,7 +113,7 @@ async fn request(
         request.image = Some(image.clone());
         request.process_type = None;
     } else if let Some(artifact) = &args.artifact {
-        request.artifact_id = Some(self::artifact(context, artifact).await?);
+        request.artifact_id = Some(self::artifact(context, app, artifact).await?);
         request.image = None;
         request.process_type = None;
     }
@@ -143,7 +143,7 @@ fn check(request: &DeploymentRequest) -> Result<(), CliError> {
 }
 
 /// The artifact named by its id, or a file uploaded as a new one.
-async fn artifact(context: &Context, text: &str) -> Result<ArtifactId, CliError> {
+async fn artifact(context: &Context, app: &App, text: &str) -> Result<ArtifactId, CliError> {
     if let Ok(id) = text.parse::<ArtifactId>() {
         return Ok(id);
     }
@@ -176,7 +176,7 @@ async fn artifact(context: &Context, text: &str) -> Result<ArtifactId, CliError>
         } else {
             ArtifactKind::Binary
         }),
-        organization: None,
+        organization: organization_of(context, app).await?,
     };
     let artifact = context.client.create_artifact(&announced).await?;
     let file = tokio::fs::File::open(path).await.map_err(CliError::read(path))?;
@@ -193,6 +193,15 @@ async fn artifact(context: &Context, text: &str) -> Result<ArtifactId, CliError>
         artifact.id
     ));
     Ok(artifact.id)
+}
+
+/// The organization that owns the project's namespace; none where only that would tell.
+async fn organization_of(context: &Context, app: &App) -> Result<Option<String>, CliError> {
+    let all = collect(async |paging| context.client.namespaces(paging).await).await?;
+    Ok(all
+        .into_iter()
+        .find(|namespace| namespace.name == app.namespace)
+        .map(|namespace| namespace.organization))
 }
 
 /// Size and SHA-256 (base64) of a file, read once.

@@ -16,7 +16,8 @@ use zectre_client::collect;
 use zectre_common::{
     id::DeploymentId,
     manifest::Manifest,
-    state::{Health, TaskState},
+    spec::Strategy,
+    state::{DeploymentStatus, Health, TaskState},
     wire::{
         app::{App, Environment},
         deployment::{Deployment, UpdateDeploymentRequest},
@@ -29,12 +30,13 @@ const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(30);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 pub(crate) async fn scale(args: &ScaleArgs, context: &Context, begun: &Begun) -> Result<Shown, CliError> {
-    let (app, _, before) = project::serving(context, &args.environment).await?;
+    let (app, environment, serving) = project::serving(context, &args.environment).await?;
     refuse_job(
         &app,
-        &before,
+        &serving,
         "`zectre deploy --replicas N` runs it as often as you like",
     )?;
+    let before = about_to_serve(context, &environment).await?.unwrap_or(serving);
     let change = UpdateDeploymentRequest {
         replicas: Some(args.replicas),
         ..UpdateDeploymentRequest::default()
@@ -47,6 +49,7 @@ pub(crate) async fn scale(args: &ScaleArgs, context: &Context, begun: &Begun) ->
     // One that sleeps until a request goes on sleeping; one that was scaled to 0 wakes.
     let asleep = args.replicas == 0 || (before.health == Health::Asleep && before.replicas > 0);
     let is_done = async |now: &Deployment| {
+        refuse_if_left(&app, &before, now)?;
         Ok(if asleep {
             now.health == Health::Asleep
         } else {
@@ -64,6 +67,35 @@ pub(crate) async fn scale(args: &ScaleArgs, context: &Context, begun: &Begun) ->
         context.output.say(warning);
     }
     Ok(show(context, &now))
+}
+
+/// A version that is being rolled out and takes over by itself: what is asked of the program now is asked of that one.
+async fn about_to_serve(
+    context: &Context,
+    environment: &Environment,
+) -> Result<Option<Deployment>, CliError> {
+    let Some(target) = environment.target_deployment_id else {
+        return Ok(None);
+    };
+    let target = context.client.deployment(target).await?;
+    let by_itself = !target.status.is_ended() && !matches!(target.spec.strategy, Strategy::Canary { .. });
+    Ok(Some(target).filter(|_| by_itself))
+}
+
+/// The version that was scaled failed meanwhile, or another one took its place.
+fn refuse_if_left(app: &App, before: &Deployment, now: &Deployment) -> Result<(), CliError> {
+    let (failed, superseded) = (
+        matches!(now.status, DeploymentStatus::Failed | DeploymentStatus::Cancelled),
+        before.current && !now.current,
+    );
+    if failed || superseded {
+        return Err(CliError::DeploymentFailed(format!(
+            "version {} of {} no longer serves: another one took its place, or its rollout failed. `zectre status` shows what does; \
+             run the command again for that.",
+            now.version, app.name
+        )));
+    }
+    Ok(())
 }
 
 fn replicas(count: u32) -> String {

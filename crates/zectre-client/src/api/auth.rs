@@ -6,7 +6,8 @@ use zectre_common::{
     id::ApiKeyId,
     wire::{
         auth::{
-            ApiKey, CreateApiKeyRequest, CreatedApiKey, LoginRequest, LoginResponse, SignupRequest, User,
+            ApiKey, CreateApiKeyRequest, CreatedApiKey, LoginRequest, LoginResponse, Namespace,
+            SignupRequest, User,
         },
         page::Page,
     },
@@ -16,6 +17,11 @@ impl Client {
     /// `POST /auth/signup`
     pub async fn sign_up(&self, request: &SignupRequest) -> Result<User, ClientError> {
         self.call(Method::POST, "/auth/signup", request).await
+    }
+
+    /// `GET /namespaces`
+    pub async fn namespaces(&self, paging: Paging) -> Result<Page<Namespace>, ClientError> {
+        self.get("/namespaces", &paging.query()).await
     }
 
     /// `POST /auth/login`

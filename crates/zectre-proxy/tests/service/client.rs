@@ -8,6 +8,7 @@ use tokio::{
     net::TcpStream,
     time::timeout,
 };
+use zectre_service::{key::ServiceKey, token::mint_service};
 
 #[derive(Debug)]
 pub(crate) struct Got {
@@ -37,6 +38,13 @@ pub(crate) fn client() -> reqwest::Client {
         .timeout(SOON)
         .build()
         .expect("a client")
+}
+
+/// What the proxy with this admin port routes by, as a service sees it.
+pub(crate) async fn routes(admin: SocketAddr, key: &ServiceKey) -> serde_json::Value {
+    let token = mint_service(key, "zectre-api", "zectre-proxy");
+    let request = client().get(format!("http://{admin}/routes")).bearer_auth(token);
+    serde_json::from_str(&send(request).await.body).expect("JSON")
 }
 
 pub(crate) async fn send(request: reqwest::RequestBuilder) -> Got {

@@ -1,7 +1,7 @@
 //! Where hosts lead, and what reaches the task.
 
 use crate::{
-    client::{client, full, send},
+    client::{client, full, routes, send},
     origin::{Origin, text},
     world::World,
 };
@@ -152,7 +152,12 @@ async fn the_admin_port_tells_what_is_routed_and_counted() {
     proxy.get("nobody").await;
     let admin = |path: &str| send(client().get(format!("http://{}{path}", proxy.admin)));
     assert_eq!(admin("/ready").await.status, StatusCode::OK);
-    let routes: serde_json::Value = serde_json::from_str(&admin("/routes").await.body).expect("JSON");
+    assert_eq!(
+        admin("/routes").await.status,
+        StatusCode::UNAUTHORIZED,
+        "not even here"
+    );
+    let routes = routes(proxy.admin, &world.key).await;
     assert_eq!(routes["epoch"], world.epoch().await);
     assert_eq!(
         routes["hosts"]["hello-default.zectre.localhost"],

@@ -1,7 +1,7 @@
 //! Connections to tasks: kept, dead, and draining.
 
 use crate::{
-    client::{client, full, raw, read_until, send},
+    client::{full, raw, read_until, routes, send},
     origin::{Origin, text},
     world::{SOON, World},
 };
@@ -164,8 +164,7 @@ async fn a_request_between_two_replicas_waits_for_the_next_one() {
     let mut clients = JoinSet::new();
     clients.spawn(async move { waiting.get("gap-default").await });
     wait_until(SOON, "the request is held", || async {
-        let routes = send(client().get(format!("http://{}/routes", proxy.admin))).await;
-        let routes: serde_json::Value = serde_json::from_str(&routes.body).expect("JSON");
+        let routes = routes(proxy.admin, &world.key).await;
         (routes["deployments"][app.deployment.to_string()]["held"] == 1).then_some(())
     })
     .await;

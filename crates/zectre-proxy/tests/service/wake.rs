@@ -1,7 +1,7 @@
 //! Asleep until someone comes. A listener of the test's own plays the API's wake endpoint.
 
 use crate::{
-    client::{client, full, send},
+    client::{full, routes},
     origin::{Origin, text},
     world::{App, SOON, World},
 };
@@ -59,9 +59,8 @@ async fn asleep(world: &World, name: &str) -> App {
     app
 }
 
-async fn held(admin: SocketAddr, app: App) -> u64 {
-    let routes = send(client().get(format!("http://{admin}/routes"))).await;
-    let routes: serde_json::Value = serde_json::from_str(&routes.body).expect("JSON");
+async fn held(admin: SocketAddr, key: &ServiceKey, app: App) -> u64 {
+    let routes = routes(admin, key).await;
     routes["deployments"][app.deployment.to_string()]["held"]
         .as_u64()
         .expect("a number")
@@ -82,7 +81,7 @@ async fn a_thousand_first_requests_are_one_wake() {
         clients.spawn(async move { proxy.get("sleeper-default").await });
     }
     wait_until(SOON, "all are held", || async {
-        (held(proxy.admin, app).await == 1_000).then_some(())
+        (held(proxy.admin, &world.key, app).await == 1_000).then_some(())
     })
     .await;
     gate.add_permits(1);
@@ -177,7 +176,7 @@ async fn places_to_wait_are_bounded_and_freed_by_clients_that_leave() {
         stream.write_all(request.as_bytes()).await.expect("it reads");
         waiting.push(stream);
         wait_until(SOON, "it is held", || async {
-            (held(proxy.admin, app).await == count).then_some(())
+            (held(proxy.admin, &world.key, app).await == count).then_some(())
         })
         .await;
     }
@@ -188,7 +187,7 @@ async fn places_to_wait_are_bounded_and_freed_by_clients_that_leave() {
     );
     drop(waiting);
     wait_until(SOON, "the places are free", || async {
-        (held(proxy.admin, app).await == 0).then_some(())
+        (held(proxy.admin, &world.key, app).await == 0).then_some(())
     })
     .await;
     gate.add_permits(1);
