@@ -210,10 +210,12 @@ fn tell_shortage(
     message: String,
 ) {
     let is_told = |said: Option<&String>| said.is_some_and(|said| *said == message);
+    // Of many that wait for the same only the first one is told every change: each is a row.
+    let is_first = cluster.waiting.of(deployment_id).next() == Some(id);
     let knew = cluster
         .tasks
         .get(&id)
-        .is_some_and(|task| is_told(task.message.as_ref()));
+        .is_some_and(|task| is_told(task.message.as_ref()) || (!is_first && task.reason == Some(reason)));
     let (open, all_knew) = cluster
         .deployments
         .get(&deployment_id)
