@@ -99,6 +99,38 @@ pub(crate) const IMAGE_REGISTRY: Need = Need {
     is_there: || is_installed("docker-registry"),
 };
 
+/// The proxy and a server must understand the same requests: servers that people run, each with a parser of its own.
+pub(crate) const SERVERS: [Need; 5] = [
+    Need {
+        package: "nginx-light",
+        why: "to test the proxy in front of it",
+        is_there: || {
+            Path::new("/usr/sbin/nginx").is_file()
+                && Path::new("/usr/lib/nginx/modules/ngx_http_echo_module.so").is_file()
+        },
+    },
+    Need {
+        package: "apache2-bin",
+        why: "to test the proxy in front of it",
+        is_there: || Path::new("/usr/sbin/apache2").is_file(),
+    },
+    Need {
+        package: "haproxy",
+        why: "to test the proxy in front of it",
+        is_there: || Path::new("/usr/sbin/haproxy").is_file(),
+    },
+    Need {
+        package: "nodejs",
+        why: "to test the proxy in front of its HTTP server",
+        is_there: || is_installed("node"),
+    },
+    Need {
+        package: "python3",
+        why: "to test the proxy in front of its HTTP server",
+        is_there: || is_installed("python3"),
+    },
+];
+
 /// Installs those of `needs` that are missing.
 pub(crate) fn install(needs: &[Need]) -> Result<(), Fail> {
     let missing: Vec<_> = needs.iter().filter(|need| !(need.is_there)()).collect();

@@ -26,6 +26,7 @@ pub(crate) fn test() -> Result<(), Fail> {
         packages::IPROUTE,
         packages::IMAGE_REGISTRY,
     ])?;
+    packages::install(&packages::SERVERS)?;
     step("formatting", cargo().args(["fmt", "--all", "--check"]))?;
     tidy::tidy()?;
     step(

@@ -13,6 +13,7 @@ use crate::{
     upstream::{Failed, Reply},
 };
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
+use http_body::Body;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use std::time::{Duration, Instant};
 use zectre_common::wire::task::Phases;
@@ -43,7 +44,8 @@ impl Ingress {
             id,
             in_flight,
         } = visitor;
-        let upgrade = headers::upgrade(&parts);
+        let body = Upload::new(body);
+        let upgrade = headers::upgrade(&parts, !body.is_end_stream());
         let on_upgrade = upgrade
             .is_some()
             .then(|| parts.extensions.remove::<OnUpgrade>())
@@ -51,7 +53,10 @@ impl Ingress {
         let mut waiting = Waiting::new(&host.name, id);
         let Place { lease, http2 } = self.place(&mut waiting).await?;
         headers::rewrite(&mut parts, &host, client, id, upgrade, http2);
-        let request = Request::from_parts(parts, Upload::new(body));
+        if !http2 && !body.is_end_stream() {
+            headers::frame(&mut parts, body.size_hint().exact());
+        }
+        let request = Request::from_parts(parts, body);
         let began = Instant::now();
         let (reply, lease) = self
             .deliver(request, Place { lease, http2 }, &mut waiting)

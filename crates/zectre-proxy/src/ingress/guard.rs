@@ -161,7 +161,7 @@ impl Framing {
             Part::ChunkSize => {
                 self.head.bytes = 0;
                 let digits = line.split(|byte| *byte == b';').next().unwrap_or_default();
-                let size = parse(digits.trim_ascii_end(), 16).ok_or(Ambiguous)?;
+                let size = parse(trimmed_end(digits), 16).ok_or(Ambiguous)?;
                 self.part = match size {
                     0 => Part::Trailers,
                     size => Part::Chunk(size.checked_add(2).ok_or(Ambiguous)?),
@@ -197,7 +197,7 @@ impl Framing {
 
     fn field(&mut self, line: &[u8]) -> Result<(), Ambiguous> {
         let name = field_name(line)?;
-        let value = || line[name.len() + 1..].trim_ascii();
+        let value = || trimmed(&line[name.len() + 1..]);
         if name.eq_ignore_ascii_case(b"content-length") {
             let length = parse(value(), 10).ok_or(Ambiguous)?;
             if self.head.length.replace(length).is_some() {
@@ -224,6 +224,21 @@ fn field_name(line: &[u8]) -> Result<&[u8], Ambiguous> {
     } else {
         Ok(name)
     }
+}
+
+/// Without spaces and tabs at its ends: to HTTP nothing else is white space.
+fn trimmed(mut text: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = text {
+        text = rest;
+    }
+    trimmed_end(text)
+}
+
+fn trimmed_end(mut text: &[u8]) -> &[u8] {
+    while let [rest @ .., b' ' | b'\t'] = text {
+        text = rest;
+    }
+    text
 }
 
 /// Digits and nothing else.
@@ -370,7 +385,9 @@ mod tests {
             "POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
             "POST / HTTP/1.1\r\nTransfer-Encoding: identity\r\n\r\n",
             "POST / HTTP/1.1\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: \u{c}chunked\r\n\r\n0\r\n\r\n",
             "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\na\r\n0\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n 1\r\na\r\n0\r\n\r\n",
             "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0x1\r\na\r\n0\r\n\r\n",
             "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nab\r\n0\r\n\r\n",
             "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\na",

@@ -2,7 +2,7 @@
 //! replaces what the client said about itself.
 
 use super::{accept::Client, refusal::Refusal};
-use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header, request::Parts};
 use zectre_common::routing::normalize_host;
 use zectre_service::request_id;
 
@@ -16,12 +16,13 @@ const UNTRUSTED: [HeaderName; 4] = [
     HeaderName::from_static("x-forwarded-port"),
     HeaderName::from_static("x-forwarded-server"),
 ];
-const HOP_BY_HOP: [HeaderName; 7] = [
+const HOP_BY_HOP: [HeaderName; 8] = [
     header::CONNECTION,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
     header::TE,
     header::PROXY_AUTHORIZATION,
+    HeaderName::from_static("http2-settings"),
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
 ];
@@ -54,6 +55,18 @@ pub(super) fn host(parts: &Parts) -> Result<Host, Refusal> {
         )),
         None => None,
     };
+    if let Some(scheme) = parts.uri.scheme_str()
+        && !["http", "https"].contains(&scheme)
+    {
+        return Err(Refusal::Malformed(
+            "the request's target is not an http(s) address",
+        ));
+    }
+    if parts.uri.scheme().is_none() && parts.uri.authority().is_some() {
+        return Err(Refusal::Malformed(
+            "the request's target is not a path: begin it with `/`",
+        ));
+    }
     let Some(authority) = parts.uri.authority() else {
         let (name, value) = in_header.ok_or(NONE)?;
         return Ok(Host {
@@ -71,14 +84,44 @@ pub(super) fn host(parts: &Parts) -> Result<Host, Refusal> {
     Ok(Host { name, header })
 }
 
-/// The protocol the client asks to change to on this connection, if any.
-pub(super) fn upgrade(parts: &Parts) -> Option<HeaderValue> {
-    if parts.version != Version::HTTP_11
+/// The protocol the client asks to change to on this connection, if any. Not to another HTTP: what came then would reach
+/// the task without having been looked at. Nor behind a body: where it ends and the other protocol begins is a guess.
+pub(super) fn upgrade(parts: &Parts, has_body: bool) -> Option<HeaderValue> {
+    if has_body
+        || parts.version != Version::HTTP_11
         || !connection_options(&parts.headers).any(|option| option == "upgrade")
     {
         return None;
     }
-    parts.headers.get(header::UPGRADE).cloned()
+    let mut named = parts.headers.get_all(header::UPGRADE).iter();
+    let (protocol, None) = (named.next()?, named.next()) else {
+        return None;
+    };
+    let is_http = |name: &str| ["h2c", "http", "tls"].contains(&name.trim().to_ascii_lowercase().as_str());
+    let mut protocols = protocol.to_str().ok()?.split(',');
+    (!protocols.any(|protocol| is_http(protocol.split('/').next().unwrap_or_default())))
+        .then(|| protocol.clone())
+}
+
+/// Frames a body for a task of HTTP/1.1; `length` in bytes, where it is known.
+///
+/// Some servers read no body that comes in chunks, or with a method that rarely has one: to them it is the next request
+/// of the connection. Such a request is the last one on its connection, so that there is no next one.
+pub(super) fn frame(parts: &mut Parts, length: Option<u64>) {
+    let usual = [Method::POST, Method::PUT, Method::PATCH].contains(&parts.method);
+    if length.is_none() {
+        // The HTTP library would leave out the body of a GET.
+        parts
+            .headers
+            .insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    if length.is_none() || !usual {
+        // Alone: there are servers that know the word only so.
+        parts.headers.remove(header::TE);
+        parts
+            .headers
+            .insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
 }
 
 fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = String> {
@@ -106,6 +149,32 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// Removes headers that many programs can't tell from ours: CGI and its heirs turn `-` into `_`.
+fn strip_look_alikes(headers: &mut HeaderMap) {
+    let is_ours = |name: &str| {
+        let name = name.replace('_', "-");
+        let ours = [
+            &FORWARDED_FOR,
+            &FORWARDED_PROTO,
+            &FORWARDED_HOST,
+            &request_id::HEADER,
+        ];
+        let framing = [&header::CONTENT_LENGTH, &header::TRANSFER_ENCODING];
+        ours.into_iter()
+            .chain(&UNTRUSTED)
+            .chain(framing)
+            .any(|known| known.as_str() == name)
+    };
+    let look_alikes: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().contains('_') && is_ours(name.as_str()))
+        .cloned()
+        .collect();
+    for name in look_alikes {
+        headers.remove(name);
+    }
+}
+
 /// Turns the client's request head into the one for a task.
 pub(super) fn rewrite(
     parts: &mut Parts,
@@ -126,6 +195,7 @@ pub(super) fn rewrite(
     for name in &UNTRUSTED {
         headers.remove(name);
     }
+    strip_look_alikes(headers);
     // The client has been told to continue by then, by the connection that it speaks on.
     headers.remove(header::EXPECT);
     headers.insert(header::HOST, host.header.clone());
@@ -212,6 +282,63 @@ mod tests {
     }
 
     #[test]
+    fn a_target_is_a_path_or_an_http_address() {
+        let named = |target: &str| {
+            let mut head = parts("/", &[("host", "a.test")]);
+            head.uri = target.parse().expect("a target");
+            host(&head).map(|host| host.name)
+        };
+        for good in ["/b", "*", "http://a.test", "https://a.test/b"] {
+            assert_eq!(named(good).ok().as_deref(), Some("a.test"), "{good}");
+        }
+        for bad in ["a.test", "a.test:80", "ftp://a.test/"] {
+            assert!(matches!(named(bad), Err(Refusal::Malformed(_))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_a_lone_protocol_that_is_not_http_is_changed_to() {
+        let asked = |has_body, headers: &[(&str, &str)]| upgrade(&parts("/", headers), has_body);
+        let lone = [("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")];
+        assert_eq!(asked(false, &lone).expect("asked for"), "websocket");
+        assert_eq!(asked(true, &lone), None);
+        assert_eq!(asked(false, &lone[1..]), None);
+        for bad in ["h2c", "H2C", "websocket, h2c", "HTTP/2.0", "TLS/1.0"] {
+            assert_eq!(
+                asked(false, &[("connection", "upgrade"), ("upgrade", bad)]),
+                None,
+                "{bad}"
+            );
+        }
+        let two = [
+            ("connection", "upgrade"),
+            ("upgrade", "websocket"),
+            ("upgrade", "h2c"),
+        ];
+        assert_eq!(asked(false, &two), None);
+    }
+
+    #[test]
+    fn a_body_that_a_server_may_overlook_is_the_last_thing_on_its_connection() {
+        let framed = |method: Method, length| {
+            let mut head = parts("/", &[("te", "trailers"), ("connection", "te")]);
+            head.method = method;
+            frame(&mut head, length);
+            let header = |name| {
+                head.headers
+                    .get(name)
+                    .map(|value: &HeaderValue| value.to_str().expect("text").to_owned())
+            };
+            (header("transfer-encoding"), header("connection"))
+        };
+        let (chunked, close) = (Some("chunked".to_owned()), Some("close".to_owned()));
+        assert_eq!(framed(Method::POST, Some(3)), (None, Some("te".to_owned())));
+        assert_eq!(framed(Method::POST, None), (chunked.clone(), close.clone()));
+        assert_eq!(framed(Method::GET, None), (chunked, close.clone()));
+        assert_eq!(framed(Method::DELETE, Some(3)), (None, close));
+    }
+
+    #[test]
     fn what_belongs_to_the_hop_or_comes_from_the_client_is_not_passed_on() {
         let mut head = parts(
             "/",
@@ -224,6 +351,10 @@ mod tests {
                 ("forwarded", "for=1.2.3.4"),
                 ("x-forwarded-for", "1.2.3.4"),
                 ("x-forwarded-host", "evil"),
+                ("x_forwarded-for", "1.2.3.4"),
+                ("x_request_id", "1"),
+                ("transfer_encoding", "chunked"),
+                ("not_ours", "1"),
                 ("accept", "*/*"),
             ],
         );
@@ -243,6 +374,7 @@ mod tests {
             "accept",
             "connection",
             "host",
+            "not_ours",
             "te",
             "x-forwarded-for",
             "x-forwarded-host",

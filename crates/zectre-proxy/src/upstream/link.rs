@@ -21,6 +21,8 @@ pub struct Link {
     task: TaskId,
     sender: Sender,
     pool: Weak<Pool>,
+    /// Nothing is sent on it again.
+    last: bool,
 }
 
 impl Link {
@@ -29,7 +31,13 @@ impl Link {
             task,
             sender,
             pool: Arc::downgrade(pool),
+            last: false,
         }
+    }
+
+    /// The request that it is on loan to is its last one.
+    pub(super) fn retire(&mut self) {
+        self.last = true;
     }
 
     pub(super) fn sender(&mut self) -> &mut Sender {
@@ -38,6 +46,9 @@ impl Link {
 
     /// The answer has been read to its end: the connection may serve again.
     pub fn release(self) {
+        if self.last {
+            return;
+        }
         if let (Sender::Http1(sender), Some(pool)) = (self.sender, self.pool.upgrade()) {
             pool.put(self.task, sender);
         }

@@ -12,7 +12,7 @@ mod silence;
 pub use link::Link;
 
 use crate::{ingress::body::Upload, live::Replica};
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response, header};
 use hyper::{
     body::Incoming,
     client::conn::{http1, http2},
@@ -182,6 +182,9 @@ impl Upstream {
             began: Instant::now(),
             may_leave,
         };
+        if asks_to_close(request.headers()) {
+            link.retire();
+        }
         let sent = match link.sender() {
             Sender::Http1(sender) => silence.bear(sender.try_send_request(request)).await,
             Sender::Http2(sender) => silence.bear(sender.try_send_request(request)).await,
@@ -217,4 +220,12 @@ impl Upstream {
             let _ = cut.run_until_cancelled(connection).await;
         });
     }
+}
+
+/// Whether the task is told that this is the last request of its connection.
+fn asks_to_close(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .any(|option| option == "close")
 }
