@@ -37,6 +37,9 @@ const DATABASE: &str = "postgres";
 const START_TIMEOUT: Duration = Duration::from_secs(90);
 /// A fast shutdown writes a checkpoint.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often it is asked to stop. Where SIGINT is ignored (a script's background job hands that on), a server that was
+/// only just started does not hear it before it has set its own handlers.
+const ASK_AGAIN_EVERY: Duration = Duration::from_secs(1);
 /// How long a server that died is tried to be started again, and the first pause between two tries; it doubles.
 const RESTART_TIMEOUT: Duration = Duration::from_secs(30);
 const RESTART_PAUSE: Duration = Duration::from_millis(100);
@@ -221,12 +224,7 @@ impl Postgres {
 
     /// Ends it: connections are cut, everything committed is on disk.
     pub(super) async fn stop(&mut self) -> Result<(), UpError> {
-        // SIGINT is PostgreSQL's fast shutdown; it waits for nobody and loses nothing.
-        let _ = self.process.signal(Signal::SIGINT);
-        match tokio::time::timeout(STOP_TIMEOUT, self.child.wait()).await {
-            Ok(_) => Ok(()),
-            Err(_) => Err(UpError::PostgresStop(self.process.pid)),
-        }
+        shut_down(self.process, self.child.wait()).await
     }
 
     /// Stops the server that a killed `up` left running; false when there was none.
@@ -236,12 +234,8 @@ impl Postgres {
             return Ok(false);
         };
         tracing::warn!(pid = left.pid, "a PostgreSQL was left behind; stopping it");
-        let _ = left.signal(Signal::SIGINT);
-        if left.wait_until_gone(STOP_TIMEOUT).await {
-            Ok(true)
-        } else {
-            Err(UpError::PostgresStop(left.pid))
-        }
+        shut_down(left, left.wait_until_gone(STOP_TIMEOUT)).await?;
+        Ok(true)
     }
 
     /// Tries to connect until it works, the server ends, or the time is over.
@@ -317,6 +311,26 @@ async fn initialise(binaries: &Binaries, place: &Place, owner: Option<&Owner>) -
         .or(text.lines().last())
         .unwrap_or("no reason given");
     Err(failed(why.trim().to_owned()))
+}
+
+/// Asks the server to end until `ended` says that it has. SIGINT is its fast shutdown: it waits for nobody and loses
+/// nothing, and is no worse for being sent twice.
+async fn shut_down<T>(server: Process, ended: impl Future<Output = T>) -> Result<(), UpError> {
+    let mut ended = std::pin::pin!(ended);
+    let asking = async {
+        loop {
+            let _ = server.signal(Signal::SIGINT);
+            if tokio::time::timeout(ASK_AGAIN_EVERY, ended.as_mut()).await.is_ok() {
+                return;
+            }
+        }
+    };
+    let in_time = tokio::time::timeout(STOP_TIMEOUT, asking).await.is_ok();
+    if in_time && !server.is_alive() {
+        Ok(())
+    } else {
+        Err(UpError::PostgresStop(server.pid))
+    }
 }
 
 fn remove(directory: &Path) -> Result<(), UpError> {
