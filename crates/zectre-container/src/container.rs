@@ -27,6 +27,10 @@ const LABEL_OWNER: &str = "zectre.agent";
 /// disk. The agent ships the output elsewhere.
 const ENGINE_LOG: [(&str, &str); 2] = [("max-size", "16m"), ("max-file", "2")];
 
+/// What an engine gives a container's root beyond what servers need: raw sockets (forged packets on the engine's
+/// bridge), device files, forged audit records, capabilities on files. Programs that change their user keep theirs.
+const CAPABILITIES_DROPPED: [&str; 4] = ["NET_RAW", "MKNOD", "AUDIT_WRITE", "SETFCAP"];
+
 /// A directory of the node inside the container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerVolume {
@@ -186,6 +190,7 @@ impl Engine {
             nano_cpus: Some(i64::from(spec.cpu_millis) * 1_000_000),
             pids_limit: Some(i64::from(spec.pids_max)),
             security_opt: Some(vec!["no-new-privileges:true".into()]),
+            cap_drop: Some(CAPABILITIES_DROPPED.map(Into::into).to_vec()),
             restart_policy: Some(RestartPolicy {
                 name: Some(RestartPolicyNameEnum::NO),
                 maximum_retry_count: None,

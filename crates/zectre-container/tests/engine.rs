@@ -65,6 +65,7 @@ async fn containers_live_and_die_on_a_real_engine() {
     failures_are_named(&engine).await;
     what_never_started_is_no_success(&engine, &docker).await;
     volumes_are_shown(&engine).await;
+    root_inside_is_less_than_root(&engine).await;
     private_images_are_pulled_with_a_login(&engine, &docker).await;
 }
 
@@ -107,6 +108,7 @@ async fn the_other_engine_runs_the_same_containers() {
         7
     );
     assert_eq!(written(&engine, &exits.container_id).await, ["out\n", "err\n"]);
+    root_inside_is_less_than_root(&engine).await;
     assert!(!engine.remove_image(IMAGE).await.expect("asked"), "it is in use");
     engine.remove(&exits.container_id).await.expect("removed");
     assert!(engine.remove_image(IMAGE).await.expect("asked"));
@@ -245,6 +247,21 @@ async fn ends_are_told_apart(engine: &Engine) {
     for ended in [exits, hog] {
         engine.remove(&ended.container_id).await.expect("removed");
     }
+}
+
+async fn root_inside_is_less_than_root(engine: &Engine) {
+    let asks = engine.start(&spec(&["rights"], None)).await.expect("started");
+    engine.wait(&asks.container_id).await.expect("ended");
+    let [told, _] = written(engine, &asks.container_id).await;
+    assert!(told.contains("NoNewPrivs:\t1"), "{told}");
+    let bounding = told.lines().find_map(|line| line.strip_prefix("CapBnd:"));
+    let bounding = u64::from_str_radix(bounding.expect("a line of it").trim(), 16).expect("hexadecimal");
+    // linux/capability.h: NET_RAW, SYS_ADMIN, MKNOD, AUDIT_WRITE, SETFCAP; and SETUID, which servers need.
+    for refused in [13, 21, 27, 29, 31] {
+        assert_eq!(bounding >> refused & 1, 0, "capability {refused} of {bounding:x}");
+    }
+    assert_eq!(bounding >> 7 & 1, 1, "{bounding:x}");
+    engine.remove(&asks.container_id).await.expect("removed");
 }
 
 /// Its maker died between the two steps. The engine says that it isn't running, with code 0.
