@@ -17,6 +17,7 @@ mod progress;
 mod project;
 mod prompt;
 mod table;
+mod terminal_text;
 mod up;
 
 use clap::Parser;

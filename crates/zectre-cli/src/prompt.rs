@@ -38,14 +38,18 @@ pub(crate) async fn secret(question: &str) -> Result<SecretString, CliError> {
     answer.map(SecretString::from)
 }
 
-/// All of standard input, without the last line's end.
-pub(crate) async fn rest() -> Result<String, CliError> {
-    on_input(|| {
+/// All of standard input, without the last line's end. Nothing at all is no value (an empty one is a line's end): then
+/// `missing` is said.
+pub(crate) async fn rest(missing: String) -> Result<String, CliError> {
+    on_input(move || {
         let mut text = String::new();
         io::stdin()
             .lock()
             .take(INPUT_BYTES_MAX)
             .read_to_string(&mut text)?;
+        if text.is_empty() {
+            return Err(CliError::Usage(missing));
+        }
         Ok(text
             .strip_suffix('\n')
             .map(|text| text.strip_suffix('\r').unwrap_or(text).to_owned())

@@ -15,6 +15,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use std::{error::Error as StdError, time::Duration};
 
 mod shape;
+mod words;
+
+use words::Misfit;
 
 /// A JSON body.
 #[derive(Debug, Clone, Copy, Default)]
@@ -66,10 +69,14 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
                     "MALFORMED_JSON",
                     format!("the body is not valid JSON: {}", innermost(error)),
                 ),
-                JsonRejection::JsonDataError(error) => Failure::bad_request(
-                    "INVALID_INPUT",
-                    format!("the body does not fit: {}", innermost(error)),
-                ),
+                JsonRejection::JsonDataError(error) => {
+                    let misfit = Misfit::of(&innermost(error));
+                    let failure = Failure::bad_request("INVALID_INPUT", misfit.sentence());
+                    match misfit.field {
+                        Some(field) => failure.with_field(field, misfit.message),
+                        None => failure,
+                    }
+                }
                 JsonRejection::MissingJsonContentType(_) => Failure::new(
                     StatusCode::UNSUPPORTED_MEDIA_TYPE,
                     "UNSUPPORTED_MEDIA_TYPE",

@@ -252,6 +252,11 @@ fn check(one: &VariableChange) -> Option<FieldError> {
     if !valid_env_key(&one.key) {
         return wrong("letters, digits and `_`, not starting with a digit, at most 128".into());
     }
+    if one.key == "PORT" && one.value.is_some() {
+        return wrong(
+            "the platform gives each task a PORT of its own; a variable of that name has no effect".into(),
+        );
+    }
     if one
         .environment
         .as_deref()

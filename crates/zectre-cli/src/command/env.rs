@@ -69,7 +69,12 @@ async fn add(
         (Some((key, value)), None) => (key.to_owned(), value.to_owned()),
         (None, Some(value)) => (key.to_owned(), value),
         // Not on the command line, where other users of the machine could see it.
-        (None, None) => (key.to_owned(), prompt::rest().await?),
+        (None, None) => {
+            let missing = format!(
+                "nothing was given on standard input. Write `zectre env add {key}=value`, or give the value there."
+            );
+            (key.to_owned(), prompt::rest(missing).await?)
+        }
         (Some(_), Some(_)) => {
             return Err(CliError::Usage(
                 "write `zectre env add KEY=value` or `zectre env add KEY value`".into(),
@@ -148,8 +153,37 @@ async fn pull(context: &Context, file: &Path, force: bool, scope: &VariableScope
     };
     opened.write_all(text.as_bytes()).map_err(CliError::write(file))?;
     let remark = format!("Wrote {} variables to {}", all.len(), file.display());
+    if !all.is_empty() && is_kept_by_git(file) {
+        context.output.say(format!(
+            "Git does not ignore {name}: add it to .gitignore, or the values end up in the repository.",
+            name = file.display()
+        ));
+    }
     let written = serde_json::json!({"file": file, "variables": all.len()});
     Ok(context.output.done(&written, remark))
+}
+
+/// Whether a `git add` would take it: it lies in a repository whose .gitignore files say nothing about it.
+fn is_kept_by_git(file: &Path) -> bool {
+    let Ok(file) = fs::canonicalize(file) else {
+        return false;
+    };
+    let mut above = file.ancestors().skip(1);
+    let Some(root) = above.find(|directory| directory.join(".git").exists()) else {
+        return false;
+    };
+    let mut rules = ignore::gitignore::GitignoreBuilder::new(root);
+    for directory in file
+        .ancestors()
+        .skip(1)
+        .take_while(|directory| directory.starts_with(root))
+    {
+        let _ = rules.add(directory.join(".gitignore"));
+    }
+    // Rules that can't be read ignore nothing.
+    rules
+        .build()
+        .is_ok_and(|rules| !rules.matched_path_or_any_parents(&file, false).is_ignore())
 }
 
 /// A value as `.env` files write it: quoted when a bare one would be read differently.
@@ -168,6 +202,21 @@ fn quoted(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    #[test]
+    fn git_keeps_what_no_rule_ignores() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("app/.env");
+        fs::create_dir_all(directory.path().join("app")).expect("made");
+        fs::write(&file, "A=1\n").expect("written");
+        assert!(!super::is_kept_by_git(&file), "there is no repository");
+        fs::create_dir(directory.path().join(".git")).expect("made");
+        assert!(super::is_kept_by_git(&file));
+        fs::write(directory.path().join(".gitignore"), ".env\n").expect("written");
+        assert!(!super::is_kept_by_git(&file));
+    }
+
     #[test]
     fn only_what_needs_quotes_gets_them() {
         assert_eq!(super::quoted("postgres://a:b@c/d"), "postgres://a:b@c/d");

@@ -1,8 +1,15 @@
 //! `zectre logs`: what the program printed, of all replicas together.
 
-use crate::{args::LogsArgs, context::Context, error::CliError, output::Shown, project, table::short};
+use crate::{
+    args::LogsArgs, context::Context, error::CliError, output::Shown, project, table::short,
+    terminal_text::harmless,
+};
 use serde::{Serialize, de::DeserializeOwned};
-use std::collections::BTreeSet;
+use std::{
+    borrow::Cow,
+    collections::BTreeSet,
+    io::{IsTerminal, stdout},
+};
 use zectre_client::{EventStream, LogQuery, Paging, collect};
 use zectre_common::{
     id::TaskId,
@@ -121,5 +128,11 @@ fn shown<L: Line>(line: &L, several: bool) -> String {
     } else {
         ""
     };
-    format!("{task}{platform}{}", line.message)
+    // A file or another program gets what was printed, to the byte.
+    let message = if stdout().is_terminal() {
+        harmless(&line.message)
+    } else {
+        Cow::Borrowed(line.message.as_str())
+    };
+    format!("{task}{platform}{message}")
 }

@@ -39,7 +39,8 @@ async fn add(args: &NewUserArgs, context: &Context) -> Result<Shown, CliError> {
 /// From standard input when that was asked for, else typed twice.
 async fn password(args: &NewUserArgs) -> Result<SecretString, CliError> {
     if args.password_stdin {
-        return Ok(prompt::rest().await?.into());
+        let missing = "nothing was given on standard input. Give the password there, on one line.";
+        return Ok(prompt::rest(missing.into()).await?.into());
     }
     if !prompt::person_is_there() {
         return Err(CliError::Usage(

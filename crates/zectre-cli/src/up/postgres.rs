@@ -320,7 +320,10 @@ async fn shut_down<T>(server: Process, ended: impl Future<Output = T>) -> Result
     let asking = async {
         loop {
             let _ = server.signal(Signal::SIGINT);
-            if tokio::time::timeout(ASK_AGAIN_EVERY, ended.as_mut()).await.is_ok() {
+            if tokio::time::timeout(ASK_AGAIN_EVERY, ended.as_mut())
+                .await
+                .is_ok()
+            {
                 return;
             }
         }
