@@ -1,6 +1,7 @@
 //! One task that takes requests. It is taken with [`Replica::lease`], which fails once the task has
 //! left the table, so that a drained task can never be handed one more request.
 
+use super::Pace;
 use std::sync::{
     Arc,
     atomic::{
@@ -8,17 +9,13 @@ use std::sync::{
         Ordering::{Relaxed, SeqCst},
     },
 };
-use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use tokio::sync::Notify;
 use zectre_common::id::TaskId;
 
 /// A task that could not be reached is passed over for so long; its lease or the table will tell the rest.
 pub const EJECT_MS: u64 = 1_000;
 /// Doubled for each failure in a row, up to this: what is away for long must not cost a connection attempt a second.
 const EJECT_MS_MAX: u64 = 2 * EJECT_MS;
-
-/// Connections that are being opened to a task at once. A program's queue of connections it has not accepted yet is
-/// often no longer than 128, and what doesn't fit is tried again by TCP only after a second.
-const OPENING_MAX: usize = 64;
 
 /// `removed_at` of a task that is in the table.
 const PRESENT: u64 = 0;
@@ -41,7 +38,7 @@ pub struct Replica {
     unreachable: AtomicBool,
     /// Somebody is trying to connect to find that out.
     knocking: AtomicBool,
-    opening: Semaphore,
+    pace: Arc<Pace>,
     drained: Arc<Notify>,
 }
 
@@ -59,7 +56,7 @@ impl Replica {
             failures: AtomicU32::new(0),
             unreachable: AtomicBool::new(false),
             knocking: AtomicBool::new(false),
-            opening: Semaphore::new(OPENING_MAX),
+            pace: Arc::default(),
             drained,
         })
     }
@@ -154,9 +151,9 @@ impl Replica {
         (!self.knocking.swap(true, SeqCst)).then_some(Knock(self))
     }
 
-    /// The right to open a connection to it, until it is sure that its program has taken the connection.
-    pub async fn opening(&self) -> SemaphorePermit<'_> {
-        self.opening.acquire().await.expect("it is never closed")
+    /// How many connections to it may be opened at once.
+    pub fn pace(&self) -> &Arc<Pace> {
+        &self.pace
     }
 
     /// Whether it has left the table.

@@ -1,7 +1,10 @@
 //! One connection to a task, on loan to a request.
 
 use super::pool::Pool;
-use crate::ingress::body::Upload;
+use crate::{
+    ingress::body::Upload,
+    live::{Pace, Replica},
+};
 use hyper::client::conn::{http1, http2};
 use std::sync::{Arc, Weak};
 use zectre_common::id::TaskId;
@@ -21,16 +24,19 @@ pub struct Link {
     task: TaskId,
     sender: Sender,
     pool: Weak<Pool>,
+    /// Who waits for it to be free again.
+    pace: Arc<Pace>,
     /// Nothing is sent on it again.
     last: bool,
 }
 
 impl Link {
-    pub(super) fn new(task: TaskId, sender: Sender, pool: &Arc<Pool>) -> Self {
+    pub(super) fn new(replica: &Replica, sender: Sender, pool: &Arc<Pool>) -> Self {
         Self {
-            task,
+            task: replica.task(),
             sender,
             pool: Arc::downgrade(pool),
+            pace: Arc::clone(replica.pace()),
             last: false,
         }
     }
@@ -50,7 +56,7 @@ impl Link {
             return;
         }
         if let (Sender::Http1(sender), Some(pool)) = (self.sender, self.pool.upgrade()) {
-            pool.put(self.task, sender);
+            pool.put(self.task, sender, &self.pace);
         }
     }
 }

@@ -39,8 +39,8 @@ const PING_EVERY: Duration = Duration::from_secs(20);
 /// A task that keeps a request waiting for so long is knocked at, and again after each further such time.
 const KNOCK_EVERY: Duration = Duration::from_secs(1);
 
-/// A program that has not answered on a new connection for so long is at work, and has taken the connection.
-const OPENING_TIME: Duration = Duration::from_millis(100);
+/// A program that has not answered on a new connection for so long is at work, and takes more meanwhile.
+const OPENING_TIME: Duration = Duration::from_millis(250);
 
 /// What a request may cost in time.
 #[derive(Debug, Clone, Copy)]
@@ -86,7 +86,7 @@ impl Upstream {
     /// `connections` run their I/O, until `cut`.
     pub fn new(patience: Patience, connections: TaskTracker, cut: CancellationToken) -> Self {
         Self {
-            pool: Arc::default(),
+            pool: Arc::new(Pool::new(connections.clone())),
             patience,
             connections,
             cut,
@@ -103,38 +103,51 @@ impl Upstream {
         may_leave: &(dyn Fn() -> bool + Sync),
     ) -> Result<Reply, Failed> {
         let idle_max = if repeatable { None } else { Some(TRUSTED_FOR) };
-        let (mut opening, was_reachable) = (None, replica.is_reachable());
-        loop {
+        let was_reachable = replica.is_reachable();
+        let mut turn = replica.pace().is_crowded().then(|| replica.pace().line_up(false));
+        let (link, mut opening) = loop {
+            if let Some(turn) = &turn
+                && timeout(self.patience.response, turn.come()).await.is_err()
+            {
+                return Err(Failed::TimedOut);
+            }
             while let Some(link) = self.pool.take(replica, idle_max) {
-                drop(opening.take());
+                drop(turn.take());
                 match self.exchange(replica, link, request, may_leave).await {
                     // It closed before it took the request; each such connection is gone for good, so this ends.
                     Err(Failed::Unsent(unsent, _)) => request = *unsent,
                     done => return done,
                 }
             }
-            if opening.is_some() {
-                break;
+            if was_reachable && !replica.is_reachable() {
+                // Those before it in the line have found out.
+                let cause = "its node does not answer".into();
+                return Err(Failed::Unsent(Box::new(request), cause));
             }
-            // While this waited for its turn, another request may have finished with a connection.
-            opening = Some(replica.opening().await);
-        }
-        if was_reachable && !replica.is_reachable() {
-            // Those before it in the queue have found out.
-            return Err(Failed::Unsent(
-                Box::new(request),
-                "its node does not answer".into(),
-            ));
-        }
-        let link = match self.connect(replica).await {
-            Ok(link) => link,
-            Err(cause) => return Err(Failed::Unsent(Box::new(request), cause)),
+            let Some(opening) = replica.pace().open(replica.http2()) else {
+                turn.get_or_insert_with(|| replica.pace().line_up(false));
+                continue;
+            };
+            drop(turn.take());
+            match self.connect(replica).await {
+                Ok(Some(link)) => break (link, opening),
+                Ok(None) => {
+                    opening.overflowed();
+                    turn = Some(replica.pace().line_up(true));
+                }
+                Err(cause) => return Err(Failed::Unsent(Box::new(request), cause)),
+            }
         };
         let mut exchange = std::pin::pin!(self.exchange(replica, link, request, may_leave));
+        if replica.http2() {
+            // It is shared by now, with everyone in line.
+            drop(opening);
+            return exchange.await;
+        }
         match timeout(OPENING_TIME, exchange.as_mut()).await {
             Ok(done) => done,
             Err(_) => {
-                drop(opening);
+                opening.slow();
                 exchange.await
             }
         }
@@ -142,8 +155,12 @@ impl Upstream {
 
     /// Opens a connection to `replica`, and remembers whether its host gave any answer: a refusal is one.
     async fn reach(&self, replica: &Replica) -> Result<TcpStream, String> {
+        let began = Instant::now();
         let connecting = TcpStream::connect((replica.address(), replica.port()));
         let connected = timeout(self.patience.connect, connecting).await;
+        if let Ok(Ok(_)) = &connected {
+            replica.pace().connected(began.elapsed());
+        }
         let silent = match &connected {
             Ok(Ok(_)) => false,
             // The last of them: nobody on the way knows the host any more.
@@ -195,8 +212,17 @@ impl Upstream {
         })
     }
 
-    async fn connect(&self, replica: &Replica) -> Result<Link, String> {
-        let stream = self.reach(replica).await?;
+    /// A new connection; `None` when the task's queue has no room for it.
+    async fn connect(&self, replica: &Replica) -> Result<Option<Link>, String> {
+        let reached = match replica.pace().stall_after() {
+            // Dropping it leaves nothing behind: the task's host has not taken it.
+            Some(stall_after) => match timeout(stall_after, self.reach(replica)).await {
+                Ok(reached) => reached,
+                Err(_) => return Ok(None),
+            },
+            None => self.reach(replica).await,
+        };
+        let stream = reached?;
         stream.set_nodelay(true).map_err(|error| error.to_string())?;
         let io = TokioIo::new(stream);
         let sender = if replica.http2() {
@@ -210,7 +236,7 @@ impl Upstream {
             self.drive(connection.with_upgrades());
             Sender::Http1(sender)
         };
-        Ok(self.pool.link(replica, sender))
+        Ok(Some(self.pool.link(replica, sender)))
     }
 
     /// Runs a connection's I/O until it closes. Its errors reach whoever waits for an answer on it.

@@ -1,13 +1,17 @@
 //! Idle connections by task, the last used first.
 
 use super::link::{Link, Sender};
-use crate::{ingress::body::Upload, live::Replica};
+use crate::{
+    ingress::body::Upload,
+    live::{Pace, Replica},
+};
 use hyper::client::conn::{http1, http2};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
+use tokio_util::task::TaskTracker;
 use zectre_common::id::TaskId;
 
 /// Idle connections kept for one task; more are closed.
@@ -28,12 +32,23 @@ struct Kept {
 }
 
 /// The pool.
-#[derive(Debug, Default)]
-pub(super) struct Pool(Mutex<HashMap<TaskId, Kept>>);
+#[derive(Debug)]
+pub(super) struct Pool {
+    kept: Mutex<HashMap<TaskId, Kept>>,
+    /// Where connections are waited for that are about to be ready.
+    tasks: TaskTracker,
+}
 
 impl Pool {
+    pub(super) fn new(tasks: TaskTracker) -> Self {
+        Self {
+            kept: Mutex::default(),
+            tasks,
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<TaskId, Kept>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A usable connection to `replica` that has been idle for at most `idle_max`.
@@ -44,7 +59,7 @@ impl Pool {
         if replica.http2() {
             let open = kept.http2.clone().filter(|sender| !sender.is_closed());
             kept.http2.clone_from(&open);
-            return open.map(|sender| Link::new(task, Sender::Http2(sender), self));
+            return open.map(|sender| Link::new(replica, Sender::Http2(sender), self));
         }
         let mut index = kept.http1.len();
         while index > 0 {
@@ -56,7 +71,7 @@ impl Pool {
                 return None;
             } else if idle.sender.is_ready() {
                 return Some(Link::new(
-                    task,
+                    replica,
                     Sender::Http1(kept.http1.remove(index).sender),
                     self,
                 ));
@@ -71,14 +86,37 @@ impl Pool {
         if let Sender::Http2(sender) = &sender {
             self.lock().entry(replica.task()).or_default().http2 = Some(sender.clone());
         }
-        Link::new(replica.task(), sender, self)
+        Link::new(replica, sender, self)
     }
 
-    /// Keeps a connection for the next request.
-    pub(super) fn put(&self, task: TaskId, sender: http1::SendRequest<Upload>) {
+    /// Keeps a connection for the next request, and calls it when it already waits.
+    pub(super) fn put(
+        self: Arc<Self>,
+        task: TaskId,
+        mut sender: http1::SendRequest<Upload>,
+        pace: &Arc<Pace>,
+    ) {
         if sender.is_closed() {
             return;
         }
+        if !pace.is_crowded() {
+            return self.keep(task, sender);
+        }
+        if sender.is_ready() {
+            self.keep(task, sender);
+            return pace.call();
+        }
+        let (tasks, pace) = (self.tasks.clone(), Arc::clone(pace));
+        tasks.spawn(async move {
+            // It fails when the connection ends, and then there is nothing to keep.
+            if sender.ready().await.is_ok() {
+                self.keep(task, sender);
+                pace.call();
+            }
+        });
+    }
+
+    fn keep(&self, task: TaskId, sender: http1::SendRequest<Upload>) {
         let mut kept = self.lock();
         let idle = &mut kept.entry(task).or_default().http1;
         if idle.len() < IDLE_MAX {

@@ -5,6 +5,7 @@ mod errors;
 mod hostile;
 mod lifecycle;
 mod origin;
+mod pacing;
 mod routing;
 mod streaming;
 mod upstream;

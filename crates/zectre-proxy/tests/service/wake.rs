@@ -20,7 +20,7 @@ use zectre_service::{auth, key::ServiceKey, token};
 use zectre_testkit::wait_until;
 
 /// Wakes to `address`, once `gate` has a permit; refuses callers that are not the proxy.
-async fn api(key: ServiceKey, address: SocketAddr, gate: Arc<Semaphore>) -> Origin {
+pub(crate) async fn api(key: ServiceKey, address: SocketAddr, gate: Arc<Semaphore>) -> Origin {
     Origin::new(move |request| {
         let (key, gate) = (key.clone(), Arc::clone(&gate));
         async move {
@@ -53,13 +53,13 @@ async fn api(key: ServiceKey, address: SocketAddr, gate: Arc<Semaphore>) -> Orig
     .await
 }
 
-async fn asleep(world: &World, name: &str) -> App {
+pub(crate) async fn asleep(world: &World, name: &str) -> App {
     let app = world.app(name).await;
     world.sleep(app.deployment).await;
     app
 }
 
-async fn held(admin: SocketAddr, key: &ServiceKey, app: App) -> u64 {
+pub(crate) async fn held(admin: SocketAddr, key: &ServiceKey, app: App) -> u64 {
     let routes = routes(admin, key).await;
     routes["deployments"][app.deployment.to_string()]["held"]
         .as_u64()

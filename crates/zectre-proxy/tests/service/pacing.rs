@@ -1,0 +1,145 @@
+//! A thousand requests that were held go to a program that does one thing at a time and has room for eight
+//! connections: what doesn't fit into its queue would wait for TCP to try again, a second later at best.
+
+use crate::{
+    wake::{api, asleep, held},
+    world::{SOON, World},
+};
+use http::StatusCode;
+use std::{
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpSocket, TcpStream},
+    sync::Semaphore,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use zectre_testkit::wait_until;
+
+/// `listen(2)`; Linux lets one more in.
+const BACKLOG: u32 = 8;
+/// Soon enough that none of them can have waited for TCP's second try twice.
+const QUICKLY: Duration = Duration::from_secs(15);
+
+/// One request at a time, a connection for each.
+struct Serial {
+    address: SocketAddr,
+    /// The longest its queue was.
+    queued: Arc<AtomicUsize>,
+    _running: JoinSet<()>,
+}
+
+impl Serial {
+    fn new(work: Duration) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket
+            .bind("127.0.0.1:0".parse().expect("an address"))
+            .expect("a free port");
+        let listener = socket.listen(BACKLOG).expect("it listens");
+        let address = listener.local_addr().expect("bound");
+        let queued = Arc::new(AtomicUsize::new(0));
+        let longest = Arc::clone(&queued);
+        let mut running = JoinSet::new();
+        running.spawn(async move {
+            loop {
+                longest.fetch_max(queue_length(&listener), SeqCst);
+                let (stream, _) = listener.accept().await.expect("a connection");
+                // A client that knocks, or left, is none of the test's business.
+                let _ = answer(stream, work).await;
+            }
+        });
+        Self {
+            address,
+            queued,
+            _running: running,
+        }
+    }
+}
+
+async fn answer(mut stream: TcpStream, work: Duration) -> std::io::Result<()> {
+    let (mut head, mut bytes) = (Vec::new(), [0; 4_096]);
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read(&mut bytes).await? {
+            0 => return Ok(()),
+            count => head.extend_from_slice(&bytes[..count]),
+        }
+    }
+    sleep(work).await;
+    stream
+        .write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 4\r\n\r\ndone")
+        .await
+}
+
+/// Connections that the kernel holds for `listener`, as it tells itself.
+fn queue_length(listener: &TcpListener) -> usize {
+    let port = format!(":{:04X}", listener.local_addr().expect("bound").port());
+    // Those that listen come first; reading all the others would take tens of milliseconds.
+    let table = BufReader::new(std::fs::File::open("/proc/net/tcp").expect("Linux"));
+    let mut lines = table.lines().map(|line| line.expect("readable"));
+    let line = lines.find(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        fields.next().is_some_and(|local| local.ends_with(&port)) && fields.nth(1) == Some("0A")
+    });
+    let queues = line
+        .expect("it listens")
+        .split_whitespace()
+        .nth(4)
+        .expect("both queues")
+        .to_owned();
+    let (_, waiting) = queues.split_once(':').expect("two queues");
+    usize::from_str_radix(waiting, 16).expect("a number")
+}
+
+/// Holds `count` requests, then lets them go at once; all must be answered by `origin`, quickly.
+async fn release(origin: &Serial, count: u64) {
+    let mut world = World::new().await;
+    let gate = Arc::new(Semaphore::new(0));
+    let api = api(world.key.clone(), origin.address, Arc::clone(&gate)).await;
+    world.configure(&format!("[api]\npublic_url = \"http://{}\"", api.address));
+    let app = asleep(&world, "one").await;
+    let proxy = Arc::new(world.start().await);
+    let mut clients = JoinSet::new();
+    for _ in 0..count {
+        let proxy = Arc::clone(&proxy);
+        clients.spawn(async move { proxy.get("one-default").await });
+    }
+    wait_until(SOON, "all are held", || async {
+        (held(proxy.admin, &world.key, app).await == count).then_some(())
+    })
+    .await;
+    gate.add_permits(1);
+    let answered = async {
+        while let Some(got) = clients.join_next().await {
+            let got = got.expect("it did not panic");
+            assert_eq!((got.status, got.body.as_str()), (StatusCode::OK, "done"));
+        }
+    };
+    timeout(QUICKLY, answered).await.expect("quickly");
+    drop(clients);
+    Arc::into_inner(proxy).expect("the clients are gone").stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_held_requests_never_fill_a_short_queue() {
+    let origin = Serial::new(Duration::from_micros(100));
+    release(&origin, 1_000).await;
+    let longest = origin.queued.load(SeqCst);
+    assert!((2..=BACKLOG as usize).contains(&longest), "{longest}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_programs_full_queue_is_noticed_before_tcp_tries_again() {
+    // Slow enough to be taken for one that works on many at once.
+    let origin = Serial::new(Duration::from_millis(50));
+    release(&origin, 150).await;
+    let longest = origin.queued.load(SeqCst);
+    assert!(longest > BACKLOG as usize, "its queue was never full: {longest}");
+}
