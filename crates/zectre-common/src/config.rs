@@ -2,6 +2,10 @@
 //!
 //! It is parsed and checked before a port is bound; an error names the key and where its value came from.
 
+mod tls;
+
+pub use tls::{AcmeConfig, CertificateFiles, Challenge, TlsConfig};
+
 use crate::spec::Labels;
 use figment::{
     Figment,
@@ -64,7 +68,7 @@ sections! {
     ProxyConfig {
         host: String, port: u16, admin_port: u16, domain: String, name: String, snapshot_path: PathBuf,
         connections_max: usize, header_timeout_ms: u64, header_bytes_max: usize, response_timeout_ms: u64,
-        connect_timeout_ms: u64, wake_timeout_ms: u64, held_requests_max: usize, drain_timeout_ms: u64,
+        connect_timeout_ms: u64, wake_timeout_ms: u64, held_requests_max: usize, drain_timeout_ms: u64, tls: TlsConfig,
     }
     /// `[registry]`
     RegistryConfig {
@@ -209,6 +213,9 @@ impl Config {
                 self.proxy.domain
             ));
         }
+        self.proxy
+            .tls
+            .check(!self.secrets.master_key_file.as_os_str().is_empty())?;
         if self.logs.task_bytes_max < 16 << 20 {
             return refuse("logs.task_bytes_max must be at least 16777216".into());
         }

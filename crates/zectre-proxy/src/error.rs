@@ -18,4 +18,13 @@ pub enum Error {
     /// The listener's own address can't be read.
     #[error("the address of the proxy's listener can't be read: {0}")]
     Address(#[source] std::io::Error),
+    /// A certificate of the configuration can't be served.
+    #[error(transparent)]
+    Certificate(#[from] crate::tls::files::FileError),
+    /// No certificate could be made for the platform's domain.
+    #[error("no certificate could be made for proxy.domain: {0}")]
+    SelfSigned(#[from] rcgen::Error),
+    /// TLS can't be set up.
+    #[error("TLS can't be set up: {0}")]
+    Tls(#[from] rustls::Error),
 }

@@ -2,7 +2,7 @@
 //!
 //! The hot path never waits for a database: [`tables`] holds the routing table in memory, [`store`] keeps it
 //! at PostgreSQL's epoch and tells PostgreSQL what the scheduler must know, and [`ingress`] is the way of a
-//! request. [`table`] decides where a host leads, and is pure; [`live`] is what changes with every request.
+//! request. [`tls`] is what comes before it on the other port. [`table`] decides where a host leads, and is pure; [`live`] is what changes with every request.
 
 pub mod error;
 pub mod ingress;
@@ -11,6 +11,7 @@ pub mod metrics;
 pub mod store;
 pub mod table;
 pub mod tables;
+pub mod tls;
 pub mod upstream;
 pub mod wake;
 
@@ -28,8 +29,10 @@ use std::{
 };
 use store::{activity, feed, lease, snapshot};
 use tables::Tables;
+use tls::Terminator;
 use tokio::{
     net::TcpListener,
+    sync::Semaphore,
     time::{MissedTickBehavior, interval, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -71,8 +74,28 @@ pub struct Service {
     wires: TaskTracker,
     listener: TcpListener,
     address: SocketAddr,
+    secure: Option<Secure>,
     admin: TcpListener,
     admin_address: SocketAddr,
+}
+
+/// The listener for TLS.
+struct Secure {
+    setup: tls::Setup,
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Secure {
+    async fn open(setup: Option<tls::Setup>, config: &ProxyConfig) -> Result<Option<Self>, Error> {
+        let Some(setup) = setup else { return Ok(None) };
+        let listener = server::bind(NAME, "proxy__tls", &config.host, config.tls.port).await?;
+        Ok(Some(Self {
+            setup,
+            address: listener.local_addr().map_err(Error::Address)?,
+            listener,
+        }))
+    }
 }
 
 impl Service {
@@ -85,9 +108,11 @@ impl Service {
             .max_connections(config.database.connections_max)
             .acquire_timeout(Duration::from_secs(5))
             .connect_lazy_with(db::options(&config.database.url, NAME)?);
+        let base = Base::new(NAME);
+        let secure = tls::Setup::load(proxy, &base.metrics).await?;
         let listener = server::bind(NAME, "proxy", &proxy.host, proxy.port).await?;
         let admin = server::bind(NAME, "proxy", &proxy.host, proxy.admin_port).await?;
-        let base = Base::new(NAME);
+        let secure = Secure::open(secure, proxy).await?;
         let tables = Arc::new(Tables::new(&proxy.domain, keeps_snapshot(proxy)));
         first_table(proxy, &pool, &tables).await;
         check_routes(&base, &tables);
@@ -114,6 +139,7 @@ impl Service {
         );
         let ingress = Ingress {
             tables,
+            tls: secure.as_ref().map(|secure| Arc::clone(&secure.setup.tls)),
             waker: Arc::new(waker),
             upstream: Upstream::new(patience, wires.clone(), cut.clone()),
             metrics,
@@ -127,22 +153,18 @@ impl Service {
             cut,
             started: Instant::now(),
         };
-        let name = if proxy.name.is_empty() {
-            host_name()
-        } else {
-            proxy.name.clone()
-        };
         Ok(Self {
             config: proxy.clone(),
             pool,
             id: ProxyId::new(),
-            name,
+            name: name(proxy),
             key,
             base,
             ingress: Arc::new(ingress),
             wires,
             address: listener.local_addr().map_err(Error::Address)?,
             listener,
+            secure,
             admin_address: admin.local_addr().map_err(Error::Address)?,
             admin,
         })
@@ -151,6 +173,11 @@ impl Service {
     /// Where clients connect.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where clients connect that speak TLS.
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        self.secure.as_ref().map(|secure| secure.address)
     }
 
     /// Where `/health`, `/ready`, `/metrics` and `/routes` are.
@@ -171,6 +198,7 @@ impl Service {
             wires,
             listener,
             address,
+            secure,
             admin,
             ..
         } = self;
@@ -197,12 +225,17 @@ impl Service {
         let router = base.wrap(router, limits);
         tasks.spawn("admin", |stop| server::serve(admin, router, limits, stop));
         let bounds = Bounds {
-            connections_max: config.connections_max,
             header_timeout: Duration::from_millis(config.header_timeout_ms),
             header_bytes_max: config.header_bytes_max,
         };
         tracing::info!(%address, domain = config.domain, proxy = %id, "the proxy takes requests");
-        ingress::accept::run(Arc::clone(&ingress), listener, bounds, shutdown).await;
+        let doors = Doors {
+            ingress: Arc::clone(&ingress),
+            slots: Arc::new(Semaphore::new(config.connections_max)),
+            bounds,
+            shutdown,
+        };
+        doors.serve(listener, secure, &tasks).await;
         drain(&ingress, &wires, drain_timeout).await;
         // Only now does nobody need to wait for this proxy any longer.
         tasks.stop(GOODBYE).await;
@@ -215,6 +248,36 @@ impl Service {
             _ => tracing::warn!("PostgreSQL did not hear that this proxy stops; its lease will run out"),
         }
         Ok(())
+    }
+}
+
+/// The listeners, and what they share.
+struct Doors {
+    ingress: Arc<Ingress>,
+    slots: Arc<Semaphore>,
+    bounds: Bounds,
+    shutdown: Shutdown,
+}
+
+impl Doors {
+    /// Takes connections on both until the shutdown.
+    async fn serve(&self, plain: TcpListener, secure: Option<Secure>, tasks: &Tasks) {
+        let Some(secure) = secure else {
+            return self.take(plain, None).await;
+        };
+        tracing::info!(address = %secure.address, "and over TLS");
+        let terminator = Arc::clone(&secure.setup.terminator);
+        secure.setup.spawn(tasks);
+        tokio::join!(
+            self.take(plain, None),
+            self.take(secure.listener, Some(terminator))
+        );
+    }
+
+    async fn take(&self, listener: TcpListener, terminator: Option<Arc<Terminator>>) {
+        let (ingress, slots) = (Arc::clone(&self.ingress), Arc::clone(&self.slots));
+        let shutdown = self.shutdown.clone();
+        ingress::accept::run(ingress, listener, terminator, slots, self.bounds, shutdown).await;
     }
 }
 
@@ -294,7 +357,10 @@ fn check_routes(base: &Base, tables: &Arc<Tables>) {
     });
 }
 
-fn host_name() -> String {
+fn name(config: &ProxyConfig) -> String {
+    if !config.name.is_empty() {
+        return config.name.clone();
+    }
     // Only a name in logs: a system that doesn't tell its own is still a system.
     std::fs::read_to_string("/proc/sys/kernel/hostname")
         .map_or_else(|_| NAME.to_owned(), |name| name.trim().to_owned())

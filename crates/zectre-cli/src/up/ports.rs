@@ -6,7 +6,7 @@ use zectre_common::config::Config;
 
 /// Whose port, where, and what changes it.
 fn wanted(config: &Config) -> Vec<(&'static str, &str, u16, &'static str)> {
-    vec![
+    let mut wanted = vec![
         (
             "api",
             config.api.host.as_str(),
@@ -49,7 +49,16 @@ fn wanted(config: &Config) -> Vec<(&'static str, &str, u16, &'static str)> {
             config.build.port,
             "ZECTRE__BUILD__PORT",
         ),
-    ]
+    ];
+    if config.proxy.tls.enabled {
+        wanted.push((
+            "proxy TLS",
+            &config.proxy.host,
+            config.proxy.tls.port,
+            "ZECTRE__PROXY__TLS__PORT",
+        ));
+    }
+    wanted
 }
 
 /// Refuses when a port is taken. Other trouble (a host name that doesn't resolve) is the service's to tell.

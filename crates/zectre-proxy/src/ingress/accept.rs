@@ -21,12 +21,16 @@ use std::{
     time::Duration,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
 };
 use zectre_service::tasks::Shutdown;
 
-use crate::metrics::Counted;
+use crate::{
+    metrics::Counted,
+    tls::{Terminator, listener::Hello},
+};
 
 /// Streams of one HTTP/2 connection.
 const STREAMS_MAX: u32 = 256;
@@ -40,14 +44,17 @@ const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 pub struct Client {
     /// For `X-Forwarded-For`.
     pub address_header: HeaderValue,
+    /// How the connection began, when it is over TLS.
+    pub tls: Option<Hello>,
 }
 
 impl Client {
     /// From the peer's address.
-    pub fn new(peer: SocketAddr) -> Self {
+    pub fn new(peer: SocketAddr, tls: Option<Hello>) -> Self {
         let address = peer.ip().to_canonical().to_string();
         Self {
             address_header: HeaderValue::try_from(address).expect("an IP address is plain text"),
+            tls,
         }
     }
 }
@@ -55,17 +62,22 @@ impl Client {
 /// What bounds connections.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// Open at once.
-    pub connections_max: usize,
     /// For a client to send a head.
     pub header_timeout: Duration,
     /// The largest head.
     pub header_bytes_max: usize,
 }
 
-/// Serves connections until `shutdown`; those that are open then go on, and end with their request.
-pub async fn run(ingress: Arc<Ingress>, listener: TcpListener, bounds: Bounds, shutdown: Shutdown) {
-    let slots = Arc::new(Semaphore::new(bounds.connections_max));
+/// Serves connections until `shutdown`; those that are open then go on, and end with their request. `slots` bounds
+/// them, over all listeners; with a `terminator` they begin with a handshake.
+pub async fn run(
+    ingress: Arc<Ingress>,
+    listener: TcpListener,
+    terminator: Option<Arc<Terminator>>,
+    slots: Arc<Semaphore>,
+    bounds: Bounds,
+    shutdown: Shutdown,
+) {
     let server = Arc::new(server(bounds));
     loop {
         let next = async {
@@ -78,15 +90,23 @@ pub async fn run(ingress: Arc<Ingress>, listener: TcpListener, bounds: Bounds, s
         let Some(((stream, peer), slot)) = shutdown.or_requested(next).await else {
             return;
         };
-        let connection = connection(
-            Arc::clone(&ingress),
-            Arc::clone(&server),
-            stream,
-            peer,
-            bounds,
-            shutdown.clone(),
-        );
-        let cut = ingress.cut.clone();
+        let (served_by, server, terminator) = (Arc::clone(&ingress), Arc::clone(&server), terminator.clone());
+        let (cut, shutdown) = (ingress.cut.clone(), shutdown.clone());
+        let connection = async move {
+            let _counted = Counted::new(&served_by.metrics.connections);
+            match terminator {
+                None => {
+                    let client = Client::new(peer, None);
+                    connection(served_by, server, stream, client, bounds, shutdown).await;
+                }
+                Some(terminator) => {
+                    if let Some((stream, hello)) = terminator.accept(stream).await {
+                        let client = Client::new(peer, Some(hello));
+                        connection(served_by, server, stream, client, bounds, shutdown).await;
+                    }
+                }
+            }
+        };
         ingress.connections.spawn(async move {
             cut.run_until_cancelled(connection).await;
             drop(slot);
@@ -112,16 +132,15 @@ fn server(bounds: Bounds) -> auto::Builder<TokioExecutor> {
     server
 }
 
-async fn connection(
+async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     ingress: Arc<Ingress>,
     server: Arc<auto::Builder<TokioExecutor>>,
-    stream: TcpStream,
-    peer: SocketAddr,
+    stream: S,
+    client: Client,
     bounds: Bounds,
     shutdown: Shutdown,
 ) {
-    let _counted = Counted::new(&ingress.metrics.connections);
-    let client = Arc::new(Client::new(peer));
+    let client = Arc::new(client);
     let spoke = Arc::new(AtomicBool::new(false));
     let upgraded = Arc::new(AtomicBool::new(false));
     let io = TokioIo::new(Guarded::new(
@@ -129,10 +148,10 @@ async fn connection(
         bounds.header_bytes_max,
         Arc::clone(&upgraded),
     ));
-    let seen = Arc::clone(&spoke);
+    let (seen, visitor) = (Arc::clone(&spoke), Arc::clone(&client));
     let service = service_fn(move |request| {
         seen.store(true, SeqCst);
-        let (ingress, client, upgraded) = (Arc::clone(&ingress), Arc::clone(&client), Arc::clone(&upgraded));
+        let (ingress, client, upgraded) = (Arc::clone(&ingress), Arc::clone(&visitor), Arc::clone(&upgraded));
         async move {
             let response = ingress.serve(request, &client).await;
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -151,7 +170,7 @@ async fn connection(
             // An error here is the client's: gone, or not speaking HTTP.
             ended = connection.as_mut() => {
                 if let Err(error) = ended {
-                    tracing::trace!(%error, %peer, "a connection ended");
+                    tracing::trace!(%error, client = ?client.address_header, "a connection ended");
                 }
                 return;
             }

@@ -200,7 +200,8 @@ pub(super) fn rewrite(
     headers.remove(header::EXPECT);
     headers.insert(header::HOST, host.header.clone());
     headers.insert(FORWARDED_FOR, client.address_header.clone());
-    headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+    let scheme = if client.tls.is_some() { "https" } else { "http" };
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme));
     headers.insert(FORWARDED_HOST, host.header.clone());
     headers.insert(request_id::HEADER, id.clone());
     if wants_trailers {
@@ -358,7 +359,7 @@ mod tests {
                 ("accept", "*/*"),
             ],
         );
-        let client = Client::new("192.0.2.7:1234".parse().expect("an address"));
+        let client = Client::new("192.0.2.7:1234".parse().expect("an address"), None);
         let named = host(&head).expect("one");
         rewrite(
             &mut head,

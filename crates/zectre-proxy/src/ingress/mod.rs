@@ -23,6 +23,7 @@ pub use refusal::{ERROR_DETAIL, Refusal};
 use crate::{
     metrics::{Counted, Metrics},
     tables::Tables,
+    tls::Tls,
     upstream::Upstream,
     wake::Waker,
 };
@@ -59,6 +60,8 @@ pub struct Ingress {
     pub waker: Arc<Waker>,
     /// Connects to tasks.
     pub upstream: Upstream,
+    /// Which names have certificates, and what follows from that; `None` where nobody speaks TLS.
+    pub tls: Option<Arc<Tls>>,
     /// Counts.
     pub metrics: Metrics,
     /// Bounds.
@@ -78,13 +81,22 @@ impl Ingress {
         let id = HeaderValue::try_from(request_id::from_headers(request.headers()))
             .unwrap_or_else(|_| HeaderValue::from_static("invalid"));
         let html = wants_html(request.headers());
-        let response = match self.answer(request, client, &id, in_flight).await {
+        let mut response = match self.answer(request, client, &id, in_flight).await {
             Ok(response) => response,
             Err(refusal) => {
                 tracing::debug!(request_id = ?id, %refusal, "refused a request");
                 refusal.respond(&id, html)
             }
         };
+        if client.tls.is_some()
+            && let Some(hsts) = self.tls.as_ref().and_then(|tls| tls.hsts())
+        {
+            // An application that says something else about itself is believed.
+            response
+                .headers_mut()
+                .entry(header::STRICT_TRANSPORT_SECURITY)
+                .or_insert_with(|| hsts.clone());
+        }
         self.metrics.answered(response.status());
         response
     }
@@ -101,6 +113,20 @@ impl Ingress {
         }
         let (parts, body) = request.into_parts();
         let host = headers::host(&parts)?;
+        if let Some(tls) = &self.tls {
+            match &client.tls {
+                Some(hello) if !tls.resolver.may_ask(hello.server_name.as_deref(), &host.name) => {
+                    return Err(Refusal::Misdirected(host.name));
+                }
+                Some(_) => {}
+                None => {
+                    if let Some(mut redirect) = tls.redirect(&host.name, &parts.uri) {
+                        redirect.headers_mut().insert(request_id::HEADER, id.clone());
+                        return Ok(redirect);
+                    }
+                }
+            }
+        }
         self.forward(forward::Visitor {
             parts,
             body,

@@ -27,6 +27,9 @@ pub enum Refusal {
     /// CONNECT is for forward proxies.
     #[error("this is a reverse proxy: it does not take CONNECT")]
     Connect,
+    /// The connection was made for another name.
+    #[error("this connection was made for another name than `{0}`: open one for it")]
+    Misdirected(String),
     /// No table has this host.
     #[error(
         "no application answers at `{0}`: check the name, that it was deployed, and, for a domain of your own, that it is verified"
@@ -85,6 +88,7 @@ impl Refusal {
             Self::Malformed(_) => (StatusCode::BAD_REQUEST, "BAD_REQUEST", None),
             Self::BrokenBody => (StatusCode::BAD_REQUEST, "BROKEN_BODY", None),
             Self::Connect => (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", None),
+            Self::Misdirected(_) => (StatusCode::MISDIRECTED_REQUEST, "MISDIRECTED", None),
             Self::UnknownHost(_) => (StatusCode::NOT_FOUND, "UNKNOWN_HOST", None),
             Self::NothingDeployed(_) => (UNAVAILABLE, "NOTHING_DEPLOYED", Some(10)),
             Self::NoTable => (UNAVAILABLE, "NO_ROUTES", Some(1)),
@@ -211,6 +215,7 @@ mod tests {
             Refusal::Malformed(""),
             Refusal::BrokenBody,
             Refusal::Connect,
+            Refusal::Misdirected(String::new()),
             Refusal::UnknownHost(String::new()),
             Refusal::NothingDeployed(String::new()),
             Refusal::NoTable,

@@ -29,6 +29,7 @@ pub(crate) struct World {
 
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
+    pub(crate) tls: Option<SocketAddr>,
     pub(crate) admin: SocketAddr,
     pub(crate) shutdown: Shutdown,
     service: JoinSet<Result<(), Error>>,
@@ -78,6 +79,7 @@ impl World {
         config.database.connections_max = 4;
         config.secrets.service_key_file = self.directory.path().join("service.key");
         (config.proxy.port, config.proxy.admin_port) = (0, 0);
+        config.proxy.tls.port = 0;
         config
     }
 
@@ -262,10 +264,12 @@ impl Running {
     pub(crate) async fn start(config: &Config) -> Self {
         let service = Service::new(config).await.expect("it starts");
         let (address, admin, shutdown) = (service.address(), service.admin_address(), Shutdown::new());
+        let tls = service.tls_address();
         let mut running = JoinSet::new();
         running.spawn(service.run(shutdown.clone()));
         Self {
             address,
+            tls,
             admin,
             shutdown,
             service: running,
