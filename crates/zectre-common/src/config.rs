@@ -2,11 +2,13 @@
 //!
 //! It is parsed and checked before a port is bound; an error names the key and where its value came from.
 
+mod proxy;
 mod tls;
 
+pub use proxy::{ProxyLimits, TrustedHeader};
 pub use tls::{AcmeConfig, CertificateFiles, Challenge, TlsConfig};
 
-use crate::spec::Labels;
+use crate::{cidr::Cidr, spec::Labels};
 use figment::{
     Figment,
     providers::{Env, Format, Toml},
@@ -69,6 +71,7 @@ sections! {
         host: String, port: u16, admin_port: u16, domain: String, name: String, snapshot_path: PathBuf,
         connections_max: usize, header_timeout_ms: u64, header_bytes_max: usize, response_timeout_ms: u64,
         connect_timeout_ms: u64, wake_timeout_ms: u64, held_requests_max: usize, drain_timeout_ms: u64, tls: TlsConfig,
+        trusted_peers: Vec<Cidr>, trusted_header: TrustedHeader, limits: ProxyLimits,
     }
     /// `[registry]`
     RegistryConfig {
@@ -216,6 +219,7 @@ impl Config {
         self.proxy
             .tls
             .check(!self.secrets.master_key_file.as_os_str().is_empty())?;
+        self.proxy.limits.check().map_err(ConfigError::Invalid)?;
         if self.logs.task_bytes_max < 16 << 20 {
             return refuse("logs.task_bytes_max must be at least 16777216".into());
         }

@@ -4,6 +4,7 @@
 //! [`wire`] is what services say to each other and to people, [`config`] how they are set up, and
 //! [`db`] where all of it is kept.
 
+pub mod cidr;
 pub mod config;
 pub mod db;
 pub mod id;

@@ -19,7 +19,7 @@ mod admin;
 
 pub use error::Error;
 
-use ingress::{Ingress, Limits, accept::Bounds};
+use ingress::{Ingress, Limits, accept::Bounds, admit::Door, forwarded::Trust};
 use metrics::Metrics;
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use std::{
@@ -52,8 +52,6 @@ use zectre_service::{
 
 /// The service's name.
 pub const NAME: &str = "zectre-proxy";
-/// A crashed replica of an awake deployment is replaced within this time or the request fails.
-const REPLACE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often idle connections to tasks are looked through.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// How long the last words to the database may take at shutdown.
@@ -143,12 +141,9 @@ impl Service {
             waker: Arc::new(waker),
             upstream: Upstream::new(patience, wires.clone(), cut.clone()),
             metrics,
-            limits: Limits {
-                wake_timeout,
-                replace_timeout: REPLACE_TIMEOUT.min(wake_timeout),
-                held_requests_max: u32::try_from(proxy.held_requests_max).unwrap_or(u32::MAX),
-                response_timeout: patience.response,
-            },
+            door: Door::new(&proxy.limits),
+            trust: Trust::new(proxy),
+            limits: Limits::new(proxy),
             connections: TaskTracker::new(),
             cut,
             started: Instant::now(),

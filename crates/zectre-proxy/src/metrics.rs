@@ -22,6 +22,11 @@ struct Kind {
     kind: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Code {
+    code: String,
+}
+
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// How a task failed a request.
@@ -40,6 +45,7 @@ pub enum UpstreamError {
 pub struct Metrics {
     requests: [Counter; 5],
     upstream_errors: [Counter; 3],
+    refused: Family<Code, Counter>,
     /// Requests under way, held ones and tunnels included.
     pub in_flight: Gauge,
     /// Open client connections.
@@ -73,6 +79,11 @@ impl Metrics {
             requests: CLASSES.map(|class| requests.get_or_create(&Class { class }).clone()),
             upstream_errors: ["connect", "lost", "timeout"]
                 .map(|kind| upstream_errors.get_or_create(&Kind { kind }).clone()),
+            refused: registry.register(
+                "proxy_refused",
+                "Requests and connections that the proxy refused, by code",
+                Family::default(),
+            ),
             in_flight: registry.register(
                 "proxy_in_flight",
                 "Requests under way, tunnels included",
@@ -106,6 +117,11 @@ impl Metrics {
     pub fn answered(&self, status: StatusCode) {
         let class = usize::from(status.as_u16() / 100).clamp(1, CLASSES.len());
         self.requests[class - 1].inc();
+    }
+
+    /// A request or a connection was refused; `code` is of a bounded set.
+    pub fn refused(&self, code: impl Into<String>) {
+        self.refused.get_or_create(&Code { code: code.into() }).inc();
     }
 
     /// A task failed a request.

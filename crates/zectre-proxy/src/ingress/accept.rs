@@ -1,8 +1,8 @@
 //! Takes connections: at most so many (more wait in the kernel's queue), each with a deadline for its first head,
 //! and lets them finish at shutdown.
 
-use super::{Ingress, guard::Guarded};
-use http::{HeaderValue, StatusCode};
+use super::{Ingress, client::Client, guard::Guarded};
+use http::StatusCode;
 use hyper::service::service_fn;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -27,10 +27,7 @@ use tokio::{
 };
 use zectre_service::tasks::Shutdown;
 
-use crate::{
-    metrics::Counted,
-    tls::{Terminator, listener::Hello},
-};
+use crate::{metrics::Counted, tls::Terminator};
 
 /// Streams of one HTTP/2 connection.
 const STREAMS_MAX: u32 = 256;
@@ -38,26 +35,6 @@ const STREAMS_MAX: u32 = 256;
 const KEEPALIVE: Duration = Duration::from_secs(60);
 /// Between attempts when the process is out of file descriptors: longest.
 const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
-
-/// Who is at the other end.
-#[derive(Debug, Clone)]
-pub struct Client {
-    /// For `X-Forwarded-For`.
-    pub address_header: HeaderValue,
-    /// How the connection began, when it is over TLS.
-    pub tls: Option<Hello>,
-}
-
-impl Client {
-    /// From the peer's address.
-    pub fn new(peer: SocketAddr, tls: Option<Hello>) -> Self {
-        let address = peer.ip().to_canonical().to_string();
-        Self {
-            address_header: HeaderValue::try_from(address).expect("an IP address is plain text"),
-            tls,
-        }
-    }
-}
 
 /// What bounds connections.
 #[derive(Debug, Clone, Copy)]
@@ -94,14 +71,15 @@ pub async fn run(
         let (cut, shutdown) = (ingress.cut.clone(), shutdown.clone());
         let connection = async move {
             let _counted = Counted::new(&served_by.metrics.connections);
+            let trusted = served_by.trust.holds(peer.ip());
             match terminator {
                 None => {
-                    let client = Client::new(peer, None);
+                    let client = Client::new(peer, None, trusted);
                     connection(served_by, server, stream, client, bounds, shutdown).await;
                 }
                 Some(terminator) => {
                     if let Some((stream, hello)) = terminator.accept(stream).await {
-                        let client = Client::new(peer, Some(hello));
+                        let client = Client::new(peer, Some(hello), trusted);
                         connection(served_by, server, stream, client, bounds, shutdown).await;
                     }
                 }

@@ -1,22 +1,26 @@
 //! Bodies in both directions, streamed: nothing is gathered, and a request counts as under way until its last byte.
 
+use super::{pace::Pace, refusal::Refusal};
 use crate::{
     live::{Lease, Visit},
     metrics::Counted,
     upstream::Link,
 };
 use bytes::Bytes;
+use http::{HeaderMap, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
+use tokio::time::{Sleep, sleep_until};
+use zectre_common::config::ProxyLimits;
 
 /// What keeps a request counted: on its replica, its deployment and the proxy.
 #[derive(Debug)]
@@ -29,12 +33,82 @@ pub struct Counts {
     pub in_flight: Counted,
 }
 
-/// When a body last moved: a long upload is not a slow answer.
+/// What is wrong with a body that a client sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Fault {
+    /// The client broke it off, or sent what is no body.
+    Broken = 1,
+    /// Longer than allowed.
+    TooLarge,
+    /// Less came than must.
+    TooSlow,
+}
+
+/// How much a request may carry, and how slowly.
+#[derive(Debug, Clone, Copy)]
+pub struct BodyBounds {
+    bytes_max: Option<u64>,
+    /// [`Duration::ZERO`] for no bound.
+    idle_timeout: Duration,
+    idle_bytes_min: u64,
+}
+
+impl BodyBounds {
+    /// Those of the configuration.
+    pub fn new(limits: &ProxyLimits) -> Self {
+        Self {
+            bytes_max: Some(limits.body_bytes_max).filter(|max| *max > 0),
+            idle_timeout: Duration::from_millis(limits.body_idle_timeout_ms),
+            idle_bytes_min: limits.body_idle_bytes_min,
+        }
+    }
+
+    /// Refuses a request that says itself that it is too long.
+    pub(super) fn check(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        let Some(max) = self.bytes_max else { return Ok(()) };
+        let length = headers.get(header::CONTENT_LENGTH);
+        let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        if length.is_some_and(|length| length > max) {
+            return Err(Refusal::BodyTooLarge(max));
+        }
+        Ok(())
+    }
+
+    /// What the client is told.
+    pub(super) fn refusal(&self, fault: Fault) -> Refusal {
+        match fault {
+            Fault::Broken => Refusal::BrokenBody,
+            Fault::TooLarge => Refusal::BodyTooLarge(self.bytes_max.unwrap_or(u64::MAX)),
+            Fault::TooSlow => Refusal::BodyTooSlow {
+                bytes_min: self.idle_bytes_min.max(1),
+                window_ms: self.idle_timeout.as_millis() as u64,
+            },
+        }
+    }
+}
+
+/// Why a body did not come to its end; what the client is told comes from its [`Progress`].
+#[derive(Debug, thiserror::Error)]
+pub enum UploadError {
+    /// The client's connection.
+    #[error(transparent)]
+    Http(#[from] hyper::Error),
+    /// A bound.
+    #[error("the body was cut off: {0:?}")]
+    Cut(Fault),
+}
+
+/// How a body moves: a long upload is not a slow answer.
 #[derive(Debug)]
 pub struct Progress {
     started: Instant,
     moved_ms: AtomicU64,
-    broken: AtomicBool,
+    bytes: AtomicU64,
+    /// A [`Fault`], or 0.
+    fault: AtomicU8,
+    /// The task has begun to answer: from now on the two of them may be quiet for as long as they like.
+    answered: AtomicBool,
 }
 
 impl Progress {
@@ -42,7 +116,9 @@ impl Progress {
         Arc::new(Self {
             started: Instant::now(),
             moved_ms: AtomicU64::new(0),
-            broken: AtomicBool::new(false),
+            bytes: AtomicU64::new(0),
+            fault: AtomicU8::new(0),
+            answered: AtomicBool::new(false),
         })
     }
 
@@ -51,9 +127,19 @@ impl Progress {
             .store(self.started.elapsed().as_millis() as u64, Relaxed);
     }
 
-    /// Whether the client broke it off, or sent what is no body.
-    pub fn is_broken(&self) -> bool {
-        self.broken.load(Relaxed)
+    /// What is wrong with it, if anything.
+    pub fn fault(&self) -> Option<Fault> {
+        match self.fault.load(Relaxed) {
+            0 => None,
+            fault if fault == Fault::TooLarge as u8 => Some(Fault::TooLarge),
+            fault if fault == Fault::TooSlow as u8 => Some(Fault::TooSlow),
+            _ => Some(Fault::Broken),
+        }
+    }
+
+    /// The head of the answer is here.
+    pub fn answered(&self) {
+        self.answered.store(true, Relaxed);
     }
 
     /// Milliseconds since a frame last moved, or since the start.
@@ -68,62 +154,157 @@ pub enum Upload {
     /// There is none.
     Empty,
     /// As it comes.
-    Stream(Incoming, Arc<Progress>),
+    Stream(Box<Stream>),
+}
+
+/// A body that is there.
+#[derive(Debug)]
+pub struct Stream {
+    incoming: Incoming,
+    progress: Arc<Progress>,
+    bytes_max: u64,
+    watch: Option<Watch>,
+}
+
+/// Looks whether the client keeps moving.
+#[derive(Debug)]
+struct Watch {
+    pace: Pace,
+    waiting_since: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Upload {
     /// Wraps what the client sends.
-    pub fn new(incoming: Incoming) -> Self {
+    pub fn new(incoming: Incoming, bounds: BodyBounds) -> Self {
         if incoming.is_end_stream() {
-            Self::Empty
-        } else {
-            Self::Stream(incoming, Progress::new())
+            return Self::Empty;
         }
+        let watch = || Watch {
+            pace: Pace::new(bounds.idle_timeout, bounds.idle_bytes_min),
+            waiting_since: None,
+            timer: None,
+        };
+        Self::Stream(Box::new(Stream {
+            incoming,
+            progress: Progress::new(),
+            bytes_max: bounds.bytes_max.unwrap_or(u64::MAX),
+            watch: (!bounds.idle_timeout.is_zero()).then(watch),
+        }))
     }
 
     /// How it moves, when there is one.
     pub fn progress(&self) -> Option<Arc<Progress>> {
         match self {
             Self::Empty => None,
-            Self::Stream(_, progress) => Some(Arc::clone(progress)),
+            Self::Stream(stream) => Some(Arc::clone(&stream.progress)),
         }
+    }
+}
+
+impl Stream {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+        let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+            let too_slow = |watch: &mut Watch| watch.is_too_slow(&self.progress, cx);
+            return if self.watch.as_mut().is_some_and(too_slow) {
+                Poll::Ready(Some(self.cut(Fault::TooSlow)))
+            } else {
+                Poll::Pending
+            };
+        };
+        self.progress.moved();
+        Poll::Ready(match frame {
+            None => None,
+            Some(Err(error)) => {
+                self.progress.fault.store(Fault::Broken as u8, Relaxed);
+                Some(Err(error.into()))
+            }
+            Some(Ok(frame)) => {
+                let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
+                let total = self.progress.bytes.fetch_add(bytes, Relaxed) + bytes;
+                let slow = self.watch.as_mut().is_some_and(|watch| watch.moved(bytes));
+                if total > self.bytes_max {
+                    Some(self.cut(Fault::TooLarge))
+                } else if slow && !self.progress.answered.load(Relaxed) {
+                    Some(self.cut(Fault::TooSlow))
+                } else {
+                    Some(Ok(frame))
+                }
+            }
+        })
+    }
+
+    fn cut(&self, fault: Fault) -> Result<Frame<Bytes>, UploadError> {
+        self.progress.fault.store(fault as u8, Relaxed);
+        Err(UploadError::Cut(fault))
+    }
+}
+
+impl Watch {
+    /// Something came; whether it was too little for the time that was waited.
+    fn moved(&mut self, bytes: u64) -> bool {
+        self.pace.moved(bytes);
+        let waited = self
+            .waiting_since
+            .take()
+            .map_or(Duration::ZERO, |since| since.elapsed());
+        self.pace.waited(waited)
+    }
+
+    /// Nothing has come; wakes the task when that has lasted too long.
+    fn is_too_slow(&mut self, progress: &Progress, cx: &mut Context<'_>) -> bool {
+        let until = |pace: &Pace| tokio::time::Instant::now() + pace.left();
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(sleep_until(until(&self.pace))));
+        if self.waiting_since.is_none() {
+            self.waiting_since = Some(Instant::now());
+            timer.as_mut().reset(until(&self.pace));
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            if progress.answered.load(Relaxed) {
+                // The timer has ended and stays so: nobody looks again.
+                return false;
+            }
+            let now = Instant::now();
+            let waited = self
+                .waiting_since
+                .replace(now)
+                .map_or(Duration::ZERO, |since| now - since);
+            if self.pace.waited(waited) {
+                return true;
+            }
+            timer.as_mut().reset(until(&self.pace));
+        }
+        false
     }
 }
 
 impl Body for Upload {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = UploadError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
         match &mut *self {
             Self::Empty => Poll::Ready(None),
-            Self::Stream(incoming, progress) => {
-                let polled = Pin::new(incoming).poll_frame(cx);
-                if polled.is_ready() {
-                    progress.moved();
-                }
-                if matches!(polled, Poll::Ready(Some(Err(_)))) {
-                    progress.broken.store(true, Relaxed);
-                }
-                polled
-            }
+            Self::Stream(stream) => stream.poll(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Stream(incoming, _) => incoming.is_end_stream(),
+            Self::Stream(stream) => stream.incoming.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Stream(incoming, _) => incoming.size_hint(),
+            Self::Stream(stream) => stream.incoming.size_hint(),
         }
     }
 }

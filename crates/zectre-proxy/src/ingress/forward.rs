@@ -3,8 +3,9 @@
 
 use super::{
     Ingress, Refusal,
-    accept::Client,
     body::{Answer, Counts, Download, Upload},
+    client::Client,
+    forwarded::Sender,
     headers::{self, Host},
     hold::{Place, Waiting},
 };
@@ -30,6 +31,8 @@ pub(super) struct Visitor<'r> {
     pub(super) body: Incoming,
     pub(super) host: Host,
     pub(super) client: &'r Client,
+    /// Who it is from, when that is somebody before the client.
+    pub(super) sender: Option<Sender>,
     pub(super) id: &'r HeaderValue,
     pub(super) in_flight: Counted,
 }
@@ -41,10 +44,11 @@ impl Ingress {
             body,
             host,
             client,
+            sender,
             id,
             in_flight,
         } = visitor;
-        let body = Upload::new(body);
+        let body = Upload::new(body, self.limits.body);
         let upgrade = headers::upgrade(&parts, !body.is_end_stream());
         let on_upgrade = upgrade
             .is_some()
@@ -52,7 +56,7 @@ impl Ingress {
             .flatten();
         let mut waiting = Waiting::new(&host.name, id);
         let Place { lease, http2 } = self.place(&mut waiting).await?;
-        headers::rewrite(&mut parts, &host, client, id, upgrade, http2);
+        headers::rewrite(&mut parts, &host, client, sender, id, upgrade, http2);
         if !http2 && !body.is_end_stream() {
             headers::frame(&mut parts, body.size_hint().exact());
         }
@@ -104,7 +108,7 @@ impl Ingress {
                     self.metrics.upstream_error(UpstreamError::Timeout);
                     return Err(Refusal::Timeout(self.limits.response_timeout.as_secs()));
                 }
-                Err(Failed::Broken) => return Err(Refusal::BrokenBody),
+                Err(Failed::Body(fault)) => return Err(self.limits.body.refusal(fault)),
                 Err(Failed::Unsent(unsent, cause)) => {
                     self.metrics.upstream_error(UpstreamError::Connect);
                     tracing::debug!(task = %replica.task(), cause, "a task can't be reached");

@@ -1,15 +1,16 @@
 //! Headers that belong to one hop stay on it (RFC 9110, section 7.6.1), and what we say about the client
 //! replaces what the client said about itself.
 
-use super::{accept::Client, refusal::Refusal};
+use super::{
+    client::Client,
+    forwarded::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, Sender},
+    refusal::Refusal,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header, request::Parts};
 use zectre_common::routing::normalize_host;
 use zectre_service::request_id;
 
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-/// Said by clients about themselves and believed by many programs; nobody we trust stands before us.
+/// Said by clients about themselves and believed by many programs. What is true of it goes on as `X-Forwarded-*`.
 const UNTRUSTED: [HeaderName; 4] = [
     header::FORWARDED,
     HeaderName::from_static("x-real-ip"),
@@ -180,6 +181,7 @@ pub(super) fn rewrite(
     parts: &mut Parts,
     host: &Host,
     client: &Client,
+    sender: Option<Sender>,
     id: &HeaderValue,
     upgrade: Option<HeaderValue>,
     http2: bool,
@@ -199,10 +201,20 @@ pub(super) fn rewrite(
     // The client has been told to continue by then, by the connection that it speaks on.
     headers.remove(header::EXPECT);
     headers.insert(header::HOST, host.header.clone());
-    headers.insert(FORWARDED_FOR, client.address_header.clone());
-    let scheme = if client.tls.is_some() { "https" } else { "http" };
-    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme));
-    headers.insert(FORWARDED_HOST, host.header.clone());
+    let (way, secure, asked_host) = match sender {
+        Some(Sender {
+            way, secure, host, ..
+        }) => (way, secure, host),
+        None => (client.address_header.clone(), None, None),
+    };
+    let proto = if secure.unwrap_or(client.tls.is_some()) {
+        "https"
+    } else {
+        "http"
+    };
+    headers.insert(FORWARDED_FOR, way);
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(proto));
+    headers.insert(FORWARDED_HOST, asked_host.unwrap_or_else(|| host.header.clone()));
     headers.insert(request_id::HEADER, id.clone());
     if wants_trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
@@ -359,12 +371,13 @@ mod tests {
                 ("accept", "*/*"),
             ],
         );
-        let client = Client::new("192.0.2.7:1234".parse().expect("an address"), None);
+        let client = Client::new("192.0.2.7:1234".parse().expect("an address"), None, false);
         let named = host(&head).expect("one");
         rewrite(
             &mut head,
             &named,
             &client,
+            None,
             &HeaderValue::from_static("id"),
             None,
             false,

@@ -90,7 +90,11 @@ impl Ingress {
                     .as_ref()
                     .is_none_or(|visit| visit.deployment() != found.id)
                 {
+                    let is_first = waiting.visit.is_none();
                     waiting.visit = Some(found.traffic.visit());
+                    if is_first {
+                        self.door.admit_to(&found.traffic, self.now_ns())?;
+                    }
                 }
                 let lease = found.with_replicas(|replicas| table::choose(replicas, roll(), self.now_ms()));
                 if let Some(lease) = lease {

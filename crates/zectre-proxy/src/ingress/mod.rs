@@ -2,19 +2,27 @@
 //!
 //! 1. [`accept`]: bounds connections and the time for a head, and drains at shutdown.
 //! 2. [`guard`]: bytes that two programs could read differently never become a request.
-//! 3. `headers::host`: one host, or a refusal; nobody downstream must guess.
-//! 4. `hold`: from the host to a place on a replica, waiting for one where that helps.
-//! 5. `headers::rewrite`: hop-by-hop headers stay here; the client's address is ours to tell.
-//! 6. `forward`: to the task and back, again elsewhere when the first one is gone.
-//! 7. `tunnel`: an upgraded connection is bytes both ways, and still counts.
-//! 8. `refusal`: the one place where errors become responses.
+//! 3. [`forwarded`]: who the client is, when load balancers of ours stand in front.
+//! 4. [`admit`]: room for one more request, of this client and at all.
+//! 5. `headers::host`: one host, or a refusal; nobody downstream must guess.
+//! 6. `hold`: from the host to a place on a replica, waiting for one where that helps.
+//! 7. `headers::rewrite`: hop-by-hop headers stay here; the client's address is ours to tell.
+//! 8. `forward`: to the task and back, again elsewhere when the first one is gone.
+//! 9. [`body`]: streams both ways; one that is too large, or that the client lets hang, is cut off.
+//! 10. `tunnel`: an upgraded connection is bytes both ways, and still counts.
+//! 11. `refusal`: the one place where errors become responses.
 
 pub mod accept;
+pub mod admit;
 pub mod body;
+pub mod client;
 mod forward;
+pub mod forwarded;
 pub mod guard;
 mod headers;
 mod hold;
+pub mod pace;
+pub mod rate;
 mod refusal;
 mod tunnel;
 
@@ -27,8 +35,10 @@ use crate::{
     upstream::Upstream,
     wake::Waker,
 };
-use accept::Client;
-use body::Answer;
+use admit::Door;
+use body::{Answer, BodyBounds};
+use client::Client;
+use forwarded::Trust;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use hyper::body::Incoming;
 use std::{
@@ -36,7 +46,11 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use zectre_common::config::ProxyConfig;
 use zectre_service::request_id;
+
+/// A crashed replica of an awake deployment is replaced within this time or the request fails.
+const REPLACE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long requests wait, and how many may.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +63,25 @@ pub struct Limits {
     pub held_requests_max: u32,
     /// For the head of an answer.
     pub response_timeout: Duration,
+    /// Of one request.
+    pub header_count_max: usize,
+    /// For what a request carries.
+    pub body: BodyBounds,
+}
+
+impl Limits {
+    /// Those of the configuration.
+    pub fn new(proxy: &ProxyConfig) -> Self {
+        let wake_timeout = Duration::from_millis(proxy.wake_timeout_ms);
+        Self {
+            wake_timeout,
+            replace_timeout: REPLACE_TIMEOUT.min(wake_timeout),
+            held_requests_max: u32::try_from(proxy.held_requests_max).unwrap_or(u32::MAX),
+            response_timeout: Duration::from_millis(proxy.response_timeout_ms),
+            header_count_max: proxy.limits.header_count_max,
+            body: BodyBounds::new(&proxy.limits),
+        }
+    }
 }
 
 /// Everything a request needs.
@@ -64,6 +97,10 @@ pub struct Ingress {
     pub tls: Option<Arc<Tls>>,
     /// Counts.
     pub metrics: Metrics,
+    /// Lets in as many as there is room for.
+    pub door: Door,
+    /// Whose word about others counts.
+    pub trust: Trust,
     /// Bounds.
     pub limits: Limits,
     /// Runs connections and tunnels.
@@ -85,6 +122,7 @@ impl Ingress {
             Ok(response) => response,
             Err(refusal) => {
                 tracing::debug!(request_id = ?id, %refusal, "refused a request");
+                self.metrics.refused(refusal.label());
                 refusal.respond(&id, html)
             }
         };
@@ -108,10 +146,18 @@ impl Ingress {
         id: &HeaderValue,
         in_flight: Counted,
     ) -> Result<Response<Answer>, Refusal> {
+        let sender = self.trust.sender(request.headers(), client);
+        let address = sender.as_ref().map_or(client.address, |sender| sender.address);
+        self.door.admit(&self.metrics, address, self.now_ns())?;
         if request.method() == Method::CONNECT {
             return Err(Refusal::Connect);
         }
+        let headers_max = self.limits.header_count_max;
+        if request.headers().len() > headers_max {
+            return Err(Refusal::TooManyHeaders(headers_max));
+        }
         let (parts, body) = request.into_parts();
+        self.limits.body.check(&parts.headers)?;
         let host = headers::host(&parts)?;
         if let Some(tls) = &self.tls {
             match &client.tls {
@@ -119,6 +165,8 @@ impl Ingress {
                     return Err(Refusal::Misdirected(host.name));
                 }
                 Some(_) => {}
+                // It was TLS as far as the load balancer that ended it.
+                None if sender.as_ref().is_some_and(|sender| sender.secure == Some(true)) => {}
                 None => {
                     if let Some(mut redirect) = tls.redirect(&host.name, &parts.uri) {
                         redirect.headers_mut().insert(request_id::HEADER, id.clone());
@@ -132,10 +180,16 @@ impl Ingress {
             body,
             host,
             client,
+            sender,
             id,
             in_flight,
         })
         .await
+    }
+
+    /// Nanoseconds of the proxy's clock.
+    fn now_ns(&self) -> u64 {
+        self.started.elapsed().as_nanos() as u64
     }
 
     /// Milliseconds of the proxy's clock.

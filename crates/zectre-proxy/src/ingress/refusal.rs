@@ -5,7 +5,7 @@ use super::body::Answer;
 use crate::wake::WakeFailure;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
-use std::{fmt::Write, sync::Arc};
+use std::{fmt::Write, sync::Arc, time::Duration};
 use zectre_common::{
     state::Reason,
     wire::problem::{CONTENT_TYPE, Problem},
@@ -24,6 +24,28 @@ pub enum Refusal {
     /// Its body ends before its end, or is not written as HTTP wants.
     #[error("the body of the request broke off, or is not valid HTTP: send it again, whole")]
     BrokenBody,
+    /// It is longer than the given number of bytes.
+    #[error("the body of the request is larger than {0} bytes, which is the most that this proxy takes")]
+    BodyTooLarge(u64),
+    /// It comes too slowly, or not at all.
+    #[error(
+        "the body of the request did not come in time: less than {bytes_min} bytes within {window_ms} ms"
+    )]
+    BodyTooSlow {
+        /// What is waited for.
+        bytes_min: u64,
+        /// For how long.
+        window_ms: u64,
+    },
+    /// More headers than the given number.
+    #[error("the request has more than {0} headers, which is the most that this proxy takes")]
+    TooManyHeaders(usize),
+    /// More often than allowed; how long to wait.
+    #[error("too many requests {}; try again in {} ms", .0.requests(), .1.as_millis())]
+    TooManyRequests(Whose, Duration),
+    /// As many requests are under way as may be.
+    #[error("{} is busy: as many requests are under way as may be; try again", .0.name())]
+    Overloaded(Whose),
     /// CONNECT is for forward proxies.
     #[error("this is a reverse proxy: it does not take CONNECT")]
     Connect,
@@ -80,13 +102,71 @@ pub enum Refusal {
     Timeout(u64),
 }
 
+/// Whose limit was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// The client's.
+    Client,
+    /// The application's (in one environment).
+    Application,
+    /// The proxy's own.
+    Proxy,
+}
+
+impl Whose {
+    fn requests(self) -> &'static str {
+        match self {
+            Self::Client => "from your address",
+            Self::Application => "for the application",
+            Self::Proxy => "at once",
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Client => "your address",
+            Self::Application => "the application",
+            Self::Proxy => "the proxy",
+        }
+    }
+}
+
 impl Refusal {
+    /// Its code as a label of a metric: of a bounded set.
+    pub(super) fn label(&self) -> String {
+        match self {
+            // Comes from another service.
+            Self::WakeFailed(_) => "WAKE_FAILED".into(),
+            _ => self.kind().1.to_owned(),
+        }
+    }
+
     /// Its status and code, and after how many seconds a second try makes sense.
     fn kind(&self) -> (StatusCode, &str, Option<u32>) {
         const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
         match self {
             Self::Malformed(_) => (StatusCode::BAD_REQUEST, "BAD_REQUEST", None),
             Self::BrokenBody => (StatusCode::BAD_REQUEST, "BROKEN_BODY", None),
+            Self::BodyTooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "BODY_TOO_LARGE", None),
+            Self::BodyTooSlow { .. } => (StatusCode::REQUEST_TIMEOUT, "BODY_TIMEOUT", None),
+            Self::TooManyHeaders(_) => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "HEADERS_TOO_LARGE",
+                None,
+            ),
+            Self::TooManyRequests(whose, wait) => {
+                let code = match whose {
+                    Whose::Application => "APPLICATION_RATE_LIMITED",
+                    Whose::Client | Whose::Proxy => "RATE_LIMITED",
+                };
+                // Whole seconds, and never too early.
+                let secs = u32::try_from(wait.as_secs())
+                    .unwrap_or(u32::MAX)
+                    .saturating_add(1);
+                (StatusCode::TOO_MANY_REQUESTS, code, Some(secs))
+            }
+            Self::Overloaded(Whose::Application) => (UNAVAILABLE, "APPLICATION_OVERLOADED", Some(1)),
+            Self::Overloaded(_) => (UNAVAILABLE, "OVERLOADED", Some(1)),
             Self::Connect => (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", None),
             Self::Misdirected(_) => (StatusCode::MISDIRECTED_REQUEST, "MISDIRECTED", None),
             Self::UnknownHost(_) => (StatusCode::NOT_FOUND, "UNKNOWN_HOST", None),
@@ -214,6 +294,16 @@ mod tests {
         let all = [
             Refusal::Malformed(""),
             Refusal::BrokenBody,
+            Refusal::BodyTooLarge(1),
+            Refusal::BodyTooSlow {
+                bytes_min: 1,
+                window_ms: 1,
+            },
+            Refusal::TooManyHeaders(1),
+            Refusal::TooManyRequests(Whose::Client, Duration::ZERO),
+            Refusal::TooManyRequests(Whose::Application, Duration::ZERO),
+            Refusal::Overloaded(Whose::Proxy),
+            Refusal::Overloaded(Whose::Application),
             Refusal::Connect,
             Refusal::Misdirected(String::new()),
             Refusal::UnknownHost(String::new()),

@@ -1,6 +1,6 @@
 //! Keeps the live side of every task and deployment across tables, and knows which epoch has drained.
 
-use super::{Activity, Replica, Traffic, Woken, traffic::Changed};
+use super::{Activity, Replica, Route, Traffic, Woken, traffic::Changed};
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -8,7 +8,7 @@ use std::{
 };
 use tokio::sync::Notify;
 use zectre_common::{
-    id::{DeploymentId, TaskId},
+    id::{DeploymentId, EnvironmentId, TaskId},
     time::Time,
     wire::deployment::Backend,
 };
@@ -38,6 +38,7 @@ pub struct Kept {
     /// Out of the table, perhaps with requests left.
     leaving: Vec<Arc<Replica>>,
     traffic: HashMap<DeploymentId, Arc<Traffic>>,
+    routes: HashMap<EnvironmentId, Arc<Route>>,
     /// Deployments whose wake was answered before the table knew.
     woken: Vec<Arc<Traffic>>,
     drained: Arc<Notify>,
@@ -52,6 +53,7 @@ impl Default for Ledger {
             replicas: HashMap::new(),
             leaving: Vec::new(),
             traffic: HashMap::new(),
+            routes: HashMap::new(),
             woken: Vec::new(),
             drained: Arc::clone(&drained),
             changed: Arc::clone(&changed),
@@ -90,11 +92,15 @@ impl Kept {
         replica
     }
 
-    /// The live side of a deployment.
-    pub fn traffic(&mut self, deployment: DeploymentId) -> Arc<Traffic> {
-        let changed = &self.changed;
+    /// The live side of a deployment of an environment.
+    pub fn traffic(&mut self, deployment: DeploymentId, environment: EnvironmentId) -> Arc<Traffic> {
+        let (changed, routes) = (&self.changed, &mut self.routes);
         let entry = self.traffic.entry(deployment);
-        Arc::clone(entry.or_insert_with(|| Traffic::new(deployment, Arc::clone(changed))))
+        let new = || {
+            let route = Arc::clone(routes.entry(environment).or_default());
+            Traffic::new(deployment, route, Arc::clone(changed))
+        };
+        Arc::clone(entry.or_insert_with(new))
     }
 
     /// After the table of `epoch` (read from `read_from` on) serves: what is not in it takes no more requests.
@@ -126,6 +132,8 @@ impl Kept {
             self.leaving.push(replica);
         }
         self.traffic.retain(|id, _| deployments.contains(id));
+        // The ledger's own is the last one once no deployment of it is left.
+        self.routes.retain(|_, route| Arc::strong_count(route) > 1);
         self.applied_epoch = epoch;
     }
 
@@ -259,7 +267,7 @@ mod tests {
         let ledger = Ledger::default();
         let (deployment, task) = (DeploymentId::new(), TaskId::new());
         let read_before = Instant::now();
-        let traffic = ledger.open().traffic(deployment);
+        let traffic = ledger.open().traffic(deployment, EnvironmentId::new());
         ledger.wake(
             &traffic,
             false,
@@ -281,7 +289,7 @@ mod tests {
     #[test]
     fn activity_is_told_while_requests_run_and_once_after() {
         let ledger = Ledger::default();
-        let traffic = ledger.open().traffic(DeploymentId::new());
+        let traffic = ledger.open().traffic(DeploymentId::new(), EnvironmentId::new());
         let visit = traffic.visit();
         for _ in 0..2 {
             let told = ledger.take_activity(Time::now(), 10);

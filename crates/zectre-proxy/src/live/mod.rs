@@ -5,10 +5,12 @@ mod dice;
 mod ledger;
 mod pace;
 mod replica;
+mod route;
 mod traffic;
 
 pub use dice::roll;
 pub use ledger::{Acknowledgement, Kept, Ledger};
 pub use pace::{Opening, Pace, Turn};
 pub use replica::{EJECT_MS, Lease, Replica};
+pub use route::Route;
 pub use traffic::{Activity, Held, Traffic, Visit, Woken};

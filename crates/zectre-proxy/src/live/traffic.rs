@@ -1,6 +1,6 @@
 //! One deployment as its visitors see it: who is here, who waits for it to wake, when the last one left.
 
-use super::Replica;
+use super::{Replica, Route};
 use arc_swap::ArcSwapOption;
 use std::{
     sync::{
@@ -38,6 +38,7 @@ pub struct Activity {
 #[derive(Debug)]
 pub struct Traffic {
     id: DeploymentId,
+    route: Arc<Route>,
     in_flight: AtomicU32,
     held: AtomicU32,
     last_active_unix_ms: AtomicI64,
@@ -49,9 +50,10 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    pub(super) fn new(id: DeploymentId, log: Arc<Changed>) -> Arc<Self> {
+    pub(super) fn new(id: DeploymentId, route: Arc<Route>, log: Arc<Changed>) -> Arc<Self> {
         Arc::new(Self {
             id,
+            route,
             in_flight: AtomicU32::new(0),
             held: AtomicU32::new(0),
             last_active_unix_ms: AtomicI64::new(0),
@@ -65,6 +67,11 @@ impl Traffic {
     /// Which deployment.
     pub fn id(&self) -> DeploymentId {
         self.id
+    }
+
+    /// Its environment.
+    pub fn route(&self) -> &Arc<Route> {
+        &self.route
     }
 
     /// Requests under way.

@@ -302,7 +302,7 @@ fn build_deployments(rows: &Rows, kept: &mut Kept) -> HashMap<DeploymentId, Arc<
                 .iter()
                 .map(|t| kept.replica(t.id, &t.address, t.port, row.http2))
                 .collect(),
-            traffic: kept.traffic(row.id),
+            traffic: kept.traffic(row.id, row.environment_id),
         })
     };
     rows.deployments.iter().map(|row| (row.id, build(row))).collect()

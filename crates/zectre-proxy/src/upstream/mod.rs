@@ -11,7 +11,10 @@ mod silence;
 
 pub use link::Link;
 
-use crate::{ingress::body::Upload, live::Replica};
+use crate::{
+    ingress::body::{Fault, Upload},
+    live::Replica,
+};
 use http::{HeaderMap, Request, Response, header};
 use hyper::{
     body::Incoming,
@@ -67,8 +70,8 @@ pub enum Failed {
     Unsent(Box<Request<Upload>>, String),
     /// It may have been received.
     Lost(String),
-    /// The client did not send the body that it began: no fault of the task's.
-    Broken,
+    /// The client did not send the body that it began, or may not: no fault of the task's.
+    Body(Fault),
     /// No answer in time.
     TimedOut,
 }
@@ -207,6 +210,9 @@ impl Upstream {
             Sender::Http2(sender) => silence.bear(sender.try_send_request(request)).await,
         };
         sent.map(|response| {
+            if let Some(progress) = &silence.progress {
+                progress.answered();
+            }
             replica.answered();
             Reply { response, link }
         })

@@ -81,12 +81,8 @@ impl Silence<'_> {
 
     fn taken(&self, sent: Sent) -> Result<Response<Incoming>, Failed> {
         sent.map_err(|mut error| {
-            if self
-                .progress
-                .as_ref()
-                .is_some_and(|progress| progress.is_broken())
-            {
-                return Failed::Broken;
+            if let Some(fault) = self.progress.as_ref().and_then(|progress| progress.fault()) {
+                return Failed::Body(fault);
             }
             let unsent = error.take_message();
             let cause = zectre_service::problem::chain(error.error());

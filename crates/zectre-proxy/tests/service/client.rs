@@ -47,6 +47,15 @@ pub(crate) async fn routes(admin: SocketAddr, key: &ServiceKey) -> serde_json::V
     serde_json::from_str(&send(request).await.body).expect("JSON")
 }
 
+/// The value of a series on the admin port, named without the platform's prefix; 0 where there is none.
+pub(crate) async fn metric(admin: SocketAddr, series: &str) -> f64 {
+    let text = send(client().get(format!("http://{admin}/metrics"))).await.body;
+    let prefix = format!("zectre_{series} ");
+    text.lines()
+        .find_map(|line| line.strip_prefix(&prefix))
+        .map_or(0.0, |value| value.parse().expect("a number"))
+}
+
 pub(crate) async fn send(request: reqwest::RequestBuilder) -> Got {
     let response = request.send().await.expect("an answer");
     let (status, headers) = (response.status(), response.headers().clone());

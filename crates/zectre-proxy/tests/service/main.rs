@@ -3,7 +3,9 @@
 mod client;
 mod errors;
 mod hostile;
+mod identity;
 mod lifecycle;
+mod limits;
 mod origin;
 mod pacing;
 mod routing;

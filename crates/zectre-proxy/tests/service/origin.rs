@@ -83,6 +83,14 @@ impl Origin {
         self.requests.load(SeqCst)
     }
 
+    /// Waits until so many requests have come.
+    pub(crate) async fn served(&self, requests: usize) {
+        zectre_testkit::wait_until(crate::world::SOON, "the requests come", || async {
+            (self.requests() >= requests).then_some(())
+        })
+        .await;
+    }
+
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(SeqCst)
     }

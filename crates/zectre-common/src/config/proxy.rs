@@ -1,0 +1,63 @@
+//! What `[proxy]` says about whom to believe, how much to take and what to write down.
+
+use serde::Deserialize;
+
+/// `[proxy.limits]`; 0 is no limit.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/default.toml has a comment a key")]
+pub struct ProxyLimits {
+    pub header_count_max: usize,
+    pub body_bytes_max: u64,
+    pub body_idle_timeout_ms: u64,
+    pub body_idle_bytes_min: u64,
+    pub in_flight_max: u32,
+    pub in_flight_per_route_max: u32,
+    pub requests_per_sec_per_client: u32,
+    pub requests_burst_per_client: u32,
+    pub requests_per_sec_per_route: u32,
+    pub requests_burst_per_route: u32,
+    pub clients_max: usize,
+}
+
+/// Which of the two ways of telling about a client a load balancer uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrustedHeader {
+    /// `X-Forwarded-For`, `-Proto` and `-Host`.
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+}
+
+impl ProxyLimits {
+    /// What is wrong with them, if anything.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let rates = [
+            (
+                "client",
+                self.requests_per_sec_per_client,
+                self.requests_burst_per_client,
+            ),
+            (
+                "route",
+                self.requests_per_sec_per_route,
+                self.requests_burst_per_route,
+            ),
+        ];
+        for (of, per_sec, burst) in rates {
+            if per_sec > 0 && burst == 0 {
+                return Err(format!(
+                    "proxy.limits.requests_burst_per_{of} must be at least 1 where requests_per_sec_per_{of} is set"
+                ));
+            }
+        }
+        if self.header_count_max == 0 {
+            return Err("proxy.limits.header_count_max must be at least 1".into());
+        }
+        if self.requests_per_sec_per_client > 0 && !(64..=1 << 24).contains(&self.clients_max) {
+            return Err("proxy.limits.clients_max must be between 64 and 16777216".into());
+        }
+        Ok(())
+    }
+}
