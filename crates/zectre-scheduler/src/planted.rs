@@ -24,6 +24,8 @@ pub enum Planted {
     ExtrasIgnored,
     /// What a node should not have is not stopped.
     ExtrasKept,
+    /// A node that may not be told to stop what it runs before an epoch doesn't wait for a later one.
+    LaterStrandingIgnored,
     /// A wake starts one replica too many.
     WakeTwice,
     /// A rollout has no bound on its surge.
@@ -111,6 +113,7 @@ impl Planted {
         Self::CordonIgnored,
         Self::ExtrasIgnored,
         Self::ExtrasKept,
+        Self::LaterStrandingIgnored,
         Self::WakeTwice,
         Self::SurgeForgotten,
         Self::AvailabilityForgotten,
