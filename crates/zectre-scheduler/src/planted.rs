@@ -24,8 +24,6 @@ pub enum Planted {
     ExtrasIgnored,
     /// What a node should not have is not stopped.
     ExtrasKept,
-    /// A node that may not be told to stop what it runs before an epoch doesn't wait for a later one.
-    LaterStrandingIgnored,
     /// A wake starts one replica too many.
     WakeTwice,
     /// A rollout has no bound on its surge.
@@ -113,7 +111,6 @@ impl Planted {
         Self::CordonIgnored,
         Self::ExtrasIgnored,
         Self::ExtrasKept,
-        Self::LaterStrandingIgnored,
         Self::WakeTwice,
         Self::SurgeForgotten,
         Self::AvailabilityForgotten,

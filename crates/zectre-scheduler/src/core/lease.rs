@@ -206,8 +206,6 @@ pub(super) fn strand(cluster: &mut Cluster, node: NodeId, task: TaskId) {
         Unrouted::No if task.routed => cluster.stranded.add_too(node, None),
         Unrouted::Awaited => cluster.stranded.add_too(node, None),
         // The node may wait for an earlier epoch: of what it lost before, or of this leader's beginning.
-        Unrouted::At(_)
-            if crate::planted::planted!(LaterStrandingIgnored) && cluster.stranded.contains(node) => {}
         Unrouted::At(epoch) => cluster.stranded.add_too(node, Some(epoch)),
         Unrouted::No => {}
     }

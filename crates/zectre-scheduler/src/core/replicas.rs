@@ -58,6 +58,8 @@ pub(super) fn reconcile(cluster: &mut Cluster, id: DeploymentId, now: Time) {
     if slots > count {
         stop_surplus(cluster, id, slots - count, now);
     } else if slots < count && !given_up {
+        // What is there already comes before what is missing.
+        succession::place_orphans(cluster, id, now);
         fill(cluster, id, count, now);
     }
     succession::leave_emptying_nodes(cluster, id, now);
