@@ -48,6 +48,8 @@ impl Report {
 
     /// A figure that fits no table.
     pub(crate) fn note(&mut self, note: String) {
+        // At once too: what comes after it may take long, or fail.
+        eprintln!("{note}");
         self.notes.push(note);
     }
 }

@@ -34,6 +34,13 @@ impl<T: Ord + Copy> Acks<T> {
         }
     }
 
+    /// It waits for this epoch too: of both the later one counts, and what the next commit raises is later than all.
+    pub(super) fn add_too(&mut self, thing: T, epoch: Option<u64>) {
+        let known = self.waiting.get(&thing).copied();
+        let later = known.map_or(epoch, |known| Some(known?.max(epoch?)));
+        self.add(thing, later);
+    }
+
     /// It waits no more.
     pub(super) fn remove(&mut self, thing: T) {
         match self.waiting.remove(&thing) {
@@ -93,5 +100,19 @@ mod tests {
         acks.add('d', None);
         assert_eq!(acks.up_to(None), ['b', 'c', 'd']);
         assert!(acks.contains('d') && !acks.contains('a'));
+        // The later of two epochs counts, also when it is not known yet.
+        for (first, second, settled) in [
+            (Some(6), Some(7), 7),
+            (Some(7), Some(6), 7),
+            (None, Some(6), 9),
+            (Some(6), None, 9),
+        ] {
+            let mut acks = Acks::default();
+            acks.add_too('e', first);
+            acks.add_too('e', second);
+            acks.committed(9);
+            assert!(acks.up_to(Some(settled - 1)).is_empty());
+            assert_eq!(acks.up_to(Some(settled)), ['e']);
+        }
     }
 }

@@ -10,7 +10,7 @@ use super::{
     shelf::Key,
     shelves::Shelves,
     timer::{Timer, Timers},
-    waiting::{Shortages, Waiting},
+    waiting::Waiting,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
@@ -55,7 +55,6 @@ pub struct Cluster {
     pub(super) shelves: Shelves,
     /// Tasks that found no place; tried again when room appears.
     pub(super) waiting: Waiting,
-    pub(super) shortages: Shortages,
     /// Tasks taken out of routing that may not be told to stop yet.
     pub(super) draining: Acks<TaskId>,
     /// Those of them whose drain time is over.
@@ -70,6 +69,9 @@ pub struct Cluster {
     pub(super) emptying: BTreeSet<NodeId>,
     /// The newest routing epoch that is known of.
     pub(super) routing_epoch: u64,
+    /// Searches for a place so far.
+    #[cfg(test)]
+    pub(super) searches: u64,
     counts: BTreeMap<TaskState, usize>,
     applied: BTreeSet<i64>,
     resting: Resting,
@@ -95,7 +97,6 @@ impl Cluster {
             rosters: BTreeMap::new(),
             shelves: Shelves::default(),
             waiting: Waiting::default(),
-            shortages: Shortages::default(),
             draining: Acks::default(),
             overdue: Acks::default(),
             confirming: Acks::default(),
@@ -103,6 +104,8 @@ impl Cluster {
             excuses: BTreeMap::new(),
             emptying: BTreeSet::new(),
             routing_epoch,
+            #[cfg(test)]
+            searches: 0,
             counts: BTreeMap::new(),
             applied: BTreeSet::new(),
             resting: Resting::default(),
@@ -254,6 +257,14 @@ impl Cluster {
             && let Some(environment) = self.environments.get_mut(&deployment.environment_id)
         {
             environment.open.remove(&(deployment.version, id));
+        }
+    }
+
+    /// Somebody looks for a place; tests hold how often.
+    pub(super) fn count_search(&mut self) {
+        #[cfg(test)]
+        {
+            self.searches += 1;
         }
     }
 

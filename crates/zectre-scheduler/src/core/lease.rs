@@ -203,11 +203,11 @@ pub(super) fn strand(cluster: &mut Cluster, node: NodeId, task: TaskId) {
     match task.unrouted {
         Unrouted::At(epoch) if is_known(epoch) => {}
         // Its end, in this step, raises the epoch.
-        Unrouted::No if task.routed => cluster.stranded.add(node, None),
-        Unrouted::Awaited => cluster.stranded.add(node, None),
-        // A later epoch that is waited for already includes this one.
-        Unrouted::At(epoch) if !cluster.stranded.contains(node) => cluster.stranded.add(node, Some(epoch)),
-        Unrouted::At(_) | Unrouted::No => {}
+        Unrouted::No if task.routed => cluster.stranded.add_too(node, None),
+        Unrouted::Awaited => cluster.stranded.add_too(node, None),
+        // The node may wait for an earlier epoch: of what it lost before, or of this leader's beginning.
+        Unrouted::At(epoch) => cluster.stranded.add_too(node, Some(epoch)),
+        Unrouted::No => {}
     }
 }
 

@@ -6,12 +6,12 @@
 
 use super::{
     Cluster, Command, Happening, Task, drain, report, shelf::Key, shelves::is_suitable, shortage::shortage,
-    timer::Timer,
+    succession, timer::Timer, waiting::Kind,
 };
 use std::time::Duration;
 use zectre_common::{
     id::{DeploymentId, NodeId, TaskId},
-    spec::{ProcessType, Resources},
+    spec::Resources,
     state::{DeploymentStatus, Reason, TaskState},
     time::Time,
     wire::task::Phases,
@@ -37,8 +37,7 @@ pub(super) struct Search {
     /// The least such number above `level` among the nodes that were passed over.
     next_level: Option<u32>,
     last: Option<NodeId>,
-    /// Why there was no place: there is none for the others either.
-    short: Option<(Reason, String)>,
+    kind: Kind,
 }
 
 impl Search {
@@ -47,6 +46,7 @@ impl Search {
         let deployment = cluster.deployments.get(&deployment_id)?;
         Some(Self {
             deployment_id,
+            kind: Kind::of(deployment),
             needs: deployment.spec.resources,
             row: cluster.shelves.row_for(&cluster.nodes, deployment),
             is_alone: deployment.spec.anti_affinity,
@@ -54,8 +54,12 @@ impl Search {
             after: None,
             next_level: None,
             last: None,
-            short: None,
         })
+    }
+
+    /// Whether there is no place, as far as is known.
+    pub(super) fn is_short(&self, cluster: &Cluster) -> bool {
+        cluster.waiting.is_short(&self.kind)
     }
 
     /// The node for one more task. Whoever gets it has to hold it before the next call.
@@ -117,15 +121,17 @@ pub(super) fn place(cluster: &mut Cluster, id: TaskId, now: Time) -> bool {
 
 /// The same for one of many tasks of a deployment.
 pub(super) fn place_by(cluster: &mut Cluster, search: &mut Search, id: TaskId, now: Time) -> bool {
-    let chosen = match search.short {
-        Some(_) => None,
-        None => search.next(cluster),
-    };
-    let placed = chosen.is_some_and(|node_id| put(cluster, search, id, node_id, now));
+    let placed = !search.is_short(cluster) && try_to_place(cluster, search, id, now);
     if !placed {
-        wait_for_room(cluster, search, id, now);
+        wait_for_room(cluster, &search.kind, search.deployment_id, id, now);
     }
     placed
+}
+
+fn try_to_place(cluster: &mut Cluster, search: &mut Search, id: TaskId, now: Time) -> bool {
+    cluster.count_search();
+    let found = search.next(cluster);
+    found.is_some_and(|node_id| put(cluster, search, id, node_id, now))
 }
 
 /// Gives the task a port of the node, and tells the node to start it.
@@ -157,48 +163,37 @@ fn put(cluster: &mut Cluster, search: &Search, id: TaskId, node_id: NodeId, now:
     true
 }
 
-fn wait_for_room(cluster: &mut Cluster, search: &mut Search, id: TaskId, now: Time) {
-    let deployment_id = search.deployment_id;
-    // What another of its tasks was told just now holds for this one.
-    let first = cluster.waiting.of(deployment_id).next();
-    let known = first
-        .filter(|_| !cluster.waiting.is_stale(deployment_id, now))
-        .and_then(|first| cluster.tasks.get(&first))
-        .and_then(|task| Some((task.reason?, task.message.clone()?)));
-    let is_new = known.is_none() && search.short.is_none();
-    let told = known.or_else(|| search.short.clone());
-    let Some((reason, message)) = told.or_else(|| shortage_of_kind(cluster, deployment_id, now)) else {
-        return;
-    };
-    search.short.get_or_insert_with(|| (reason, message.clone()));
-    cluster.waiting.add(deployment_id, id, now);
-    if is_new {
-        cluster.waiting.told(deployment_id, now);
+fn wait_for_room(cluster: &mut Cluster, kind: &Kind, deployment_id: DeploymentId, id: TaskId, now: Time) {
+    cluster.waiting.add(kind.clone(), deployment_id, id, now);
+    if let Some((reason, message)) = shortage_of_kind(cluster, kind, deployment_id, now) {
+        tell_shortage(cluster, deployment_id, id, reason, message);
     }
-    tell_shortage(cluster, deployment_id, id, reason, message);
 }
 
-/// Why there is no place, looked for once a step for all deployments that want the same: a node that registers makes
-/// everyone who waits ask.
-fn shortage_of_kind(cluster: &mut Cluster, id: DeploymentId, now: Time) -> Option<(Reason, String)> {
-    let deployment = cluster.deployments.get(&id)?;
-    let spec = &deployment.spec;
-    if spec.anti_affinity {
-        // Where its own replicas are is nobody else's business.
-        return Some(shortage(cluster, deployment));
+/// Tells a deployment that waits anew why it does.
+pub(super) fn tell_again(cluster: &mut Cluster, id: DeploymentId, now: Time) {
+    let (Some(first), Some(deployment)) = (cluster.waiting.of(id).next(), cluster.deployments.get(&id))
+    else {
+        return;
+    };
+    let kind = Kind::of(deployment);
+    if let Some((reason, message)) = shortage_of_kind(cluster, &kind, id, now) {
+        tell_shortage(cluster, id, first, reason, message);
     }
-    let constraints: Vec<String> = spec.constraints.iter().map(ToString::to_string).collect();
-    let kind = (
-        spec.process_type == ProcessType::Docker,
-        spec.resources.cpu.0,
-        spec.resources.memory.0,
-        constraints,
-    );
-    if let Some(known) = cluster.shortages.get(&kind, cluster.waiting.fleet(), now) {
+}
+
+/// Why there is no place, looked for once for all deployments that want the same.
+fn shortage_of_kind(
+    cluster: &mut Cluster,
+    kind: &Kind,
+    id: DeploymentId,
+    now: Time,
+) -> Option<(Reason, String)> {
+    if let Some(known) = cluster.waiting.found(kind, now) {
         return Some(known);
     }
-    let found = shortage(cluster, deployment);
-    cluster.shortages.note(kind, found.clone());
+    let found = shortage(cluster, cluster.deployments.get(&id)?);
+    cluster.waiting.note_found(kind, found.clone(), now);
     Some(found)
 }
 
@@ -279,38 +274,44 @@ fn found_room(cluster: &mut Cluster, id: DeploymentId) {
     }
 }
 
-/// Tries the deployment's tasks that wait for room, oldest first, until one finds none.
-pub(super) fn retry(cluster: &mut Cluster, id: DeploymentId, now: Time) {
-    if crate::planted::planted!(UnplacedForgotten) {
-        return;
-    }
-    let mut tasks: Vec<TaskId> = cluster.waiting.of(id).collect();
-    // Successors come after what is missing: while something else waits it isn't their turn.
-    tasks.sort_by_key(|task| super::succession::is_successor(cluster, id, *task));
-    let Some(mut search) = Search::new(cluster, id) else {
-        return;
+/// Room appeared: the next deployment that waits is tried, its oldest tasks first. When it finds none, nobody who needs
+/// the same is tried until more appears. False when nobody is to be tried.
+pub(super) fn retry_next(cluster: &mut Cluster, now: Time) -> bool {
+    let Some(id) = cluster.waiting.next() else {
+        return false;
     };
-    let mut is_short = false;
+    let search = Search::new(cluster, id).filter(|_| !crate::planted::planted!(UnplacedForgotten));
+    let Some(mut search) = search else {
+        cluster.waiting.pass_over(id);
+        return true;
+    };
+    cluster.count_search();
+    let mut place = search.next(cluster);
+    if place.is_none() {
+        cluster.waiting.found_none(id);
+        return true;
+    }
+    // Successors come after what is missing: while something else waits it isn't their turn.
+    let mut tasks: Vec<TaskId> = cluster.waiting.of(id).collect();
+    tasks.sort_by_key(|task| succession::is_successor(cluster, id, *task));
+    let mut has_placed = false;
     for task in tasks {
-        if !super::succession::is_its_turn(cluster, id, task) {
+        if !succession::is_its_turn(cluster, id, task) {
             continue;
         }
-        if is_short {
-            wait_for_room(cluster, &mut search, task, now);
-            continue;
-        }
-        let placed = match search.next(cluster) {
-            Some(node_id) => put(cluster, &search, task, node_id, now),
-            None => false,
+        let Some(node_id) = place else {
+            cluster.waiting.found_none(id);
+            return true;
         };
-        if !placed {
-            if !cluster.waiting.is_stale(id, now) {
-                return;
-            }
-            is_short = true;
-            wait_for_room(cluster, &mut search, task, now);
+        if put(cluster, &search, task, node_id, now) {
+            has_placed = true;
+            place = search.next(cluster);
         }
     }
+    if !has_placed {
+        cluster.waiting.pass_over(id);
+    }
+    true
 }
 
 /// Arms the deadline of a start.

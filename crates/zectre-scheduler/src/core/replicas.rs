@@ -58,6 +58,8 @@ pub(super) fn reconcile(cluster: &mut Cluster, id: DeploymentId, now: Time) {
     if slots > count {
         stop_surplus(cluster, id, slots - count, now);
     } else if slots < count && !given_up {
+        // What is there already comes before what is missing.
+        succession::place_orphans(cluster, id, now);
         fill(cluster, id, count, now);
     }
     succession::leave_emptying_nodes(cluster, id, now);
@@ -116,11 +118,16 @@ fn stop_reason(cluster: &Cluster, id: DeploymentId) -> Option<Reason> {
     }
 }
 
+/// Makes what is missing. Of those that find no room only the first one is made: it waits for all of them, and when it
+/// gets its place the others follow.
 fn fill(cluster: &mut Cluster, id: DeploymentId, count: usize, now: Time) {
     take_back(cluster, id, count);
     let Some(deployment) = cluster.deployments.get(&id) else {
         return;
     };
+    if deployment.backoff.is_empty() && waits_for_room(cluster, id) {
+        return;
+    }
     let roster = cluster.rosters.get(&id);
     let taken = roster.map_or(0, |roster| roster.slots.len());
     let is_taken = |slot: &u32| roster.is_some_and(|roster| roster.slots.contains_key(slot));
@@ -139,12 +146,27 @@ fn fill(cluster: &mut Cluster, id: DeploymentId, count: usize, now: Time) {
     let Some(mut search) = Search::new(cluster, id).filter(|_| !free.is_empty()) else {
         return;
     };
+    let mut waits = waits_for_room(cluster, id);
     for slot in free {
+        let deployment = cluster.deployments.get(&id);
+        let pauses = deployment.is_some_and(|deployment| deployment.backoff.contains_key(&slot));
+        if waits && !pauses {
+            continue;
+        }
         if crate::planted::planted!(WakeDoublesSlot) {
             create(cluster, id, slot, &mut search, now);
         }
         create(cluster, id, slot, &mut search, now);
+        waits = waits || waits_for_room(cluster, id);
     }
+}
+
+/// Whether a task that is missing waits for room.
+fn waits_for_room(cluster: &Cluster, id: DeploymentId) -> bool {
+    cluster
+        .waiting
+        .of(id)
+        .any(|task| !succession::is_successor(cluster, id, task))
 }
 
 /// Tasks that only drain are given back before new ones are made.

@@ -9,7 +9,7 @@ const LOOKS_MAX: usize = 100_000;
 /// Rows to be saved from which on a step looks at nothing more, but for what its last look adds (the tasks of one
 /// deployment): a commit has a deadline. What is left over goes on at once too.
 pub(super) const STEP_ROWS_MAX: usize = 4_096;
-/// The most waiting deployments tried again within one step.
+/// The most tries of waiting deployments within one step.
 const RETRIES_MAX: usize = 1_000;
 
 pub(super) fn settle(cluster: &mut Cluster, now: Time) {
@@ -20,15 +20,15 @@ pub(super) fn settle(cluster: &mut Cluster, now: Time) {
         }
         if let Some(id) = cluster.pop_touched() {
             look_at(cluster, id, now);
-        } else if retries < RETRIES_MAX
-            && let Some(id) = cluster.waiting.pop()
-        {
+        } else if retries < RETRIES_MAX && placement::retry_next(cluster, now) {
             retries += 1;
-            placement::retry(cluster, id, now);
+        } else if let Some(id) = cluster.waiting.next_to_tell(now) {
+            placement::tell_again(cluster, id, now);
         } else {
             break;
         }
     }
+    cluster.timers.arm(Timer::Words, cluster.waiting.tells_at(now));
     if cluster.is_unsettled() {
         cluster.timers.arm(Timer::Rest, Some(now));
     }

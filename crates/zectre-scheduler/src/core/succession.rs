@@ -153,29 +153,40 @@ pub(super) fn leave_emptying_nodes(cluster: &mut Cluster, id: DeploymentId, now:
     }
 }
 
-/// Places what is due and was not tried yet: the next successor, when none is on its way, and those whose
-/// predecessor went before they had a place.
+/// Places what is due and was not tried yet: those whose predecessor went before they had a place, and the next successor,
+/// when none is on its way.
 pub(super) fn place_next(cluster: &mut Cluster, id: DeploymentId, now: Time) {
+    place_orphans(cluster, id, now);
+    let next = untried(cluster, id, now)
+        .into_iter()
+        .find(|task| is_successor(cluster, id, *task));
+    if let Some(next) = next.filter(|task| is_its_turn(cluster, id, *task)) {
+        placement::place(cluster, next, now);
+    }
+}
+
+/// Places those that are due, were not tried yet and replace nothing.
+pub(super) fn place_orphans(cluster: &mut Cluster, id: DeploymentId, now: Time) {
+    for task in untried(cluster, id, now) {
+        if !is_successor(cluster, id, task) {
+            placement::place(cluster, task, now);
+        }
+    }
+}
+
+/// Tasks without a place that are due and don't wait for room, oldest first.
+fn untried(cluster: &Cluster, id: DeploymentId, now: Time) -> Vec<TaskId> {
     let Some(roster) = cluster.rosters.get(&id) else {
-        return;
+        return Vec::new();
     };
     if roster.pending.len() == cluster.waiting.count(id) {
-        return;
+        return Vec::new();
     }
     let is_due = |task: &&TaskId| {
         let not_before = cluster.tasks.get(task).and_then(|task| task.not_before);
         not_before.is_none_or(|at| at <= now) && !cluster.waiting.contains(id, **task)
     };
-    let due = roster.pending.iter().filter(is_due).copied();
-    let (successors, orphans): (Vec<TaskId>, Vec<TaskId>) =
-        due.partition(|task| is_successor(cluster, id, *task));
-    for task in orphans {
-        placement::place(cluster, task, now);
-    }
-    let next = successors.into_iter().next();
-    if let Some(next) = next.filter(|task| is_its_turn(cluster, id, *task)) {
-        placement::place(cluster, next, now);
-    }
+    roster.pending.iter().filter(is_due).copied().collect()
 }
 
 fn a_successor_starts(cluster: &Cluster, id: DeploymentId) -> bool {

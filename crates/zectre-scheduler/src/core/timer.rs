@@ -29,6 +29,8 @@ pub(super) enum Timer {
     Deployment(DeploymentId),
     /// Ports of a node that rest.
     Ports(NodeId),
+    /// Why tasks wait is told anew.
+    Words,
     /// What the bound of a step left over.
     Rest,
 }
@@ -109,6 +111,8 @@ pub(super) fn fire_due(cluster: &mut Cluster, now: Time) {
             Some(Timer::Deployment(_)) if crate::planted::planted!(DeadlineUnseen) => {}
             Some(Timer::Deployment(id)) => cluster.touch(id),
             Some(Timer::Ports(id)) => failure::wake_ports(cluster, id, now),
+            // Told when this step settles.
+            Some(Timer::Words) => {}
             // Deployments are settled after any event; draining tasks are not.
             Some(Timer::Rest) => drain::stop_all_drained(cluster, now),
         }

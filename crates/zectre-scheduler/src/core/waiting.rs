@@ -1,8 +1,10 @@
-//! Tasks that found no place, by deployment: what one of a deployment's tasks can't get, the others can't either.
+//! Tasks that found no place, by what they need: one search without a result answers for all that need the same,
+//! until room appears.
 //!
-//! When room appears every deployment that waits is tried once, the oldest first; a pass that does not fit into
-//! one step goes on in the next one where it stopped.
+//! A try costs what it places, and a logarithm; how many wait doesn't matter. In turn: what was tried last longest
+//! ago, and of that the oldest deployment.
 
+use super::Deployment;
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Bound,
@@ -10,88 +12,158 @@ use std::{
 };
 use zectre_common::{
     id::{DeploymentId, TaskId},
+    spec::ProcessType,
     state::Reason,
     time::Time,
 };
 
-/// How old the words about what is short may get, as long as nothing but usage changes.
+/// How old what was said of a shortage may get, as long as only usage changes.
 const WORDS_MAX_AGE: Duration = Duration::from_secs(5);
+/// For so long what was found to be short is taken to be so for others too, as long as only usage changes.
+const FINDING_MAX_AGE: Duration = Duration::from_secs(1);
+/// The most deployments that are told anew why they wait within [`TELLING_WINDOW`]: each is two rows.
+const TOLD_MAX: u32 = 100;
+const TELLING_WINDOW: Duration = Duration::from_secs(1);
 
-/// What tasks want that are short of the same: a container, cpu, memory, labels.
-pub(super) type Kind = (bool, u32, u64, Vec<String>);
-
-/// What was found to be short, as long as no time passes and no node comes or goes.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Shortages {
-    by_kind: BTreeMap<Kind, (Reason, String)>,
-    of: Option<(u64, Time)>,
+/// What a task needs. Those that need the same find room or none together.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Kind {
+    is_container: bool,
+    cpu: u32,
+    memory: u64,
+    constraints: Vec<String>,
+    /// Where its own replicas are is nobody else's business.
+    alone: Option<DeploymentId>,
 }
 
-impl Shortages {
-    /// What was found for this kind, if that still holds.
-    pub(super) fn get(&mut self, kind: &Kind, fleet: u64, now: Time) -> Option<(Reason, String)> {
-        if self.of != Some((fleet, now)) {
-            self.by_kind.clear();
-            self.of = Some((fleet, now));
+impl Kind {
+    pub(super) fn of(deployment: &Deployment) -> Self {
+        let spec = &deployment.spec;
+        Self {
+            is_container: spec.process_type == ProcessType::Docker,
+            cpu: spec.resources.cpu.0,
+            memory: spec.resources.memory.0,
+            constraints: spec.constraints.iter().map(ToString::to_string).collect(),
+            alone: spec.anti_affinity.then_some(deployment.id),
         }
-        self.by_kind.get(kind).cloned()
-    }
-
-    /// It was found just now.
-    pub(super) fn note(&mut self, kind: Kind, found: (Reason, String)) {
-        self.by_kind.insert(kind, found);
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Counts up with what may make a difference to those who wait.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Versions {
+    /// Nodes came, went, or may be used otherwise.
+    fleet: u64,
+    /// Room appeared.
+    room: u64,
+}
+
+/// Everyone who waits for the same.
+#[derive(Debug, Clone)]
+struct Group {
+    deployments: BTreeSet<DeploymentId>,
+    /// With the room of this version nobody of it found any.
+    tried: u64,
+    /// With the room of this version these could do nothing with a place, up to this one.
+    passed: Option<(u64, DeploymentId)>,
+    found: Option<(Versions, Time, (Reason, String))>,
+}
+
+impl Group {
+    /// Whose turn it is.
+    fn next(&self, room: u64) -> Option<DeploymentId> {
+        let passed = self.passed.filter(|(of, _)| *of == room).map(|(_, id)| id);
+        let from = passed.map_or(Bound::Unbounded, Bound::Excluded);
+        self.deployments.range((from, Bound::Unbounded)).next().copied()
+    }
+}
+
+#[derive(Debug, Clone)]
 struct Wait {
+    kind: Kind,
     tasks: BTreeSet<TaskId>,
     told_at: Time,
-    told_of: u64,
+    told_of: Versions,
 }
 
 /// Who waits, and who is tried next.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Waiting {
     by_deployment: BTreeMap<DeploymentId, Wait>,
-    /// Counts up with every change of what nodes there are.
-    fleet: u64,
-    left: usize,
-    after: Option<DeploymentId>,
+    groups: BTreeMap<Kind, Group>,
+    /// The oldest deployment of each group, after the version of room that the group was tried with.
+    turns: BTreeSet<(u64, DeploymentId)>,
+    /// What was so when each was told why it waits; whoever was told first is told anew first.
+    words: BTreeSet<(Versions, DeploymentId)>,
+    versions: Versions,
+    /// Since when is counted how many were told anew, and how many those are.
+    telling: Option<(Time, u32)>,
 }
 
 impl Waiting {
-    /// It waits.
-    pub(super) fn add(&mut self, deployment: DeploymentId, task: TaskId, now: Time) {
-        let fleet = self.fleet;
-        let wait = self.by_deployment.entry(deployment).or_insert_with(|| Wait {
-            tasks: BTreeSet::new(),
-            told_at: now,
-            told_of: fleet,
+    /// It waits: a search for it found nothing.
+    pub(super) fn add(&mut self, kind: Kind, deployment: DeploymentId, task: TaskId, now: Time) {
+        let (words, told_of) = (&mut self.words, self.versions);
+        let wait = self.by_deployment.entry(deployment).or_insert_with(|| {
+            words.insert((told_of, deployment));
+            Wait {
+                kind: kind.clone(),
+                tasks: BTreeSet::new(),
+                told_at: now,
+                told_of,
+            }
         });
         wait.tasks.insert(task);
-    }
-
-    /// It was looked anew at why it has to wait.
-    pub(super) fn told(&mut self, deployment: DeploymentId, now: Time) {
-        if let Some(wait) = self.by_deployment.get_mut(&deployment) {
-            (wait.told_at, wait.told_of) = (now, self.fleet);
-        }
+        self.regroup(&kind, |group, room| {
+            group.deployments.insert(deployment);
+            group.tried = room;
+        });
     }
 
     /// It waits no more.
     pub(super) fn remove(&mut self, deployment: DeploymentId, task: TaskId) {
-        if let Some(wait) = self.by_deployment.get_mut(&deployment) {
-            wait.tasks.remove(&task);
-            if wait.tasks.is_empty() {
-                self.by_deployment.remove(&deployment);
-            }
+        let Some(wait) = self.by_deployment.get_mut(&deployment) else {
+            return;
+        };
+        wait.tasks.remove(&task);
+        if wait.tasks.is_empty() {
+            self.forget(deployment);
         }
     }
 
     /// The deployment is gone.
     pub(super) fn forget(&mut self, deployment: DeploymentId) {
-        self.by_deployment.remove(&deployment);
+        if let Some(wait) = self.by_deployment.remove(&deployment) {
+            self.words.remove(&(wait.told_of, deployment));
+            self.regroup(&wait.kind, |group, _| {
+                group.deployments.remove(&deployment);
+            });
+        }
+    }
+
+    /// Changes a group, and with it whose turn it is; one that nobody is of is forgotten.
+    fn regroup(&mut self, kind: &Kind, change: impl FnOnce(&mut Group, u64)) {
+        let room = self.versions.room;
+        if !self.groups.contains_key(kind) {
+            let group = Group {
+                deployments: BTreeSet::new(),
+                tried: room,
+                passed: None,
+                found: None,
+            };
+            self.groups.insert(kind.clone(), group);
+        }
+        let Some(group) = self.groups.get_mut(kind) else {
+            return;
+        };
+        if let Some(first) = group.deployments.first() {
+            self.turns.remove(&(group.tried, *first));
+        }
+        change(group, room);
+        match group.deployments.first() {
+            Some(first) => drop(self.turns.insert((group.tried, *first))),
+            None => drop(self.groups.remove(kind)),
+        }
     }
 
     pub(super) fn contains(&self, deployment: DeploymentId, task: TaskId) -> bool {
@@ -124,47 +196,98 @@ impl Waiting {
 
     /// Someone may fit now.
     pub(super) fn room_appeared(&mut self) {
-        if self.left == 0 {
-            self.after = None;
-        }
-        self.left = self.by_deployment.len();
+        self.versions.room += 1;
     }
 
     /// A node came, went, or may be used otherwise: what was said of the shortage may be wrong now.
     pub(super) fn fleet_changed(&mut self) {
-        self.fleet += 1;
+        self.versions.fleet += 1;
         self.room_appeared();
     }
 
-    /// Changes with every change of what nodes there are.
-    pub(super) fn fleet(&self) -> u64 {
-        self.fleet
+    /// Others that need the same found nothing, and no room has appeared since.
+    pub(super) fn is_short(&self, kind: &Kind) -> bool {
+        let group = self.groups.get(kind);
+        group.is_some_and(|group| group.tried == self.versions.room)
     }
 
     /// Whether someone is still to be tried.
     pub(super) fn is_due(&self) -> bool {
-        self.left > 0 && !self.by_deployment.is_empty()
+        let first = self.turns.first();
+        first.is_some_and(|(tried, _)| *tried < self.versions.room)
     }
 
-    /// The next to be tried.
-    pub(super) fn pop(&mut self) -> Option<DeploymentId> {
-        if !self.is_due() {
-            self.left = 0;
+    /// The next to be tried. Whoever asks tells what came of it, unless a task of it got a place.
+    pub(super) fn next(&self) -> Option<DeploymentId> {
+        let (_, first) = self.turns.first().filter(|_| self.is_due())?;
+        let group = self.groups.get(&self.by_deployment.get(first)?.kind)?;
+        group.next(self.versions.room)
+    }
+
+    /// There is no place for the deployment, nor for any that needs the same.
+    pub(super) fn found_none(&mut self, deployment: DeploymentId) {
+        if let Some(wait) = self.by_deployment.get(&deployment) {
+            let kind = wait.kind.clone();
+            self.regroup(&kind, |group, room| group.tried = room);
+        }
+    }
+
+    /// It has no use for the place that there is: the next one's turn.
+    pub(super) fn pass_over(&mut self, deployment: DeploymentId) {
+        if let Some(wait) = self.by_deployment.get(&deployment) {
+            let kind = wait.kind.clone();
+            self.regroup(&kind, |group, room| {
+                group.passed = Some((room, deployment));
+                if group.next(room).is_none() {
+                    group.tried = room;
+                }
+            });
+        }
+    }
+
+    /// What those of this kind were found to be short of, as long as that holds.
+    pub(super) fn found(&self, kind: &Kind, now: Time) -> Option<(Reason, String)> {
+        let (versions, at, found) = self.groups.get(kind)?.found.as_ref()?;
+        let is_fresh = versions.fleet == self.versions.fleet && now.since(*at) < FINDING_MAX_AGE;
+        is_fresh.then(|| found.clone())
+    }
+
+    /// It was looked at what those of this kind are short of.
+    pub(super) fn note_found(&mut self, kind: &Kind, found: (Reason, String), now: Time) {
+        let versions = self.versions;
+        if let Some(group) = self.groups.get_mut(kind) {
+            group.found = Some((versions, now, found));
+        }
+    }
+
+    /// When the next deployment is to be told anew why it waits.
+    pub(super) fn tells_at(&self, now: Time) -> Option<Time> {
+        let (told_of, id) = self.words.first()?;
+        let wanted_at = if told_of.fleet != self.versions.fleet {
+            now
+        } else if told_of.room != self.versions.room {
+            self.by_deployment.get(id)?.told_at.plus(WORDS_MAX_AGE)
+        } else {
+            return None;
+        };
+        let full = self.telling.filter(|(_, told)| *told >= TOLD_MAX);
+        Some(full.map_or(wanted_at, |(since, _)| wanted_at.max(since.plus(TELLING_WINDOW))))
+    }
+
+    /// The deployment that is to be told anew why it waits.
+    pub(super) fn next_to_tell(&mut self, now: Time) -> Option<DeploymentId> {
+        if self.tells_at(now)? > now {
             return None;
         }
-        self.left -= 1;
-        let from = self.after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut rest = self.by_deployment.range((from, Bound::Unbounded));
-        let next = rest.next().or_else(|| self.by_deployment.first_key_value());
-        let id = next.map(|(id, _)| *id);
-        self.after = id;
-        id
-    }
-
-    /// What it was told has to be looked at again.
-    pub(super) fn is_stale(&self, deployment: DeploymentId, now: Time) -> bool {
-        self.by_deployment
-            .get(&deployment)
-            .is_some_and(|wait| wait.told_of != self.fleet || now.since(wait.told_at) >= WORDS_MAX_AGE)
+        let (_, id) = self.words.pop_first()?;
+        self.words.insert((self.versions, id));
+        if let Some(wait) = self.by_deployment.get_mut(&id) {
+            (wait.told_at, wait.told_of) = (now, self.versions);
+        }
+        let window = self
+            .telling
+            .filter(|(since, _)| now.since(*since) < TELLING_WINDOW);
+        self.telling = Some(window.map_or((now, 1), |(since, told)| (since, told + 1)));
+        Some(id)
     }
 }

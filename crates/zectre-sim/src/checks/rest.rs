@@ -126,19 +126,21 @@ impl Sim {
             .filter(|task| task.state == TaskState::Pending);
         let (waiting, behind): (Vec<_>, Vec<_>) = pending
             .partition(|task| matches!(task.reason, Some(Reason::NoCapacity | Reason::NoEligibleNode)));
-        let (waiting, ready) = (waiting.len(), self.ready_rows(row.id));
-        let has_room = waiting > 0 && self.has_room_for(row);
         // A successor that finds no room leaves its predecessor where it is; while something finds none, it isn't even
         // its turn.
         let succeeds = |task: &Task| {
             live.iter()
                 .any(|other| other.slot == task.slot && other.id < task.id)
         };
+        // The first that finds no room waits for all that are missing.
+        let is_short = waiting.iter().any(|task| !succeeds(task));
+        let (waiting, ready) = (waiting.len(), self.ready_rows(row.id));
+        let has_room = waiting > 0 && self.has_room_for(row);
         let behind = behind
             .into_iter()
             .filter(|task| waiting > 0 && succeeds(task))
             .count();
-        let settled = (ready..=ready + waiting).contains(&wanted)
+        let settled = (ready == wanted || (is_short && ready < wanted))
             && live.len() == ready + waiting + behind
             && !has_room;
         (!settled).then(|| {

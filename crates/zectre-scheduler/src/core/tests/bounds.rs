@@ -1,7 +1,7 @@
 //! A step has a bound: what is too much for one goes on at once in the next, and nothing is forgotten.
 
 use super::world::{Program, World, facts};
-use crate::core::{Command, Event, Operation, Source, step};
+use crate::core::{Command, Deployment, Event, Operation, Source, step};
 use std::time::Duration;
 use zectre_common::{
     id::{EnvironmentId, NodeId},
@@ -81,14 +81,113 @@ fn the_loss_of_many_nodes_at_once_is_many_steps() {
     assert_eq!(world.cluster.count_in(TaskState::Starting), 0);
     assert_eq!(
         world.cluster.count_in(TaskState::Pending),
-        10_000,
-        "every one is to be replaced"
+        100,
+        "one of each deployment waits for all of it"
     );
     // And when nodes come back, everything finds its place.
     join(&mut world, 60..120);
     let (_, most) = settle(&mut world);
     assert!(most <= ROWS_MAX, "{most} rows in one step");
     assert_eq!(world.cluster.count_in(TaskState::Starting), 10_000);
+}
+
+#[test]
+fn a_try_in_vain_is_one_search_for_each_kind_of_need_however_many_wait() {
+    const DEPLOYMENTS: u128 = 3_000;
+    let mut world = World::new(0, 0);
+    for number in 0..DEPLOYMENTS {
+        // Two kinds of need, and one deployment of a kind of its own.
+        let json = match number {
+            7 => r#"{"replicas":100,"anti_affinity":true}"#,
+            _ if number % 2 == 0 => r#"{"replicas":100,"resources":{"cpu":"300m","memory":"4Mi"}}"#,
+            _ => r#"{"replicas":100,"resources":{"cpu":"1m","memory":"300Mi"}}"#,
+        };
+        bring(&mut world, number, json);
+    }
+    settle(&mut world);
+    assert_eq!(world.cluster.count_in(TaskState::Pending), DEPLOYMENTS as usize);
+    // What they wait for does not come: nodes too small for any of them, again and again.
+    for number in 0..50 {
+        let id = NodeId::from_uuid(uuid::Uuid::from_u128(1_000 + number));
+        let facts = facts(&format!("small{number}"), 50, 100, 200);
+        let before = world.cluster.searches;
+        let mut rows = 0;
+        for event in [
+            Event::NodeRegistered { id, facts },
+            Event::Heartbeat {
+                node_id: id,
+                tasks: Vec::new(),
+            },
+        ] {
+            rows += step(&mut world.cluster, event, world.now).len();
+            rows += settle(&mut world).1;
+        }
+        let searches = world.cluster.searches - before;
+        assert!(searches <= 2 * 3, "{searches} searches for three kinds, twice");
+        assert!(rows < 500, "{rows} rows for a node of no use to anybody");
+        world.now = world.now.plus(Duration::from_millis(100));
+    }
+    // And room for few costs what it places.
+    let before = world.cluster.searches;
+    let id = NodeId::from_uuid(uuid::Uuid::from_u128(5_000));
+    let mut large = facts("large", 900, 290, 200);
+    large.port_max = 29_999;
+    drop(step(
+        &mut world.cluster,
+        Event::NodeRegistered { id, facts: large },
+        world.now,
+    ));
+    let tasks = Vec::new();
+    drop(step(
+        &mut world.cluster,
+        Event::Heartbeat { node_id: id, tasks },
+        world.now,
+    ));
+    settle(&mut world);
+    let (placed, searches) = (
+        world.cluster.count_in(TaskState::Starting) as u64,
+        world.cluster.searches - before,
+    );
+    assert!(placed >= 3, "{placed} placed");
+    assert!(
+        searches <= 2 * (placed + 2 * 3),
+        "{searches} searches for {placed} places"
+    );
+}
+
+#[test]
+fn who_waits_in_vain_is_told_anew_in_turn_and_not_all_at_once() {
+    let mut world = World::new(0, 0);
+    for number in 0..250 {
+        bring(&mut world, number, "{}");
+    }
+    settle(&mut world);
+    let told = |world: &World, words: &str| {
+        let of = |d: &Deployment| d.message.as_deref().is_some_and(|said| said.contains(words));
+        world.cluster.deployments().filter(|d| of(d)).count()
+    };
+    assert_eq!(told(&world, "no node is ready"), 250);
+    let id = NodeId::from_uuid(uuid::Uuid::from_u128(1_000));
+    let facts = facts("small", 50, 50, 200);
+    drop(step(
+        &mut world.cluster,
+        Event::NodeRegistered { id, facts },
+        world.now,
+    ));
+    settle(&mut world);
+    assert_eq!(told(&world, "no node is large enough"), 100);
+    for expected in [200, 250] {
+        world.now = world.now.plus(Duration::from_secs(1));
+        settle(&mut world);
+        assert_eq!(told(&world, "no node is large enough"), expected);
+    }
+    assert!(
+        world
+            .cluster
+            .next_deadline()
+            .is_none_or(|at| at.since(world.now) > Duration::from_secs(1)),
+        "nothing more is to be told"
+    );
 }
 
 #[test]

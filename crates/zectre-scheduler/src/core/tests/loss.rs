@@ -144,3 +144,45 @@ proptest! {
         prop_assert_eq!(orders.count(), 0);
     }
 }
+
+/// A node waits for the newest epoch of what it lost, also when it waits for an earlier one already: here for that of a
+/// new leader's beginning, which one proxy has and the others, whose leases end, have not.
+#[test]
+fn what_a_lost_node_runs_is_not_stopped_by_the_word_of_an_earlier_epoch() {
+    let mut world = World::new(3, 1);
+    let id = world.deploy(r#"{"replicas":0,"idle_timeout_secs":120}"#, Program::Serves);
+    world.add_proxy();
+    // The new leader takes what it finds for known to proxies by this epoch; the first proxy is behind it.
+    world.reload();
+    world.heartbeat(1);
+    world.wake(id);
+    world.deliver();
+    let task = world.cluster.tasks_of(id).next().expect("it was woken").clone();
+    let index = world
+        .agents
+        .iter()
+        .position(|agent| Some(agent.id) == task.node_id);
+    assert_eq!(index, Some(1), "the node that was heard");
+    world.feed(Event::NodeWanted {
+        id: world.agents[1].id,
+        eligibility: Eligibility::Draining,
+    });
+    world.add_proxy();
+    // Everyone is silent for so long that it is excused once.
+    world.pass(11_251);
+    world.proxy_applies(1, false);
+    assert!(world.proxies[1].table.contains(&task.id));
+    world.pass(500);
+    world.heartbeat(2);
+    // Its successor took over, so it left the routing; the second proxy hasn't heard of that.
+    world.deliver();
+    assert!(!world.rows.tasks[&task.id].routed);
+    // The nodes are lost, and the leases of the other proxies end; then all are heard again.
+    world.calm(130);
+    let held = world.agents.iter().flat_map(|agent| agent.held.values());
+    assert_eq!(
+        held.filter(|report| report.state == TaskState::Running).count(),
+        world.cluster.tasks().count(),
+        "and in the end it is gone"
+    );
+}
