@@ -120,6 +120,11 @@ impl Ingress {
                 }
                 Some(_) => {}
                 None => {
+                    if let Some(challenges) = &tls.challenges
+                        && let Some(page) = challenges.page(&host.name, parts.uri.path()).await
+                    {
+                        return Ok(page);
+                    }
                     if let Some(mut redirect) = tls.redirect(&host.name, &parts.uri) {
                         redirect.headers_mut().insert(request_id::HEADER, id.clone());
                         return Ok(redirect);

@@ -1,11 +1,13 @@
 //! The proxy against a real PostgreSQL, real sockets and origins that answer what a test tells them to.
 
+mod acme;
 mod client;
 mod errors;
 mod hostile;
 mod lifecycle;
 mod origin;
 mod pacing;
+mod pebble;
 mod routing;
 mod secure;
 mod streaming;
