@@ -131,6 +131,13 @@ pub(crate) const SERVERS: [Need; 5] = [
     },
 ];
 
+/// A server that certificates are ordered from.
+pub(crate) const PEBBLE: Need = Need {
+    package: "pebble",
+    why: "to test orders for certificates",
+    is_there: || is_installed("pebble") && is_installed("pebble-challtestsrv"),
+};
+
 /// Installs those of `needs` that are missing.
 pub(crate) fn install(needs: &[Need]) -> Result<(), Fail> {
     let missing: Vec<_> = needs.iter().filter(|need| !(need.is_there)()).collect();

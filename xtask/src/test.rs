@@ -25,6 +25,7 @@ pub(crate) fn test() -> Result<(), Fail> {
         packages::NETAVARK,
         packages::IPROUTE,
         packages::IMAGE_REGISTRY,
+        packages::PEBBLE,
     ])?;
     packages::install(&packages::SERVERS)?;
     step("formatting", cargo().args(["fmt", "--all", "--check"]))?;

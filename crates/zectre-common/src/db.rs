@@ -19,6 +19,8 @@ pub mod channel {
     pub const LOGS: &str = "zectre_logs";
     /// Something was written into the activity feed.
     pub const EVENTS: &str = "zectre_events";
+    /// A certificate was stored; the payload is its name.
+    pub const CERTIFICATES: &str = "zectre_certificates";
     /// A build was queued, cancelled or finished; the payload is its id.
     pub const BUILDS: &str = "zectre_builds";
 }

@@ -24,6 +24,9 @@ pub enum Error {
     /// No certificate could be made for the platform's domain.
     #[error("no certificate could be made for proxy.domain: {0}")]
     SelfSigned(#[from] rcgen::Error),
+    /// The key for external account binding is none.
+    #[error("proxy.tls.acme.eab_hmac is not base64url: give it as the ACME server gave it")]
+    Binding,
     /// TLS can't be set up.
     #[error("TLS can't be set up: {0}")]
     Tls(#[from] rustls::Error),

@@ -101,13 +101,19 @@ impl Service {
     /// background, while the snapshot serves.
     pub async fn new(config: &Config) -> Result<Self, Error> {
         let proxy = &config.proxy;
-        let key = Keys::load(&config.secrets)?.service()?;
+        let keys = Keys::load(&config.secrets)?;
+        let (key, id) = (keys.service()?, ProxyId::new());
         let pool = PgPoolOptions::new()
             .max_connections(config.database.connections_max)
             .acquire_timeout(Duration::from_secs(5))
             .connect_lazy_with(db::options(&config.database.url, NAME)?);
         let base = Base::new(NAME);
-        let secure = tls::Setup::load(proxy, &base.metrics).await?;
+        let sharing = tls::Sharing {
+            pool: pool.clone(),
+            master: keys.master().ok(),
+            proxy: id,
+        };
+        let secure = tls::Setup::load(proxy, sharing, &base.metrics).await?;
         let listener = server::bind(NAME, "proxy", &proxy.host, proxy.port).await?;
         let admin = server::bind(NAME, "proxy", &proxy.host, proxy.admin_port).await?;
         let secure = Secure::open(secure, proxy).await?;
@@ -118,10 +124,7 @@ impl Service {
         let wires = TaskTracker::new();
         let cut = CancellationToken::new();
         let wake_timeout = Duration::from_millis(proxy.wake_timeout_ms);
-        let patience = Patience {
-            connect: Duration::from_millis(proxy.connect_timeout_ms),
-            response: Duration::from_millis(proxy.response_timeout_ms),
-        };
+        let patience = patience(proxy);
         let caller = Caller::new(NAME, key.clone());
         let calls = Calls {
             timeout: wake_timeout,
@@ -151,7 +154,7 @@ impl Service {
         Ok(Self {
             config: proxy.clone(),
             pool,
-            id: ProxyId::new(),
+            id,
             name: name(proxy),
             key,
             base,
@@ -308,6 +311,13 @@ async fn upkeep(ingress: Arc<Ingress>, shutdown: Shutdown) {
         }
         ingress.upstream.sweep(|task| ingress.tables.ledger().knows(task));
         ingress.metrics.epoch.set(ingress.tables.current().epoch() as i64);
+    }
+}
+
+fn patience(config: &ProxyConfig) -> Patience {
+    Patience {
+        connect: Duration::from_millis(config.connect_timeout_ms),
+        response: Duration::from_millis(config.response_timeout_ms),
     }
 }
 

@@ -168,6 +168,11 @@ impl Ingress {
                 // It was TLS as far as the load balancer that ended it.
                 None if sender.as_ref().is_some_and(|sender| sender.secure == Some(true)) => {}
                 None => {
+                    if let Some(challenges) = &tls.challenges
+                        && let Some(page) = challenges.page(&host.name, parts.uri.path()).await
+                    {
+                        return Ok(page);
+                    }
                     if let Some(mut redirect) = tls.redirect(&host.name, &parts.uri) {
                         redirect.headers_mut().insert(request_id::HEADER, id.clone());
                         return Ok(redirect);

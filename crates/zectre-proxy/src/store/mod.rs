@@ -1,6 +1,8 @@
 //! All SQL of the proxy: it reads the routing table and writes its own rows (its lease, its activity).
 
+pub mod acme;
 pub mod activity;
+pub mod certificates;
 pub mod feed;
 pub mod lease;
 pub mod snapshot;

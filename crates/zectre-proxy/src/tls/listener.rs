@@ -2,12 +2,13 @@
 
 use super::{
     Resolver,
+    acme::challenge::{ALPN, Challenges},
     metrics::{Handshake, TlsMetrics},
 };
 use rustls::{ServerConfig, crypto::ring, server::Acceptor};
 use std::{io, sync::Arc, time::Duration};
 use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
-use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake, server::TlsStream};
 
 /// The first byte of every TLS connection: a record of the handshake (RFC 8446, section 5.1).
 const HANDSHAKE_RECORD: u8 = 0x16;
@@ -22,10 +23,32 @@ pub struct Hello {
     pub server_name: Option<String>,
 }
 
+/// What came of a handshake that did not fail.
+enum Shaken {
+    Done(Box<(TlsStream<TcpStream>, Hello)>),
+    Plain,
+    Challenge,
+}
+
+/// Shows an ACME server what it looks for; nothing else is said on such a connection (RFC 8737, section 3).
+async fn prove(
+    challenges: &Challenges,
+    start: StartHandshake<TcpStream>,
+    hello: Hello,
+) -> io::Result<Shaken> {
+    let name = hello.server_name.unwrap_or_default();
+    let config = challenges.handshake(&name).await;
+    let config = config.ok_or_else(|| io::Error::other("no challenge is open for this name"))?;
+    let mut stream = start.into_stream(config).await?;
+    stream.shutdown().await?;
+    Ok(Shaken::Challenge)
+}
+
 /// Ends TLS.
 #[derive(Debug)]
 pub struct Terminator {
     config: Arc<ServerConfig>,
+    challenges: Option<Arc<Challenges>>,
     handshake_timeout: Duration,
     metrics: TlsMetrics,
 }
@@ -35,6 +58,7 @@ impl Terminator {
     /// client that comes back is spared half of the handshake.
     pub fn new(
         resolver: Arc<Resolver>,
+        challenges: Option<Arc<Challenges>>,
         handshake_timeout: Duration,
         metrics: TlsMetrics,
     ) -> Result<Self, rustls::Error> {
@@ -46,6 +70,7 @@ impl Terminator {
         config.ticketer = ring::Ticketer::new()?;
         Ok(Self {
             config: Arc::new(config),
+            challenges,
             handshake_timeout,
             metrics,
         })
@@ -54,8 +79,9 @@ impl Terminator {
     /// Shakes hands; `None` when that came to nothing.
     pub async fn accept(&self, stream: TcpStream) -> Option<(TlsStream<TcpStream>, Hello)> {
         let (outcome, accepted) = match timeout(self.handshake_timeout, self.shake(stream)).await {
-            Ok(Ok(Some(accepted))) => (Handshake::Done, Some(accepted)),
-            Ok(Ok(None)) => (Handshake::Plain, None),
+            Ok(Ok(Shaken::Done(accepted))) => (Handshake::Done, Some(*accepted)),
+            Ok(Ok(Shaken::Plain)) => (Handshake::Plain, None),
+            Ok(Ok(Shaken::Challenge)) => (Handshake::Challenge, None),
             Ok(Err(error)) => {
                 tracing::trace!(%error, "a handshake failed");
                 (Handshake::Failed, None)
@@ -66,20 +92,28 @@ impl Terminator {
         accepted
     }
 
-    async fn shake(&self, mut stream: TcpStream) -> io::Result<Option<(TlsStream<TcpStream>, Hello)>> {
+    async fn shake(&self, mut stream: TcpStream) -> io::Result<Shaken> {
         let mut first = [0];
         if stream.peek(&mut first).await? == 1 && first[0] != HANDSHAKE_RECORD {
             if first[0].is_ascii_uppercase() {
                 stream.write_all(PLAIN).await?;
                 stream.shutdown().await?;
             }
-            return Ok(None);
+            return Ok(Shaken::Plain);
         }
         let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
         let hello = Hello {
             server_name: start.client_hello().server_name().map(str::to_ascii_lowercase),
         };
+        if let Some(challenges) = &self.challenges
+            && start
+                .client_hello()
+                .alpn()
+                .is_some_and(|mut offered| offered.any(|protocol| protocol == ALPN))
+        {
+            return prove(challenges, start, hello).await;
+        }
         let stream = start.into_stream(Arc::clone(&self.config)).await?;
-        Ok(Some((stream, hello)))
+        Ok(Shaken::Done(Box::new((stream, hello))))
     }
 }

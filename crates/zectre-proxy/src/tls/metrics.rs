@@ -44,6 +44,7 @@ pub struct TlsMetrics {
     handshakes: [Counter; OUTCOMES.len()],
     certificates: [Gauge; ORIGINS.len()],
     days_left: Family<From, Days>,
+    orders: [Counter; 2],
 }
 
 impl TlsMetrics {
@@ -59,7 +60,13 @@ impl TlsMetrics {
             "Certificates that can be served, by where they come from",
             Family::<From, Gauge>::default(),
         );
+        let orders = registry.register(
+            "proxy_tls_orders",
+            "Orders for certificates by how they ended; a failed one is tried again",
+            Family::<Outcome, Counter>::default(),
+        );
         Self {
+            orders: ["failed", "done"].map(|outcome| orders.get_or_create(&Outcome { outcome }).clone()),
             handshakes: OUTCOMES.map(|outcome| handshakes.get_or_create(&Outcome { outcome }).clone()),
             certificates: NAMES.map(|origin| certificates.get_or_create(&From { origin }).clone()),
             days_left: registry.register(
@@ -73,6 +80,11 @@ impl TlsMetrics {
     /// A handshake ended.
     pub fn handshake(&self, outcome: Handshake) {
         self.handshakes[outcome as usize].inc();
+    }
+
+    /// An order ended.
+    pub fn order(&self, done: bool) {
+        self.orders[usize::from(done)].inc();
     }
 
     /// Looks at what is served.

@@ -1,8 +1,9 @@
 //! TLS: which certificate a name gets, where certificates come from, and the handshake.
 //!
-//! [`resolver`] decides by name alone, in memory. Its certificates come from [`files`] and from [`self_signed`];
-//! each of them hands over all it has, whenever that changes.
+//! [`resolver`] decides by name alone, in memory. Its certificates come from [`files`], from PostgreSQL (where
+//! [`acme`] puts them) and from [`self_signed`]; each of them hands over all it has, whenever that changes.
 
+pub mod acme;
 pub mod certificate;
 pub mod files;
 pub mod listener;
@@ -15,19 +16,30 @@ pub use certificate::{Certificate, Unusable};
 pub use listener::Terminator;
 pub use resolver::{Origin, Resolver};
 
-use crate::Error;
+use crate::{
+    Error,
+    store::{acme::Orders, certificates::Shelf},
+};
+use acme::{Acme, challenge::Challenges};
 use files::Watched;
 use http::HeaderValue;
 use metrics::TlsMetrics;
+use sqlx::PgPool;
 use std::{sync::Arc, time::Duration};
-use zectre_common::config::ProxyConfig;
-use zectre_service::{metrics::Registry, tasks::Tasks};
+use tokio::time::timeout;
+use zectre_common::{config::ProxyConfig, id::ProxyId};
+use zectre_service::{key::MasterKey, metrics::Registry, tasks::Tasks};
+
+/// How long the start waits for the certificates in PostgreSQL; they come later then.
+const FIRST_READ: Duration = Duration::from_secs(2);
 
 /// What requests need to know of TLS.
 #[derive(Debug)]
 pub struct Tls {
     /// Which names have certificates.
     pub resolver: Arc<Resolver>,
+    /// What ACME servers look for; `None` when nothing is ordered.
+    pub challenges: Option<Arc<Challenges>>,
     /// The port that plain requests are sent to, when they are.
     redirect_port: Option<u16>,
     /// `Strict-Transport-Security`, when it is said.
@@ -36,11 +48,12 @@ pub struct Tls {
 
 impl Tls {
     /// As `config` says.
-    pub fn new(config: &ProxyConfig, resolver: Arc<Resolver>) -> Self {
+    pub fn new(config: &ProxyConfig, resolver: Arc<Resolver>, challenges: Option<Arc<Challenges>>) -> Self {
         let tls = &config.tls;
         let max_age = (tls.hsts_max_age_secs > 0).then(|| format!("max-age={}", tls.hsts_max_age_secs));
         Self {
             resolver,
+            challenges,
             redirect_port: tls.redirect.then(|| tls.public_port()),
             hsts: max_age.map(|value| HeaderValue::try_from(value).expect("a word and a number")),
         }
@@ -52,33 +65,77 @@ impl Tls {
     }
 }
 
-/// TLS, set up and not running yet.
+/// What certificates in PostgreSQL need.
 #[derive(Debug)]
+pub struct Sharing {
+    /// The database.
+    pub pool: PgPool,
+    /// Opens private keys; without it there are no shared certificates.
+    pub master: Option<MasterKey>,
+    /// Who orders.
+    pub proxy: ProxyId,
+}
+
+/// TLS, set up and not running yet.
 pub struct Setup {
     /// For the accept loop.
     pub terminator: Arc<Terminator>,
     /// For requests.
     pub tls: Arc<Tls>,
     watched: Vec<Watched>,
+    shelf: Option<Arc<Shelf>>,
+    acme: Option<Acme>,
+    pool: PgPool,
     metrics: TlsMetrics,
 }
 
 impl Setup {
     /// Reads and makes the certificates that `config` asks for; `None` when it asks for no TLS.
-    pub async fn load(config: &ProxyConfig, registry: &Registry) -> Result<Option<Self>, Error> {
+    pub async fn load(
+        config: &ProxyConfig,
+        sharing: Sharing,
+        registry: &Registry,
+    ) -> Result<Option<Self>, Error> {
         if !config.tls.enabled {
             return Ok(None);
         }
+        let Sharing { pool, master, proxy } = sharing;
+        let metrics = TlsMetrics::new(registry);
+        let acme = match &master {
+            Some(key) if config.tls.orders() => {
+                let orders = Orders {
+                    pool: pool.clone(),
+                    key: key.clone(),
+                    me: proxy,
+                };
+                Some(Acme::new(&config.tls.acme, orders, metrics.clone()).ok_or(Error::Binding)?)
+            }
+            _ => None,
+        };
         let resolver = Arc::new(Resolver::new(&config.domain));
         let watched = files::load(&config.tls.certificates, &resolver).await?;
         resolver.replace(Origin::SelfSigned, vec![self_signed::make(&config.domain)?]);
-        let metrics = TlsMetrics::new(registry);
+        let shelf = master.map(|key| Arc::new(Shelf::new(key, Arc::clone(&resolver))));
+        if let Some(shelf) = &shelf
+            && !matches!(timeout(FIRST_READ, shelf.sync(&pool)).await, Ok(Ok(())))
+        {
+            tracing::warn!("the certificates in PostgreSQL can't be read yet");
+        }
+        let challenges = acme.is_some().then(|| Arc::new(Challenges::new(pool.clone())));
         let handshake_timeout = Duration::from_millis(config.tls.handshake_timeout_ms);
-        let terminator = Terminator::new(Arc::clone(&resolver), handshake_timeout, metrics.clone())?;
+        let terminator = Terminator::new(
+            Arc::clone(&resolver),
+            challenges.clone(),
+            handshake_timeout,
+            metrics.clone(),
+        )?;
         Ok(Some(Self {
             terminator: Arc::new(terminator),
-            tls: Arc::new(Tls::new(config, resolver)),
+            tls: Arc::new(Tls::new(config, resolver, challenges)),
             watched,
+            shelf,
+            acme,
+            pool,
             metrics,
         }))
     }
@@ -89,5 +146,11 @@ impl Setup {
         tasks.spawn("certificate files", |stop| {
             files::run(self.watched, resolver, self.metrics, stop)
         });
+        if let Some(shelf) = self.shelf {
+            tasks.spawn("stored certificates", |stop| shelf.run(self.pool, stop));
+        }
+        if let Some(acme) = self.acme {
+            tasks.spawn("certificate orders", |stop| acme.run(stop));
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The proxy against a real PostgreSQL, real sockets and origins that answer what a test tells them to.
 
+mod acme;
 mod client;
 mod errors;
 mod hostile;
@@ -8,6 +9,7 @@ mod lifecycle;
 mod limits;
 mod origin;
 mod pacing;
+mod pebble;
 mod routing;
 mod secure;
 mod streaming;

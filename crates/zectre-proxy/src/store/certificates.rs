@@ -1,0 +1,171 @@
+//! Certificates that all proxies share, and how this one follows them: a notification makes it fast, a timed look
+//! makes it sure.
+
+use crate::{
+    store::{STATEMENT_TIMEOUT, feed::too_slow},
+    tls::{Certificate, Origin, Resolver},
+};
+use secrecy::ExposeSecret;
+use sqlx::{PgPool, postgres::PgListener};
+use std::{
+    collections::{HashMap, HashSet},
+    convert::Infallible,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use uuid::Uuid;
+use zectre_common::db::channel;
+use zectre_service::{
+    key::MasterKey,
+    seal::{self, OpenError},
+    tasks::Shutdown,
+};
+
+/// A notification that got lost delays a certificate by at most so much.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// Between attempts while PostgreSQL is away.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Read at once.
+const BATCH: usize = 1_000;
+
+/// A certificate on its way into the database.
+#[derive(Debug)]
+pub struct Issued<'c> {
+    /// The name it was ordered for.
+    pub name: &'c str,
+    /// PEM.
+    pub chain: &'c str,
+    /// PEM.
+    pub key: &'c str,
+    /// The same, read.
+    pub certificate: &'c Certificate,
+}
+
+/// Stores it in place of the one before, and tells every proxy. The notification goes out when `connection` commits.
+pub async fn put(
+    connection: &mut sqlx::PgConnection,
+    key: &MasterKey,
+    issued: &Issued<'_>,
+) -> Result<(), sqlx::Error> {
+    let id = Uuid::now_v7();
+    let sealed = seal::seal(key, &context(issued.name, id), issued.key);
+    sqlx::query!(
+        "INSERT INTO certificates (name, id, chain, sealed_key, not_before, not_after)
+         VALUES ($1, $2, $3, $4, to_timestamp($5), to_timestamp($6))
+         ON CONFLICT (name) DO UPDATE SET id = excluded.id, chain = excluded.chain, sealed_key = excluded.sealed_key,
+             not_before = excluded.not_before, not_after = excluded.not_after, created_at = now()",
+        issued.name,
+        id,
+        issued.chain,
+        sealed,
+        issued.certificate.not_before.as_secs_f64(),
+        issued.certificate.not_after.as_secs_f64(),
+    )
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query!("SELECT pg_notify($1, $2)", channel::CERTIFICATES, issued.name)
+        .fetch_one(connection)
+        .await
+        .map(drop)
+}
+
+/// Where a key is sealed for.
+fn context(name: &str, id: Uuid) -> String {
+    format!("certificate:{name}:{id}")
+}
+
+/// The certificates of the database, as they were read last; `None` is one that can't be served.
+#[derive(Debug)]
+pub struct Shelf {
+    key: MasterKey,
+    resolver: Arc<Resolver>,
+    known: Mutex<HashMap<Uuid, Option<Arc<Certificate>>>>,
+}
+
+impl Shelf {
+    /// Empty; `key` opens private keys.
+    pub fn new(key: MasterKey, resolver: Arc<Resolver>) -> Self {
+        Self {
+            key,
+            resolver,
+            known: Mutex::default(),
+        }
+    }
+
+    /// Follows the database until `shutdown`.
+    pub async fn run(self: Arc<Self>, pool: PgPool, shutdown: Shutdown) {
+        let mut told = false;
+        while let Some(result) = shutdown.or_requested(self.follow(&pool)).await {
+            let Err(error) = result;
+            if !std::mem::replace(&mut told, true) {
+                tracing::warn!(%error, "certificates can't be read from PostgreSQL; serving the last known ones");
+            }
+            shutdown.or_requested(tokio::time::sleep(RETRY_AFTER)).await;
+        }
+    }
+
+    async fn follow(&self, pool: &PgPool) -> Result<Infallible, sqlx::Error> {
+        let mut listener = PgListener::connect_with(pool).await?;
+        // Listen first, read second: what changes in between is told.
+        listener.listen(channel::CERTIFICATES).await?;
+        let mut look = interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            self.sync(pool).await?;
+            tokio::select! {
+                told = listener.try_recv() => { told?; }
+                _ = look.tick() => {}
+            }
+        }
+    }
+
+    /// Reads what is new, and forgets what is gone.
+    pub async fn sync(&self, pool: &PgPool) -> Result<(), sqlx::Error> {
+        let ids = sqlx::query_scalar!("SELECT id FROM certificates").fetch_all(pool);
+        let ids = timeout(STATEMENT_TIMEOUT, ids).await.map_err(too_slow)??;
+        let (unknown, gone) = {
+            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            let unknown: Vec<_> = ids.iter().copied().filter(|id| !known.contains_key(id)).collect();
+            let kept = ids.len() - unknown.len();
+            (unknown, known.len() - kept)
+        };
+        if unknown.is_empty() && gone == 0 {
+            return Ok(());
+        }
+        let mut read = Vec::with_capacity(unknown.len());
+        for batch in unknown.chunks(BATCH) {
+            let rows = sqlx::query!(
+                "SELECT id, name, chain, sealed_key FROM certificates WHERE id = ANY($1)",
+                batch
+            )
+            .fetch_all(pool);
+            for row in timeout(STATEMENT_TIMEOUT, rows).await.map_err(too_slow)?? {
+                read.push((row.id, self.open(row.id, &row.name, &row.chain, &row.sealed_key)));
+            }
+        }
+        let ids: HashSet<_> = ids.into_iter().collect();
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.extend(read);
+        known.retain(|id, _| ids.contains(id));
+        let served = known.values().flatten().cloned().collect();
+        self.resolver.replace(Origin::Stored, served);
+        Ok(())
+    }
+
+    fn open(&self, id: Uuid, name: &str, chain: &str, sealed_key: &[u8]) -> Option<Arc<Certificate>> {
+        let opened = seal::open(&self.key, &context(name, id), sealed_key)
+            .map_err(|error: OpenError| error.to_string());
+        let certificate = opened.and_then(|key| {
+            Certificate::from_pem(chain.as_bytes(), key.expose_secret().as_bytes())
+                .map_err(|error| error.to_string())
+        });
+        match certificate {
+            Ok(certificate) => Some(Arc::new(certificate)),
+            Err(error) => {
+                tracing::error!(name, error, "a stored certificate can't be served");
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What an ACME server finds when it looks at a name. It may come to any proxy, so the answers are in PostgreSQL;
+//! this is the one kind of request that waits for it, and only a few at once.
+
+use crate::{ingress::body::Answer, store::acme};
+use bytes::Bytes;
+use http::{HeaderValue, Response, header};
+use rcgen::{CertificateParams, CustomExtension, KeyPair};
+use rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer};
+use sha2::{Digest, Sha256};
+use sqlx::PgPool;
+use std::{sync::Arc, time::Duration};
+use tokio::{sync::Semaphore, time::timeout};
+
+/// The protocol that tls-alpn-01 is spoken in (RFC 8737).
+pub const ALPN: &[u8] = b"acme-tls/1";
+/// Where http-01 looks (RFC 8555, section 8.3).
+const PATH: &str = "/.well-known/acme-challenge/";
+/// Looked up at once; more are answered as if there were no challenge.
+const LOOKUPS_MAX: usize = 8;
+/// An ACME server waits longer.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Answers for all names.
+#[derive(Debug)]
+pub struct Challenges {
+    pool: PgPool,
+    lookups: Semaphore,
+}
+
+impl Challenges {
+    /// From `pool`.
+    pub fn new(pool: PgPool) -> Self {
+        Self {
+            pool,
+            lookups: Semaphore::new(LOOKUPS_MAX),
+        }
+    }
+
+    /// The answer to a request for `path` at `host`, when it is one of ours. Applications may answer others.
+    pub(crate) async fn page(&self, host: &str, path: &str) -> Option<Response<Answer>> {
+        let token = path.strip_prefix(PATH)?;
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        if token.is_empty() || token.len() > 256 || !token.bytes().all(plain) {
+            return None;
+        }
+        let key_authorization = self.look_up(host, Some(token)).await?;
+        let mut response = Response::new(Answer::text(Bytes::from(key_authorization)));
+        let octets = HeaderValue::from_static("application/octet-stream");
+        response.headers_mut().insert(header::CONTENT_TYPE, octets);
+        Some(response)
+    }
+
+    /// What to shake hands with when an ACME server looks at `name`.
+    pub async fn handshake(&self, name: &str) -> Option<Arc<ServerConfig>> {
+        let key_authorization = self.look_up(name, None).await?;
+        match config(name, &key_authorization) {
+            Ok(config) => Some(Arc::new(config)),
+            Err(error) => {
+                tracing::warn!(name, error, "no certificate could be made for a challenge");
+                None
+            }
+        }
+    }
+
+    async fn look_up(&self, name: &str, token: Option<&str>) -> Option<String> {
+        let _permit = self.lookups.try_acquire().ok()?;
+        match timeout(LOOKUP_TIMEOUT, acme::challenge(&self.pool, name, token)).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) => {
+                tracing::warn!(name, %error, "a challenge could not be looked up");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+}
+
+fn config(name: &str, key_authorization: &str) -> Result<ServerConfig, String> {
+    let digest = Sha256::digest(key_authorization);
+    let make = || -> Result<_, rcgen::Error> {
+        let mut params = CertificateParams::new(vec![name.to_owned()])?;
+        params.custom_extensions = vec![CustomExtension::new_acme_identifier(&digest)];
+        let key = KeyPair::generate()?;
+        let certificate = params.self_signed(&key)?;
+        Ok((certificate.der().clone(), key.serialize_der()))
+    };
+    let (certificate, key) = make().map_err(|error| error.to_string())?;
+    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], PrivateKeyDer::Pkcs8(key.into()))
+        .map_err(|error| error.to_string())?;
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    Ok(config)
+}

@@ -1,0 +1,98 @@
+//! Orders for certificates against Pebble, with proxies and Pebble itself coming and going.
+
+use crate::{
+    pebble::Pebble,
+    secure::Secure,
+    world::{Running, World},
+};
+use std::time::Duration;
+use zectre_testkit::wait_until;
+
+/// Pebble looks at names after a pause of its own, and refuses some of what it is asked.
+const LONG: Duration = Duration::from_secs(90);
+const RESTARTS: usize = 20;
+
+async fn world() -> World {
+    let world = World::new().await;
+    zectre_service::key::ensure_key_file(&world.directory.path().join("master.key")).expect("a key");
+    world
+}
+
+/// Waits until `proxy` shows a certificate of Pebble's for `name`; its serial number.
+async fn certified(proxy: &Running, name: &str) -> Vec<u8> {
+    wait_until(LONG, name, || async {
+        let secure = Secure::connect(proxy.secure(), name, &[]).await;
+        (secure.names() == [name]).then(|| {
+            let certificate = secure.certificate().tbs_certificate;
+            certificate.serial_number.as_bytes().to_vec()
+        })
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_proxies_restarted_twenty_times_order_once_a_name() {
+    const NAMES: [&str; 3] = ["one.test", "two.test", "three.test"];
+    let mut world = world().await;
+    let pebble = Pebble::start(&world, 5, false).await;
+    world.configure(&pebble.configuration("http-01", &NAMES));
+    let config = world.config();
+    let mut proxies = Vec::new();
+    for _ in 0..3 {
+        proxies.push(Running::start(&config).await);
+    }
+    for _ in 0..RESTARTS {
+        pebble
+            .plain
+            .lead_to(proxies.iter().map(|proxy| proxy.address).collect());
+        proxies.remove(0).stop().await;
+        proxies.push(Running::start(&config).await);
+    }
+    pebble
+        .plain
+        .lead_to(proxies.iter().map(|proxy| proxy.address).collect());
+    for proxy in &proxies {
+        for name in NAMES {
+            certified(proxy, name).await;
+        }
+    }
+    assert_eq!(pebble.orders(), NAMES.len());
+    for proxy in proxies {
+        proxy.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failing_server_loses_no_certificate_and_renewal_comes_ahead_of_the_end() {
+    let mut world = world().await;
+    let mut pebble = Pebble::start(&world, 50, true).await;
+    world.configure(&pebble.configuration("tls-alpn-01", &["a.test"]));
+    let config = world.config();
+    let (one, two) = (Running::start(&config).await, Running::start(&config).await);
+    pebble.secure.lead_to(vec![one.secure(), two.secure()]);
+    // In the middle of the first order, all of it is lost: account, order and authorization.
+    wait_until(LONG, "an order is under way", || async {
+        (pebble.orders() > 0).then_some(())
+    })
+    .await;
+    pebble.lose_everything().await;
+    let first = certified(&one, "a.test").await;
+    // No restart: the other proxy serves it, too.
+    assert_eq!(certified(&two, "a.test").await, first);
+    let ordered = pebble.orders();
+    sqlx::query("UPDATE certificates SET not_before = now() - interval '80 days', not_after = now() + interval '1 day'")
+        .execute(&world.pool)
+        .await
+        .expect("aged");
+    wait_until(LONG, "a renewal is ordered", || async {
+        (pebble.orders() > ordered).then_some(())
+    })
+    .await;
+    wait_until(LONG, "the new one is served", || async {
+        (certified(&two, "a.test").await != first).then_some(())
+    })
+    .await;
+    assert_ne!(certified(&one, "a.test").await, first);
+    one.stop().await;
+    two.stop().await;
+}
