@@ -3,14 +3,16 @@
 //! 1. [`accept`]: bounds connections and the time for a head, and drains at shutdown.
 //! 2. [`guard`]: bytes that two programs could read differently never become a request.
 //! 3. `headers::host`: one host, or a refusal; nobody downstream must guess.
-//! 4. `hold`: from the host to a place on a replica, waiting for one where that helps.
-//! 5. `headers::rewrite`: hop-by-hop headers stay here; the client's address is ours to tell.
-//! 6. `forward`: to the task and back, again elsewhere when the first one is gone.
-//! 7. `tunnel`: an upgraded connection is bytes both ways, and still counts.
-//! 8. `refusal`: the one place where errors become responses.
+//! 4. `claim`: the page of a custom domain that is not verified yet.
+//! 5. `hold`: from the host to a place on a replica, waiting for one where that helps.
+//! 6. `headers::rewrite`: hop-by-hop headers stay here; the client's address is ours to tell.
+//! 7. `forward`: to the task and back, again elsewhere when the first one is gone.
+//! 8. `tunnel`: an upgraded connection is bytes both ways, and still counts.
+//! 9. `refusal`: the one place where errors become responses.
 
 pub mod accept;
 pub mod body;
+mod claim;
 mod forward;
 pub mod guard;
 mod headers;
@@ -113,6 +115,10 @@ impl Ingress {
         }
         let (parts, body) = request.into_parts();
         let host = headers::host(&parts)?;
+        // Before a redirect: whoever looks for the page follows none.
+        if let Some(page) = self.claim_page(&parts, &host) {
+            return Ok(page);
+        }
         if let Some(tls) = &self.tls {
             match &client.tls {
                 Some(hello) if !tls.resolver.may_ask(hello.server_name.as_deref(), &host.name) => {
