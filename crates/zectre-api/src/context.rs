@@ -1,9 +1,9 @@
 //! What every handler may use.
 
-use crate::{fanout::Fanout, login_limit::LoginLimit, scheduler::Asked, urls::Urls};
+use crate::{domain::look::Looker, fanout::Fanout, login_limit::LoginLimit, scheduler::Asked, urls::Urls};
 use sqlx::PgPool;
 use std::{ops::Deref, sync::Arc, time::Duration};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use zectre_common::config::Signup;
 use zectre_service::{
     call::Caller,
@@ -27,6 +27,10 @@ pub(crate) struct Inner {
     pub(crate) settings: Settings,
     pub(crate) login_limit: LoginLimit,
     pub(crate) fanout: Fanout,
+    /// Looks for what shows whose a custom domain is.
+    pub(crate) domains: Looker,
+    /// Told when a domain was claimed.
+    pub(crate) claimed: Notify,
     /// One permit an open stream.
     pub(crate) streams: Arc<Semaphore>,
     /// Ends streams when the service stops.
@@ -43,6 +47,7 @@ pub(crate) struct Settings {
     pub(crate) max_runtime_secs_cap: u32,
     pub(crate) source_bytes_max: u64,
     pub(crate) artifact_bytes_max: u64,
+    pub(crate) domain_pending_ttl_secs: u64,
 }
 
 impl Context {

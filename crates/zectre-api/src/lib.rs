@@ -7,6 +7,7 @@
 pub mod bootstrap;
 pub mod code;
 mod context;
+mod domain;
 mod endpoint;
 mod error;
 mod fanout;
@@ -40,7 +41,10 @@ use login_limit::LoginLimit;
 use maintenance::LogBounds;
 use sqlx::PgPool;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, Semaphore},
+};
 use utoipa_axum::router::OpenApiRouter;
 use zectre_common::{config::Config, db};
 use zectre_service::{
@@ -97,6 +101,8 @@ impl Service {
             settings: settings(config),
             login_limit: LoginLimit::default(),
             fanout: Fanout::new(),
+            domains: domain::look::Looker::new(&config.domains),
+            claimed: Notify::new(),
             streams: Arc::new(Semaphore::new(sse::STREAMS_MAX)),
             shutdown: streams.clone(),
         });
@@ -141,6 +147,10 @@ impl Service {
             let (pool, fanout) = (pool.clone(), context.fanout.clone());
             move |stop| fanout.run(pool, stop)
         });
+        tasks.spawn("domains", {
+            let context = context.clone();
+            move |stop| domain::recheck::run(context, stop)
+        });
         tasks.spawn("streams", {
             let (shutdown, streams) = (shutdown.clone(), self.streams);
             move |stop| async move {
@@ -169,6 +179,7 @@ fn settings(config: &Config) -> Settings {
         max_runtime_secs_cap: config.scheduler.max_runtime_secs_cap,
         source_bytes_max: config.build.source_bytes_max,
         artifact_bytes_max: config.registry.artifact_bytes_max,
+        domain_pending_ttl_secs: config.domains.pending_ttl_secs,
     }
 }
 

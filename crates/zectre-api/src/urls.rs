@@ -33,9 +33,14 @@ impl Urls {
 
     /// The URL of a host label under the platform domain.
     pub(crate) fn of_label(&self, label: &str) -> String {
+        self.of_host(&format!("{label}.{}", self.domain))
+    }
+
+    /// The URL of a host that the proxy answers for.
+    pub(crate) fn of_host(&self, host: &str) -> String {
         match self.proxy_port {
-            80 => format!("http://{label}.{}", self.domain),
-            port => format!("http://{label}.{}:{port}", self.domain),
+            80 => format!("http://{host}"),
+            port => format!("http://{host}:{port}"),
         }
     }
 }

@@ -1,5 +1,9 @@
 //! The grammar of the command line.
 
+mod domains;
+
+pub use domains::{DomainArgs, DomainsCommand, NewDomainArgs};
+
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -117,6 +121,9 @@ pub enum Command {
     /// Variables of the project
     #[command(subcommand)]
     Env(EnvCommand),
+    /// Names of your own for the project
+    #[command(subcommand)]
+    Domains(DomainsCommand),
     /// Nodes of the cluster
     #[command(subcommand)]
     Nodes(NodesCommand),

@@ -114,6 +114,9 @@ impl CliError {
                 "`zectre status` shows its deployments: `zectre rollback VERSION` goes to one of them, `zectre deploy` makes \
                  a new one.",
             ),
+            (Some("DOMAIN_NOT_VERIFIED"), _) => Some(
+                "`zectre domains list` shows the record to set. A record may take some minutes until it is seen everywhere.",
+            ),
             (Some("SIGNUP_CLOSED"), _) => {
                 Some("An admin of the cluster can make the account: `zectre users add EMAIL`.")
             }

@@ -88,6 +88,10 @@ sections! {
         signup: Signup, token_ttl_secs: u64, catalog_jwks_url: String, jwt_expected_iss: String,
         jwt_expected_aud: String,
     }
+    /// `[domains]`
+    DomainsConfig {
+        verification: DomainVerification, dns_server: String, http_port: u16, private_addresses: bool, pending_ttl_secs: u64,
+    }
     /// `[secrets]`
     SecretsConfig { service_key_file: PathBuf, token_key_file: PathBuf, master_key_file: PathBuf, }
     /// `[logs]`
@@ -96,6 +100,7 @@ sections! {
     Config {
         database: DatabaseConfig, api: ApiConfig, scheduler: SchedulerConfig, agent: AgentConfig,
         proxy: ProxyConfig, registry: RegistryConfig, build: BuildConfig, auth: AuthConfig,
+        domains: DomainsConfig,
         secrets: SecretsConfig, logs: LogsConfig,
     }
 }
@@ -134,6 +139,18 @@ pub enum Signup {
     Open,
     /// Nobody.
     Closed,
+}
+
+/// What a custom domain takes before it leads anywhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DomainVerification {
+    /// A TXT record, or a page under the name.
+    Required,
+    /// A TXT record.
+    Dns,
+    /// Nothing.
+    Off,
 }
 
 /// How the daemons' own logs are written.
@@ -220,6 +237,18 @@ impl Config {
             .tls
             .check(!self.secrets.master_key_file.as_os_str().is_empty())?;
         self.proxy.limits.check().map_err(ConfigError::Invalid)?;
+        let dns_server = &self.domains.dns_server;
+        if !dns_server.is_empty() && dns_server.parse::<std::net::SocketAddr>().is_err() {
+            return refuse(format!(
+                "domains.dns_server `{dns_server}` is not an address and a port, such as 192.0.2.53:53"
+            ));
+        }
+        if self.domains.http_port == 0 {
+            return refuse("domains.http_port must be above 0".into());
+        }
+        if !(60..=365 * 86_400).contains(&self.domains.pending_ttl_secs) {
+            return refuse("domains.pending_ttl_secs must be from 60 to 31536000".into());
+        }
         if self.logs.task_bytes_max < 16 << 20 {
             return refuse("logs.task_bytes_max must be at least 16777216".into());
         }

@@ -109,6 +109,8 @@ ids! {
     ProxyId = "a proxy";
     /// A route.
     RouteId = "a route";
+    /// The claim of an application on a domain.
+    CustomDomainId = "a custom domain";
     /// An event of the activity feed.
     EventId = "an event";
 }

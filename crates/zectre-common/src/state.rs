@@ -109,6 +109,29 @@ impl DeploymentStatus {
 }
 
 text_enum! {
+    /// How far the claim on a domain has come.
+    DomainState {
+        /// Not shown to be the claimant's; leads nowhere.
+        Pending = "pending",
+        /// Leads to its environment.
+        Verified = "verified",
+    }
+}
+
+text_enum! {
+    /// How a domain was shown to be the claimant's. Only the first speaks for the zone itself, and takes the name from
+    /// who holds it by one of the others.
+    DomainProof {
+        /// A TXT record in its zone.
+        Dns = "dns",
+        /// A page under the name.
+        Http = "http",
+        /// Not at all: the cluster asked for none.
+        None = "none",
+    }
+}
+
+text_enum! {
     /// How a deployment is now.
     Health {
         /// All wanted replicas are healthy.

@@ -2,6 +2,7 @@
 //! instead of sleeping, and ports that nobody else uses.
 
 mod database;
+mod dns;
 mod docker;
 mod images;
 mod podman;
@@ -10,6 +11,7 @@ mod postgres;
 mod wait;
 
 pub use database::TestDatabase;
+pub use dns::DnsServer;
 pub use docker::DockerEngine;
 pub use images::{ImageRegistry, REGISTRY_PASSWORD, REGISTRY_USER};
 pub use podman::PodmanEngine;

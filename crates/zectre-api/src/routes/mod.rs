@@ -11,6 +11,7 @@ mod artifacts;
 mod auth;
 mod builds;
 mod cluster;
+mod custom_domains;
 mod deploy;
 mod deployment_logs;
 mod deployments;
@@ -31,6 +32,7 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
         apps::endpoints(),
         environments::endpoints(),
         variables::endpoints(),
+        custom_domains::endpoints(),
         deploy::endpoints(),
         deployments::endpoints(),
         deployment_logs::endpoints(),

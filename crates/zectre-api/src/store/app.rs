@@ -1,7 +1,7 @@
 //! Applications.
 
 use super::{
-    is_duplicate,
+    custom_domain, is_duplicate,
     rows::{page, some},
 };
 use crate::{error::Error, page::Window, urls::Urls};
@@ -184,8 +184,6 @@ pub(crate) async fn hide(connection: &mut PgConnection, id: ApplicationId) -> Re
         id as _
     );
     previews.execute(&mut *connection).await?;
-    sqlx::query!("DELETE FROM routes WHERE application_id = $1", id as _)
-        .execute(connection)
-        .await?;
+    custom_domain::delete_all(connection, id, None).await?;
     Ok(true)
 }

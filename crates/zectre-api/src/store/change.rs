@@ -83,20 +83,40 @@ impl<'a> Change<'a> {
 
     /// Writes the activity feed.
     pub(crate) async fn event(&mut self, action: &str, about: About, message: &str) -> Result<(), Error> {
+        self.event_by(self.actor, action, about, message).await
+    }
+
+    /// The same for the feed of people who must not learn who did it.
+    pub(crate) async fn event_by_platform(
+        &mut self,
+        action: &str,
+        about: About,
+        message: &str,
+    ) -> Result<(), Error> {
+        self.event_by(&Actor::platform(), action, about, message).await
+    }
+
+    async fn event_by(
+        &mut self,
+        actor: &Actor,
+        action: &str,
+        about: About,
+        message: &str,
+    ) -> Result<(), Error> {
         sqlx::query!(
             "INSERT INTO events (id, actor, action, application_id, deployment_id, task_id, node_id, message,
                                  source_address, request_id)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
             EventId::new() as _,
-            self.actor.name,
+            actor.name,
             action,
             about.application_id as _,
             about.deployment_id as _,
             about.task_id as _,
             about.node_id as _,
             message,
-            self.actor.address.map(|address| address.to_string()),
-            self.actor.request_id.as_deref()
+            actor.address.map(|address| address.to_string()),
+            actor.request_id.as_deref()
         )
         .execute(&mut *self.transaction)
         .await?;

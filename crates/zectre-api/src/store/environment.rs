@@ -1,5 +1,6 @@
 //! Environments of an application.
 
+use super::custom_domain;
 use crate::error::Error;
 use sqlx::{PgConnection, PgPool};
 use zectre_common::{
@@ -80,9 +81,7 @@ pub(crate) async fn hide(
             id as _
         );
         previews.execute(&mut *connection).await?;
-        sqlx::query!("DELETE FROM routes WHERE environment_id = $1", id as _)
-            .execute(&mut *connection)
-            .await?;
+        custom_domain::delete_all(&mut *connection, app, Some(id)).await?;
         let variables = sqlx::query!(
             "DELETE FROM env_vars WHERE application_id = $1 AND environment = $2",
             app as _,

@@ -7,6 +7,7 @@ pub(crate) mod app;
 pub(crate) mod artifact;
 pub(crate) mod build;
 pub(crate) mod change;
+pub(crate) mod custom_domain;
 pub(crate) mod deployment;
 pub(crate) mod environment;
 pub(crate) mod event;

@@ -83,6 +83,10 @@ impl Things {
         }
     }
 
+    fn domain(&self) -> String {
+        format!("{}.example.com", self.organization.slug)
+    }
+
     pub(crate) fn path(&self, template: &str) -> String {
         let id = match template.split('/').nth(1) {
             Some("apps") => self.app.clone(),
@@ -101,6 +105,7 @@ impl Things {
             .replace("{subdomain}", &format!("hello-{}", self.organization.slug))
             .replace("{slug}", "staging")
             .replace("{key}", "KEY")
+            .replace("{domain}", &self.domain())
     }
 
     pub(crate) fn with_body(
@@ -126,6 +131,7 @@ impl Things {
             ("POST", "/artifacts") => json!({ "name": "x", "organization": slug }),
             ("POST", "/apps/{id}/deployments") => json!({ "image": "nginx" }),
             ("POST", "/tasks/{id}/logs") => json!({ "lines": [] }),
+            ("POST", "/apps/{id}/custom-domains") => json!({ "domain": format!("{fresh}.example.com") }),
             ("PUT", "/apps/{id}/env/{key}") => json!({ "value": "x" }),
             ("PUT", "/apps/{id}") | ("PATCH", "/deployments/{id}") => json!({}),
             ("PATCH", "/apps/{id}/env") => json!([]),
@@ -220,7 +226,7 @@ impl Caller {
 
 #[tokio::test]
 async fn every_endpoint_answers_every_caller_as_its_policy_says() {
-    let api = Harness::start().await;
+    let api = Harness::start_with("domains.verification = 'off'").await;
     let shared = Things::make(&api, Uuid::now_v7()).await;
     let mut callers = Vec::new();
     for kind in CALLERS {
@@ -269,6 +275,12 @@ async fn walk(
     if template.ends_with("environments/{slug}") {
         let path = format!("/apps/{}/environments", things.app);
         api.post(&path, json!({ "slug": "staging" })).await.expect(201);
+    }
+    if template.contains("{domain}") {
+        let path = format!("/apps/{}/custom-domains", things.app);
+        api.post(&path, json!({ "domain": things.domain() }))
+            .await
+            .expect(201);
     }
     ask(api, &things, (method, template, policy), &caller, expected).await;
 }

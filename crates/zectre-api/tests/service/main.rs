@@ -8,6 +8,7 @@ mod bad_input;
 mod bodies;
 mod builds;
 mod cluster;
+mod custom_domains;
 mod deployments;
 mod document;
 mod harness;

@@ -16,6 +16,7 @@ mod builds;
 mod completion;
 mod deploy;
 mod doctor;
+mod domains;
 mod env;
 mod events;
 mod init;
@@ -120,6 +121,7 @@ async fn dispatch(command: Command, global: &Global, output: Output) -> Result<S
         }
         Command::Restart(args) => rollout::restart(&args, &context()?).await,
         Command::Env(command) => env::run(command, &context()?).await,
+        Command::Domains(command) => domains::run(&command, &context()?).await,
         Command::Nodes(command) => nodes::run(&command, &context()?).await,
         Command::Builds(args) => builds::run(&args, &context()?).await,
         Command::Artifacts { limit } => artifacts::run(limit, &context()?).await,

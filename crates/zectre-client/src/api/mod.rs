@@ -6,6 +6,7 @@ mod auth;
 mod builds;
 mod cluster;
 pub(crate) mod deployments;
+mod domains;
 mod nodes;
 pub(crate) mod paging;
 mod tasks;

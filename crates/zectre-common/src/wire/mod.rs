@@ -9,6 +9,7 @@ pub mod auth;
 pub mod build;
 pub mod cluster;
 pub mod deployment;
+pub mod domain;
 pub mod event;
 pub mod log;
 pub mod node;

@@ -5,16 +5,18 @@
 //! 3. [`forwarded`]: who the client is, when load balancers of ours stand in front.
 //! 4. [`admit`]: room for one more request, of this client and at all.
 //! 5. `headers::host`: one host, or a refusal; nobody downstream must guess.
-//! 6. `hold`: from the host to a place on a replica, waiting for one where that helps.
-//! 7. `headers::rewrite`: hop-by-hop headers stay here; the client's address is ours to tell.
-//! 8. `forward`: to the task and back, again elsewhere when the first one is gone.
-//! 9. [`body`]: streams both ways; one that is too large, or that the client lets hang, is cut off.
-//! 10. `tunnel`: an upgraded connection is bytes both ways, and still counts.
-//! 11. `refusal`: the one place where errors become responses.
+//! 6. `claim`: the page of a custom domain that is not verified yet.
+//! 7. `hold`: from the host to a place on a replica, waiting for one where that helps.
+//! 8. `headers::rewrite`: hop-by-hop headers stay here; the client's address is ours to tell.
+//! 9. `forward`: to the task and back, again elsewhere when the first one is gone.
+//! 10. [`body`]: streams both ways; one that is too large, or that the client lets hang, is cut off.
+//! 11. `tunnel`: an upgraded connection is bytes both ways, and still counts.
+//! 12. `refusal`: the one place where errors become responses.
 
 pub mod accept;
 pub mod admit;
 pub mod body;
+mod claim;
 pub mod client;
 mod forward;
 pub mod forwarded;
@@ -159,6 +161,10 @@ impl Ingress {
         let (parts, body) = request.into_parts();
         self.limits.body.check(&parts.headers)?;
         let host = headers::host(&parts)?;
+        // Before a redirect: whoever looks for the page follows none.
+        if let Some(page) = self.claim_page(&parts, &host) {
+            return Ok(page);
+        }
         if let Some(tls) = &self.tls {
             match &client.tls {
                 Some(hello) if !tls.resolver.may_ask(hello.server_name.as_deref(), &host.name) => {

@@ -7,7 +7,7 @@ pub mod feed;
 pub mod lease;
 pub mod snapshot;
 
-use crate::table::{ApplicationRow, DeploymentRow, EnvironmentRow, RouteRow, Rows, TaskRow};
+use crate::table::{ApplicationRow, ClaimRow, DeploymentRow, EnvironmentRow, RouteRow, Rows, TaskRow};
 use sqlx::PgPool;
 use std::time::Duration;
 
@@ -55,6 +55,7 @@ pub async fn load(pool: &PgPool) -> Result<Rows, sqlx::Error> {
     )
     .fetch_all(&mut *connection)
     .await?;
+    let claims = load_claims(&mut *connection).await?;
     transaction.commit().await?;
     Ok(Rows {
         epoch: epoch as u64,
@@ -63,7 +64,19 @@ pub async fn load(pool: &PgPool) -> Result<Rows, sqlx::Error> {
         deployments,
         tasks,
         routes,
+        claims,
     })
+}
+
+/// A name that is someone's already, or that several claim, is not shown to be anyone's by pointing here.
+async fn load_claims(connection: &mut sqlx::PgConnection) -> Result<Vec<ClaimRow>, sqlx::Error> {
+    sqlx::query_as!(
+        ClaimRow,
+        r#"SELECT domain, min(token) AS "token!" FROM custom_domains GROUP BY domain
+           HAVING count(*) = 1 AND bool_and(verified_at IS NULL AND expires_at > now())"#
+    )
+    .fetch_all(connection)
+    .await
 }
 
 /// What was deleted answers nowhere from then on, though its tasks may still run.

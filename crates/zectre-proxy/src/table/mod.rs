@@ -7,7 +7,7 @@ mod balance;
 mod rows;
 
 pub use balance::choose;
-pub use rows::{ApplicationRow, DeploymentRow, EnvironmentRow, RouteRow, Rows, TaskRow};
+pub use rows::{ApplicationRow, ClaimRow, DeploymentRow, EnvironmentRow, RouteRow, Rows, TaskRow};
 
 use crate::live::{Kept, Replica, Traffic, Woken};
 use std::{
@@ -155,6 +155,8 @@ pub struct Table {
     previews: HashMap<String, DeploymentId>,
     pinned: HashMap<String, DeploymentId>,
     domains: HashMap<String, EnvironmentId>,
+    /// The tokens of claimed hosts that lead nowhere yet.
+    claims: HashMap<String, String>,
     /// The candidates of an application's subdomain, best first; empty when it has neither.
     subdomains: HashMap<String, Vec<EnvironmentId>>,
     environments: HashMap<EnvironmentId, Environment>,
@@ -202,6 +204,11 @@ impl Table {
                 .iter()
                 .map(|route| (route.domain.clone(), route.environment_id))
                 .collect(),
+            claims: rows
+                .claims
+                .iter()
+                .map(|claim| (claim.domain.clone(), claim.token.clone()))
+                .collect(),
             subdomains: build_subdomains(rows),
             environments: rows
                 .environments
@@ -238,6 +245,11 @@ impl Table {
         Some(Route::Environment(
             serving.or_else(deployed).unwrap_or(&self.nowhere),
         ))
+    }
+
+    /// The token whose page a host that leads nowhere must show for the one who claims it.
+    pub fn claim(&self, host: &str) -> Option<&str> {
+        self.claims.get(host).map(String::as_str)
     }
 
     /// All deployments, in no order.

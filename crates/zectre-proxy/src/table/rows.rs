@@ -84,6 +84,15 @@ pub struct RouteRow {
     pub deployment_id: Option<DeploymentId>,
 }
 
+/// A domain that someone claims and has not shown to be theirs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ClaimRow {
+    /// The exact host.
+    pub domain: String,
+    /// What its page holds.
+    pub token: String,
+}
+
 /// All rows of one epoch.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "named after what they hold")]
@@ -95,4 +104,7 @@ pub struct Rows {
     pub deployments: Vec<DeploymentRow>,
     pub tasks: Vec<TaskRow>,
     pub routes: Vec<RouteRow>,
+    /// Snapshots of earlier versions have none.
+    #[serde(default)]
+    pub claims: Vec<ClaimRow>,
 }

@@ -6,7 +6,7 @@ use crate::{
     world::World,
 };
 use http::StatusCode;
-use zectre_common::id::RouteId;
+use zectre_common::id::{CustomDomainId, RouteId};
 
 #[tokio::test]
 async fn a_host_leads_where_the_four_rules_say_and_changes_at_once() {
@@ -175,5 +175,57 @@ async fn the_admin_port_tells_what_is_routed_and_counted() {
     ] {
         assert!(metrics.contains(line), "{metrics}");
     }
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_claimed_domain_shows_its_page_and_nothing_else_until_it_is_someones() {
+    let world = World::new().await;
+    let one = Origin::saying("one").await;
+    let app = world.app_at("shop", &[&one]).await;
+    let other = world.app_at("other", &[&one]).await;
+    for (environment, domain, token, verified) in [
+        (app.environment, "claimed.example", "token1", false),
+        (app.environment, "disputed.example", "token2", false),
+        (other.environment, "disputed.example", "token3", false),
+        (app.environment, "held.example", "token4", true),
+        (other.environment, "held.example", "token5", false),
+    ] {
+        let claim = sqlx::query(
+            "INSERT INTO custom_domains (id, domain, application_id, environment_id, token, proof, verified_at, expires_at)
+             SELECT $1, $2, application_id, id, $3, CASE WHEN $4 THEN 'dns' END, CASE WHEN $4 THEN now() END,
+                    now() + interval '1 hour'
+             FROM environments WHERE id = $5",
+        );
+        let claim = claim.bind(CustomDomainId::new()).bind(domain).bind(token);
+        let claim = claim.bind(verified).bind(environment);
+        claim.execute(&world.pool).await.expect("inserted");
+    }
+    let proxy = world.start().await;
+    let page = async |host: &str, token: &str| {
+        let path = format!("/.well-known/zectre-verification/{token}");
+        send(client().get(proxy.url(&path)).header("host", host)).await
+    };
+    let shown = page("claimed.example", "token1").await;
+    assert_eq!((shown.status, shown.body.as_str()), (StatusCode::OK, "token1"));
+    // Not another's token, not at another host, nothing else at this one; and where two claim a name, or it is held,
+    // pointing here shows nothing.
+    for (host, token) in [
+        ("claimed.example", "token2"),
+        ("claimed.example", ""),
+        ("claimed.example", "token1/"),
+        ("unknown.example", "token1"),
+        ("disputed.example", "token2"),
+        ("disputed.example", "token3"),
+        ("held.example", "token5"),
+    ] {
+        assert_eq!(
+            page(host, token).await.status,
+            StatusCode::NOT_FOUND,
+            "{host} {token}"
+        );
+    }
+    assert_eq!(proxy.get("claimed.example").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(page("shop-default.zectre.localhost", "token1").await.body, "one");
     proxy.stop().await;
 }
