@@ -67,6 +67,8 @@ pub enum Failed {
     Unsent(Box<Request<Upload>>, String),
     /// It may have been received.
     Lost(String),
+    /// What came back is no HTTP. It would be none elsewhere, and the task is not gone.
+    Garbled(String),
     /// The client did not send the body that it began: no fault of the task's.
     Broken,
     /// No answer in time.
