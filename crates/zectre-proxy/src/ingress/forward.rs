@@ -13,7 +13,7 @@ use crate::{
     metrics::{Counted, UpstreamError},
     upstream::{Failed, Reply},
 };
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
 use http_body::Body;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use std::time::{Duration, Instant};
@@ -109,6 +109,10 @@ impl Ingress {
                     return Err(Refusal::Timeout(self.limits.response_timeout.as_secs()));
                 }
                 Err(Failed::Body(fault)) => return Err(self.limits.body.refusal(fault)),
+                Err(Failed::Garbled(cause)) => {
+                    self.metrics.upstream_error(UpstreamError::Lost);
+                    return Err(Refusal::BadGateway(format!("its answer is no HTTP: {cause}")));
+                }
                 Err(Failed::Unsent(unsent, cause)) => {
                     self.metrics.upstream_error(UpstreamError::Connect);
                     tracing::debug!(task = %replica.task(), cause, "a task can't be reached");
@@ -142,6 +146,9 @@ impl Ingress {
         counts: Counts,
     ) -> Result<Response<Answer>, Refusal> {
         let Reply { mut response, link } = reply;
+        headers::check_framing(response.headers())?;
+        // The client's connection speaks for itself.
+        *response.version_mut() = Version::HTTP_11;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let client = on_upgrade
                 .ok_or_else(|| Refusal::BadGateway("it changed the protocol without being asked".into()))?;

@@ -42,6 +42,16 @@ pub(super) struct Host {
 pub(super) fn host(parts: &Parts) -> Result<Host, Refusal> {
     const NONE: Refusal = Refusal::Malformed("the request names no host: send exactly one Host header");
     const BAD: Refusal = Refusal::Malformed("the Host header is not a host name");
+    if parts
+        .headers
+        .get_all(header::CONTENT_LENGTH)
+        .iter()
+        .nth(1)
+        .is_some()
+    {
+        // HTTP/2 has a framing of its own and lets it pass; in HTTP/1.1 it would be two framings.
+        return Err(Refusal::Malformed("the request says twice how long it is"));
+    }
     let mut named = parts.headers.get_all(header::HOST).iter();
     let (first, second) = (named.next(), named.next());
     if second.is_some() {
@@ -150,6 +160,44 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// Whether an answer tells in one way where its body ends. The HTTP library reads it in some way in any case, and would
+/// pass on the other one to the client.
+pub(super) fn check_framing(headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let digits = |value: &HeaderValue| value.as_bytes().iter().all(u8::is_ascii_digit);
+    let sound = match (lengths.next(), codings.next()) {
+        (None, None) => true,
+        (Some(length), None) => digits(length) && lengths.next().is_none(),
+        (None, Some(coding)) => {
+            coding.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none()
+        }
+        (Some(_), Some(_)) => false,
+    };
+    if sound {
+        Ok(())
+    } else {
+        Err(Refusal::BadGateway(
+            "its answer says in two ways how long it is".into(),
+        ))
+    }
+}
+
+/// HTTP/2 may split a cookie into several headers; to HTTP/1.1 it is one (RFC 9113, section 8.2.3).
+fn join_crumbs(headers: &mut HeaderMap) {
+    let crumbs: Vec<&[u8]> = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if crumbs.len() < 2 {
+        return;
+    }
+    let joined =
+        HeaderValue::from_bytes(&crumbs.join(&b"; "[..])).expect("values joined by a value are a value");
+    headers.insert(header::COOKIE, joined);
+}
+
 /// Removes headers that many programs can't tell from ours: CGI and its heirs turn `-` into `_`.
 fn strip_look_alikes(headers: &mut HeaderMap) {
     let is_ours = |name: &str| {
@@ -198,6 +246,9 @@ pub(super) fn rewrite(
         headers.remove(name);
     }
     strip_look_alikes(headers);
+    if !http2 {
+        join_crumbs(headers);
+    }
     // The client has been told to continue by then, by the connection that it speaks on.
     headers.remove(header::EXPECT);
     headers.insert(header::HOST, host.header.clone());

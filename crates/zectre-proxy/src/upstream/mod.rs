@@ -72,6 +72,8 @@ pub enum Failed {
     Lost(String),
     /// The client did not send the body that it began, or may not: no fault of the task's.
     Body(Fault),
+    /// What came back is no HTTP. It would be none elsewhere, and the task is not gone.
+    Garbled(String),
     /// No answer in time.
     TimedOut,
 }

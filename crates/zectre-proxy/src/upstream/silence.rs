@@ -88,6 +88,7 @@ impl Silence<'_> {
             let cause = zectre_service::problem::chain(error.error());
             match unsent {
                 Some(request) => Failed::Unsent(Box::new(request), cause),
+                None if error.error().is_parse() => Failed::Garbled(cause),
                 None => Failed::Lost(cause),
             }
         })

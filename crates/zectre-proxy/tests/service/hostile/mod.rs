@@ -1,5 +1,9 @@
 //! Attacks: on the framing of requests and answers, on HTTP/2, on patience and on memory.
 
+mod answers;
+mod frames;
+mod http2;
+mod http2_cases;
 mod malformed;
 mod mutations;
 mod reading;
