@@ -30,6 +30,7 @@ use zectre_service::tasks::Shutdown;
 use crate::{
     metrics::Counted,
     tls::{Terminator, listener::Hello},
+    workers::Workers,
 };
 
 /// Streams of one HTTP/2 connection.
@@ -72,6 +73,7 @@ pub struct Bounds {
 /// them, over all listeners; with a `terminator` they begin with a handshake.
 pub async fn run(
     ingress: Arc<Ingress>,
+    workers: Workers,
     listener: TcpListener,
     terminator: Option<Arc<Terminator>>,
     slots: Arc<Semaphore>,
@@ -90,9 +92,16 @@ pub async fn run(
         let Some(((stream, peer), slot)) = shutdown.or_requested(next).await else {
             return;
         };
+        // It moves to its worker's runtime; a failure means that its client is gone already.
+        let Ok(stream) = stream.into_std() else { continue };
+        let seat = workers.seat();
+        let handle = seat.handle().clone();
         let (served_by, server, terminator) = (Arc::clone(&ingress), Arc::clone(&server), terminator.clone());
         let (cut, shutdown) = (ingress.cut.clone(), shutdown.clone());
         let connection = async move {
+            let Ok(stream) = TcpStream::from_std(stream) else {
+                return;
+            };
             let _counted = Counted::new(&served_by.metrics.connections);
             match terminator {
                 None => {
@@ -107,10 +116,11 @@ pub async fn run(
                 }
             }
         };
-        ingress.connections.spawn(async move {
+        let work = async move {
             cut.run_until_cancelled(connection).await;
-            drop(slot);
-        });
+            drop((slot, seat));
+        };
+        ingress.connections.spawn_on(work, &handle);
     }
 }
 
