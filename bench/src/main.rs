@@ -1,8 +1,8 @@
 //! Benchmarks: ours and the peer in one run, interleaved, on this machine, with the figures as they are.
 //!
-//! `zectre-bench [deploy] [wake] [logs] [schedule]`; results are printed and, with `--record`, written to bench/RESULTS.md.
+//! `zectre-bench [deploy] [wake] [logs] [proxy] [schedule]`; results are printed and, with `--record`, written to bench/RESULTS.md.
 //! `schedule` takes `--tasks`, `--nodes`, `--replicas`, `--decision-nodes` and `--heartbeat-ms` for smaller runs,
-//! `logs` takes `--lines-per-sec` and `--log-secs`.
+//! `logs` takes `--lines-per-sec` and `--log-secs`, `proxy` takes `--rounds` and `--round-secs`.
 
 mod deploy;
 mod logs;
@@ -11,6 +11,7 @@ mod native;
 mod options;
 mod platform;
 mod postgres;
+mod proxy;
 mod report;
 mod sample;
 mod schedule;
@@ -22,7 +23,7 @@ use report::Report;
 use std::process::ExitCode;
 
 /// Those that run when none is named.
-const ALL: &[&str] = &["deploy", "wake", "logs", "schedule"];
+const ALL: &[&str] = &["deploy", "wake", "logs", "proxy", "schedule"];
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -49,6 +50,7 @@ async fn main() -> ExitCode {
             "deploy" => deploy::run().await,
             "wake" => wake::run().await,
             "logs" => logs::run(&options).await,
+            "proxy" => proxy::run(&options).await,
             _ => schedule::run(&options).await,
         });
     }

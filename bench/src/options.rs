@@ -22,6 +22,10 @@ pub(crate) struct Options {
     pub(crate) log_lines_per_sec: u64,
     /// How long they write.
     pub(crate) log_duration: Duration,
+    /// Rounds of each load of `proxy`.
+    pub(crate) rounds: usize,
+    /// Seconds of one of them.
+    pub(crate) round_secs: usize,
 }
 
 impl Options {
@@ -37,6 +41,8 @@ impl Options {
             heartbeat: Duration::from_secs(2),
             log_lines_per_sec: 50_000,
             log_duration: Duration::from_secs(30),
+            rounds: 7,
+            round_secs: 5,
         };
         while let Some(argument) = arguments.next() {
             let mut number = || {
@@ -54,6 +60,8 @@ impl Options {
                 "--heartbeat-ms" => options.heartbeat = Duration::from_millis(number()? as u64),
                 "--lines-per-sec" => options.log_lines_per_sec = number()? as u64,
                 "--log-secs" => options.log_duration = Duration::from_secs(number()? as u64),
+                "--rounds" => options.rounds = number()?,
+                "--round-secs" => options.round_secs = number()?,
                 flag if flag.starts_with('-') => return Err(format!("there is no option `{flag}`")),
                 name => options.names.push(name.into()),
             }

@@ -15,6 +15,14 @@ pub(crate) fn bench(names: &[&str]) -> Result<(), Fail> {
         packages::POSTGRESQL,
         packages::BUBBLEWRAP,
     ])?;
+    if names.contains(&"proxy") || names.iter().all(|name| name.starts_with('-')) {
+        packages::install(&[
+            packages::NGINX,
+            packages::HAPROXY,
+            packages::WRK,
+            packages::H2LOAD,
+        ])?;
+    }
     step(
         "build for speed",
         cargo().args([

@@ -21,7 +21,8 @@ usage: cargo xtask COMMAND
   up            install what is missing, build, start the platform, deploy examples/hello
   test          every check and every test; what CI runs
   tidy          only the rules of the house over the sources
-  bench [NAME]  measure: deploy, wake, logs, schedule (all when no name is given)
+  bench [NAME]  measure: deploy, wake, logs, proxy, schedule (all when no name is given); --record adds the results to
+                bench/RESULTS.md; proxy takes --rounds N and --round-secs N (7 and 5 when not given)
   sim [--seeds N] [--seed S] [--trace] [--planted NAME|all]
                 run the scheduler's core in worlds of faults
   sqlx          renew the committed query data (.sqlx) against a private PostgreSQL

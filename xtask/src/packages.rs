@@ -138,6 +138,34 @@ pub(crate) const PEBBLE: Need = Need {
     is_there: || is_installed("pebble") && is_installed("pebble-challtestsrv"),
 };
 
+/// What the proxy is held against.
+pub(crate) const NGINX: Need = Need {
+    package: "nginx-light",
+    why: "to measure the proxy beside it, and as the origin",
+    is_there: || is_installed("nginx"),
+};
+
+/// What the proxy is held against, too.
+pub(crate) const HAPROXY: Need = Need {
+    package: "haproxy",
+    why: "to measure the proxy beside it",
+    is_there: || is_installed("haproxy"),
+};
+
+/// Load over HTTP/1.1.
+pub(crate) const WRK: Need = Need {
+    package: "wrk",
+    why: "to put load on proxies",
+    is_there: || is_installed("wrk"),
+};
+
+/// Load over HTTP/2.
+pub(crate) const H2LOAD: Need = Need {
+    package: "nghttp2-client",
+    why: "to put load on proxies over HTTP/2",
+    is_there: || is_installed("h2load"),
+};
+
 /// Installs those of `needs` that are missing.
 pub(crate) fn install(needs: &[Need]) -> Result<(), Fail> {
     let missing: Vec<_> = needs.iter().filter(|need| !(need.is_there)()).collect();

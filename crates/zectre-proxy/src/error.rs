@@ -30,4 +30,7 @@ pub enum Error {
     /// TLS can't be set up.
     #[error("TLS can't be set up: {0}")]
     Tls(#[from] rustls::Error),
+    /// The threads that carry connections can't be started.
+    #[error("the proxy's threads can't be started: {0}")]
+    Workers(#[source] std::io::Error),
 }

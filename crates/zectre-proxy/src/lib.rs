@@ -14,6 +14,7 @@ pub mod tables;
 pub mod tls;
 pub mod upstream;
 pub mod wake;
+pub mod workers;
 
 mod admin;
 
@@ -38,6 +39,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use upstream::{Patience, Upstream};
 use wake::{Calls, Waker};
+use workers::Workers;
 use zectre_common::{
     config::{Config, ProxyConfig},
     db,
@@ -203,6 +205,8 @@ impl Service {
         let tables = Arc::clone(&ingress.tables);
         let drain_timeout = Duration::from_millis(config.drain_timeout_ms);
         let tasks = Tasks::new(shutdown.clone());
+        let (workers, threads) = workers::start().map_err(Error::Workers)?;
+        tasks.spawn("workers", |stop| threads.supervise(stop));
         tasks.spawn("routing feed", |stop| {
             feed::run(pool.clone(), Arc::clone(&tables), stop)
         });
@@ -229,6 +233,7 @@ impl Service {
         tracing::info!(%address, domain = config.domain, proxy = %id, "the proxy takes requests");
         let doors = Doors {
             ingress: Arc::clone(&ingress),
+            workers,
             slots: Arc::new(Semaphore::new(config.connections_max)),
             bounds,
             shutdown,
@@ -252,6 +257,7 @@ impl Service {
 /// The listeners, and what they share.
 struct Doors {
     ingress: Arc<Ingress>,
+    workers: Workers,
     slots: Arc<Semaphore>,
     bounds: Bounds,
     shutdown: Shutdown,
@@ -274,8 +280,17 @@ impl Doors {
 
     async fn take(&self, listener: TcpListener, terminator: Option<Arc<Terminator>>) {
         let (ingress, slots) = (Arc::clone(&self.ingress), Arc::clone(&self.slots));
-        let shutdown = self.shutdown.clone();
-        ingress::accept::run(ingress, listener, terminator, slots, self.bounds, shutdown).await;
+        let (workers, shutdown) = (self.workers.clone(), self.shutdown.clone());
+        ingress::accept::run(
+            ingress,
+            workers,
+            listener,
+            terminator,
+            slots,
+            self.bounds,
+            shutdown,
+        )
+        .await;
     }
 }
 

@@ -27,7 +27,7 @@ use tokio::{
 };
 use zectre_service::tasks::Shutdown;
 
-use crate::{metrics::Counted, tls::Terminator};
+use crate::{metrics::Counted, tls::Terminator, workers::Workers};
 
 /// Streams of one HTTP/2 connection.
 const STREAMS_MAX: u32 = 256;
@@ -49,6 +49,7 @@ pub struct Bounds {
 /// them, over all listeners; with a `terminator` they begin with a handshake.
 pub async fn run(
     ingress: Arc<Ingress>,
+    workers: Workers,
     listener: TcpListener,
     terminator: Option<Arc<Terminator>>,
     slots: Arc<Semaphore>,
@@ -67,9 +68,16 @@ pub async fn run(
         let Some(((stream, peer), slot)) = shutdown.or_requested(next).await else {
             return;
         };
+        // It moves to its worker's runtime; a failure means that its client is gone already.
+        let Ok(stream) = stream.into_std() else { continue };
+        let seat = workers.seat();
+        let handle = seat.handle().clone();
         let (served_by, server, terminator) = (Arc::clone(&ingress), Arc::clone(&server), terminator.clone());
         let (cut, shutdown) = (ingress.cut.clone(), shutdown.clone());
         let connection = async move {
+            let Ok(stream) = TcpStream::from_std(stream) else {
+                return;
+            };
             let _counted = Counted::new(&served_by.metrics.connections);
             let trusted = served_by.trust.holds(peer.ip());
             match terminator {
@@ -85,10 +93,11 @@ pub async fn run(
                 }
             }
         };
-        ingress.connections.spawn(async move {
+        let work = async move {
             cut.run_until_cancelled(connection).await;
-            drop(slot);
-        });
+            drop((slot, seat));
+        };
+        ingress.connections.spawn_on(work, &handle);
     }
 }
 

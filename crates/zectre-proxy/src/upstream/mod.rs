@@ -14,6 +14,7 @@ pub use link::Link;
 use crate::{
     ingress::body::{Fault, Upload},
     live::Replica,
+    workers,
 };
 use http::{HeaderMap, Request, Response, header};
 use hyper::{
@@ -81,7 +82,8 @@ pub enum Failed {
 /// Connects to tasks and keeps connections.
 #[derive(Debug)]
 pub struct Upstream {
-    pool: Arc<Pool>,
+    /// One a worker: a connection to a task lives on the thread of the requests that use it.
+    pools: Box<[Arc<Pool>]>,
     patience: Patience,
     connections: TaskTracker,
     cut: CancellationToken,
@@ -91,11 +93,17 @@ impl Upstream {
     /// `connections` run their I/O, until `cut`.
     pub fn new(patience: Patience, connections: TaskTracker, cut: CancellationToken) -> Self {
         Self {
-            pool: Arc::new(Pool::new(connections.clone())),
+            pools: (0..workers::count())
+                .map(|_| Arc::new(Pool::new(connections.clone())))
+                .collect(),
             patience,
             connections,
             cut,
         }
+    }
+
+    fn pool(&self) -> &Arc<Pool> {
+        &self.pools[workers::index()]
     }
 
     /// Sends `request` to `replica`. With `repeatable`, any kept connection is good enough. Where `may_leave` says
@@ -116,7 +124,7 @@ impl Upstream {
             {
                 return Err(Failed::TimedOut);
             }
-            while let Some(link) = self.pool.take(replica, idle_max) {
+            while let Some(link) = self.pool().take(replica, idle_max) {
                 drop(turn.take());
                 match self.exchange(replica, link, request, may_leave).await {
                     // It closed before it took the request; each such connection is gone for good, so this ends.
@@ -177,7 +185,9 @@ impl Upstream {
         };
         replica.set_reachable(!silent);
         if silent {
-            self.pool.forget(replica.task());
+            for pool in &self.pools {
+                pool.forget(replica.task());
+            }
         }
         match connected {
             Ok(connected) => connected.map_err(|error| error.to_string()),
@@ -187,7 +197,9 @@ impl Upstream {
 
     /// Forgets connections to tasks that `keep` doesn't know, and old idle ones.
     pub fn sweep(&self, keep: impl Fn(zectre_common::id::TaskId) -> bool) {
-        self.pool.sweep(keep);
+        for pool in &self.pools {
+            pool.sweep(&keep);
+        }
     }
 
     async fn exchange(
@@ -244,7 +256,7 @@ impl Upstream {
             self.drive(connection.with_upgrades());
             Sender::Http1(sender)
         };
-        Ok(Some(self.pool.link(replica, sender)))
+        Ok(Some(self.pool().link(replica, sender)))
     }
 
     /// Runs a connection's I/O until it closes. Its errors reach whoever waits for an answer on it.

@@ -1,0 +1,148 @@
+//! Load from `wrk` (HTTP/1.1) and `h2load` (HTTP/2), and what they say.
+
+use super::store::HOST;
+use std::{path::Path, process::Command};
+
+/// What one run of a load program told.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Told {
+    pub(crate) requests: f64,
+    pub(crate) per_sec: f64,
+    /// NaN where the program doesn't tell.
+    pub(crate) p50_us: f64,
+    pub(crate) p99_us: f64,
+}
+
+/// A kind of load.
+#[derive(Debug, Clone)]
+pub(crate) enum Load {
+    /// `wrk` with so many connections and a path.
+    Http1(usize, &'static str),
+    /// The same, with a host drawn for each request from so many.
+    Hosts(usize, i64),
+    /// `h2load` with so many connections of 16 streams.
+    Http2(usize),
+}
+
+impl Load {
+    /// The command, as one would type it.
+    pub(crate) fn command(&self, port: &str, secs: usize, script: &Path) -> Command {
+        let url = |path: &str| format!("http://127.0.0.1:{port}{path}");
+        let (secs, host) = (secs.to_string(), format!("host: {HOST}"));
+        match self {
+            Self::Http1(connections, path) => {
+                let mut wrk = Command::new("wrk");
+                wrk.args(["-t1", "-d", &secs, "--latency", "-H", &host]);
+                wrk.args(["-c", &connections.to_string(), &url(path)]);
+                wrk
+            }
+            Self::Hosts(connections, hosts) => {
+                let mut wrk = Command::new("wrk");
+                wrk.args(["-t1", "-d", &secs, "--latency", "-c", &connections.to_string()]);
+                wrk.arg("-s").arg(script).args([&url("/small"), "--"]);
+                wrk.arg(hosts.to_string());
+                wrk
+            }
+            Self::Http2(connections) => {
+                let mut h2load = Command::new("h2load");
+                h2load.args(["-m16", "-D", &secs, "-H", &format!(":authority: {HOST}")]);
+                h2load.args(["-c", &connections.to_string(), &url("/small")]);
+                h2load
+            }
+        }
+    }
+
+    /// Runs it against `port`; every answer must be a good one.
+    pub(crate) fn run(&self, port: u16, secs: usize, script: &Path) -> Told {
+        let mut command = self.command(&port.to_string(), secs, script);
+        let output = command.output().expect("the load program is installed");
+        let text = String::from_utf8_lossy(&output.stdout);
+        match self {
+            Self::Http2(_) => h2load(&text),
+            _ => wrk(&text),
+        }
+        .unwrap_or_else(|| {
+            panic!(
+                "{command:?} said\n{text}\n{}",
+                String::from_utf8_lossy(&output.stderr)
+            )
+        })
+    }
+}
+
+/// Draws a host for each request.
+pub(crate) const SCRIPT: &str = "\
+init = function(args) hosts = tonumber(args[1]) end
+request = function()
+  return wrk.format('GET', nil, {Host = 'host-' .. math.random(hosts) .. '.bench.test'})
+end
+";
+
+fn wrk(text: &str) -> Option<Told> {
+    if text.contains("Non-2xx") || text.contains("Socket errors") {
+        return None;
+    }
+    let after = |name: &str| {
+        text.lines()
+            .find_map(|line| line.trim().strip_prefix(name)?.split_whitespace().next())
+    };
+    let requests = text
+        .lines()
+        .find_map(|line| line.trim().split_once(" requests in")?.0.parse().ok())?;
+    Some(Told {
+        requests,
+        per_sec: after("Requests/sec:")?.parse().ok()?,
+        p50_us: micros(after("50%")?)?,
+        p99_us: micros(after("99%")?)?,
+    })
+}
+
+fn h2load(text: &str) -> Option<Told> {
+    let line = |start: &str| text.lines().find_map(|line| line.strip_prefix(start));
+    let counts = line("requests: ")?;
+    let count = |name: &str| {
+        let part = counts.split(", ").find(|part| part.ends_with(name))?;
+        part.split_whitespace().next()?.parse::<f64>().ok()
+    };
+    let per_sec = line("finished in ")?.split(", ").nth(1)?;
+    (count("failed")? == 0.0 && count("succeeded")? > 0.0).then_some(Told {
+        requests: count("succeeded")?,
+        per_sec: per_sec.strip_suffix(" req/s")?.parse().ok()?,
+        p50_us: f64::NAN,
+        p99_us: f64::NAN,
+    })
+}
+
+fn micros(text: &str) -> Option<f64> {
+    let units = [("us", 1.0), ("ms", 1e3), ("s", 1e6)];
+    units
+        .iter()
+        .find_map(|(unit, factor)| Some(text.strip_suffix(unit)?.parse::<f64>().ok()? * factor))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_wrk_says_is_understood_and_errors_are_no_result() {
+        let text = "  Latency Distribution\n     50%    1.32ms\n     75%    2.00ms\n     90%    3.00ms\n     99%  940.00us\n  \
+                    386570 requests in 20.04s, 74.47MB read\nRequests/sec:  19290.04\n";
+        let told = wrk(text).expect("understood");
+        assert!((told.requests - 386_570.0).abs() < 1e-9 && (told.per_sec - 19_290.04).abs() < 1e-9);
+        assert!((told.p50_us - 1_320.0).abs() < 1e-6 && (told.p99_us - 940.0).abs() < 1e-6);
+        assert!(wrk(&format!("{text}  Non-2xx or 3xx responses: 3\n")).is_none());
+    }
+
+    #[test]
+    fn what_h2load_says_is_understood_and_failures_are_no_result() {
+        let text = |failed: u32| {
+            format!(
+                "finished in 3.00s, 1234.50 req/s, 1.00MB/s\nrequests: 3704 total, 3704 started, 3704 done, \
+                 3704 succeeded, {failed} failed, 0 errored, 0 timeout\n"
+            )
+        };
+        assert!((h2load(&text(0)).expect("understood").per_sec - 1_234.5).abs() < 1e-9);
+        assert!(h2load(&text(1)).is_none());
+    }
+}
