@@ -115,9 +115,7 @@ impl Acme {
         let left = if let Failure::Stopping = failure {
             self.orders.release(&name).await
         } else {
-            if let Failure::NoAccount = failure {
-                self.forget_account().await;
-            }
+            self.forget_account(!matches!(failure, Failure::NoAccount)).await;
             let dice = f64::from(u16::from_ne_bytes(random_bytes())) / f64::from(u16::MAX);
             let (initial, max) = (self.config.backoff_initial_secs, self.config.backoff_max_secs);
             let pause = Duration::from_secs_f64(plan::backoff_secs(attempts, initial, max, dice));
