@@ -110,11 +110,7 @@ impl Service {
             .acquire_timeout(Duration::from_secs(5))
             .connect_lazy_with(db::options(&config.database.url, NAME)?);
         let base = Base::new(NAME);
-        let sharing = tls::Sharing {
-            pool: pool.clone(),
-            master: keys.master().ok(),
-            proxy: id,
-        };
+        let sharing = tls::Sharing::new(&pool, keys.master().ok(), id);
         let secure = tls::Setup::load(proxy, sharing, &base.metrics).await?;
         let listener = server::bind(NAME, "proxy", &proxy.host, proxy.port).await?;
         let admin = server::bind(NAME, "proxy", &proxy.host, proxy.admin_port).await?;

@@ -76,6 +76,17 @@ pub struct Sharing {
     pub proxy: ProxyId,
 }
 
+impl Sharing {
+    /// From `pool`, for `proxy`.
+    pub fn new(pool: &PgPool, master: Option<MasterKey>, proxy: ProxyId) -> Self {
+        Self {
+            pool: pool.clone(),
+            master,
+            proxy,
+        }
+    }
+}
+
 /// TLS, set up and not running yet.
 pub struct Setup {
     /// For the accept loop.

@@ -142,7 +142,7 @@ impl Acme {
             .keep_account(
                 transaction,
                 directory,
-                account.id(),
+                &named(&account),
                 &SecretString::from(credentials),
             )
             .await?;
@@ -150,18 +150,27 @@ impl Acme {
         Ok(account)
     }
 
-    /// The server doesn't know it any more.
-    async fn forget_account(&self) {
+    /// After a failure the account is read anew: another proxy may have made another one. When the server doesn't
+    /// `know` it any more, nobody shall use it again.
+    async fn forget_account(&self, known: bool) {
         let Some(account) = self.account.lock().await.take() else {
             return;
         };
+        if known {
+            return;
+        }
         match self
             .orders
-            .forget_account(&self.config.directory_url, account.id())
+            .forget_account(&self.config.directory_url, &named(&account))
             .await
         {
             Ok(()) => {}
             Err(error) => tracing::warn!(%error, "the lost account could not be forgotten"),
         }
     }
+}
+
+/// With its key: a server that lost its memory may give the same address to another account.
+fn named(account: &Account) -> String {
+    format!("{}#{}", account.id(), account.key_thumbprint())
 }

@@ -152,10 +152,11 @@ impl Acme {
                     continue;
                 }
                 OrderStatus::Processing => {}
-                OrderStatus::Valid => match step(order.certificate()).await? {
-                    Some(chain) => break chain,
-                    None => {}
-                },
+                OrderStatus::Valid => {
+                    if let Some(chain) = step(order.certificate()).await? {
+                        break chain;
+                    }
+                }
                 OrderStatus::Invalid => return Err(Failure::Refused(why(&mut order).await)),
             }
             shutdown.or_requested(tokio::time::sleep(pause)).await;
