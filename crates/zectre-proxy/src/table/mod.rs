@@ -240,6 +240,11 @@ impl Table {
         ))
     }
 
+    /// One deployment.
+    pub fn deployment(&self, id: DeploymentId) -> Option<&Arc<Deployment>> {
+        self.deployments.get(&id)
+    }
+
     /// All deployments, in no order.
     pub fn deployments(&self) -> impl Iterator<Item = &Arc<Deployment>> {
         self.deployments.values()

@@ -67,6 +67,8 @@ pub enum Failed {
     Unsent(Box<Request<Upload>>, String),
     /// It may have been received.
     Lost(String),
+    /// The same on a kept connection, which may only have been closed for its age.
+    Stale(String),
     /// The client did not send the body that it began: no fault of the task's.
     Broken,
     /// No answer in time.
@@ -116,6 +118,7 @@ impl Upstream {
                 match self.exchange(replica, link, request, may_leave).await {
                     // It closed before it took the request; each such connection is gone for good, so this ends.
                     Err(Failed::Unsent(unsent, _)) => request = *unsent,
+                    Err(Failed::Lost(cause)) if replica.is_reachable() => return Err(Failed::Stale(cause)),
                     done => return done,
                 }
             }

@@ -1,5 +1,6 @@
 //! The proxy against a real PostgreSQL, real sockets and origins that answer what a test tells them to.
 
+mod balance;
 mod client;
 mod errors;
 mod hostile;
