@@ -77,7 +77,7 @@ fn view(admin: &Admin) -> Routes {
                 address: replica.address().to_owned(),
                 port: replica.port(),
                 in_flight: replica.in_flight(),
-                ejected: replica.ejected_until_ms() > now_ms,
+                ejected: replica.ejected_until_ms() > now_ms || replica.is_suspect(now_ms),
             };
             replicas.iter().map(backend).collect()
         });

@@ -103,7 +103,14 @@ impl Ingress {
                 .send(replica, request, spare.is_some(), &may_leave)
                 .await;
             match sent {
-                Ok(reply) => return Ok((reply, place.lease)),
+                Ok(reply) => {
+                    if reply.response.status().is_server_error() {
+                        self.judge(replica, waiting);
+                    } else {
+                        replica.served();
+                    }
+                    return Ok((reply, place.lease));
+                }
                 Err(Failed::TimedOut) => {
                     self.metrics.upstream_error(UpstreamError::Timeout);
                     return Err(Refusal::Timeout(self.limits.response_timeout.as_secs()));
@@ -112,6 +119,12 @@ impl Ingress {
                 Err(Failed::Garbled(cause)) => {
                     self.metrics.upstream_error(UpstreamError::Lost);
                     return Err(Refusal::BadGateway(format!("its answer is no HTTP: {cause}")));
+                }
+                Err(Failed::Stale(cause)) => {
+                    // No sign against the task: another connection to it is as good as another task.
+                    self.metrics.upstream_error(UpstreamError::Lost);
+                    request = spare.ok_or(Refusal::BadGateway(cause))?;
+                    continue;
                 }
                 Err(Failed::Unsent(unsent, cause)) => {
                     self.metrics.upstream_error(UpstreamError::Connect);
@@ -122,7 +135,16 @@ impl Ingress {
                 Err(Failed::Lost(cause)) => {
                     self.metrics.upstream_error(UpstreamError::Lost);
                     tracing::debug!(task = %replica.task(), cause, "a task lost a request");
+                    self.judge(replica, waiting);
                     request = spare.ok_or_else(|| Refusal::BadGateway(cause.clone()))?;
+                    if !waiting
+                        .visit()
+                        .is_some_and(|visit| visit.traffic().budget().spend())
+                    {
+                        return Err(Refusal::BadGateway(format!(
+                            "{cause}; it is not tried again, since too many requests were of late"
+                        )));
+                    }
                     waiting.unreachable(cause);
                 }
             }

@@ -57,6 +57,11 @@ impl<'r> Waiting<'r> {
         }
     }
 
+    /// What it is counted on; once it has had a place.
+    pub(super) fn visit(&self) -> Option<&Visit> {
+        self.visit.as_ref()
+    }
+
     /// The host that was asked for.
     pub(super) fn host(&self) -> &'r str {
         self.host
@@ -123,6 +128,18 @@ impl Ingress {
             |replica: &Arc<Replica>| replica.task() != than.task() && replica.ejected_until_ms() <= now_ms;
         find(&self.tables.current(), host)
             .is_ok_and(|found| found.with_replicas(|replicas| replicas.iter().any(usable)))
+    }
+
+    /// A task failed a request that reached it.
+    pub(super) fn judge(&self, replica: &Replica, waiting: &Waiting<'_>) {
+        let table = self.tables.current();
+        let deployment = waiting
+            .visit
+            .as_ref()
+            .and_then(|visit| table.deployment(visit.deployment()));
+        if let Some(deployment) = deployment {
+            deployment.with_replicas(|all| deployment.traffic.judge(replica, self.now_ms(), all));
+        }
     }
 
     /// Waits until it may be worth to look again.

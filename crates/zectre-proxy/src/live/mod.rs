@@ -1,13 +1,16 @@
 //! What changes with every request, kept across swaps of the routing table: requests under way per
 //! task, activity per deployment, and what a wake answered before the table knew.
 
+mod budget;
 mod dice;
 mod ledger;
 mod pace;
 mod replica;
 mod route;
+mod suspicion;
 mod traffic;
 
+pub use budget::Budget;
 pub use dice::roll;
 pub use ledger::{Acknowledgement, Kept, Ledger};
 pub use pace::{Opening, Pace, Turn};

@@ -1,9 +1,9 @@
 //! One task that takes requests. It is taken with [`Replica::lease`], which fails once the task has
 //! left the table, so that a drained task can never be handed one more request.
 
-use super::Pace;
+use super::{Pace, suspicion::Suspicion};
 use std::sync::{
-    Arc,
+    Arc, Mutex, PoisonError,
     atomic::{
         AtomicBool, AtomicU32, AtomicU64,
         Ordering::{Relaxed, SeqCst},
@@ -16,6 +16,11 @@ use zectre_common::id::TaskId;
 pub const EJECT_MS: u64 = 1_000;
 /// Doubled for each failure in a row, up to this: what is away for long must not cost a connection attempt a second.
 const EJECT_MS_MAX: u64 = 2 * EJECT_MS;
+
+/// A new task gets its full share of the requests after so many steps of [`SLOW_START_STEP_MS`]: caches are cold, and
+/// much is done for the first time.
+const SLOW_START_STEPS: u64 = 10;
+const SLOW_START_STEP_MS: u64 = 500;
 
 /// `removed_at` of a task that is in the table.
 const PRESENT: u64 = 0;
@@ -32,6 +37,13 @@ pub struct Replica {
     removed_at: AtomicU64,
     /// Milliseconds of the proxy's clock.
     ejected_until_ms: AtomicU64,
+    /// When it was first looked at, of the same clock, and one more; 0 before.
+    born_ms: AtomicU64,
+    suspicion: Mutex<Suspicion>,
+    /// Passed over until then for what it answered; of the same clock.
+    suspect_until_ms: AtomicU64,
+    /// The last request failed: an answer has something to tell the suspicion.
+    failing: AtomicBool,
     /// Ejections since it last answered.
     failures: AtomicU32,
     /// The last attempt to connect got no answer at all: its node is gone, or the way there.
@@ -53,6 +65,10 @@ impl Replica {
             in_flight: AtomicU32::new(0),
             removed_at: AtomicU64::new(PRESENT),
             ejected_until_ms: AtomicU64::new(0),
+            born_ms: AtomicU64::new(0),
+            suspicion: Mutex::default(),
+            suspect_until_ms: AtomicU64::new(0),
+            failing: AtomicBool::new(false),
             failures: AtomicU32::new(0),
             unreachable: AtomicBool::new(false),
             knocking: AtomicBool::new(false),
@@ -123,6 +139,46 @@ impl Replica {
             let pause_ms = (EJECT_MS << again).min(EJECT_MS_MAX);
             self.ejected_until_ms.store(now_ms + pause_ms, SeqCst);
         }
+    }
+
+    /// How much of its share of the requests it gets, in tenths: more with each step of its first seconds.
+    pub fn weight(&self, now_ms: u64) -> u64 {
+        let born_ms = match self.born_ms.load(Relaxed) {
+            0 => {
+                self.born_ms.store(now_ms + 1, Relaxed);
+                now_ms
+            }
+            born_ms => born_ms - 1,
+        };
+        (now_ms.saturating_sub(born_ms) / SLOW_START_STEP_MS + 1).min(SLOW_START_STEPS)
+    }
+
+    /// It failed a request that reached it, or answered that it failed. `all` are the tasks of its deployment, of which
+    /// half are always trusted; the caller sees to it that only one of them is judged at a time.
+    pub fn failed(&self, now_ms: u64, all: &[Arc<Self>]) {
+        self.failing.store(true, Relaxed);
+        let out = |other: &&Arc<Self>| other.task != self.task && other.is_suspect(now_ms);
+        let others = all.iter().filter(out).count();
+        let mut suspicion = self.suspicion.lock().unwrap_or_else(PoisonError::into_inner);
+        suspicion.fail(now_ms, others, all.len());
+        self.suspect_until_ms.store(suspicion.until_ms, SeqCst);
+    }
+
+    /// It served a request.
+    pub fn served(&self) {
+        // Read first: a store for every request would move the cache line between all threads.
+        if self.failing.load(Relaxed) {
+            self.failing.store(false, Relaxed);
+            self.suspicion
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .serve();
+        }
+    }
+
+    /// Whether it is passed over for what it answered.
+    pub fn is_suspect(&self, now_ms: u64) -> bool {
+        self.suspect_until_ms.load(SeqCst) > now_ms
     }
 
     /// It answered a request.

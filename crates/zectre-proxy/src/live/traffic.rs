@@ -1,6 +1,6 @@
 //! One deployment as its visitors see it: who is here, who waits for it to wake, when the last one left.
 
-use super::{Replica, Route};
+use super::{Budget, Replica, Route};
 use arc_swap::ArcSwapOption;
 use std::{
     sync::{
@@ -45,6 +45,8 @@ pub struct Traffic {
     changed: AtomicBool,
     log: Arc<Changed>,
     woken: ArcSwapOption<Woken>,
+    budget: Budget,
+    judging: Mutex<()>,
     /// The wake call under way, if any; see [`crate::wake`].
     pub(crate) waking: Mutex<Option<crate::wake::Waking>>,
 }
@@ -60,6 +62,8 @@ impl Traffic {
             changed: AtomicBool::new(false),
             log,
             woken: ArcSwapOption::empty(),
+            budget: Budget::default(),
+            judging: Mutex::new(()),
             waking: Mutex::new(None),
         })
     }
@@ -87,8 +91,21 @@ impl Traffic {
     /// Counts a request, from its routing to its last byte.
     pub fn visit(self: &Arc<Self>) -> Visit {
         self.in_flight.fetch_add(1, SeqCst);
+        self.budget.earn();
         self.mark();
         Visit(Arc::clone(self))
+    }
+
+    /// For second tries.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// One of its tasks, `replica` of `all`, failed a request.
+    pub fn judge(&self, replica: &Replica, now_ms: u64, all: &[Arc<Replica>]) {
+        // One at a time: two that fail at once must not both be the last one that may be passed over.
+        let _judging = self.judging.lock().unwrap_or_else(PoisonError::into_inner);
+        replica.failed(now_ms, all);
     }
 
     /// A waiting place, unless `max` are taken.
@@ -148,6 +165,11 @@ impl Visit {
     /// Of which deployment.
     pub fn deployment(&self) -> DeploymentId {
         self.0.id
+    }
+
+    /// Its live side.
+    pub fn traffic(&self) -> &Traffic {
+        &self.0
     }
 }
 

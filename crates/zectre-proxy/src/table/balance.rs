@@ -1,13 +1,19 @@
-//! Power of two choices: of two replicas picked at random, the one with fewer requests under way. Almost
+//! Power of two choices: of two replicas picked at random, the one with fewer requests under way for its weight. Almost
 //! as even as asking all of them, at the cost of two.
 
 use crate::live::{Lease, Replica};
 use std::sync::Arc;
 
-/// Takes a place on one of `replicas`; `roll` is a random number. `None` when all of them are ejected or
-/// have left.
+/// Takes a place on one of `replicas`; `roll` is a random number. `None` when none of them can be reached or all have
+/// left; one that is suspect for its answers is still better than none.
 pub fn choose(replicas: &[Arc<Replica>], roll: u64, now_ms: u64) -> Option<Lease> {
-    let usable = |replica: &Arc<Replica>| replica.ejected_until_ms() <= now_ms;
+    let reachable = |replica: &Arc<Replica>| replica.ejected_until_ms() <= now_ms;
+    let usable = |replica: &Arc<Replica>| reachable(replica) && !replica.is_suspect(now_ms);
+    // Compares (requests + 1) / weight without dividing; a tie is the first one's.
+    let busier = |a: &Arc<Replica>, b: &Arc<Replica>| {
+        let load = |r: &Arc<Replica>, weight: u64| (u64::from(r.in_flight()) + 1) * weight;
+        load(a, b.weight(now_ms)) > load(b, a.weight(now_ms))
+    };
     let count = u64::try_from(replicas.len()).ok().filter(|count| *count > 0)?;
     let (low, high) = (roll & 0xFFFF, (roll >> 16) & 0xFFFF);
     let first = low % count;
@@ -15,12 +21,15 @@ pub fn choose(replicas: &[Arc<Replica>], roll: u64, now_ms: u64) -> Option<Lease
     let second = (first + 1 + high % count.saturating_sub(1).max(1)) % count;
     let (a, b) = (&replicas[first as usize], &replicas[second as usize]);
     let preferred = match (usable(a), usable(b)) {
-        (true, true) if b.in_flight() < a.in_flight() => b,
+        (true, true) if busier(a, b) => b,
         (false, true) => b,
         _ => a,
     };
     let lease = |replica: &Arc<Replica>| usable(replica).then(|| replica.lease()).flatten();
-    lease(preferred).or_else(|| replicas.iter().find_map(lease))
+    let any = |replica: &Arc<Replica>| reachable(replica).then(|| replica.lease()).flatten();
+    lease(preferred)
+        .or_else(|| replicas.iter().find_map(lease))
+        .or_else(|| replicas.iter().find_map(any))
 }
 
 #[cfg(test)]
@@ -56,6 +65,43 @@ mod tests {
         assert_eq!(leases.len(), 1_000);
         // At random alone the busiest of ten would have about 130; two choices keep within a few.
         assert!(busiest <= 110, "{busiest}");
+    }
+
+    #[test]
+    fn a_new_replica_gets_more_with_each_second() {
+        let two = replicas(2);
+        two[0].weight(0);
+        let mut before = 0;
+        for now_ms in [60_000, 61_000, 62_500, 65_000] {
+            let leases: Vec<_> = (0..200)
+                .map(|_| choose(&two, crate::live::roll(), now_ms).expect("usable"))
+                .collect();
+            let share = two[1].in_flight();
+            assert!(
+                share > before && share <= 100,
+                "{share} at {now_ms}, {before} before"
+            );
+            before = share;
+            drop(leases);
+        }
+        assert!(before >= 99, "{before}");
+    }
+
+    #[test]
+    fn one_that_fails_is_passed_over_and_half_of_them_never() {
+        let two = replicas(2);
+        let fail = |index: usize| (0..5).for_each(|_| two[index].failed(0, &two));
+        fail(0);
+        fail(1);
+        assert!(two[0].is_suspect(0) && !two[1].is_suspect(0));
+        for _ in 0..100 {
+            let lease = choose(&two, crate::live::roll(), 0).expect("one is usable");
+            assert_eq!(lease.replica().port(), 1);
+        }
+        // The other one can't be reached at all.
+        two[1].eject(0);
+        assert_eq!(choose(&two, 0, 0).expect("better than none").replica().port(), 0);
+        assert!(!two[0].is_suspect(1_000));
     }
 
     proptest! {

@@ -252,6 +252,11 @@ impl Table {
         self.claims.get(host).map(String::as_str)
     }
 
+    /// One deployment.
+    pub fn deployment(&self, id: DeploymentId) -> Option<&Arc<Deployment>> {
+        self.deployments.get(&id)
+    }
+
     /// All deployments, in no order.
     pub fn deployments(&self) -> impl Iterator<Item = &Arc<Deployment>> {
         self.deployments.values()

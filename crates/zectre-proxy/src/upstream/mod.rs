@@ -71,6 +71,8 @@ pub enum Failed {
     Unsent(Box<Request<Upload>>, String),
     /// It may have been received.
     Lost(String),
+    /// The same on a kept connection, which may only have been closed for its age.
+    Stale(String),
     /// The client did not send the body that it began, or may not: no fault of the task's.
     Body(Fault),
     /// What came back is no HTTP. It would be none elsewhere, and the task is not gone.
@@ -129,6 +131,7 @@ impl Upstream {
                 match self.exchange(replica, link, request, may_leave).await {
                     // It closed before it took the request; each such connection is gone for good, so this ends.
                     Err(Failed::Unsent(unsent, _)) => request = *unsent,
+                    Err(Failed::Lost(cause)) if replica.is_reachable() => return Err(Failed::Stale(cause)),
                     done => return done,
                 }
             }
