@@ -69,7 +69,7 @@ pub struct Cluster {
     pub(super) emptying: BTreeSet<NodeId>,
     /// The newest routing epoch that is known of.
     pub(super) routing_epoch: u64,
-    /// Searches for a place so far.
+    /// Searches for a place so far: tests bound them.
     #[cfg(test)]
     pub(super) searches: u64,
     counts: BTreeMap<TaskState, usize>,
@@ -257,14 +257,6 @@ impl Cluster {
             && let Some(environment) = self.environments.get_mut(&deployment.environment_id)
         {
             environment.open.remove(&(deployment.version, id));
-        }
-    }
-
-    /// Somebody looks for a place; tests hold how often.
-    pub(super) fn count_search(&mut self) {
-        #[cfg(test)]
-        {
-            self.searches += 1;
         }
     }
 

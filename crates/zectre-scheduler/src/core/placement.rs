@@ -129,7 +129,10 @@ pub(super) fn place_by(cluster: &mut Cluster, search: &mut Search, id: TaskId, n
 }
 
 fn try_to_place(cluster: &mut Cluster, search: &mut Search, id: TaskId, now: Time) -> bool {
-    cluster.count_search();
+    #[cfg(test)]
+    {
+        cluster.searches += 1;
+    }
     let found = search.next(cluster);
     found.is_some_and(|node_id| put(cluster, search, id, node_id, now))
 }
@@ -164,7 +167,7 @@ fn put(cluster: &mut Cluster, search: &Search, id: TaskId, node_id: NodeId, now:
 }
 
 fn wait_for_room(cluster: &mut Cluster, kind: &Kind, deployment_id: DeploymentId, id: TaskId, now: Time) {
-    cluster.waiting.add(kind.clone(), deployment_id, id, now);
+    cluster.waiting.add(kind, deployment_id, id, now);
     if let Some((reason, message)) = shortage_of_kind(cluster, kind, deployment_id, now) {
         tell_shortage(cluster, deployment_id, id, reason, message);
     }
@@ -285,7 +288,10 @@ pub(super) fn retry_next(cluster: &mut Cluster, now: Time) -> bool {
         cluster.waiting.pass_over(id);
         return true;
     };
-    cluster.count_search();
+    #[cfg(test)]
+    {
+        cluster.searches += 1;
+    }
     let mut place = search.next(cluster);
     if place.is_none() {
         cluster.waiting.found_none(id);

@@ -102,7 +102,7 @@ pub(super) struct Waiting {
 
 impl Waiting {
     /// It waits: a search for it found nothing.
-    pub(super) fn add(&mut self, kind: Kind, deployment: DeploymentId, task: TaskId, now: Time) {
+    pub(super) fn add(&mut self, kind: &Kind, deployment: DeploymentId, task: TaskId, now: Time) {
         let (words, told_of) = (&mut self.words, self.versions);
         let wait = self.by_deployment.entry(deployment).or_insert_with(|| {
             words.insert((told_of, deployment));
@@ -114,7 +114,7 @@ impl Waiting {
             }
         });
         wait.tasks.insert(task);
-        self.regroup(&kind, |group, room| {
+        self.regroup(kind, |group, room| {
             group.deployments.insert(deployment);
             group.tried = room;
         });
