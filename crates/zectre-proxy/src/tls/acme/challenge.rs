@@ -5,7 +5,12 @@ use crate::{ingress::body::Answer, store::acme};
 use bytes::Bytes;
 use http::{HeaderValue, Response, header};
 use rcgen::{CertificateParams, CustomExtension, KeyPair};
-use rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer};
+use rustls::{
+    ServerConfig,
+    crypto::ring,
+    pki_types::PrivateKeyDer,
+    sign::{CertifiedKey, SingleCertAndKey},
+};
 use sha2::{Digest, Sha256};
 use sqlx::PgPool;
 use std::{sync::Arc, time::Duration};
@@ -85,12 +90,16 @@ fn config(name: &str, key_authorization: &str) -> Result<ServerConfig, String> {
         Ok((certificate.der().clone(), key.serialize_der()))
     };
     let (certificate, key) = make().map_err(|error| error.to_string())?;
+    let key = ring::sign::any_supported_type(&PrivateKeyDer::Pkcs8(key.into()))
+        .map_err(|error| error.to_string())?;
+    // Not `with_single_cert`: it reads the certificate, and refuses the extension that this one is made for, because
+    // that must be marked critical.
+    let resolver = SingleCertAndKey::from(CertifiedKey::new(vec![certificate], key));
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
         .with_no_client_auth()
-        .with_single_cert(vec![certificate], PrivateKeyDer::Pkcs8(key.into()))
-        .map_err(|error| error.to_string())?;
+        .with_cert_resolver(Arc::new(resolver));
     config.alpn_protocols = vec![ALPN.to_vec()];
     Ok(config)
 }
