@@ -42,9 +42,11 @@ async fn three_proxies_restarted_twenty_times_order_once_a_name() {
         proxies.push(Running::start(&config).await);
     }
     for _ in 0..RESTARTS {
+        // As load balancers do: a proxy gets nothing new any more before it stops. Pebble looks at a name only once, and
+        // an order whose name it could not see is lost.
         pebble
             .plain
-            .lead_to(proxies.iter().map(|proxy| proxy.address).collect());
+            .lead_to(proxies[1..].iter().map(|proxy| proxy.address).collect());
         proxies.remove(0).stop().await;
         proxies.push(Running::start(&config).await);
     }

@@ -136,6 +136,7 @@ impl Acme {
         let account = self.account().await?;
         let (mut order, key) = self.begin(&account, &held).await?;
         let (until, mut pause) = (Instant::now() + ORDER_TIMEOUT, LOOK_AFTER.0);
+        let mut refused_once = false;
         let chain = loop {
             if shutdown.is_requested() {
                 return Err(Failure::Stopping);
@@ -147,9 +148,13 @@ impl Acme {
             match order.state().status {
                 OrderStatus::Pending => self.answer(&mut order, &held.name).await?,
                 OrderStatus::Ready => {
-                    step(order.finalize_csr(&signing_request(&held.name, &key)?)).await?;
-                    // Some servers have it at once.
-                    continue;
+                    match step(order.finalize_csr(&signing_request(&held.name, &key)?)).await {
+                        // Some servers have it at once.
+                        Ok(()) => continue,
+                        // Whoever held the order before may have asked, too: then it is no longer ready.
+                        Err(Failure::Refused(_)) if !std::mem::replace(&mut refused_once, true) => {}
+                        Err(failure) => return Err(failure),
+                    }
                 }
                 OrderStatus::Processing => {}
                 OrderStatus::Valid => {
@@ -216,7 +221,12 @@ impl Acme {
             }
             let proof = challenge.key_authorization();
             self.orders.expect(name, &challenge.token, proof.as_str()).await?;
-            step(challenge.set_ready()).await?;
+            match step(challenge.set_ready()).await {
+                // Whoever held the order before may have said so already, and it was looked at meanwhile. What came of
+                // that is in the order.
+                Err(Failure::Refused(said)) => tracing::debug!(name, said, "a challenge was begun before"),
+                told => told?,
+            }
         }
         Ok(())
     }
