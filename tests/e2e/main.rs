@@ -5,6 +5,7 @@ mod chaos;
 mod churn;
 mod commands;
 mod daemons;
+mod domains;
 mod first_run;
 mod identity;
 mod interrupt;

@@ -99,26 +99,32 @@ pub(crate) const IMAGE_REGISTRY: Need = Need {
     is_there: || is_installed("docker-registry"),
 };
 
+/// An origin, and what the proxy is held against.
+pub(crate) const NGINX: Need = Need {
+    package: "nginx-light",
+    why: "to test the proxy in front of it, and to measure it beside it",
+    is_there: || {
+        Path::new("/usr/sbin/nginx").is_file()
+            && Path::new("/usr/lib/nginx/modules/ngx_http_echo_module.so").is_file()
+    },
+};
+
+/// The same.
+pub(crate) const HAPROXY: Need = Need {
+    package: "haproxy",
+    why: "to test the proxy in front of it, and to measure it beside it",
+    is_there: || Path::new("/usr/sbin/haproxy").is_file(),
+};
+
 /// The proxy and a server must understand the same requests: servers that people run, each with a parser of its own.
 pub(crate) const SERVERS: [Need; 5] = [
-    Need {
-        package: "nginx-light",
-        why: "to test the proxy in front of it",
-        is_there: || {
-            Path::new("/usr/sbin/nginx").is_file()
-                && Path::new("/usr/lib/nginx/modules/ngx_http_echo_module.so").is_file()
-        },
-    },
+    NGINX,
     Need {
         package: "apache2-bin",
         why: "to test the proxy in front of it",
         is_there: || Path::new("/usr/sbin/apache2").is_file(),
     },
-    Need {
-        package: "haproxy",
-        why: "to test the proxy in front of it",
-        is_there: || Path::new("/usr/sbin/haproxy").is_file(),
-    },
+    HAPROXY,
     Need {
         package: "nodejs",
         why: "to test the proxy in front of its HTTP server",
@@ -136,20 +142,6 @@ pub(crate) const PEBBLE: Need = Need {
     package: "pebble",
     why: "to test orders for certificates",
     is_there: || is_installed("pebble") && is_installed("pebble-challtestsrv"),
-};
-
-/// What the proxy is held against.
-pub(crate) const NGINX: Need = Need {
-    package: "nginx-light",
-    why: "to measure the proxy beside it, and as the origin",
-    is_there: || is_installed("nginx"),
-};
-
-/// What the proxy is held against, too.
-pub(crate) const HAPROXY: Need = Need {
-    package: "haproxy",
-    why: "to measure the proxy beside it",
-    is_there: || is_installed("haproxy"),
 };
 
 /// Load over HTTP/1.1.

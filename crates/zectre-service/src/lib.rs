@@ -7,6 +7,7 @@
 pub mod auth;
 pub mod call;
 pub mod daemon;
+pub mod dice;
 pub mod extract;
 pub mod health;
 pub mod key;

@@ -117,8 +117,7 @@ impl Ingress {
     /// Answers a request; never fails.
     pub async fn serve(&self, request: Request<Incoming>, client: &Client) -> Response<Answer> {
         let in_flight = Counted::new(&self.metrics.in_flight);
-        let id = HeaderValue::try_from(request_id::from_headers(request.headers()))
-            .unwrap_or_else(|_| HeaderValue::from_static("invalid"));
+        let id = request_id::value_from_headers(request.headers());
         let html = wants_html(request.headers());
         let mut response = match self.answer(request, client, &id, in_flight).await {
             Ok(response) => response,

@@ -2,7 +2,6 @@
 //! task, activity per deployment, and what a wake answered before the table knew.
 
 mod budget;
-mod dice;
 mod ledger;
 mod pace;
 mod replica;
@@ -11,9 +10,9 @@ mod suspicion;
 mod traffic;
 
 pub use budget::Budget;
-pub use dice::roll;
 pub use ledger::{Acknowledgement, Kept, Ledger};
 pub use pace::{Opening, Pace, Turn};
 pub use replica::{EJECT_MS, Lease, Replica};
 pub use route::Route;
 pub use traffic::{Activity, Held, Traffic, Visit, Woken};
+pub use zectre_service::dice::roll;

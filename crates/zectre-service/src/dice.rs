@@ -1,4 +1,4 @@
-//! Random numbers for balancing: cheap, per thread, and nothing that must not be guessed.
+//! Random numbers for balancing and request ids: without a system call, per thread, and for nothing that must not be guessed.
 
 use std::{
     cell::Cell,
