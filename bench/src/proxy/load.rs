@@ -28,7 +28,7 @@ impl Load {
     /// The command, as one would type it.
     pub(crate) fn command(&self, port: &str, secs: usize, script: &Path) -> Command {
         let url = |path: &str| format!("http://127.0.0.1:{port}{path}");
-        let (secs, host) = (secs.to_string(), format!("host: {HOST}"));
+        let (secs, host) = (secs.to_string(), format!("Host: {HOST}"));
         match self {
             Self::Http1(connections, path) => {
                 let mut wrk = Command::new("wrk");

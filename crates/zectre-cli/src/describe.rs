@@ -2,6 +2,7 @@
 //!
 //! A run to completion (`restart: never`) is a job: it runs and ends, and never "serves", "sleeps" or is "down".
 
+use crate::terminal_text::harmless;
 use zectre_common::{
     spec::RestartPolicy,
     state::{DeploymentStatus, Health, Reason, TaskState, Wanted},
@@ -105,7 +106,8 @@ pub(crate) fn failure(deployment: &Deployment) -> Vec<String> {
     let tail: Vec<_> = tail.filter(|line| !message.contains(line)).collect();
     if !tail.is_empty() {
         lines.push("  its last lines:".into());
-        lines.extend(tail.iter().map(|line| format!("    {line}")));
+        // A person reads this, on a terminal more often than not.
+        lines.extend(tail.iter().map(|line| format!("    {}", harmless(line))));
     }
     lines
 }
@@ -216,13 +218,13 @@ pub(crate) mod tests {
         let line = |stream: &str, message: &str| json!({"seq": 1, "time": "2026-01-01T00:00:00Z", "stream": stream, "message": message});
         let failed = json!({
             "status": "failed", "reason": "exited", "message": message, "current": false,
-            "evidence": {"exit_code": 3, "log_tail": [line("stdout", "bye"), line("system", message)]},
+            "evidence": {"exit_code": 3, "log_tail": [line("stdout", "bye\u{7}"), line("system", message)]},
         });
         let said = failure(&deployment("always", &failed));
         let expected = [
             "version 3 failed (exited): the program ended with code 3 before it was ready",
             "  its last lines:",
-            "    bye",
+            "    bye\\x07",
         ];
         assert_eq!(said, expected);
         let probed = json!({
