@@ -142,7 +142,7 @@ impl Bench<'_> {
                 let ratio = |figure: fn(&Seen) -> f64| of(at, figure) / of(1, figure);
                 let _ = write!(
                     table,
-                    "\n| {name} | {} | {:.1} µs | {:.2} | {:.0} | {:.2} | {} | {} | {:.2} |",
+                    "\n| {name} | {} | {:.1} µs | {:.2} | {:.0} | {:.2} | {} | {} | {} |",
                     server.name,
                     of(at, |s| s.cpu_us),
                     ratio(|s| s.cpu_us),
@@ -150,7 +150,7 @@ impl Bench<'_> {
                     ratio(|s| s.told.per_sec),
                     shown(of(at, |s| s.told.p50_us)),
                     shown(of(at, |s| s.told.p99_us)),
-                    ratio(|s| s.told.p99_us),
+                    times(ratio(|s| s.told.p99_us)),
                 );
             }
         }
@@ -270,6 +270,15 @@ fn median(figures: impl Iterator<Item = f64>) -> f64 {
     let mut sorted: Vec<f64> = figures.collect();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// Not every load program tells times.
+fn times(ratio: f64) -> String {
+    if ratio.is_nan() {
+        "–".into()
+    } else {
+        format!("{ratio:.2}")
+    }
 }
 
 fn shown(us: f64) -> String {

@@ -37,7 +37,8 @@ pub(crate) async fn hosts(pool: &PgPool, count: i64) -> i64 {
                FROM generate_series(1, {domains}) i, environments e JOIN applications a ON a.id = e.application_id
               WHERE a.name = 'hello' ON CONFLICT DO NOTHING;
              CREATE TEMP TABLE seed ON COMMIT DROP AS
-               SELECT i, gen_random_uuid() a, gen_random_uuid() e, gen_random_uuid() d FROM generate_series(2, {applications}) i;
+               SELECT i, gen_random_uuid() a, gen_random_uuid() e, gen_random_uuid() d 
+                 FROM generate_series((SELECT count(*) FROM applications) + 1, {applications}) i;
              INSERT INTO applications (id, namespace_id, name, subdomain)
                SELECT a, '01900000-0000-7000-8000-000000000002', 'app-' || i, 'app-' || i || '-default' FROM seed;
              INSERT INTO environments (id, application_id, slug) SELECT e, a, 'production' FROM seed;
