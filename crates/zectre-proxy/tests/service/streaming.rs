@@ -70,13 +70,12 @@ async fn expect_continue_head_and_early_answers_work() {
         full("echo-default")
     );
     stream.write_all(head.as_bytes()).await.expect("it reads");
-    assert!(
-        read_until(&mut stream, "\r\n\r\n")
-            .await
-            .starts_with("HTTP/1.1 100 Continue")
-    );
+    // This origin begins its answer before it has the body: its head may come with the interim one.
+    let mut answer = read_until(&mut stream, "\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 100 Continue"), "{answer}");
     stream.write_all(b"body").await.expect("it reads");
-    assert!(read_until(&mut stream, "body").await.starts_with("HTTP/1.1 200"));
+    answer += &read_until(&mut stream, "body").await;
+    assert!(answer.contains("\r\n\r\nHTTP/1.1 200"), "{answer}");
     // The same connection goes on, with a HEAD and then a GET.
     for (method, end) in [("HEAD", "\r\n\r\n"), ("GET", "12345")] {
         let head = format!("{method} / HTTP/1.1\r\nHost: {}\r\n\r\n", full("sized-default"));
