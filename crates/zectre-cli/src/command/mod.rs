@@ -1,7 +1,7 @@
 //! The commands, one file each.
 
 use crate::{
-    args::{Args, Command, Global},
+    args::{Args, Command, Global, NodesCommand},
     context::Context,
     error::CliError,
     output::{Output, Shown},
@@ -45,8 +45,6 @@ pub(crate) async fn run(args: Args, output: Output) -> Result<Shown, CliError> {
         work.await
     } else {
         tokio::select! {
-            // One that has something to say about it comes first.
-            biased;
             result = work => result,
             () = interrupted() => Err(CliError::Interrupted(String::new())),
         }
@@ -60,16 +58,19 @@ pub(crate) async fn run(args: Args, output: Output) -> Result<Shown, CliError> {
     })
 }
 
-/// Whether it hears Ctrl-C itself, and takes its time for what has to be ended.
+/// Whether it hears Ctrl-C itself, and says or ends something then. Nobody else listens meanwhile: of two who wait
+/// for one signal either may hear of it first.
 fn ends_in_order(command: &Command) -> bool {
     matches!(
         command,
         Command::Up(_)
+            | Command::Down(_)
             | Command::Build(_)
             | Command::Deploy(_)
             | Command::Scale(_)
             | Command::Promote(_)
             | Command::Rollback(_)
+            | Command::Nodes(NodesCommand::Drain { wait: true, .. })
     )
 }
 

@@ -8,7 +8,7 @@ use crate::{
     output::Shown,
     table::{Table, age},
 };
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
 use zectre_client::collect;
 use zectre_common::{
     id::NodeId,
@@ -53,17 +53,28 @@ async fn find(context: &Context, text: &str) -> Result<NodeId, CliError> {
     })
 }
 
-/// Drains and waits until nothing runs there.
+/// Drains and waits until nothing runs there, or until Ctrl-C.
 async fn drain(context: &Context, name: &str) -> Result<Shown, CliError> {
+    let asked = Cell::new(false);
+    tokio::select! {
+        biased;
+        result = drained(context, name, &asked) => result,
+        () = interrupted() => Err(CliError::Interrupted(if asked.get() {
+            format!(
+                "The drain of {name} goes on; `zectre nodes list` shows how far it is, `zectre nodes uncordon {name}` ends it."
+            )
+        } else {
+            String::new()
+        })),
+    }
+}
+
+/// `asked` is set once the platform may know of it.
+async fn drained(context: &Context, name: &str, asked: &Cell<bool>) -> Result<Shown, CliError> {
     let id = find(context, name).await?;
     let progress = context.output.progress(format!("Draining {name}"));
-    let node = tokio::select! {
-        biased;
-        node = context.client.drain(id, Some(DRAIN_TIMEOUT)) => node?,
-        () = interrupted() => return Err(CliError::Interrupted(format!(
-            "The drain of {name} goes on; `zectre nodes list` shows how far it is, `zectre nodes uncordon {name}` ends it."
-        ))),
-    };
+    asked.set(true);
+    let node = context.client.drain(id, Some(DRAIN_TIMEOUT)).await?;
     progress.clear();
     let shown = show(context, &node);
     if node.used.task_slots == 0 {

@@ -560,8 +560,9 @@ fn daemon() {
     if unsafe { fork() } == 0 {
         unsafe { setsid() };
         if unsafe { fork() } == 0 {
-            let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).expect("bound");
+            // First, because all of it may be ended from the moment the port answers.
             println!("left behind");
+            let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).expect("bound");
             for stream in listener.incoming().flatten() {
                 drop(stream);
             }
