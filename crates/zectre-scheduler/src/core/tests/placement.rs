@@ -204,8 +204,24 @@ fn case() -> impl Strategy<Value = (Vec<Size>, Vec<Wish>)> {
     })
 }
 
-/// The most tasks that any assignment places; `taken` are the deployments on each node that want it alone.
-fn best_of(nodes: &mut [Size], taken: &mut [u32], tasks: &[(usize, Wish)], placed: usize, best: &mut usize) {
+/// What an oracle may do, which knows all that is to come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Oracle {
+    /// Choose the node of every task. It takes each that fits, as every scheduler has to.
+    Chooses,
+    /// Turn away tasks that would fit, too, for the sake of later ones.
+    Refuses,
+}
+
+/// The most tasks that any assignment in the order of `tasks` places; `taken` are the deployments on each node.
+fn best_of(
+    oracle: Oracle,
+    nodes: &mut [Size],
+    taken: &mut [u32],
+    tasks: &[(usize, Wish)],
+    placed: usize,
+    best: &mut usize,
+) {
     *best = (*best).max(placed);
     let Some(((group, wish), rest)) = tasks.split_first() else {
         return;
@@ -214,22 +230,26 @@ fn best_of(nodes: &mut [Size], taken: &mut [u32], tasks: &[(usize, Wish)], place
         return;
     }
     let (_, cpu, memory, labelled, alone) = *wish;
+    let mut fits = false;
     for index in 0..nodes.len() {
         let ((free_cpu, free_memory, slots, label), before) = (nodes[index], taken[index]);
         let is_shared = alone && before & 1 << group != 0;
         if free_cpu < cpu || free_memory < memory || slots == 0 || (labelled && !label) || is_shared {
             continue;
         }
+        fits = true;
         nodes[index] = (free_cpu - cpu, free_memory - memory, slots - 1, label);
         taken[index] |= 1 << group;
-        best_of(nodes, taken, rest, placed + 1, best);
+        best_of(oracle, nodes, taken, rest, placed + 1, best);
         (nodes[index], taken[index]) = ((free_cpu, free_memory, slots, label), before);
     }
-    best_of(nodes, taken, rest, placed, best);
+    if !fits || oracle == Oracle::Refuses {
+        best_of(oracle, nodes, taken, rest, placed, best);
+    }
 }
 
 /// How many tasks of a case were placed, how many the best assignment places, and how many there are.
-fn against_the_oracle(nodes: &[Size], wishes: &[Wish]) -> (usize, usize, usize) {
+fn against(oracle: Oracle, nodes: &[Size], wishes: &[Wish]) -> (usize, usize, usize) {
     let mut world = World::new(0, 0);
     add_nodes(&mut world, nodes);
     let mut ours = 0;
@@ -241,6 +261,7 @@ fn against_the_oracle(nodes: &[Size], wishes: &[Wish]) -> (usize, usize, usize) 
     }
     let mut best = 0;
     best_of(
+        oracle,
         &mut nodes.to_vec(),
         &mut vec![0; nodes.len()],
         &tasks,
@@ -265,34 +286,43 @@ proptest! {
     /// a deployment that comes alone gets as many places as there are.
     #[test]
     fn no_case_is_worse_than_its_bound((nodes, wishes) in case()) {
-        let (ours, best, _) = against_the_oracle(&nodes, &wishes);
+        let (ours, best, _) = against(Oracle::Refuses, &nodes, &wishes);
         prop_assert!(ours <= best, "{} of {}: the oracle is wrong", ours, best);
         let cpus: Vec<usize> = wishes.iter().map(|wish| wish.1 as usize).collect();
         let memories: Vec<usize> = wishes.iter().map(|wish| wish.2 as usize).collect();
         let is_within = is_within_bound(ours, best, &cpus) || is_within_bound(ours, best, &memories);
         prop_assert!(is_within, "{} of {}", ours, best);
-        let (ours, best, _) = against_the_oracle(&nodes, &wishes[..1]);
+        let (ours, best, _) = against(Oracle::Refuses, &nodes, &wishes[..1]);
         prop_assert_eq!(ours, best);
     }
 }
 
-/// What fits at all is what placement is for. Where there is too much, an oracle that knows everything beforehand leaves
-/// out the large ones; placement, which can't, comes within seven percent of it (5.6 when this was written).
+/// No choice of nodes, made with all that is to come in sight, would have placed five percent more (3.4 when this was
+/// written). An oracle that also turns large tasks away for the sake of many small ones does no more than that either
+/// where all fits, and places 5.6 percent more over all cases: a scheduler can't turn away what fits.
 #[test]
-fn a_sample_of_such_cases_is_within_five_percent_of_the_oracle_when_all_fits() {
+fn a_sample_of_such_cases_is_within_five_percent_of_the_oracle() {
     let mut runner = TestRunner::deterministic();
-    let (mut fit, mut all) = ((0, 0), (0, 0));
+    let (mut fit, mut choice, mut all) = ((0, 0), (0, 0), (0, 0));
     for _ in 0..600 {
         let (nodes, wishes) = case().new_tree(&mut runner).expect("a case").current();
-        let (ours, best, wanted) = against_the_oracle(&nodes, &wishes);
+        let (ours, best, wanted) = against(Oracle::Refuses, &nodes, &wishes);
         all = (all.0 + ours, all.1 + best);
+        let (_, chosen, _) = against(Oracle::Chooses, &nodes, &wishes);
+        assert!(
+            ours <= chosen && chosen <= best,
+            "{ours}, {chosen}, {best}: an oracle is wrong"
+        );
+        choice = (choice.0 + ours, choice.1 + chosen);
         if best == wanted {
             fit = (fit.0 + ours, fit.1 + best);
         }
     }
     assert!(all.1 > 1_000 && fit.1 > 200, "{all:?}, {fit:?}: that says little");
-    assert!(fit.0 * 100 >= fit.1 * 95, "what fits: {} of {}", fit.0, fit.1);
-    assert!(all.0 * 100 >= all.1 * 93, "all: {} of {}", all.0, all.1);
+    let is_within = |(ours, best): (usize, usize), percent: usize| ours * 100 >= best * (100 - percent);
+    assert!(is_within(choice, 5), "of all choices: {choice:?}");
+    assert!(is_within(fit, 5), "what fits: {fit:?}");
+    assert!(is_within(all, 7), "who also refuses: {all:?}");
 }
 
 #[test]
