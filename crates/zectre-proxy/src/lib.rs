@@ -20,7 +20,7 @@ mod admin;
 
 pub use error::Error;
 
-use ingress::{Ingress, Limits, accept::Bounds, admit::Door, forwarded::Trust};
+use ingress::{Ingress, Limits, accept::Bounds, admit::Door, crowd::Crowd, forwarded::Trust};
 use metrics::Metrics;
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use std::{
@@ -143,6 +143,7 @@ impl Service {
             upstream: Upstream::new(patience, wires.clone(), cut.clone()),
             metrics,
             door: Door::new(&proxy.limits),
+            crowd: Crowd::new(proxy.limits.connections_per_client_max),
             trust: Trust::new(proxy),
             limits: Limits::new(proxy),
             connections: TaskTracker::new(),
@@ -222,16 +223,12 @@ impl Service {
         let limits = server::Limits::default();
         let router = base.wrap(router, limits);
         tasks.spawn("admin", |stop| server::serve(admin, router, limits, stop));
-        let bounds = Bounds {
-            header_timeout: Duration::from_millis(config.header_timeout_ms),
-            header_bytes_max: config.header_bytes_max,
-        };
         tracing::info!(%address, domain = config.domain, proxy = %id, "the proxy takes requests");
         let doors = Doors {
             ingress: Arc::clone(&ingress),
             workers,
             slots: Arc::new(Semaphore::new(config.connections_max)),
-            bounds,
+            bounds: Bounds::new(&config),
             shutdown,
         };
         doors.serve(listener, secure, &tasks).await;

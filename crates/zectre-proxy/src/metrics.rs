@@ -29,6 +29,24 @@ struct Code {
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+/// Why the proxy ended a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closed {
+    /// No head came in time.
+    HeaderTimeout,
+    /// No other request came in time.
+    IdleTimeout,
+    /// The client did not take its answer.
+    WriteTimeout,
+}
+
+const CLOSED: [&str; 3] = ["header_timeout", "idle_timeout", "write_timeout"];
+
 /// How a task failed a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UpstreamError {
@@ -50,6 +68,8 @@ pub struct Metrics {
     pub in_flight: Gauge,
     /// Open client connections.
     pub connections: Gauge,
+    /// Connections that the proxy ended, each at its [`Closed`].
+    pub closed: [Counter; CLOSED.len()],
     /// Wake calls that brought a replica.
     pub wakes: Counter,
     /// Wake calls that failed.
@@ -73,6 +93,11 @@ impl Metrics {
             "Requests that a task failed, before any second try",
             Family::<Kind, Counter>::default(),
         );
+        let closed = registry.register(
+            "proxy_connections_closed",
+            "Connections of clients that were too slow",
+            Family::<Reason, Counter>::default(),
+        );
         // 0.5 ms to 16 s.
         let wake_seconds = Histogram::new(exponential_buckets(0.0005, 2.0, 16));
         Self {
@@ -90,6 +115,7 @@ impl Metrics {
                 Gauge::default(),
             ),
             connections: registry.register("proxy_connections", "Open client connections", Gauge::default()),
+            closed: CLOSED.map(|reason| closed.get_or_create(&Reason { reason }).clone()),
             wakes: registry.register(
                 "proxy_wakes",
                 "Wake calls that brought a replica",

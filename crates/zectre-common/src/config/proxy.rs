@@ -7,6 +7,10 @@ use serde::Deserialize;
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml has a comment a key")]
 pub struct ProxyLimits {
+    pub connections_per_client_max: u32,
+    pub keepalive_timeout_ms: u64,
+    pub write_timeout_ms: u64,
+    pub write_bytes_min: u64,
     pub header_count_max: usize,
     pub body_bytes_max: u64,
     pub body_idle_timeout_ms: u64,

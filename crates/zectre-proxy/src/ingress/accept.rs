@@ -1,7 +1,14 @@
-//! Takes connections: at most so many (more wait in the kernel's queue), each with a deadline for its first head,
-//! and lets them finish at shutdown.
+//! Takes connections: at most so many (more wait in the kernel's queue), of each client not too many, each with a
+//! deadline for whatever its client may be slow with, and lets them finish at shutdown.
 
-use super::{Ingress, client::Client, guard::Guarded};
+use super::{
+    Ingress, Refusal,
+    client::{Client, ClientKey},
+    guard::Guarded,
+    pace::Pace,
+    vigil::{Stage, Times, Vigil, Watched},
+    watch::Watch,
+};
 use http::StatusCode;
 use hyper::service::service_fn;
 use hyper_util::{
@@ -11,23 +18,28 @@ use hyper_util::{
 use rustix::net::sockopt;
 use std::{
     convert::Infallible,
+    future::{Future, poll_fn},
     io,
     net::SocketAddr,
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::SeqCst},
-    },
-    time::Duration,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
+    time::Sleep,
 };
+use zectre_common::config::ProxyConfig;
 use zectre_service::tasks::Shutdown;
 
-use crate::{metrics::Counted, tls::Terminator, workers::Workers};
+use crate::{
+    metrics::{Closed, Counted},
+    tls::Terminator,
+    workers::Workers,
+};
 
 /// Streams of one HTTP/2 connection.
 const STREAMS_MAX: u32 = 256;
@@ -36,13 +48,41 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 /// Between attempts when the process is out of file descriptors: longest.
 const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 
+/// For a client with too many connections; TLS clients are not talked to.
+const TOO_MANY: &[u8] =
+    b"HTTP/1.1 429 Too Many Requests\r\nx-error-detail: too many connections from your address\r\n\
+    retry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+
 /// What bounds connections.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// For a client to send a head.
-    pub header_timeout: Duration,
+    /// How slow a client may be.
+    pub times: Times,
+    /// How much of an answer it takes within `times.write`.
+    pub write_bytes_min: u64,
     /// The largest head.
     pub header_bytes_max: usize,
+}
+
+impl Bounds {
+    /// Those of the configuration.
+    pub fn new(proxy: &ProxyConfig) -> Self {
+        let limits = &proxy.limits;
+        Self {
+            times: Times {
+                header: Duration::from_millis(proxy.header_timeout_ms),
+                idle: Duration::from_millis(limits.keepalive_timeout_ms),
+                write: Duration::from_millis(limits.write_timeout_ms),
+            },
+            write_bytes_min: limits.write_bytes_min,
+            header_bytes_max: proxy.header_bytes_max,
+        }
+    }
+
+    fn writing(&self) -> Option<Watch> {
+        let window = self.times.write;
+        (!window.is_zero()).then(|| Watch::new(Pace::new(window, self.write_bytes_min)))
+    }
 }
 
 /// Serves connections until `shutdown`; those that are open then go on, and end with their request. `slots` bounds
@@ -69,6 +109,20 @@ pub async fn run(
             return;
         };
         // It moves to its worker's runtime; a failure means that its client is gone already.
+        let trusted = ingress.trust.holds(peer.ip());
+        let guest = if trusted {
+            // It brings many clients.
+            None
+        } else {
+            match ingress.crowd.enter(ClientKey::new(peer.ip())) {
+                Some(guest) => Some(guest),
+                None => {
+                    ingress.metrics.refused(Refusal::TOO_MANY_CONNECTIONS);
+                    turn_away(&stream, terminator.is_some());
+                    continue;
+                }
+            }
+        };
         let Ok(stream) = stream.into_std() else { continue };
         let seat = workers.seat();
         let handle = seat.handle().clone();
@@ -79,7 +133,6 @@ pub async fn run(
                 return;
             };
             let _counted = Counted::new(&served_by.metrics.connections);
-            let trusted = served_by.trust.holds(peer.ip());
             match terminator {
                 None => {
                     let client = Client::new(peer, None, trusted);
@@ -95,7 +148,7 @@ pub async fn run(
         };
         let work = async move {
             cut.run_until_cancelled(connection).await;
-            drop((slot, seat));
+            drop((slot, seat, guest));
         };
         ingress.connections.spawn_on(work, &handle);
     }
@@ -108,7 +161,8 @@ fn server(bounds: Bounds) -> auto::Builder<TokioExecutor> {
     server
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(bounds.header_timeout)
+        // Its clock runs between two requests, too; ours knows the one from the other.
+        .header_read_timeout(None)
         .max_buf_size(head_bytes_max);
     server
         .http2()
@@ -128,51 +182,131 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     shutdown: Shutdown,
 ) {
     let client = Arc::new(client);
-    let spoke = Arc::new(AtomicBool::new(false));
-    let upgraded = Arc::new(AtomicBool::new(false));
+    let closed = &ingress.metrics.closed;
+    let vigil = Vigil::new(closed[Closed::WriteTimeout as usize].clone());
     let io = TokioIo::new(Guarded::new(
         stream,
         bounds.header_bytes_max,
-        Arc::clone(&upgraded),
+        Arc::clone(&vigil),
+        bounds.writing(),
     ));
-    let (seen, visitor) = (Arc::clone(&spoke), Arc::clone(&client));
+    let (serving, visitor, watch) = (Arc::clone(&ingress), Arc::clone(&client), Arc::clone(&vigil));
     let service = service_fn(move |request| {
-        seen.store(true, SeqCst);
-        let (ingress, client, upgraded) = (Arc::clone(&ingress), Arc::clone(&visitor), Arc::clone(&upgraded));
+        let turn = watch.begin();
+        let (ingress, client, vigil) = (Arc::clone(&serving), Arc::clone(&visitor), Arc::clone(&watch));
         async move {
             let response = ingress.serve(request, &client).await;
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                upgraded.store(true, SeqCst);
+                vigil.set_upgraded();
             }
-            Ok::<_, Infallible>(response)
+            Ok::<_, Infallible>(response.map(|body| Watched::new(body, turn)))
         }
     });
     let mut connection = pin!(server.serve_connection_with_upgrades(io, service));
-    // hyper's own deadline starts when it knows the protocol; a client that never says so has this one.
-    let mut first_head = pin!(tokio::time::sleep(bounds.header_timeout));
     let mut stopping = pin!(shutdown.requested());
-    let (mut waiting, mut draining) = (true, false);
+    let mut hourglass = pin!(Hourglass::new(Arc::clone(&vigil), bounds.times));
+    let mut draining = false;
     loop {
-        tokio::select! {
+        let event = poll_fn(|cx| {
+            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                return Poll::Ready(Event::Ended(ended));
+            }
+            if !draining && stopping.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Event::Stop);
+            }
+            hourglass.as_mut().poll(cx).map(Event::Over)
+        });
+        match event.await {
             // An error here is the client's: gone, or not speaking HTTP.
-            ended = connection.as_mut() => {
+            Event::Ended(ended) => {
                 if let Err(error) = ended {
                     tracing::trace!(%error, client = ?client.address_header, "a connection ended");
                 }
                 return;
             }
-            () = stopping.as_mut(), if !draining => {
+            Event::Stop => {
                 draining = true;
                 connection.as_mut().graceful_shutdown();
             }
-            () = first_head.as_mut(), if waiting => {
-                waiting = false;
-                if !spoke.load(SeqCst) {
+            Event::Over(stage) => {
+                let (reason, ends) = match stage {
+                    // It ends by itself when it is read from.
+                    Stage::Head if !vigil.is_late() => {
+                        vigil.set_late();
+                        (Closed::HeaderTimeout, false)
+                    }
+                    // A request may come at this moment: the library knows, and ends the connection if not.
+                    Stage::Idle if !draining => {
+                        draining = true;
+                        connection.as_mut().graceful_shutdown();
+                        (Closed::IdleTimeout, false)
+                    }
+                    Stage::New => (Closed::HeaderTimeout, true),
+                    Stage::Stalled => (Closed::WriteTimeout, true),
+                    // It was told, and did not go.
+                    Stage::Head | Stage::Idle | Stage::Busy => return,
+                };
+                ingress.metrics.closed[reason as usize].inc();
+                if ends {
                     return;
                 }
             }
         }
     }
+}
+
+/// What can happen to a connection.
+enum Event<R> {
+    Ended(R),
+    Stop,
+    Over(Stage),
+}
+
+/// Runs out when a stage of a connection has lasted too long. What begins a stage is not known to wake it, so it also
+/// looks by itself, as often as the shortest bound is long.
+struct Hourglass {
+    vigil: Arc<Vigil>,
+    times: Times,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Hourglass {
+    fn new(vigil: Arc<Vigil>, times: Times) -> Self {
+        let timer = Box::pin(tokio::time::sleep(times.shortest()));
+        Self { vigil, times, timer }
+    }
+
+    /// The stage that is over.
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Stage> {
+        loop {
+            let (stage, since) = self.vigil.stage();
+            let now = Instant::now();
+            let next = now + self.times.shortest();
+            let over = self.times.of(stage).map_or(next, |time| since + time);
+            if over <= now {
+                self.timer.as_mut().reset(next.into());
+                return Poll::Ready(stage);
+            }
+            // Later ones are found when it fires.
+            if over < self.timer.deadline().into_std() {
+                self.timer.as_mut().reset(over.into());
+            }
+            if self.timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            self.timer.as_mut().reset(next.min(over).into());
+        }
+    }
+}
+
+/// Says why, as far as that goes without waiting: nothing is kept for a connection that is not wanted.
+fn turn_away(stream: &TcpStream, tls: bool) {
+    if !tls {
+        // What stays unread would turn the end into a reset, and the answer would be lost.
+        let _ = stream.try_read(&mut [0; 4_096]);
+        let _ = stream.try_write(TOO_MANY);
+    }
+    let _ = rustix::net::shutdown(stream, rustix::net::Shutdown::Write);
 }
 
 /// Accepts; errors that concern the process (no file descriptors) are waited out instead of spun on.

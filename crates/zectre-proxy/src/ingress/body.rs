@@ -1,6 +1,6 @@
 //! Bodies in both directions, streamed: nothing is gathered, and a request counts as under way until its last byte.
 
-use super::{pace::Pace, refusal::Refusal};
+use super::{pace::Pace, refusal::Refusal, watch::Watch};
 use crate::{
     live::{Lease, Visit},
     metrics::Counted,
@@ -19,7 +19,6 @@ use std::{
     task::{Context, Poll},
     time::{Duration, Instant},
 };
-use tokio::time::{Sleep, sleep_until};
 use zectre_common::config::ProxyLimits;
 
 /// What keeps a request counted: on its replica, its deployment and the proxy.
@@ -166,25 +165,13 @@ pub struct Stream {
     watch: Option<Watch>,
 }
 
-/// Looks whether the client keeps moving.
-#[derive(Debug)]
-struct Watch {
-    pace: Pace,
-    waiting_since: Option<Instant>,
-    timer: Option<Pin<Box<Sleep>>>,
-}
-
 impl Upload {
     /// Wraps what the client sends.
     pub fn new(incoming: Incoming, bounds: BodyBounds) -> Self {
         if incoming.is_end_stream() {
             return Self::Empty;
         }
-        let watch = || Watch {
-            pace: Pace::new(bounds.idle_timeout, bounds.idle_bytes_min),
-            waiting_since: None,
-            timer: None,
-        };
+        let watch = || Watch::new(Pace::new(bounds.idle_timeout, bounds.idle_bytes_min));
         Self::Stream(Box::new(Stream {
             incoming,
             progress: Progress::new(),
@@ -205,12 +192,15 @@ impl Upload {
 impl Stream {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
         let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
-            let too_slow = |watch: &mut Watch| watch.is_too_slow(&self.progress, cx);
-            return if self.watch.as_mut().is_some_and(too_slow) {
-                Poll::Ready(Some(self.cut(Fault::TooSlow)))
-            } else {
-                Poll::Pending
-            };
+            if !self.watch.as_mut().is_some_and(|watch| watch.is_too_slow(cx)) {
+                return Poll::Pending;
+            }
+            if self.progress.answered.load(Relaxed) {
+                // From now on nobody looks any more.
+                self.watch = None;
+                return Poll::Pending;
+            }
+            return Poll::Ready(Some(self.cut(Fault::TooSlow)));
         };
         self.progress.moved();
         Poll::Ready(match frame {
@@ -237,46 +227,6 @@ impl Stream {
     fn cut(&self, fault: Fault) -> Result<Frame<Bytes>, UploadError> {
         self.progress.fault.store(fault as u8, Relaxed);
         Err(UploadError::Cut(fault))
-    }
-}
-
-impl Watch {
-    /// Something came; whether it was too little for the time that was waited.
-    fn moved(&mut self, bytes: u64) -> bool {
-        self.pace.moved(bytes);
-        let waited = self
-            .waiting_since
-            .take()
-            .map_or(Duration::ZERO, |since| since.elapsed());
-        self.pace.waited(waited)
-    }
-
-    /// Nothing has come; wakes the task when that has lasted too long.
-    fn is_too_slow(&mut self, progress: &Progress, cx: &mut Context<'_>) -> bool {
-        let until = |pace: &Pace| tokio::time::Instant::now() + pace.left();
-        let timer = self
-            .timer
-            .get_or_insert_with(|| Box::pin(sleep_until(until(&self.pace))));
-        if self.waiting_since.is_none() {
-            self.waiting_since = Some(Instant::now());
-            timer.as_mut().reset(until(&self.pace));
-        }
-        while timer.as_mut().poll(cx).is_ready() {
-            if progress.answered.load(Relaxed) {
-                // The timer has ended and stays so: nobody looks again.
-                return false;
-            }
-            let now = Instant::now();
-            let waited = self
-                .waiting_since
-                .replace(now)
-                .map_or(Duration::ZERO, |since| now - since);
-            if self.pace.waited(waited) {
-                return true;
-            }
-            timer.as_mut().reset(until(&self.pace));
-        }
-        false
     }
 }
 

@@ -5,13 +5,11 @@
 //! It follows HTTP/1.1 framing only as far as needed to know where the next head begins. HTTP/2 and upgraded
 //! connections pass as they are.
 
+use super::{vigil::Vigil, watch::Watch};
 use std::{
     io,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::SeqCst},
-    },
+    sync::Arc,
     task::{Context, Poll},
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -21,6 +19,11 @@ const CHUNK_LINE_MAX: usize = 1_024;
 /// Takes the place of what must not be read: no parser takes it for a part of HTTP, so the answer is a 400. The empty
 /// line ends the head, which is looked at only then.
 const POISON: &[u8] = b"\0\r\n\r\n";
+
+/// For a client that began a head and did not end it in time.
+const LATE: &[u8] =
+    b"HTTP/1.1 408 Request Timeout\r\nx-error-detail: the head of the request did not come in time\r\n\
+    content-length: 0\r\nconnection: close\r\n\r\n";
 
 /// The bytes can be read in two ways, or in none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +99,11 @@ impl Framing {
             };
         }
         Ok(())
+    }
+
+    /// Whether the client owes the rest of a head. Empty lines before one are none of it.
+    fn owes_head(&self) -> bool {
+        self.part == Part::Head && (self.head.request_line || !matches!(&self.line[..], b"" | b"\r"))
     }
 
     fn broken(&mut self, good: usize) -> Result<(), usize> {
@@ -257,27 +265,52 @@ fn pass(bytes: &[u8], left: u64) -> (usize, u64) {
     (taken, left - taken as u64)
 }
 
-/// A connection whose incoming bytes are watched.
+/// A connection whose incoming bytes are watched, and whose client is expected to read.
 #[derive(Debug)]
 pub struct Guarded<S> {
     stream: S,
     framing: Framing,
-    upgraded: Arc<AtomicBool>,
+    vigil: Arc<Vigil>,
+    writing: Option<Watch>,
     /// What is left to give instead of the client's bytes, once they are broken off.
     poison: &'static [u8],
 }
 
 impl<S> Guarded<S> {
-    /// Watches `stream`; a head may have `head_bytes_max`. Set `upgraded` before a 101 is sent: what comes
-    /// after it is no HTTP.
-    pub fn new(stream: S, head_bytes_max: usize, upgraded: Arc<AtomicBool>) -> Self {
+    /// Watches `stream`; a head may have `head_bytes_max`, and the client reads as `writing` wants it.
+    pub fn new(stream: S, head_bytes_max: usize, vigil: Arc<Vigil>, writing: Option<Watch>) -> Self {
         // The HTTP library knows the bound too, and has a status of its own for it; it shall find out first.
         Self {
             stream,
             framing: Framing::new(head_bytes_max.saturating_mul(2)),
-            upgraded,
+            vigil,
+            writing,
             poison: POISON,
         }
+    }
+
+    /// Looks at what came of writing so many bytes.
+    fn written<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        polled: Poll<io::Result<T>>,
+        bytes: impl FnOnce(&T) -> usize,
+    ) -> Poll<io::Result<T>> {
+        let Some(watch) = &mut self.writing else {
+            return polled;
+        };
+        let slow = match &polled {
+            Poll::Ready(Ok(done)) => watch.moved(bytes(done) as u64),
+            Poll::Ready(Err(_)) => false,
+            Poll::Pending => watch.is_too_slow(cx),
+        };
+        if !slow {
+            return polled;
+        }
+        self.vigil.write_timed_out();
+        self.writing = None;
+        let cause = "the client does not read";
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, cause)))
     }
 
     fn give_poison(&mut self, buf: &mut ReadBuf<'_>) {
@@ -287,13 +320,28 @@ impl<S> Guarded<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
+impl<S: AsyncWrite + Unpin> Guarded<S> {
+    /// Tells the client, if it can be told at once, and hears nothing more from it.
+    fn break_off(&mut self, cx: &mut Context<'_>) {
+        self.framing.part = Part::Broken;
+        self.poison = b"";
+        let mut stream = Pin::new(&mut self.stream);
+        if matches!(stream.as_mut().poll_write(cx, LATE), Poll::Ready(Ok(_))) {
+            let _ = stream.poll_flush(cx);
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guarded<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if this.vigil.is_late() && this.framing.part != Part::Broken {
+            this.break_off(cx);
+        }
         if this.framing.part == Part::Broken {
             // After the poison as if the client had hung up.
             this.give_poison(buf);
@@ -304,7 +352,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
         if this.framing.part == Part::Opaque || !matches!(polled, Poll::Ready(Ok(()))) {
             return polled;
         }
-        if this.upgraded.load(SeqCst) {
+        if this.vigil.is_upgraded() {
             this.framing.part = Part::Opaque;
             return polled;
         }
@@ -312,13 +360,18 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
             buf.set_filled(before + good);
             this.give_poison(buf);
         }
+        if this.framing.part == Part::Opaque {
+            this.vigil.spoke();
+        }
+        this.vigil.in_head(this.framing.owes_head());
         polled
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.written(cx, polled, |bytes| *bytes)
     }
 
     fn poll_write_vectored(
@@ -326,7 +379,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
+        self.written(cx, polled, |bytes| *bytes)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -334,11 +388,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let polled = Pin::new(&mut self.stream).poll_flush(cx);
+        self.written(cx, polled, |()| 0)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let polled = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.written(cx, polled, |()| 0)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The way of a request, as a list of layers. Each is a function with one job:
 //!
-//! 1. [`accept`]: bounds connections and the time for a head, and drains at shutdown.
+//! 1. [`accept`]: bounds connections, at all and by client ([`crowd`]), and their clients' patience ([`vigil`]); drains
+//!    at shutdown.
 //! 2. [`guard`]: bytes that two programs could read differently never become a request.
 //! 3. [`forwarded`]: who the client is, when load balancers of ours stand in front.
 //! 4. [`admit`]: room for one more request, of this client and at all.
@@ -18,6 +19,7 @@ pub mod admit;
 pub mod body;
 mod claim;
 pub mod client;
+pub mod crowd;
 mod forward;
 pub mod forwarded;
 pub mod guard;
@@ -27,6 +29,8 @@ pub mod pace;
 pub mod rate;
 mod refusal;
 mod tunnel;
+pub mod vigil;
+pub mod watch;
 
 pub use refusal::{ERROR_DETAIL, Refusal};
 
@@ -40,6 +44,7 @@ use crate::{
 use admit::Door;
 use body::{Answer, BodyBounds};
 use client::Client;
+use crowd::Crowd;
 use forwarded::Trust;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use hyper::body::Incoming;
@@ -101,6 +106,8 @@ pub struct Ingress {
     pub metrics: Metrics,
     /// Lets in as many as there is room for.
     pub door: Door,
+    /// Counts connections by client.
+    pub crowd: Arc<Crowd>,
     /// Whose word about others counts.
     pub trust: Trust,
     /// Bounds.

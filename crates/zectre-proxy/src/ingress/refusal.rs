@@ -132,6 +132,9 @@ impl Whose {
 }
 
 impl Refusal {
+    /// The code of a connection that is refused before any request.
+    pub const TOO_MANY_CONNECTIONS: &str = "TOO_MANY_CONNECTIONS";
+
     /// Its code as a label of a metric: of a bounded set.
     pub(super) fn label(&self) -> String {
         match self {

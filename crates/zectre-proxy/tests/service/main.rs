@@ -10,6 +10,7 @@ mod lifecycle;
 mod limits;
 mod origin;
 mod pacing;
+mod patience;
 mod pebble;
 mod routing;
 mod secure;

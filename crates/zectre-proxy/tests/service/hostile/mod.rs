@@ -1,7 +1,7 @@
 //! Attacks: on the framing of requests and answers, on HTTP/2, on patience and on memory.
 
 mod answers;
-mod frames;
+pub(crate) mod frames;
 mod http2;
 mod http2_cases;
 mod malformed;
