@@ -37,7 +37,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use upstream::{Patience, Upstream};
+use upstream::Upstream;
 use wake::{Calls, Waker};
 use workers::Workers;
 use zectre_common::{
@@ -122,7 +122,7 @@ impl Service {
         let wires = TaskTracker::new();
         let cut = CancellationToken::new();
         let wake_timeout = Duration::from_millis(proxy.wake_timeout_ms);
-        let patience = patience(proxy);
+        let connect_timeout = Duration::from_millis(proxy.connect_timeout_ms);
         let caller = Caller::new(NAME, key.clone());
         let calls = Calls {
             timeout: wake_timeout,
@@ -140,7 +140,7 @@ impl Service {
             tables,
             tls: secure.as_ref().map(|secure| Arc::clone(&secure.setup.tls)),
             waker: Arc::new(waker),
-            upstream: Upstream::new(patience, wires.clone(), cut.clone()),
+            upstream: Upstream::new(connect_timeout, wires.clone(), cut.clone()),
             metrics,
             door: Door::new(&proxy.limits),
             crowd: Crowd::new(proxy.limits.connections_per_client_max),
@@ -319,13 +319,6 @@ async fn upkeep(ingress: Arc<Ingress>, shutdown: Shutdown) {
         }
         ingress.upstream.sweep(|task| ingress.tables.ledger().knows(task));
         ingress.metrics.epoch.set(ingress.tables.current().epoch() as i64);
-    }
-}
-
-fn patience(config: &ProxyConfig) -> Patience {
-    Patience {
-        connect: Duration::from_millis(config.connect_timeout_ms),
-        response: Duration::from_millis(config.response_timeout_ms),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Bodies in both directions, streamed: nothing is gathered, and a request counts as under way until its last byte.
 
-use super::{pace::Pace, refusal::Refusal, watch::Watch};
+use super::{pace::Pace, refusal::Refusal, spare::Tap, watch::Watch};
 use crate::{
     live::{Lease, Visit},
     metrics::Counted,
@@ -136,6 +136,11 @@ impl Progress {
         }
     }
 
+    /// Whether the head of the answer is here.
+    pub fn is_answered(&self) -> bool {
+        self.answered.load(Relaxed)
+    }
+
     /// The head of the answer is here.
     pub fn answered(&self) {
         self.answered.store(true, Relaxed);
@@ -154,6 +159,8 @@ pub enum Upload {
     Empty,
     /// As it comes.
     Stream(Box<Stream>),
+    /// As it comes, and kept for a second time.
+    Tap(Tap),
 }
 
 /// A body that is there.
@@ -184,13 +191,27 @@ impl Upload {
     pub fn progress(&self) -> Option<Arc<Progress>> {
         match self {
             Self::Empty => None,
-            Self::Stream(stream) => Some(Arc::clone(&stream.progress)),
+            Self::Stream(stream) => Some(stream.progress()),
+            Self::Tap(tap) => Some(tap.progress()),
         }
     }
 }
 
 impl Stream {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+    /// How it moves.
+    pub(super) fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
         let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
             if !self.watch.as_mut().is_some_and(|watch| watch.is_too_slow(cx)) {
                 return Poll::Pending;
@@ -241,20 +262,23 @@ impl Body for Upload {
         match &mut *self {
             Self::Empty => Poll::Ready(None),
             Self::Stream(stream) => stream.poll(cx),
+            Self::Tap(tap) => tap.poll(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Stream(stream) => stream.incoming.is_end_stream(),
+            Self::Stream(stream) => stream.is_end_stream(),
+            Self::Tap(tap) => tap.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Stream(stream) => stream.incoming.size_hint(),
+            Self::Stream(stream) => stream.size_hint(),
+            Self::Tap(tap) => tap.size_hint(),
         }
     }
 }

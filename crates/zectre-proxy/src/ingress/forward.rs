@@ -6,14 +6,17 @@ use super::{
     body::{Answer, Counts, Download, Upload},
     client::Client,
     forwarded::Sender,
+    grpc,
     headers::{self, Host},
     hold::{Place, Waiting},
+    spare::Spare,
 };
 use crate::{
+    live::Replica,
     metrics::{Counted, UpstreamError},
-    upstream::{Failed, Reply},
+    upstream::{Failed, Reply, Terms},
 };
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version, header, request::Parts};
 use http_body::Body;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use std::time::{Duration, Instant};
@@ -89,20 +92,27 @@ impl Ingress {
         mut place: Place,
         waiting: &mut Waiting<'_>,
     ) -> Result<(Reply, crate::live::Lease), Refusal> {
+        // Who says how long it waits knows better than we do.
+        let response_timeout = grpc::timeout(request.headers()).unwrap_or(self.limits.response_timeout);
         for _ in 0..TRIES_MAX {
-            let spare = spare(&request);
+            let spare = Spare::of(&mut request, place.http2);
+            let repeatable = spare.as_ref().is_some_and(Spare::is_repeatable);
             let replica = place.lease.replica();
             // What may be repeated is better off elsewhere, if there is an elsewhere; what may not is given up once
             // the scheduler, too, has given up the task.
-            let may_leave = || match &spare {
-                Some(_) => self.has_other(waiting.host(), replica),
-                None => replica.has_left(),
+            let may_leave = || {
+                if repeatable {
+                    self.has_other(waiting.host(), replica)
+                } else {
+                    replica.has_left()
+                }
             };
-            let sent = self
-                .upstream
-                .send(replica, request, spare.is_some(), &may_leave)
-                .await;
-            match sent {
+            let terms = Terms {
+                repeatable,
+                response_timeout,
+                may_leave: &may_leave,
+            };
+            let next = match self.upstream.send(replica, request, terms).await {
                 Ok(reply) => {
                     if reply.response.status().is_server_error() {
                         self.judge(replica, waiting);
@@ -111,44 +121,14 @@ impl Ingress {
                     }
                     return Ok((reply, place.lease));
                 }
-                Err(Failed::TimedOut) => {
-                    self.metrics.upstream_error(UpstreamError::Timeout);
-                    return Err(Refusal::Timeout(self.limits.response_timeout.as_secs()));
-                }
-                Err(Failed::Body(fault)) => return Err(self.limits.body.refusal(fault)),
-                Err(Failed::Garbled(cause)) => {
-                    self.metrics.upstream_error(UpstreamError::Lost);
-                    return Err(Refusal::BadGateway(format!("its answer is no HTTP: {cause}")));
-                }
-                Err(Failed::Stale(cause)) => {
-                    // No sign against the task: another connection to it is as good as another task.
-                    self.metrics.upstream_error(UpstreamError::Lost);
-                    request = spare.ok_or(Refusal::BadGateway(cause))?;
-                    continue;
-                }
-                Err(Failed::Unsent(unsent, cause)) => {
-                    self.metrics.upstream_error(UpstreamError::Connect);
-                    tracing::debug!(task = %replica.task(), cause, "a task can't be reached");
-                    waiting.unreachable(cause);
-                    request = *unsent;
-                }
-                Err(Failed::Lost(cause)) => {
-                    self.metrics.upstream_error(UpstreamError::Lost);
-                    tracing::debug!(task = %replica.task(), cause, "a task lost a request");
-                    self.judge(replica, waiting);
-                    request = spare.ok_or_else(|| Refusal::BadGateway(cause.clone()))?;
-                    if !waiting
-                        .visit()
-                        .is_some_and(|visit| visit.traffic().budget().spend())
-                    {
-                        return Err(Refusal::BadGateway(format!(
-                            "{cause}; it is not tried again, since too many requests were of late"
-                        )));
-                    }
-                    waiting.unreachable(cause);
-                }
+                Err(failed) => self.recover(failed, spare, replica, waiting)?,
+            };
+            request = next.request;
+            match next.place {
+                At::Same => continue,
+                At::Any => {}
+                At::Other => replica.eject(self.now_ms()),
             }
-            replica.eject(self.now_ms());
             let http2 = place.http2;
             drop(place);
             place = self.place(waiting).await?;
@@ -158,6 +138,57 @@ impl Ingress {
             }
         }
         Err(Refusal::BadGateway(format!("{TRIES_MAX} replicas failed it")))
+    }
+
+    /// What follows a failure: the request once more, or an end.
+    fn recover(
+        &self,
+        failed: Failed,
+        spare: Option<Spare>,
+        replica: &Replica,
+        waiting: &mut Waiting<'_>,
+    ) -> Result<Next, Refusal> {
+        let repeatable = spare.as_ref().is_some_and(Spare::is_repeatable);
+        let again = |cause: &str, allowed: bool| {
+            let spare = spare.filter(|_| allowed).and_then(Spare::again);
+            spare.ok_or_else(|| Refusal::BadGateway(cause.to_owned()))
+        };
+        if !matches!(failed, Failed::Body(_)) {
+            self.metrics.upstream_error(match &failed {
+                Failed::Unsent(..) => UpstreamError::Connect,
+                Failed::TimedOut(_) => UpstreamError::Timeout,
+                _ => UpstreamError::Lost,
+            });
+        }
+        let (request, place, cause) = match failed {
+            Failed::TimedOut(after) => return Err(Refusal::Timeout(after.as_secs())),
+            Failed::Body(fault) => return Err(self.limits.body.refusal(fault)),
+            Failed::Garbled(cause) => {
+                return Err(Refusal::BadGateway(format!("its answer is no HTTP: {cause}")));
+            }
+            // No sign against the task: another connection to it is as good as another task.
+            Failed::Stale(cause) => (again(&cause, repeatable)?, At::Same, cause),
+            Failed::Unsent(unsent, cause) => (*unsent, At::Other, cause),
+            Failed::Lost(cause) => {
+                self.judge(replica, waiting);
+                let request = again(&cause, repeatable)?;
+                spend(waiting, &cause)?;
+                (request, At::Other, cause)
+            }
+            // Its own word that it has not begun: any request may go elsewhere, or to its next process.
+            Failed::Refused { cause, is_leaving } => {
+                let request = again(&cause, true)?;
+                if !is_leaving {
+                    spend(waiting, &cause)?;
+                }
+                (request, At::Any, cause)
+            }
+        };
+        tracing::debug!(task = %replica.task(), cause, "a task did not answer a request");
+        if place != At::Same {
+            waiting.unreachable(cause);
+        }
+        Ok(Next { request, place })
     }
 
     /// Turns a task's answer into the client's.
@@ -191,21 +222,32 @@ impl Ingress {
     }
 }
 
-/// A copy of a request that may be sent twice: idempotent (RFC 9110, section 9.2.2) and without a body.
-fn spare(request: &Request<Upload>) -> Option<Request<Upload>> {
-    let idempotent = matches!(
-        *request.method(),
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
-    );
-    if !idempotent || !matches!(request.body(), Upload::Empty) {
-        return None;
+/// A request that is sent once more.
+struct Next {
+    request: Request<Upload>,
+    place: At,
+}
+
+/// Where it goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    /// To the same task.
+    Same,
+    /// To whichever has room.
+    Any,
+    /// Not to the same one.
+    Other,
+}
+
+/// Takes a second try from the deployment's budget.
+fn spend(waiting: &Waiting<'_>, cause: &str) -> Result<(), Refusal> {
+    let visit = waiting.visit();
+    if visit.is_some_and(|visit| visit.traffic().budget().spend()) {
+        return Ok(());
     }
-    let mut spare = Request::new(Upload::Empty);
-    spare.method_mut().clone_from(request.method());
-    spare.uri_mut().clone_from(request.uri());
-    *spare.version_mut() = request.version();
-    spare.headers_mut().clone_from(request.headers());
-    Some(spare)
+    Err(Refusal::BadGateway(format!(
+        "{cause}; it is not tried again, since too many requests were of late"
+    )))
 }
 
 /// What a woken request waited for: the queue is what no phase explains.

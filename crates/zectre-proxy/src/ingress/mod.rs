@@ -22,17 +22,19 @@ pub mod client;
 pub mod crowd;
 mod forward;
 pub mod forwarded;
+mod grpc;
 pub mod guard;
 mod headers;
 mod hold;
 pub mod pace;
 pub mod rate;
 mod refusal;
+mod spare;
 mod tunnel;
 pub mod vigil;
 pub mod watch;
 
-pub use refusal::{ERROR_DETAIL, Refusal};
+pub use refusal::{ERROR_DETAIL, Form, Refusal};
 
 use crate::{
     metrics::{Counted, Metrics},
@@ -46,7 +48,7 @@ use body::{Answer, BodyBounds};
 use client::Client;
 use crowd::Crowd;
 use forwarded::Trust;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
+use http::{HeaderValue, Method, Request, Response, header};
 use hyper::body::Incoming;
 use std::{
     sync::Arc,
@@ -125,13 +127,13 @@ impl Ingress {
     pub async fn serve(&self, request: Request<Incoming>, client: &Client) -> Response<Answer> {
         let in_flight = Counted::new(&self.metrics.in_flight);
         let id = request_id::value_from_headers(request.headers());
-        let html = wants_html(request.headers());
+        let form = Form::of(request.headers());
         let mut response = match self.answer(request, client, &id, in_flight).await {
             Ok(response) => response,
             Err(refusal) => {
                 tracing::debug!(request_id = ?id, %refusal, "refused a request");
                 self.metrics.refused(refusal.label());
-                refusal.respond(&id, html)
+                refusal.respond(&id, &form)
             }
         };
         if client.tls.is_some()
@@ -213,11 +215,4 @@ impl Ingress {
     fn now_ms(&self) -> u64 {
         self.started.elapsed().as_millis() as u64
     }
-}
-
-fn wants_html(headers: &HeaderMap) -> bool {
-    headers
-        .get(header::ACCEPT)
-        .and_then(|accept| accept.to_str().ok())
-        .is_some_and(|accept| accept.contains("text/html"))
 }

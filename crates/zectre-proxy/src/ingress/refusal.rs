@@ -1,10 +1,10 @@
 //! The one place where a request's errors become responses: a status, a stable code, a sentence in
 //! `X-Error-Detail` and in the body (a problem, or a page for people).
 
-use super::body::Answer;
+use super::{body::Answer, grpc};
 use crate::wake::WakeFailure;
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use std::{fmt::Write, sync::Arc, time::Duration};
 use zectre_common::{
     state::Reason,
@@ -102,6 +102,34 @@ pub enum Refusal {
     Timeout(u64),
 }
 
+/// In what form a client wants to be told.
+#[derive(Debug, Clone)]
+pub enum Form {
+    /// A page, for people.
+    Page,
+    /// RFC 9457.
+    Problem,
+    /// A status of gRPC, with the content type of the call.
+    Grpc(HeaderValue),
+}
+
+impl Form {
+    /// For the client of a request with these headers.
+    pub fn of(headers: &HeaderMap) -> Self {
+        if let Some(kind) = grpc::content_type(headers) {
+            return Self::Grpc(kind.clone());
+        }
+        let accept = headers
+            .get(header::ACCEPT)
+            .and_then(|accept| accept.to_str().ok());
+        if accept.is_some_and(|accept| accept.contains("text/html")) {
+            Self::Page
+        } else {
+            Self::Problem
+        }
+    }
+}
+
 /// Whose limit was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Whose {
@@ -187,21 +215,23 @@ impl Refusal {
         }
     }
 
-    /// The response; `html` for browsers.
-    pub fn respond(&self, id: &HeaderValue, html: bool) -> Response<Answer> {
+    /// The response, in the form that its client reads.
+    pub fn respond(&self, id: &HeaderValue, form: &Form) -> Response<Answer> {
         let (status, code, retry_after_secs) = self.kind();
         let detail = self.to_string();
         let mut problem = Problem::new(status, code, &detail);
         problem.request_id = id.to_str().ok().map(str::to_owned);
-        let (kind, body) = if html {
-            ("text/html; charset=utf-8", page(&problem).into_bytes())
-        } else {
-            (
+        let (kind, body) = match form {
+            Form::Page => ("text/html; charset=utf-8", page(&problem).into_bytes()),
+            Form::Problem | Form::Grpc(_) => (
                 CONTENT_TYPE,
                 serde_json::to_vec(&problem).expect("a problem is plain strings and numbers"),
-            )
+            ),
         };
-        let mut response = Response::new(Answer::text(Bytes::from(body)));
+        let mut response = Response::new(match form {
+            Form::Grpc(_) => Answer::empty(),
+            Form::Page | Form::Problem => Answer::text(Bytes::from(body)),
+        });
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
@@ -210,6 +240,9 @@ impl Refusal {
         headers.insert(request_id::HEADER, id.clone());
         if let Some(secs) = retry_after_secs {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));
+        }
+        if let Form::Grpc(kind) = form {
+            grpc::tell(self, status, kind, &mut response);
         }
         response
     }
@@ -266,7 +299,7 @@ mod tests {
     #[test]
     fn nothing_from_outside_reaches_a_page_or_a_header_raw() {
         let refusal = Refusal::BadGateway("<script>\r\nSet-Cookie: a=b\u{e9}".into());
-        let response = refusal.respond(&HeaderValue::from_static("id-1"), true);
+        let response = refusal.respond(&HeaderValue::from_static("id-1"), &Form::Page);
         let detail = response.headers()[ERROR_DETAIL]
             .to_str()
             .expect("plain text")

@@ -1,11 +1,11 @@
 //! One connection to a task, on loan to a request.
 
-use super::pool::Pool;
+use super::{pool::Pool, shared::Stream};
 use crate::{
     ingress::body::Upload,
     live::{Pace, Replica},
 };
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http1;
 use std::sync::{Arc, Weak};
 use zectre_common::id::TaskId;
 
@@ -14,8 +14,8 @@ use zectre_common::id::TaskId;
 pub(super) enum Sender {
     /// One request at a time.
     Http1(http1::SendRequest<Upload>),
-    /// Many at a time: the pool keeps a clone.
-    Http2(http2::SendRequest<Upload>),
+    /// One of many: the pool keeps the connection.
+    Http2(Stream),
 }
 
 /// The loan.
@@ -48,6 +48,13 @@ impl Link {
 
     pub(super) fn sender(&mut self) -> &mut Sender {
         &mut self.sender
+    }
+
+    /// The head of its answer is here.
+    pub(super) fn answered(&self) {
+        if let Sender::Http2(stream) = &self.sender {
+            stream.answered();
+        }
     }
 
     /// The answer has been read to its end: the connection may serve again.

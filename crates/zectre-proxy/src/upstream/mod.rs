@@ -7,6 +7,7 @@
 
 mod link;
 mod pool;
+mod shared;
 mod silence;
 
 pub use link::Link;
@@ -24,10 +25,12 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use link::Sender;
 use pool::Pool;
+use rustix::net::sockopt;
+use shared::Shared;
 use silence::Silence;
 use std::{
     future::Future,
-    io::ErrorKind,
+    io::{self, ErrorKind},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -40,19 +43,28 @@ const TRUSTED_FOR: Duration = Duration::from_secs(1);
 /// An HTTP/2 connection that doesn't answer a ping for so long is dead.
 const PING_EVERY: Duration = Duration::from_secs(20);
 
+/// The host of a connection that has been silent for so long is asked whether it is there,
+const KEEPALIVE: Duration = Duration::from_secs(30);
+/// again after so long,
+const KEEPALIVE_AGAIN: Duration = Duration::from_secs(10);
+/// and given up after so many times: a minute and a half in all.
+const KEEPALIVE_TIMES: u32 = 6;
+
 /// A task that keeps a request waiting for so long is knocked at, and again after each further such time.
 const KNOCK_EVERY: Duration = Duration::from_secs(1);
 
 /// A program that has not answered on a new connection for so long is at work, and takes more meanwhile.
 const OPENING_TIME: Duration = Duration::from_millis(250);
 
-/// What a request may cost in time.
-#[derive(Debug, Clone, Copy)]
-pub struct Patience {
-    /// To connect.
-    pub connect: Duration,
+/// On what terms a request is sent.
+#[derive(Clone, Copy)]
+pub struct Terms<'r> {
+    /// It may be sent twice: any kept connection is good enough.
+    pub repeatable: bool,
     /// To the answer's head, counted from the last movement of the request's body.
-    pub response: Duration,
+    pub response_timeout: Duration,
+    /// Where this says so, it does not wait for a host that is gone.
+    pub may_leave: &'r (dyn Fn() -> bool + Sync),
 }
 
 /// A task's answer and the connection it came on.
@@ -73,12 +85,19 @@ pub enum Failed {
     Lost(String),
     /// The same on a kept connection, which may only have been closed for its age.
     Stale(String),
+    /// The task says that it has not begun with it.
+    Refused {
+        /// Its words.
+        cause: String,
+        /// It takes no more on that connection (GOAWAY).
+        is_leaving: bool,
+    },
     /// The client did not send the body that it began, or may not: no fault of the task's.
     Body(Fault),
     /// What came back is no HTTP. It would be none elsewhere, and the task is not gone.
     Garbled(String),
-    /// No answer in time.
-    TimedOut,
+    /// No answer in this time.
+    TimedOut(Duration),
 }
 
 /// Connects to tasks and keeps connections.
@@ -86,19 +105,19 @@ pub enum Failed {
 pub struct Upstream {
     /// One a worker: a connection to a task lives on the thread of the requests that use it.
     pools: Box<[Arc<Pool>]>,
-    patience: Patience,
+    connect_timeout: Duration,
     connections: TaskTracker,
     cut: CancellationToken,
 }
 
 impl Upstream {
-    /// `connections` run their I/O, until `cut`.
-    pub fn new(patience: Patience, connections: TaskTracker, cut: CancellationToken) -> Self {
+    /// `connections` run their I/O, until `cut`; making one takes at most `connect_timeout`.
+    pub fn new(connect_timeout: Duration, connections: TaskTracker, cut: CancellationToken) -> Self {
         Self {
             pools: (0..workers::count())
                 .map(|_| Arc::new(Pool::new(connections.clone())))
                 .collect(),
-            patience,
+            connect_timeout,
             connections,
             cut,
         }
@@ -108,27 +127,25 @@ impl Upstream {
         &self.pools[workers::index()]
     }
 
-    /// Sends `request` to `replica`. With `repeatable`, any kept connection is good enough. Where `may_leave` says
-    /// so, the request does not wait for a host that is gone.
+    /// Sends `request` to `replica`.
     pub async fn send(
         &self,
         replica: &Replica,
         mut request: Request<Upload>,
-        repeatable: bool,
-        may_leave: &(dyn Fn() -> bool + Sync),
+        terms: Terms<'_>,
     ) -> Result<Reply, Failed> {
-        let idle_max = if repeatable { None } else { Some(TRUSTED_FOR) };
+        let idle_max = if terms.repeatable { None } else { Some(TRUSTED_FOR) };
         let was_reachable = replica.is_reachable();
         let mut turn = replica.pace().is_crowded().then(|| replica.pace().line_up(false));
         let (link, mut opening) = loop {
             if let Some(turn) = &turn
-                && timeout(self.patience.response, turn.come()).await.is_err()
+                && timeout(terms.response_timeout, turn.come()).await.is_err()
             {
-                return Err(Failed::TimedOut);
+                return Err(Failed::TimedOut(terms.response_timeout));
             }
             while let Some(link) = self.pool().take(replica, idle_max) {
                 drop(turn.take());
-                match self.exchange(replica, link, request, may_leave).await {
+                match self.exchange(replica, link, request, terms).await {
                     // It closed before it took the request; each such connection is gone for good, so this ends.
                     Err(Failed::Unsent(unsent, _)) => request = *unsent,
                     Err(Failed::Lost(cause)) if replica.is_reachable() => return Err(Failed::Stale(cause)),
@@ -154,7 +171,7 @@ impl Upstream {
                 Err(cause) => return Err(Failed::Unsent(Box::new(request), cause)),
             }
         };
-        let mut exchange = std::pin::pin!(self.exchange(replica, link, request, may_leave));
+        let mut exchange = std::pin::pin!(self.exchange(replica, link, request, terms));
         if replica.http2() {
             // It is shared by now, with everyone in line.
             drop(opening);
@@ -173,7 +190,7 @@ impl Upstream {
     async fn reach(&self, replica: &Replica) -> Result<TcpStream, String> {
         let began = Instant::now();
         let connecting = TcpStream::connect((replica.address(), replica.port()));
-        let connected = timeout(self.patience.connect, connecting).await;
+        let connected = timeout(self.connect_timeout, connecting).await;
         if let Ok(Ok(_)) = &connected {
             replica.pace().connected(began.elapsed());
         }
@@ -210,26 +227,27 @@ impl Upstream {
         replica: &Replica,
         mut link: Link,
         request: Request<Upload>,
-        may_leave: &(dyn Fn() -> bool + Sync),
+        terms: Terms<'_>,
     ) -> Result<Reply, Failed> {
         let silence = Silence {
             upstream: self,
             replica,
             progress: request.body().progress(),
             began: Instant::now(),
-            may_leave,
+            terms,
         };
         if asks_to_close(request.headers()) {
             link.retire();
         }
         let sent = match link.sender() {
             Sender::Http1(sender) => silence.bear(sender.try_send_request(request)).await,
-            Sender::Http2(sender) => silence.bear(sender.try_send_request(request)).await,
+            Sender::Http2(stream) => silence.bear(stream.sender().try_send_request(request)).await,
         };
         sent.map(|response| {
             if let Some(progress) = &silence.progress {
                 progress.answered();
             }
+            link.answered();
             replica.answered();
             Reply { response, link }
         })
@@ -246,20 +264,22 @@ impl Upstream {
             None => self.reach(replica).await,
         };
         let stream = reached?;
-        stream.set_nodelay(true).map_err(|error| error.to_string())?;
+        tune(&stream).map_err(|error| error.to_string())?;
         let io = TokioIo::new(stream);
-        let sender = if replica.http2() {
+        if replica.http2() {
             let mut builder = http2::Builder::new(TokioExecutor::new());
             builder.timer(TokioTimer::new()).keep_alive_interval(PING_EVERY);
             let (sender, connection) = builder.handshake(io).await.map_err(|error| error.to_string())?;
-            self.drive(connection);
-            Sender::Http2(sender)
-        } else {
-            let (sender, connection) = http1::handshake(io).await.map_err(|error| error.to_string())?;
-            self.drive(connection.with_upgrades());
-            Sender::Http1(sender)
-        };
-        Ok(Some(self.pool().link(replica, sender)))
+            let shared = Shared::new(sender);
+            self.drive(shared.watch(connection));
+            let link = self.pool().share(replica, shared);
+            return link
+                .map(Some)
+                .ok_or_else(|| "it closed the connection at once".into());
+        }
+        let (sender, connection) = http1::handshake(io).await.map_err(|error| error.to_string())?;
+        self.drive(connection.with_upgrades());
+        Ok(Some(self.pool().lend(replica, sender)))
     }
 
     /// Runs a connection's I/O until it closes. Its errors reach whoever waits for an answer on it.
@@ -269,6 +289,15 @@ impl Upstream {
             let _ = cut.run_until_cancelled(connection).await;
         });
     }
+}
+
+/// Small writes must not wait for more; a tunnel or a stream to a host that is gone must not last for ever.
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, KEEPALIVE)?;
+    sockopt::set_tcp_keepintvl(stream, KEEPALIVE_AGAIN)?;
+    Ok(sockopt::set_tcp_keepcnt(stream, KEEPALIVE_TIMES)?)
 }
 
 /// Whether the task is told that this is the last request of its connection.

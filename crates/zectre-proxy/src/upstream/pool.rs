@@ -1,13 +1,17 @@
 //! Idle connections by task, the last used first.
 
-use super::link::{Link, Sender};
+use super::{
+    link::{Link, Sender},
+    shared::Shared,
+};
 use crate::{
     ingress::body::Upload,
     live::{Pace, Replica},
 };
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http1;
 use std::{
     collections::HashMap,
+    mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -28,7 +32,7 @@ struct Idle {
 #[derive(Debug, Default)]
 struct Kept {
     http1: Vec<Idle>,
-    http2: Option<http2::SendRequest<Upload>>,
+    http2: Vec<Shared>,
 }
 
 /// The pool.
@@ -57,9 +61,10 @@ impl Pool {
         let mut kept = self.lock();
         let kept = kept.get_mut(&task)?;
         if replica.http2() {
-            let open = kept.http2.clone().filter(|sender| !sender.is_closed());
-            kept.http2.clone_from(&open);
-            return open.map(|sender| Link::new(replica, Sender::Http2(sender), self));
+            kept.http2.retain(|shared| !shared.is_closed());
+            // The first one with room, so that the last ones run empty and are closed.
+            let stream = kept.http2.iter().find_map(Shared::stream)?;
+            return Some(Link::new(replica, Sender::Http2(stream), self));
         }
         let mut index = kept.http1.len();
         while index > 0 {
@@ -81,12 +86,16 @@ impl Pool {
         None
     }
 
-    /// A new connection on loan; HTTP/2 ones are shared from now on.
-    pub(super) fn link(self: &Arc<Self>, replica: &Replica, sender: Sender) -> Link {
-        if let Sender::Http2(sender) = &sender {
-            self.lock().entry(replica.task()).or_default().http2 = Some(sender.clone());
-        }
-        Link::new(replica, sender, self)
+    /// A new connection on loan.
+    pub(super) fn lend(self: &Arc<Self>, replica: &Replica, sender: http1::SendRequest<Upload>) -> Link {
+        Link::new(replica, Sender::Http1(sender), self)
+    }
+
+    /// A stream of a new connection that others may use from now on; `None` when it is closed already.
+    pub(super) fn share(self: &Arc<Self>, replica: &Replica, shared: Shared) -> Option<Link> {
+        let stream = shared.stream()?;
+        self.lock().entry(replica.task()).or_default().http2.push(shared);
+        Some(Link::new(replica, Sender::Http2(stream), self))
     }
 
     /// Keeps a connection for the next request, and calls it when it already waits.
@@ -137,8 +146,12 @@ impl Pool {
         self.lock().retain(|task, kept| {
             kept.http1
                 .retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < IDLE_TIMEOUT);
-            kept.http2.take_if(|sender| sender.is_closed());
-            keep(*task) && !(kept.http1.is_empty() && kept.http2.is_none())
+            let mut first = true;
+            kept.http2.retain(|shared| {
+                // Of those without a request one is kept.
+                !shared.is_closed() && (mem::take(&mut first) || !shared.is_idle(IDLE_TIMEOUT))
+            });
+            keep(*task) && !(kept.http1.is_empty() && kept.http2.is_empty())
         });
     }
 }

@@ -1,6 +1,6 @@
 //! Waiting for an answer: how long, and for whom.
 
-use super::{Failed, KNOCK_EVERY, Upstream};
+use super::{Failed, KNOCK_EVERY, Terms, Upstream};
 use crate::{
     ingress::body::{Progress, Upload},
     live::Replica,
@@ -8,6 +8,7 @@ use crate::{
 use http::{Request, Response};
 use hyper::{body::Incoming, client::conn::TrySendError};
 use std::{
+    error::Error,
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -24,15 +25,15 @@ pub(super) struct Silence<'r> {
     /// Of its body, when it has one: a long upload is not a slow answer.
     pub(super) progress: Option<Arc<Progress>>,
     pub(super) began: Instant,
-    /// Whether it would be better off elsewhere.
-    pub(super) may_leave: &'r (dyn Fn() -> bool + Sync),
+    /// How long it waits, and whether it would be better off elsewhere.
+    pub(super) terms: Terms<'r>,
 }
 
 impl Silence<'_> {
     /// Waits for the answer, for as long as somebody is there who may give it.
     pub(super) async fn bear(&self, sent: impl Future<Output = Sent>) -> Result<Response<Incoming>, Failed> {
         let mut sent = std::pin::pin!(sent);
-        let patience = self.upstream.patience.response;
+        let patience = self.terms.response_timeout;
         let mut wait = KNOCK_EVERY.min(patience);
         loop {
             if let Ok(sent) = timeout(wait, sent.as_mut()).await {
@@ -40,10 +41,10 @@ impl Silence<'_> {
             }
             let quiet = self.quiet();
             let Some(left) = patience.checked_sub(quiet).filter(|left| !left.is_zero()) else {
-                return Err(Failed::TimedOut);
+                return Err(Failed::TimedOut(patience));
             };
             if quiet >= wait
-                && (self.may_leave)()
+                && (self.terms.may_leave)()
                 && let Some(told) = self.knock(sent.as_mut()).await
             {
                 return told;
@@ -89,8 +90,23 @@ impl Silence<'_> {
             match unsent {
                 Some(request) => Failed::Unsent(Box::new(request), cause),
                 None if error.error().is_parse() => Failed::Garbled(cause),
+                None if let Some(is_leaving) = unprocessed(error.error()) => {
+                    Failed::Refused { cause, is_leaving }
+                }
                 None => Failed::Lost(cause),
             }
         })
     }
+}
+
+/// Whether an HTTP/2 server said of a request that it has not begun with it (RFC 9113, section 8.7), and then whether it
+/// is on its way out: GOAWAY with an earlier last stream, or REFUSED_STREAM. (A stream that GOAWAY does not give back
+/// ends in another error.)
+fn unprocessed(error: &hyper::Error) -> Option<bool> {
+    let error = error.source()?.downcast_ref::<h2::Error>()?;
+    if !error.is_remote() {
+        return None;
+    }
+    let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+    (error.is_go_away() || refused).then(|| error.is_go_away())
 }

@@ -4,6 +4,8 @@ mod acme;
 mod balance;
 mod client;
 mod errors;
+mod grpc;
+mod h2c;
 mod hostile;
 mod identity;
 mod lifecycle;
