@@ -79,7 +79,7 @@ codes! {
     BUILD_FINISHED CONFLICT "The build has ended.";
     SOURCE_NOT_CONNECTED CONFLICT "The application has no connected repository. Send a tar archive as the body.";
     DEPLOYMENT_FINISHED CONFLICT "The rollout of the deployment has ended.";
-    DEPLOYMENT_NOT_USABLE CONFLICT "The deployment failed or was cancelled. Deploy again.";
+    DEPLOYMENT_NOT_USABLE CONFLICT "The deployment failed, was cancelled, is still being rolled out, or runs to completion. The sentence says which, and what to do.";
     NOTHING_TO_ROLL_BACK_TO CONFLICT "No earlier deployment served this environment.";
     TASK_FINISHED CONFLICT "The task has ended.";
     NODE_IN_USE CONFLICT "Tasks run on the node. Drain it first.";

@@ -1,6 +1,7 @@
 //! Where things answer: other services, and applications behind the proxy.
 
-use zectre_common::config::Config;
+use std::sync::Arc;
+use zectre_common::config::{Config, ProxyConfig};
 
 /// Addresses taken from the configuration.
 #[derive(Debug, Clone)]
@@ -10,7 +11,7 @@ pub(crate) struct Urls {
     pub(crate) registry: String,
     pub(crate) build: String,
     pub(crate) proxy_admin: String,
-    proxy_port: u16,
+    proxy: Arc<ProxyConfig>,
 }
 
 impl Urls {
@@ -27,7 +28,7 @@ impl Urls {
             registry: clean(&config.registry.public_url),
             build: clean(&config.build.public_url),
             proxy_admin: format!("http://{proxy_host}:{}", config.proxy.admin_port),
-            proxy_port: config.proxy.port,
+            proxy: Arc::new(config.proxy.clone()),
         }
     }
 
@@ -38,9 +39,6 @@ impl Urls {
 
     /// The URL of a host that the proxy answers for.
     pub(crate) fn of_host(&self, host: &str) -> String {
-        match self.proxy_port {
-            80 => format!("http://{host}"),
-            port => format!("http://{host}:{port}"),
-        }
+        self.proxy.url_of(host)
     }
 }

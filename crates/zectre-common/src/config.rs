@@ -298,6 +298,25 @@ mod tests {
     }
 
     #[test]
+    fn urls_lead_to_the_port_that_clients_use() {
+        for (keys, url) in [
+            ("", "http://a.test:47000"),
+            (
+                "[proxy]\nport = 80\n[proxy.tls]\npublic_port = 443",
+                "http://a.test",
+            ),
+            ("[proxy.tls]\nenabled = true", "https://a.test:8443"),
+            (
+                "[proxy]\nport = 80\n[proxy.tls]\nenabled = true\npublic_port = 443",
+                "https://a.test",
+            ),
+        ] {
+            let config = Config::load_with(None, keys).expect("valid");
+            assert_eq!(config.proxy.url_of("a.test"), url);
+        }
+    }
+
+    #[test]
     fn an_unknown_key_and_a_wrong_type_are_named() {
         let unknown = Config::load_with(None, "[api]\nprot = 1")
             .expect_err("no such key")

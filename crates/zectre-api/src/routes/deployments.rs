@@ -147,6 +147,9 @@ async fn update(
     let standing = deployment::lock(change.connection(), id)
         .await?
         .ok_or_else(|| gone(Thing::Deployment, id))?;
+    if let Some(refusal) = unless_usable(&standing) {
+        return Err(refusal);
+    }
     if standing.is_job && request.replicas.is_some() {
         return Err(invalid_field(
             "replicas",
@@ -240,7 +243,7 @@ async fn promote(
         kind: OperationKind::Promote,
         event: "deployment.promote_requested",
         says: "is promoted",
-        refuses: unless_usable,
+        refuses: unless_serving,
     };
     act(&context, &actor, id, action).await
 }
@@ -330,7 +333,18 @@ async fn sleep(
         kind: OperationKind::Sleep,
         event: "deployment.sleep_requested",
         says: "is put to sleep",
-        refuses: unless_serving,
+        refuses: |standing| {
+            let is_rolling = !standing.status.is_ended() && !standing.current;
+            unless_serving(standing).or_else(|| {
+                is_rolling.then(|| {
+                    let detail = format!(
+                        "version {} is still being rolled out; wait for its end, or cancel it",
+                        standing.version
+                    );
+                    refuse(&code::DEPLOYMENT_NOT_USABLE, detail)
+                })
+            })
+        },
     };
     act(&context, &actor, id, action).await
 }

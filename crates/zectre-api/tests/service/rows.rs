@@ -92,6 +92,12 @@ pub(crate) async fn serve(pool: &PgPool, deployment: Uuid, previous: Option<Uuid
     run(environment.bind(deployment), pool).await;
 }
 
+/// The deployment's rollout failed, as the scheduler would write it.
+pub(crate) async fn fail(pool: &PgPool, deployment: Uuid) {
+    let row = sqlx::query("UPDATE deployments SET status = 'failed', reason = 'exited' WHERE id = $1");
+    run(row.bind(deployment), pool).await;
+}
+
 /// The kinds of the operations that are written down for the deployment, oldest first.
 pub(crate) async fn operations(pool: &PgPool, deployment: Uuid) -> Vec<String> {
     sqlx::query_scalar("SELECT kind FROM operations WHERE deployment_id = $1 ORDER BY id")

@@ -26,21 +26,12 @@ pub(super) struct Summary {
 
 impl Summary {
     pub(super) fn new(config: &Config, data: &DataDir) -> Self {
-        let (scheme, port, usual) = if config.proxy.tls.enabled {
-            ("https", config.proxy.tls.public_port(), 443)
-        } else {
-            ("http", config.proxy.port, 80)
-        };
-        let port = if port == usual {
-            String::new()
-        } else {
-            format!(":{port}")
-        };
+        let host = format!("{{name}}-{{namespace}}.{}", config.proxy.domain);
         Self {
             pid: std::process::id(),
             api_url: config.api.public_url.clone(),
             docs_url: format!("{}/docs", config.api.public_url),
-            apps_url: format!("{scheme}://{{name}}-{{namespace}}.{}{port}", config.proxy.domain),
+            apps_url: config.proxy.url_of(&host),
             data_dir: data.path().into(),
             log: data.log_path(),
             containers: config.agent.container_enabled,

@@ -1,5 +1,6 @@
 //! What `[proxy]` says about whom to believe, how much to take and what to write down.
 
+use super::ProxyConfig;
 use serde::Deserialize;
 
 /// `[proxy.limits]`; 0 is no limit.
@@ -32,6 +33,22 @@ pub enum TrustedHeader {
     XForwardedFor,
     /// `Forwarded` (RFC 7239).
     Forwarded,
+}
+
+impl ProxyConfig {
+    /// The URL of a host that this proxy answers for. Who turns TLS on wants to be reached by it.
+    pub fn url_of(&self, host: &str) -> String {
+        let (scheme, port, usual) = if self.tls.enabled {
+            ("https", self.tls.public_port(), 443)
+        } else {
+            ("http", self.port, 80)
+        };
+        if port == usual {
+            format!("{scheme}://{host}")
+        } else {
+            format!("{scheme}://{host}:{port}")
+        }
+    }
 }
 
 impl ProxyLimits {
