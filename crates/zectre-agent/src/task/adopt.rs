@@ -263,7 +263,7 @@ async fn adopt(host: &Arc<Host>, relic: Relic) -> Option<String> {
         }
         Verdict::Kill => {
             if let Some(started) = &relic.started {
-                native::kill_remains(host, started);
+                native::kill_remains(host, started).await;
             }
         }
         Verdict::ReportEnd | Verdict::Watch | Verdict::Conclude | Verdict::ConcludeUnseen => {}

@@ -35,6 +35,9 @@ use zectre_common::{
 
 /// How long a start may use more of the processors than the task's share; most take milliseconds.
 pub(super) const START_CPU_TIME: Duration = Duration::from_secs(3);
+/// On a busy machine the checks may notice sooner that a program is gone than its supervisor is heard: this long its own
+/// end is waited for, which says more.
+const END_HEARD_TIMEOUT: Duration = Duration::from_millis(250);
 /// How long a killed task may take to be gone before its end is reported all the same.
 const KILL_TIMEOUT: Duration = Duration::from_secs(15);
 /// When the first sample of a task's usage is taken.
@@ -218,7 +221,7 @@ impl Life {
         let Workload { handle, mut exit } = workload;
         let mut is_ready = was_ready;
         let mut stop = self.stop.clone();
-        let (cause, ended) = {
+        let (mut cause, mut ended) = {
             let health = self.stay_healthy(&handle, &mut is_ready, began);
             tokio::select! {
                 // An end that is there already explains all else.
@@ -230,6 +233,11 @@ impl Life {
                 never = self.sample(&handle, was_ready) => match never {},
             }
         };
+        if matches!(cause, Some(Cause::Unhealthy { .. }))
+            && let Ok(exit) = tokio::time::timeout(END_HEARD_TIMEOUT, &mut exit).await
+        {
+            (cause, ended) = (None, Some(exit));
+        }
         let cause = cause.unwrap_or(Cause::Itself { was_ready: is_ready });
         let ended = match ended {
             Some(ended) => ended,

@@ -34,6 +34,8 @@ const START_CPU_MILLIS: u32 = 1_000;
 const SCRATCH_SHARE: u64 = 2;
 /// The most volumes of one native task.
 const VOLUMES_MAX: usize = 32;
+/// How long a group without processes may take to let itself be removed.
+const REMOVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long killed processes may take to be gone.
 const GONE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -184,13 +186,13 @@ pub(super) fn adopt(host: &Host, home: &Home, started: Started) -> Workload {
 }
 
 /// Kills what is left of a tree that lost its supervisor, or that nobody wants.
-pub(super) fn kill_remains(host: &Host, started: &Started) {
+pub(super) async fn kill_remains(host: &Host, started: &Started) {
     let native = Native {
         group: group_of(host, started),
         started: started.clone(),
     };
     native.kill_all();
-    native.clear();
+    native.clear().await;
 }
 
 /// Whether the kernel killed some of a tree that an earlier agent started, as far as its group is still there.
@@ -292,8 +294,8 @@ impl Native {
         }
     }
 
-    pub(super) fn clear(&self) {
-        if let Err(error) = self.group.remove() {
+    pub(super) async fn clear(&self) {
+        if let Err(error) = remove(&self.group).await {
             tracing::debug!(group = self.group.name(), %error, "a control group stays until the next start");
         }
     }
@@ -321,6 +323,24 @@ async fn wait_for(process: ProcessId) -> io::Result<()> {
     watched.readable().await.map(drop)
 }
 
+/// Removes a group whose processes were killed. The kernel holds it for a moment longer than it lists them.
+async fn remove(group: &Group) -> io::Result<()> {
+    let removed = async {
+        let mut pause = Duration::from_millis(1);
+        loop {
+            match group.remove() {
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_millis(50));
+                }
+                removed => return removed,
+            }
+        }
+    };
+    let in_time = tokio::time::timeout(REMOVE_TIMEOUT, removed).await;
+    in_time.unwrap_or_else(|_| group.remove())
+}
+
 /// Kills and removes the control groups that belong to no task. Their processes were started by an agent that
 /// died before it could note them.
 pub(super) async fn kill_strays(host: &Host, wanted: &[String]) {
@@ -341,7 +361,7 @@ pub(super) async fn kill_strays(host: &Host, wanted: &[String]) {
         };
         if tokio::time::timeout(GONE_TIMEOUT, emptied).await.is_err() {
             tracing::error!(group = name, "processes that belong to no task can't be killed");
-        } else if let Err(error) = group.remove() {
+        } else if let Err(error) = remove(&group).await {
             tracing::warn!(group = name, %error, "a control group could not be removed");
         }
     }

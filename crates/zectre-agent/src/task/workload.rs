@@ -76,7 +76,7 @@ impl Handle {
     /// Clears away what it needed to run.
     pub(super) async fn clear(&self) {
         match self {
-            Self::Native(native) => native.clear(),
+            Self::Native(native) => native.clear().await,
             Self::Container(container) => container.clear().await,
         }
     }
