@@ -3,6 +3,7 @@
 use serde_json::json;
 use std::process::Command;
 use zectre_e2e::{App, Daemons, SERVICES, program, server_program};
+use zectre_testkit::METRICS_TOKEN;
 
 #[tokio::test]
 async fn a_program_is_served_by_separate_daemons_that_all_tell_how_they_are() {
@@ -26,6 +27,7 @@ async fn a_program_is_served_by_separate_daemons_that_all_tell_how_they_are() {
             let response = http
                 .raw()
                 .get(url(path))
+                .bearer_auth(METRICS_TOKEN)
                 .send()
                 .await
                 .expect("every daemon answers");
@@ -33,6 +35,8 @@ async fn a_program_is_served_by_separate_daemons_that_all_tell_how_they_are() {
             let body = response.text().await.expect("a body");
             assert!(body.contains(marker), "{service}{path}: {body}");
         }
+        let closed = http.raw().get(url("/metrics")).send().await.expect("an answer");
+        assert_eq!(closed.status(), 401, "{service}");
     }
 }
 

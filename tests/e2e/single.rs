@@ -33,7 +33,7 @@ async fn it_serves_stops_in_order_and_finds_its_data_again() {
         "the CLI is logged in: {}",
         whoami.stdout
     );
-    for key in ["service.key", "token.key", "master.key"] {
+    for key in ["service.key", "token.key", "master.key", "metrics.token"] {
         let mode = fs::metadata(single.data_dir().join("keys").join(key))
             .expect("a key")
             .permissions()

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 use tempfile::TempDir;
-use zectre_testkit::{TestDatabase, wait_until};
+use zectre_testkit::{TestDatabase, metrics_token_file, wait_until};
 
 /// The services in the order they are started; each is also the name of its program.
 pub const SERVICES: &[&str] = &[
@@ -226,6 +226,11 @@ fn own_entries(directory: &Path, url: &SecretString) -> Vec<(&'static str, &'sta
         ("secrets", "service_key_file", file("service")),
         ("secrets", "token_key_file", file("token")),
         ("secrets", "master_key_file", file("master")),
+        (
+            "secrets",
+            "metrics_token_file",
+            quoted(&metrics_token_file(directory)),
+        ),
         ("registry", "store", file("registry")),
         ("agent", "data_dir", file("agent")),
         ("build", "work_dir", file("build-work")),

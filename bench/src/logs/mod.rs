@@ -183,6 +183,7 @@ impl Platform {
             .http()
             .raw()
             .get(url)
+            .bearer_auth(zectre_testkit::METRICS_TOKEN)
             .send()
             .await
             .expect("it answers");

@@ -163,6 +163,7 @@ impl Cluster {
             .api
             .raw()
             .get(format!("{}/metrics", self.url))
+            .bearer_auth(zectre_testkit::METRICS_TOKEN)
             .send()
             .await
             .expect("it answers");
@@ -182,12 +183,14 @@ fn configure(
     }
     let text = format!(
         "[database]\nurl = \"{}\"\n[scheduler]\nport = {port}\npublic_url = \"http://127.0.0.1:{port}\"\nheartbeat_ms = {}\n\
-         node_lease_ms = {}\n[secrets]\nservice_key_file = \"{}\"\nmaster_key_file = \"{}\"\n",
+         node_lease_ms = {}\n[secrets]\nservice_key_file = \"{}\"\nmaster_key_file = \"{}\"\n\
+         metrics_token_file = \"{}\"\n",
         postgres.url(),
         pace.heartbeat.as_millis(),
         pace.lease.as_millis(),
         path("service").display(),
         path("master").display(),
+        zectre_testkit::metrics_token_file(directory.path()).display(),
     );
     let config = path("config.toml");
     fs::write(&config, &text).expect("the directory is ours");

@@ -3,7 +3,7 @@
 use crate::core::order::StaleEpoch;
 use std::{io, path::PathBuf};
 use zectre_common::state::Reason;
-use zectre_service::{problem::Failure, server::BindError};
+use zectre_service::{key::KeyError, problem::Failure, server::BindError};
 
 /// The agent can't work, or refuses an order.
 #[derive(Debug, thiserror::Error)]
@@ -11,6 +11,9 @@ pub enum Error {
     /// Its port is taken.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The file that lets the metrics be read can't be used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// Its data directory can't be used.
     #[error("agent.data_dir: {path} can't be used: {source}")]
     DataDir {

@@ -49,6 +49,7 @@ use tokio::net::TcpListener;
 use zectre_common::config::Config;
 use zectre_service::{
     call::{Caller, Identity as CallerIdentity},
+    key::MetricsKey,
     server::{self, Base, Limits},
     tasks::{Shutdown, Tasks},
 };
@@ -93,13 +94,14 @@ impl Service {
     /// # Errors
     /// A sentence that says what is missing, taken or unusable.
     pub async fn new(config: &Config) -> Result<Self, Error> {
+        let metrics_key = MetricsKey::load(&config.secrets)?;
         let lock = claim(config).await?;
         let listener = server::bind("zectre-agent", "agent", &config.agent.host, config.agent.port).await?;
         let address = listener.local_addr().map_err(|source| Error::Io {
             doing: "reading the own address",
             source,
         })?;
-        let base = Base::new("zectre-agent");
+        let base = Base::new("zectre-agent").readable_by(metrics_key);
         let part_failed = Shutdown::new();
         let tasks = Tasks::new(part_failed.clone());
         let caller = Caller::with_identity(CallerIdentity::Anonymous);

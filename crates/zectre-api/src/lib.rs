@@ -85,7 +85,7 @@ impl Service {
         let pool = db::connect(&config.database.url, name::API, config.database.connections_max).await?;
         db::migrate(&pool).await?;
         maintenance::prepare(&pool).await?;
-        let base = Base::new(name::API);
+        let base = Base::new(name::API).readable_by(keys.metrics());
         let checked = pool.clone();
         base.health
             .check("database", move || database_answers(checked.clone()));

@@ -62,12 +62,13 @@ impl Service {
     /// Connects, empties the work directory, and binds. A missing compiler or sandbox is told by `/ready` and by
     /// the builds that need it.
     pub async fn new(config: &Config) -> Result<Self, Error> {
-        let key = Keys::load(&config.secrets)?.service()?;
+        let keys = Keys::load(&config.secrets)?;
+        let key = keys.service()?;
         let pool = db::connect(&config.database.url, name::BUILD, config.database.connections_max).await?;
         let work_dir = WorkDir::open(&config.build.work_dir)?;
         let listener = server::bind(name::BUILD, "build", &config.build.host, config.build.port).await?;
         let address = listener.local_addr().map_err(Error::Serve)?;
-        let base = Base::new(name::BUILD);
+        let base = Base::new(name::BUILD).readable_by(keys.metrics());
         let worker = worker(config, &base, &pool, &key, &work_dir);
         watch(&base, &pool, &worker.workshop.preparer);
         Ok(Self {

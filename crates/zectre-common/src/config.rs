@@ -93,7 +93,7 @@ sections! {
         verification: DomainVerification, dns_server: String, http_port: u16, private_addresses: bool, pending_ttl_secs: u64,
     }
     /// `[secrets]`
-    SecretsConfig { service_key_file: PathBuf, token_key_file: PathBuf, master_key_file: PathBuf, }
+    SecretsConfig { service_key_file: PathBuf, token_key_file: PathBuf, master_key_file: PathBuf, metrics_token_file: PathBuf, }
     /// `[logs]`
     LogsConfig { filter: String, format: LogFormat, task_retention_days: u32, task_bytes_max: u64, }
     /// All of it.

@@ -109,7 +109,7 @@ impl Service {
             .max_connections(config.database.connections_max)
             .acquire_timeout(Duration::from_secs(5))
             .connect_lazy_with(db::options(&config.database.url, NAME)?);
-        let base = Base::new(NAME);
+        let base = Base::new(NAME).readable_by(keys.metrics());
         let sharing = tls::Sharing::new(&pool, keys.master().ok(), id);
         let secure = tls::Setup::load(proxy, sharing, &base.metrics).await?;
         let listener = server::bind(NAME, "proxy", &proxy.host, proxy.port).await?;

@@ -41,7 +41,8 @@ pub struct Service {
 impl Service {
     /// Connects, opens the store (clearing what a crash left), and binds.
     pub async fn new(config: &Config) -> Result<Self, Error> {
-        let key = Keys::load(&config.secrets)?.service()?;
+        let keys = Keys::load(&config.secrets)?;
+        let key = keys.service()?;
         let pool = db::connect(
             &config.database.url,
             name::REGISTRY,
@@ -57,7 +58,7 @@ impl Service {
         )
         .await?;
         let address = listener.local_addr().map_err(Error::Serve)?;
-        let base = Base::new(name::REGISTRY);
+        let base = Base::new(name::REGISTRY).readable_by(keys.metrics());
         watch(&base, &pool);
         let transfers = metrics::Transfers::new(&base.metrics);
         let artifact_bytes_max = config.registry.artifact_bytes_max;

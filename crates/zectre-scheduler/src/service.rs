@@ -58,7 +58,7 @@ impl Service {
         };
         let own_url = own_url.trim_end_matches('/').to_owned();
 
-        let base = Base::new(name::SCHEDULER);
+        let base = Base::new(name::SCHEDULER).readable_by(keys.metrics());
         let metrics = Metrics::new(&base.metrics);
         let (store, settings) = (Store::new(pool.clone()), Settings::from(scheduler));
         let caller = Caller::new(name::SCHEDULER, key.clone());

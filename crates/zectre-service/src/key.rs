@@ -15,6 +15,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
+use subtle::ConstantTimeEq;
 use zectre_common::{config::SecretsConfig, id::NodeId};
 
 /// Bytes of a key.
@@ -97,6 +98,21 @@ keys! {
     TokenKey;
     /// Seals variables in the database.
     MasterKey;
+    /// Lets its bearer read the metrics.
+    MetricsKey;
+}
+
+impl MetricsKey {
+    /// From the file that the configuration names, if it names one.
+    pub fn load(config: &SecretsConfig) -> Result<Option<Self>, KeyError> {
+        let key = read("metrics_token_file", &config.metrics_token_file)?;
+        Ok(key.map(Self::from_bytes))
+    }
+
+    /// Whether `token`, in hex, is this key.
+    pub fn is(&self, token: &str) -> bool {
+        from_hex::<KEY_BYTES>(token).is_some_and(|bytes| bool::from(bytes.ct_eq(self.expose())))
+    }
 }
 
 impl NodeKey {
@@ -135,22 +151,17 @@ pub struct Keys {
     service: Option<ServiceKey>,
     token: Option<TokenKey>,
     master: Option<MasterKey>,
+    metrics: Option<MetricsKey>,
 }
 
 impl Keys {
     /// Reads the files that the configuration names.
     pub fn load(config: &SecretsConfig) -> Result<Self, KeyError> {
-        let read = |name, path: &Path| {
-            if path.as_os_str().is_empty() {
-                Ok(None)
-            } else {
-                read_key(name, path).map(Some)
-            }
-        };
         Ok(Self {
             service: read("service_key_file", &config.service_key_file)?.map(ServiceKey::from_bytes),
             token: read("token_key_file", &config.token_key_file)?.map(TokenKey::from_bytes),
             master: read("master_key_file", &config.master_key_file)?.map(MasterKey::from_bytes),
+            metrics: MetricsKey::load(config)?,
         })
     }
 
@@ -167,6 +178,11 @@ impl Keys {
     /// Seals variables.
     pub fn master(&self) -> Result<MasterKey, KeyError> {
         self.master.clone().ok_or(KeyError::NotSet("master_key_file"))
+    }
+
+    /// Lets its bearer read the metrics; without one nobody reads them.
+    pub fn metrics(&self) -> Option<MetricsKey> {
+        self.metrics.clone()
     }
 }
 
@@ -196,7 +212,10 @@ pub fn ensure_key_file(path: &Path) -> Result<(), KeyError> {
     file.sync_all().map_err(failed)
 }
 
-fn read_key(name: &'static str, path: &Path) -> Result<[u8; KEY_BYTES], KeyError> {
+fn read(name: &'static str, path: &Path) -> Result<Option<[u8; KEY_BYTES]>, KeyError> {
+    if path.as_os_str().is_empty() {
+        return Ok(None);
+    }
     let failed = |source| KeyError::Read {
         name,
         path: path.into(),
@@ -207,7 +226,8 @@ fn read_key(name: &'static str, path: &Path) -> Result<[u8; KEY_BYTES], KeyError
         return Err(KeyError::Exposed(path.into()));
     }
     let text = fs::read_to_string(path).map_err(failed)?;
-    from_hex(text.trim()).ok_or_else(|| KeyError::Malformed(path.into()))
+    let key = from_hex(text.trim()).ok_or_else(|| KeyError::Malformed(path.into()))?;
+    Ok(Some(key))
 }
 
 /// Lower-case hex.

@@ -1,8 +1,9 @@
 //! Listening and answering: the layers every daemon's HTTP has, in one list.
 
 use crate::{
-    extract,
+    auth, extract,
     health::Health,
+    key::MetricsKey,
     metrics::{self, HttpMetrics, Registry},
     problem::Failure,
     request_id,
@@ -15,7 +16,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use http::{Method, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode, header};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -124,6 +125,8 @@ pub struct Base {
     pub health: Health,
     /// Its metrics.
     pub metrics: Registry,
+    /// Whose bearer may read them.
+    metrics_key: Option<MetricsKey>,
 }
 
 #[derive(Clone)]
@@ -141,7 +144,15 @@ impl Base {
             name,
             health: Health::new(),
             metrics: Registry::new(),
+            metrics_key: None,
         }
+    }
+
+    /// Lets the bearer of the key, if there is one, read the metrics.
+    #[must_use]
+    pub fn readable_by(mut self, key: Option<MetricsKey>) -> Self {
+        self.metrics_key = key;
+        self
     }
 
     /// `router` with `/health`, `/ready` and `/metrics` beside it, and every layer around it.
@@ -152,11 +163,21 @@ impl Base {
             slots: Arc::new(Semaphore::new(limits.concurrency_max)),
             request_timeout: limits.request_timeout,
         };
-        let (health, registry, name) = (self.health.clone(), self.metrics.clone(), self.name);
+        let (health, name) = (self.health.clone(), self.name);
+        let (registry, key) = (self.metrics.clone(), self.metrics_key.clone());
         router
-            .route("/health", get(move || async move { axum::Json(serde_json::json!({"status": "ok", "service": name})) }))
+            .route(
+                "/health",
+                get(move || async move { axum::Json(serde_json::json!({"status": "ok", "service": name})) }),
+            )
             .route("/ready", get(move || ready(health)))
-            .route("/metrics", get(move || async move { ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], registry.render()) }))
+            .route(
+                "/metrics",
+                get(move |headers: HeaderMap| async move {
+                    may_read_metrics(key.as_ref(), &headers)?;
+                    Ok::<_, Failure>(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], registry.render()))
+                }),
+            )
             // An unknown path or method is a problem answer too.
             .fallback(|method: Method, uri: http::Uri| async move {
                 Failure::not_found(format!("there is nothing at {method} {}", uri.path()))
@@ -176,6 +197,24 @@ impl Base {
             }))
             // Outermost: the id, the log line, the counters, the bound on time and number.
             .layer(middleware::from_fn_with_state(observed, observe))
+    }
+}
+
+/// They tell of hosts, routes and nodes: nothing for every program that reaches the port.
+fn may_read_metrics(key: Option<&MetricsKey>, headers: &HeaderMap) -> Result<(), Failure> {
+    let Some(key) = key else {
+        return Err(Failure::unauthorized(
+            "nobody may read the metrics: set secrets.metrics_token_file",
+        ));
+    };
+    match auth::bearer(headers) {
+        Some(token) if key.is(token) => Ok(()),
+        Some(_) => Err(Failure::unauthorized(
+            "this is not the token of secrets.metrics_token_file",
+        )),
+        None => Err(Failure::unauthorized(
+            "send the token of secrets.metrics_token_file as bearer to read the metrics",
+        )),
     }
 }
 

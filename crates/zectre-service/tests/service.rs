@@ -16,7 +16,7 @@ use tokio::{
 use zectre_service::{
     call::{CallError, Caller},
     extract::{Json, Path},
-    key::{KEY_BYTES, ServiceKey},
+    key::{KEY_BYTES, MetricsKey, ServiceKey, to_hex},
     request_id,
     server::{self, Base, Limits},
     tasks::{Shutdown, Tasks},
@@ -60,7 +60,8 @@ impl Server {
                     "done"
                 }),
             );
-        let base = Base::new("zectre-test");
+        let key = MetricsKey::from_bytes([7; KEY_BYTES]);
+        let base = Base::new("zectre-test").readable_by(Some(key));
         base.health.check("always", || async { Ok(()) });
         let shutdown = Shutdown::new();
         let tasks = Tasks::new(shutdown.clone());
@@ -165,8 +166,17 @@ async fn too_long_and_too_many_are_bounded() {
             .status(),
         StatusCode::OK
     );
+    for wrong in ["", "07", &to_hex(&[8; KEY_BYTES])] {
+        let request = client.get(server.url("/metrics")).bearer_auth(wrong);
+        assert_eq!(
+            server.problem(request).await.0,
+            StatusCode::UNAUTHORIZED,
+            "{wrong}"
+        );
+    }
     let metrics = client
         .get(server.url("/metrics"))
+        .bearer_auth(to_hex(&[7; KEY_BYTES]))
         .send()
         .await
         .expect("an answer")

@@ -35,7 +35,7 @@ const SCRATCH_SHARE: u64 = 2;
 /// The most volumes of one native task.
 const VOLUMES_MAX: usize = 32;
 /// How long a group without processes may take to let itself be removed.
-const REMOVE_TIMEOUT: Duration = Duration::from_secs(2);
+const REMOVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long killed processes may take to be gone.
 const GONE_TIMEOUT: Duration = Duration::from_secs(10);
 

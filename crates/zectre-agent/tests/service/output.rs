@@ -6,6 +6,7 @@ use crate::{
 };
 use std::fs;
 use zectre_common::{id::TaskId, spec::RestartPolicy, state::TaskState, wire::log::Stream};
+use zectre_testkit::{METRICS_TOKEN, metrics_token_file};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_line_arrives_once_also_when_the_api_is_away() {
@@ -95,7 +96,8 @@ async fn a_flood_arrives_whole_and_past_the_rate_it_is_counted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn watchers_see_lines_as_they_come() {
     let world = World::new().await;
-    let _agent = Agent::start(&world);
+    let token_file = metrics_token_file(world.data_dir.path()).display().to_string();
+    let _agent = Agent::start_with(&world, &[("ZECTRE__SECRETS__METRICS_TOKEN_FILE", &token_file)]);
     let task = world.start(world.guest("serve")).await;
     world.reported(task, TaskState::Running).await;
     let mut stream = world.get(&format!("/api/v1/tasks/{task}/logs/stream")).await;
@@ -116,7 +118,17 @@ async fn watchers_see_lines_as_they_come() {
             .status(),
         404
     );
-    let metrics = world.get("/metrics").await.text().await.expect("text");
+    assert_eq!(
+        world.get("/metrics").await.status(),
+        401,
+        "a node's token isn't theirs"
+    );
+    let metrics = world
+        .get_as(METRICS_TOKEN, "/metrics")
+        .await
+        .text()
+        .await
+        .expect("text");
     assert!(
         metrics.contains("zectre_agent_tasks{state=\"running\"} 1"),
         "{metrics}"

@@ -319,13 +319,19 @@ impl World {
 
     /// GETs from the agent as the scheduler.
     pub(crate) async fn get(&self, path: &str) -> reqwest::Response {
-        let (node, registered) = self.node().await;
+        let (node, _) = self.node().await;
         let token = token::mint_node(
             &node_key(&self.shared.key, node),
             node,
             name::SCHEDULER,
             name::AGENT,
         );
+        self.get_as(&token, path).await
+    }
+
+    /// The same with any token.
+    pub(crate) async fn get_as(&self, token: &str, path: &str) -> reqwest::Response {
+        let (_, registered) = self.node().await;
         let url = format!("http://{}:{}{path}", registered.address, registered.actions_port);
         self.http
             .get(url)

@@ -9,12 +9,13 @@ pub(super) struct KeyFiles {
     pub(super) service: PathBuf,
     pub(super) token: PathBuf,
     pub(super) master: PathBuf,
+    pub(super) metrics: PathBuf,
 }
 
 /// Makes the keys that aren't there.
 pub(super) fn ensure(data: &DataDir) -> Result<(), UpError> {
     let files = files(data)?;
-    for file in [&files.service, &files.token, &files.master] {
+    for file in [&files.service, &files.token, &files.master, &files.metrics] {
         ensure_key_file(file)?;
     }
     Ok(())
@@ -27,5 +28,6 @@ pub(super) fn files(data: &DataDir) -> Result<KeyFiles, UpError> {
         service: directory.join("service.key"),
         token: directory.join("token.key"),
         master: directory.join("master.key"),
+        metrics: directory.join("metrics.token"),
     })
 }

@@ -46,6 +46,7 @@ pub(super) fn load(
         ("secrets.service_key_file", path(&keys.service)),
         ("secrets.token_key_file", path(&keys.token)),
         ("secrets.master_key_file", path(&keys.master)),
+        ("secrets.metrics_token_file", path(&keys.metrics)),
         // Addresses follow the ports, which may have been changed.
         (
             "api.public_url",

@@ -9,6 +9,7 @@ use tokio::{
     time::timeout,
 };
 use zectre_service::{key::ServiceKey, token::mint_service};
+use zectre_testkit::METRICS_TOKEN;
 
 #[derive(Debug)]
 pub(crate) struct Got {
@@ -47,9 +48,15 @@ pub(crate) async fn routes(admin: SocketAddr, key: &ServiceKey) -> serde_json::V
     serde_json::from_str(&send(request).await.body).expect("JSON")
 }
 
+/// All metrics of the proxy with this admin port.
+pub(crate) async fn metrics(admin: SocketAddr) -> String {
+    let request = client().get(format!("http://{admin}/metrics"));
+    send(request.bearer_auth(METRICS_TOKEN)).await.body
+}
+
 /// The value of a series on the admin port, named without the platform's prefix; 0 where there is none.
 pub(crate) async fn metric(admin: SocketAddr, series: &str) -> f64 {
-    let text = send(client().get(format!("http://{admin}/metrics"))).await.body;
+    let text = metrics(admin).await;
     let prefix = format!("zectre_{series} ");
     text.lines()
         .find_map(|line| line.strip_prefix(&prefix))

@@ -1,7 +1,7 @@
 //! Where hosts lead, and what reaches the task.
 
 use crate::{
-    client::{client, full, routes, send},
+    client::{client, full, metrics, routes, send},
     origin::{Origin, text},
     world::World,
 };
@@ -168,7 +168,8 @@ async fn the_admin_port_tells_what_is_routed_and_counted() {
         (&backend["port"], &backend["in_flight"]),
         (&origin.address.port().into(), &0.into())
     );
-    let metrics = admin("/metrics").await.body;
+    assert_eq!(admin("/metrics").await.status, StatusCode::UNAUTHORIZED);
+    let metrics = metrics(proxy.admin).await;
     for line in [
         "zectre_proxy_requests_total{class=\"2xx\"} 1",
         "zectre_proxy_requests_total{class=\"4xx\"} 1",

@@ -1,10 +1,10 @@
 //! TLS from a client's side: which certificate, which protocol, and what plain HTTP is told.
 
 use crate::{
-    client::{client, raw, send},
+    client::{metrics, raw, send},
     origin::{Origin, text},
     secure::{Pair, Secure, with_files},
-    world::{Running, SOON, World},
+    world::{SOON, World},
 };
 use std::time::{Duration, Instant};
 use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
@@ -30,12 +30,6 @@ async fn telling() -> Origin {
     .await
 }
 
-async fn metrics(proxy: &Running) -> String {
-    send(client().get(format!("http://{}/metrics", proxy.admin)))
-        .await
-        .body
-}
-
 #[tokio::test]
 async fn a_self_signed_certificate_serves_the_platforms_names_over_both_protocols() {
     let mut world = World::new().await;
@@ -56,7 +50,7 @@ async fn a_self_signed_certificate_serves_the_platforms_names_over_both_protocol
     // Plain HTTP goes on as before.
     let got = proxy.get("hello-default").await;
     assert_eq!((got.status.as_u16(), got.body), (200, format!("http {host}")));
-    let metrics = metrics(&proxy).await;
+    let metrics = metrics(proxy.admin).await;
     assert!(
         metrics.contains("proxy_tls_handshakes_total{outcome=\"done\"} 3"),
         "{metrics}"
@@ -214,7 +208,7 @@ async fn plain_http_on_the_tls_port_is_told_so() {
     assert!(body.contains("https://"), "{answer}");
     // What is neither is closed without a word that could be taken for one.
     assert_eq!(raw(proxy.secure(), b"\0\0\0\0").await, "");
-    let metrics = metrics(&proxy).await;
+    let metrics = metrics(proxy.admin).await;
     assert!(
         metrics.contains("proxy_tls_handshakes_total{outcome=\"plain\"} 2"),
         "{metrics}"
@@ -242,7 +236,7 @@ async fn a_handshake_has_a_deadline() {
     }
     assert!(began.elapsed() >= Duration::from_millis(600));
     wait_until(SOON, "both are counted", || async {
-        metrics(&proxy)
+        metrics(proxy.admin)
             .await
             .contains("proxy_tls_handshakes_total{outcome=\"timeout\"} 2")
             .then_some(())

@@ -78,6 +78,7 @@ impl World {
         config.database.url = self.database.url().expose_secret().to_owned().into();
         config.database.connections_max = 4;
         config.secrets.service_key_file = self.directory.path().join("service.key");
+        config.secrets.metrics_token_file = zectre_testkit::metrics_token_file(self.directory.path());
         (config.proxy.port, config.proxy.admin_port) = (0, 0);
         config.proxy.tls.port = 0;
         config

@@ -5,6 +5,7 @@ use reqwest::StatusCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use zectre_common::wire::artifact::StoredArtifact;
 use zectre_service::{key::ServiceKey, signed_url};
+use zectre_testkit::METRICS_TOKEN;
 
 fn in_secs(secs: i64) -> u64 {
     let now = SystemTime::now()
@@ -279,6 +280,7 @@ async fn health_readiness_and_metrics_are_there() {
         assert_eq!(
             registry
                 .anonymous(path)
+                .bearer_auth(METRICS_TOKEN)
                 .send()
                 .await
                 .expect("it answers")
@@ -287,6 +289,13 @@ async fn health_readiness_and_metrics_are_there() {
             "{path}"
         );
     }
+    registry
+        .refused(
+            registry.anonymous("/metrics"),
+            StatusCode::UNAUTHORIZED,
+            "UNAUTHENTICATED",
+        )
+        .await;
     registry
         .refused(registry.anonymous("/nothing"), StatusCode::NOT_FOUND, "NOT_FOUND")
         .await;

@@ -36,10 +36,11 @@ impl Registry {
         ensure_key_file(&key_file).expect("written");
         let overrides = format!(
             "[database]\nurl = {:?}\nconnections_max = 4\n[registry]\nport = 0\nstore = '{}'\nartifact_bytes_max = {artifact_bytes_max}\n\
-             [secrets]\nservice_key_file = '{}'\n",
+             [secrets]\nservice_key_file = '{}'\nmetrics_token_file = '{}'\n",
             database.url().expose_secret(),
             dir.path().join("store").display(),
             key_file.display(),
+            zectre_testkit::metrics_token_file(dir.path()).display(),
         );
         let config = Config::load_with(None, &overrides).expect("it is a good configuration");
         let key = Keys::load(&config.secrets)
