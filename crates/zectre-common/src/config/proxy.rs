@@ -15,7 +15,7 @@ pub struct ProxyLimits {
     pub header_count_max: usize,
     pub body_bytes_max: u64,
     pub body_idle_timeout_ms: u64,
-    pub body_idle_bytes_min: u64,
+    pub body_bytes_per_sec_min: u64,
     pub in_flight_max: u32,
     pub in_flight_per_route_max: u32,
     pub requests_per_sec_per_client: u32,

@@ -10,7 +10,7 @@
 //! 7. `hold`: from the host to a place on a replica, waiting for one where that helps.
 //! 8. `headers::rewrite`: hop-by-hop headers stay here; the client's address is ours to tell.
 //! 9. `forward`: to the task and back, again elsewhere when the first one is gone.
-//! 10. [`body`]: streams both ways; one that is too large, or that the client lets hang, is cut off.
+//! 10. [`body`]: streams both ways, from the client not before it is wanted (`expect`); one that is too large, or that the client lets hang, is cut off.
 //! 11. `tunnel`: an upgraded connection is bytes both ways, and still counts.
 //! 12. `refusal`: the one place where errors become responses.
 
@@ -20,6 +20,7 @@ pub mod body;
 mod claim;
 pub mod client;
 pub mod crowd;
+mod expect;
 mod forward;
 pub mod forwarded;
 mod grpc;

@@ -18,6 +18,7 @@ mod routing;
 mod secure;
 mod streaming;
 mod tls;
+mod uploads;
 mod upstream;
 mod wake;
 mod world;
