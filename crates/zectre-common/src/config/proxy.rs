@@ -49,11 +49,19 @@ impl ProxyConfig {
             format!("{scheme}://{host}:{port}")
         }
     }
+
+    /// What is wrong with whom it believes and how much it takes, if anything.
+    pub(super) fn check(&self) -> Result<(), String> {
+        if (self.proxy_protocol || self.tls.proxy_protocol) && self.trusted_peers.is_empty() {
+            return Err("proxy_protocol needs proxy.trusted_peers: nobody else is believed".into());
+        }
+        self.limits.check()
+    }
 }
 
 impl ProxyLimits {
     /// What is wrong with them, if anything.
-    pub(super) fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), String> {
         let rates = [
             (
                 "client",

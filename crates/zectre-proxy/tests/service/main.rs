@@ -8,6 +8,7 @@ mod grpc;
 mod h2c;
 mod hostile;
 mod identity;
+mod introduced;
 mod lifecycle;
 mod limits;
 mod origin;
