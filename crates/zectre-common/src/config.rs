@@ -71,7 +71,7 @@ sections! {
         host: String, port: u16, admin_port: u16, domain: String, name: String, snapshot_path: PathBuf,
         connections_max: usize, header_timeout_ms: u64, header_bytes_max: usize, response_timeout_ms: u64,
         connect_timeout_ms: u64, wake_timeout_ms: u64, held_requests_max: usize, drain_timeout_ms: u64, tls: TlsConfig,
-        trusted_peers: Vec<Cidr>, trusted_header: TrustedHeader, limits: ProxyLimits,
+        trusted_peers: Vec<Cidr>, trusted_header: TrustedHeader, proxy_protocol: bool, limits: ProxyLimits,
     }
     /// `[registry]`
     RegistryConfig {
@@ -236,7 +236,7 @@ impl Config {
         self.proxy
             .tls
             .check(!self.secrets.master_key_file.as_os_str().is_empty())?;
-        self.proxy.limits.check().map_err(ConfigError::Invalid)?;
+        self.proxy.check().map_err(ConfigError::Invalid)?;
         let dns_server = &self.domains.dns_server;
         if !dns_server.is_empty() && dns_server.parse::<std::net::SocketAddr>().is_err() {
             return refuse(format!(

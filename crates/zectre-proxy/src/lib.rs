@@ -20,7 +20,9 @@ mod admin;
 
 pub use error::Error;
 
-use ingress::{Ingress, Limits, accept::Bounds, admit::Door, crowd::Crowd, forwarded::Trust};
+use ingress::{
+    Ingress, Limits, accept::Entrance, admit::Door, connection::Bounds, crowd::Crowd, forwarded::Trust,
+};
 use metrics::Metrics;
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use std::{
@@ -30,7 +32,6 @@ use std::{
 };
 use store::{activity, feed, lease, snapshot};
 use tables::Tables;
-use tls::Terminator;
 use tokio::{
     net::TcpListener,
     sync::Semaphore,
@@ -231,7 +232,7 @@ impl Service {
             bounds: Bounds::new(&config),
             shutdown,
         };
-        doors.serve(listener, secure, &tasks).await;
+        doors.serve(listener, secure, &config, &tasks).await;
         drain(&ingress, &wires, drain_timeout).await;
         // Only now does nobody need to wait for this proxy any longer.
         tasks.stop(GOODBYE).await;
@@ -258,32 +259,30 @@ struct Doors {
 
 impl Doors {
     /// Takes connections on both until the shutdown.
-    async fn serve(&self, plain: TcpListener, secure: Option<Secure>, tasks: &Tasks) {
+    async fn serve(&self, plain: TcpListener, secure: Option<Secure>, config: &ProxyConfig, tasks: &Tasks) {
+        let plain = Entrance {
+            listener: plain,
+            terminator: None,
+            proxy_protocol: config.proxy_protocol,
+        };
         let Some(secure) = secure else {
-            return self.take(plain, None).await;
+            return self.take(plain).await;
         };
         tracing::info!(address = %secure.address, "and over TLS");
         let terminator = Arc::clone(&secure.setup.terminator);
         secure.setup.spawn(tasks);
-        tokio::join!(
-            self.take(plain, None),
-            self.take(secure.listener, Some(terminator))
-        );
+        let secure = Entrance {
+            listener: secure.listener,
+            terminator: Some(terminator),
+            proxy_protocol: config.tls.proxy_protocol,
+        };
+        tokio::join!(self.take(plain), self.take(secure));
     }
 
-    async fn take(&self, listener: TcpListener, terminator: Option<Arc<Terminator>>) {
+    async fn take(&self, entrance: Entrance) {
         let (ingress, slots) = (Arc::clone(&self.ingress), Arc::clone(&self.slots));
         let (workers, shutdown) = (self.workers.clone(), self.shutdown.clone());
-        ingress::accept::run(
-            ingress,
-            workers,
-            listener,
-            terminator,
-            slots,
-            self.bounds,
-            shutdown,
-        )
-        .await;
+        ingress::accept::run(ingress, workers, entrance, slots, self.bounds, shutdown).await;
     }
 }
 

@@ -43,9 +43,19 @@ pub enum Closed {
     IdleTimeout,
     /// The client did not take its answer.
     WriteTimeout,
+    /// A load balancer did not say whom it brings.
+    ProxyProtocol,
+    /// It sent too many frames that carry nothing.
+    Flood,
 }
 
-const CLOSED: [&str; 3] = ["header_timeout", "idle_timeout", "write_timeout"];
+const CLOSED: [&str; 5] = [
+    "header_timeout",
+    "idle_timeout",
+    "write_timeout",
+    "proxy_protocol",
+    "flood",
+];
 
 /// How a task failed a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,7 +105,7 @@ impl Metrics {
         );
         let closed = registry.register(
             "proxy_connections_closed",
-            "Connections of clients that were too slow",
+            "Connections that the proxy ended, by reason",
             Family::<Reason, Counter>::default(),
         );
         // 0.5 ms to 16 s.

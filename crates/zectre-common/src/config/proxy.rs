@@ -15,7 +15,7 @@ pub struct ProxyLimits {
     pub header_count_max: usize,
     pub body_bytes_max: u64,
     pub body_idle_timeout_ms: u64,
-    pub body_idle_bytes_min: u64,
+    pub body_bytes_per_sec_min: u64,
     pub in_flight_max: u32,
     pub in_flight_per_route_max: u32,
     pub requests_per_sec_per_client: u32,
@@ -49,11 +49,19 @@ impl ProxyConfig {
             format!("{scheme}://{host}:{port}")
         }
     }
+
+    /// What is wrong with whom it believes and how much it takes, if anything.
+    pub(super) fn check(&self) -> Result<(), String> {
+        if (self.proxy_protocol || self.tls.proxy_protocol) && self.trusted_peers.is_empty() {
+            return Err("proxy_protocol needs proxy.trusted_peers: nobody else is believed".into());
+        }
+        self.limits.check()
+    }
 }
 
 impl ProxyLimits {
     /// What is wrong with them, if anything.
-    pub(super) fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), String> {
         let rates = [
             (
                 "client",

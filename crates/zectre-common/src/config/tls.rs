@@ -18,6 +18,7 @@ pub struct TlsConfig {
     pub redirect: bool,
     pub hsts_max_age_secs: u64,
     pub handshake_timeout_ms: u64,
+    pub proxy_protocol: bool,
     pub acme: AcmeConfig,
 }
 

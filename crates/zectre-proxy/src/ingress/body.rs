@@ -1,6 +1,6 @@
 //! Bodies in both directions, streamed: nothing is gathered, and a request counts as under way until its last byte.
 
-use super::{pace::Pace, refusal::Refusal, spare::Tap, watch::Watch};
+use super::{expect::Gate, pace::Pace, refusal::Refusal, spare::Tap, watch::Watch};
 use crate::{
     live::{Lease, Visit},
     metrics::Counted,
@@ -50,7 +50,8 @@ pub struct BodyBounds {
     bytes_max: Option<u64>,
     /// [`Duration::ZERO`] for no bound.
     idle_timeout: Duration,
-    idle_bytes_min: u64,
+    /// Within each time-out.
+    bytes_min: u64,
 }
 
 impl BodyBounds {
@@ -59,7 +60,10 @@ impl BodyBounds {
         Self {
             bytes_max: Some(limits.body_bytes_max).filter(|max| *max > 0),
             idle_timeout: Duration::from_millis(limits.body_idle_timeout_ms),
-            idle_bytes_min: limits.body_idle_bytes_min,
+            bytes_min: limits
+                .body_bytes_per_sec_min
+                .saturating_mul(limits.body_idle_timeout_ms)
+                / 1_000,
         }
     }
 
@@ -80,7 +84,7 @@ impl BodyBounds {
             Fault::Broken => Refusal::BrokenBody,
             Fault::TooLarge => Refusal::BodyTooLarge(self.bytes_max.unwrap_or(u64::MAX)),
             Fault::TooSlow => Refusal::BodyTooSlow {
-                bytes_min: self.idle_bytes_min.max(1),
+                bytes_min: self.bytes_min.max(1),
                 window_ms: self.idle_timeout.as_millis() as u64,
             },
         }
@@ -170,6 +174,8 @@ pub struct Stream {
     progress: Arc<Progress>,
     bytes_max: u64,
     watch: Option<Watch>,
+    /// Nobody has asked for it yet.
+    gate: Option<Gate>,
 }
 
 impl Upload {
@@ -178,13 +184,21 @@ impl Upload {
         if incoming.is_end_stream() {
             return Self::Empty;
         }
-        let watch = || Watch::new(Pace::new(bounds.idle_timeout, bounds.idle_bytes_min));
+        let watch = || Watch::new(Pace::new(bounds.idle_timeout, bounds.bytes_min));
         Self::Stream(Box::new(Stream {
             incoming,
             progress: Progress::new(),
             bytes_max: bounds.bytes_max.unwrap_or(u64::MAX),
             watch: (!bounds.idle_timeout.is_zero()).then(watch),
+            gate: None,
         }))
+    }
+
+    /// Whom it is for serves many requests at a time: a slow one keeps nobody waiting.
+    pub(super) fn may_be_slow(&mut self) {
+        if let Self::Stream(stream) = self {
+            stream.watch = None;
+        }
     }
 
     /// How it moves, when there is one.
@@ -211,7 +225,16 @@ impl Stream {
         self.incoming.size_hint()
     }
 
+    /// It waits until `gate` opens.
+    pub(super) fn wait_for(&mut self, gate: Gate) {
+        self.gate = Some(gate);
+    }
+
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+        if let Some(gate) = &mut self.gate {
+            std::task::ready!(gate.poll(cx));
+            self.gate = None;
+        }
         let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
             if !self.watch.as_mut().is_some_and(|watch| watch.is_too_slow(cx)) {
                 return Poll::Pending;

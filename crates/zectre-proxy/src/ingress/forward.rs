@@ -5,6 +5,7 @@ use super::{
     Ingress, Refusal,
     body::{Answer, Counts, Download, Upload},
     client::Client,
+    expect,
     forwarded::Sender,
     grpc,
     headers::{self, Host},
@@ -51,7 +52,8 @@ impl Ingress {
             id,
             in_flight,
         } = visitor;
-        let body = Upload::new(body, self.limits.body);
+        let mut body = Upload::new(body, self.limits.body);
+        let expects = expect::is_expected(&parts) && !body.is_end_stream();
         let upgrade = headers::upgrade(&parts, !body.is_end_stream());
         let on_upgrade = upgrade
             .is_some()
@@ -60,8 +62,13 @@ impl Ingress {
         let mut waiting = Waiting::new(&host.name, id);
         let Place { lease, http2 } = self.place(&mut waiting).await?;
         headers::rewrite(&mut parts, &host, client, sender, id, upgrade, http2);
-        if !http2 && !body.is_end_stream() {
+        if http2 {
+            body.may_be_slow();
+        } else if !body.is_end_stream() {
             headers::frame(&mut parts, body.size_hint().exact());
+            if expects {
+                parts.headers.insert(header::EXPECT, expect::CONTINUE);
+            }
         }
         let request = Request::from_parts(parts, body);
         let began = Instant::now();
@@ -114,6 +121,9 @@ impl Ingress {
             };
             let next = match self.upstream.send(replica, request, terms).await {
                 Ok(reply) => {
+                    if let Some(spare) = spare {
+                        spare.answered(reply.response.status()).await;
+                    }
                     if reply.response.status().is_server_error() {
                         self.judge(replica, waiting);
                     } else {
@@ -137,7 +147,10 @@ impl Ingress {
                 return Err(Refusal::BadGateway("the application changed its protocol".into()));
             }
         }
-        Err(Refusal::BadGateway(format!("{TRIES_MAX} replicas failed it")))
+        let cause = waiting.last_failure().unwrap_or("no replica answered");
+        Err(Refusal::BadGateway(format!(
+            "{TRIES_MAX} tries failed, the last one so: {cause}"
+        )))
     }
 
     /// What follows a failure: the request once more, or an end.
@@ -148,7 +161,9 @@ impl Ingress {
         replica: &Replica,
         waiting: &mut Waiting<'_>,
     ) -> Result<Next, Refusal> {
-        let repeatable = spare.as_ref().is_some_and(Spare::is_repeatable);
+        let repeatable = spare
+            .as_ref()
+            .is_some_and(|spare| spare.is_repeatable() || spare.is_whole());
         let again = |cause: &str, allowed: bool| {
             let spare = spare.filter(|_| allowed).and_then(Spare::again);
             spare.ok_or_else(|| Refusal::BadGateway(cause.to_owned()))

@@ -5,7 +5,11 @@
 //! It follows HTTP/1.1 framing only as far as needed to know where the next head begins. HTTP/2 and upgraded
 //! connections pass as they are.
 
-use super::{vigil::Vigil, watch::Watch};
+use super::{
+    frames::{Allowance, Frames, TooMany},
+    vigil::Vigil,
+    watch::Watch,
+};
 use std::{
     io,
     pin::Pin,
@@ -41,7 +45,9 @@ enum Part {
     Chunk(u64),
     /// Lines after the last chunk.
     Trailers,
-    /// Not HTTP/1.1.
+    /// Frames of HTTP/2.
+    Frames,
+    /// Not HTTP.
     Opaque,
     /// Broken off.
     Broken,
@@ -63,11 +69,13 @@ struct Framing {
     /// A line of which the end has not come yet.
     line: Vec<u8>,
     head_bytes_max: usize,
+    frames: Frames,
 }
 
 impl Framing {
-    fn new(head_bytes_max: usize) -> Self {
+    fn new(head_bytes_max: usize, allowance: Allowance) -> Self {
         Self {
+            frames: Frames::new(allowance),
             part: Part::Head,
             head: Head::default(),
             line: Vec::new(),
@@ -75,12 +83,18 @@ impl Framing {
         }
     }
 
-    /// Reads on; `Err` with the number of bytes that are good.
-    fn read(&mut self, bytes: &[u8]) -> Result<(), usize> {
+    /// Reads on, at `now_ns` of any clock; `Err` with the number of bytes that are good.
+    fn read(&mut self, bytes: &[u8], now_ns: impl Fn() -> u64) -> Result<(), usize> {
         let mut at = 0;
         while at < bytes.len() {
             let rest = &bytes[at..];
             at += match self.part {
+                Part::Frames => {
+                    return match self.frames.read(rest, now_ns()) {
+                        Ok(()) => Ok(()),
+                        Err(TooMany) => self.broken(at),
+                    };
+                }
                 Part::Opaque => return Ok(()),
                 Part::Broken => return Err(at),
                 Part::Body(left) => {
@@ -181,7 +195,7 @@ impl Framing {
                 // An empty line before a request is tolerated everywhere (RFC 9112, section 2.2).
                 self.head.request_line = !line.is_empty();
                 if line == b"PRI * HTTP/2.0" {
-                    self.part = Part::Opaque;
+                    self.part = Part::Frames;
                 }
             }
             _ if line.is_empty() => {
@@ -278,11 +292,17 @@ pub struct Guarded<S> {
 
 impl<S> Guarded<S> {
     /// Watches `stream`; a head may have `head_bytes_max`, and the client reads as `writing` wants it.
-    pub fn new(stream: S, head_bytes_max: usize, vigil: Arc<Vigil>, writing: Option<Watch>) -> Self {
+    pub fn new(
+        stream: S,
+        head_bytes_max: usize,
+        vigil: Arc<Vigil>,
+        writing: Option<Watch>,
+        allowance: Allowance,
+    ) -> Self {
         // The HTTP library knows the bound too, and has a status of its own for it; it shall find out first.
         Self {
             stream,
-            framing: Framing::new(head_bytes_max.saturating_mul(2)),
+            framing: Framing::new(head_bytes_max.saturating_mul(2), allowance),
             vigil,
             writing,
             poison: POISON,
@@ -356,11 +376,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guarded<S> {
             this.framing.part = Part::Opaque;
             return polled;
         }
-        if let Err(good) = this.framing.read(&buf.filled()[before..]) {
+        let frames = this.framing.part == Part::Frames;
+        if let Err(good) = this.framing.read(&buf.filled()[before..], || this.vigil.now_ns()) {
             buf.set_filled(before + good);
+            if frames {
+                this.vigil.set_flooded();
+                let cause = "too many frames that carry nothing";
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, cause)));
+            }
             this.give_poison(buf);
         }
-        if this.framing.part == Part::Opaque {
+        if this.framing.part == Part::Frames {
             this.vigil.spoke();
         }
         this.vigil.in_head(this.framing.owes_head());
@@ -403,9 +429,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn framing() -> Framing {
+        let (resets, idle) = (None, None);
+        Framing::new(4_096, Allowance { resets, idle })
+    }
+
     fn read(bytes: &[u8]) -> Result<Part, usize> {
-        let mut framing = Framing::new(4_096);
-        framing.read(bytes).map(|()| framing.part)
+        let mut framing = framing();
+        framing.read(bytes, || 1).map(|()| framing.part)
     }
 
     const GOOD: &str = "GET /a HTTP/1.1\r\nHost: a\r\n\r\n\
@@ -419,7 +450,7 @@ mod tests {
             read(b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nabc"),
             Ok(Part::Body(6))
         );
-        assert_eq!(read(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\n\n\n"), Ok(Part::Opaque));
+        assert_eq!(read(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\n\n\n"), Ok(Part::Frames));
     }
 
     #[test]
@@ -461,11 +492,11 @@ mod tests {
             let mut all = if good { GOOD.as_bytes().to_vec() } else { Vec::new() };
             all.extend(bytes);
             let whole = read(&all);
-            let mut framing = Framing::new(4_096);
+            let mut framing = framing();
             let (mut rest, mut failed) = (all.as_slice(), false);
             for cut in cuts.into_iter().chain([usize::MAX]) {
                 let (first, later) = rest.split_at(cut.min(rest.len()));
-                failed |= framing.read(first).is_err();
+                failed |= framing.read(first, || 1).is_err();
                 rest = later;
             }
             prop_assert_eq!(failed, whole.is_err());

@@ -78,6 +78,17 @@ pub(super) fn host(parts: &Parts) -> Result<Host, Refusal> {
             "the request's target is not a path: begin it with `/`",
         ));
     }
+    // No address holds such bytes (RFC 3986, section 2), and what a program would make of them is a guess; to encode them
+    // would be one, too (RFC 9112, section 3.2).
+    if parts
+        .uri
+        .path_and_query()
+        .is_some_and(|target| !target.as_str().is_ascii())
+    {
+        return Err(Refusal::Malformed(
+            "the request's target holds bytes that no address may hold: encode them, as %C3%A9 for é",
+        ));
+    }
     let Some(authority) = parts.uri.authority() else {
         let (name, value) = in_header.ok_or(NONE)?;
         return Ok(Host {
@@ -249,7 +260,7 @@ pub(super) fn rewrite(
     if !http2 {
         join_crumbs(headers);
     }
-    // The client has been told to continue by then, by the connection that it speaks on.
+    // It goes on where the body waits for it.
     headers.remove(header::EXPECT);
     headers.insert(header::HOST, host.header.clone());
     let (way, secure, asked_host) = match sender {

@@ -72,6 +72,11 @@ impl<'r> Waiting<'r> {
         self.unreachable = Some(cause);
     }
 
+    /// What was wrong with the last replica that was tried.
+    pub(super) fn last_failure(&self) -> Option<&str> {
+        self.unreachable.as_deref()
+    }
+
     /// Ends the waiting: the count of the deployment, and how long a woken request waited with the wake's phases.
     pub(super) fn finish(self) -> (Option<Visit>, Option<(Duration, Phases)>) {
         let waited = self.since.map_or(Duration::ZERO, |since| since.elapsed());

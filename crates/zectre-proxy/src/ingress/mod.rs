@@ -1,8 +1,9 @@
 //! The way of a request, as a list of layers. Each is a function with one job:
 //!
-//! 1. [`accept`]: bounds connections, at all and by client ([`crowd`]), and their clients' patience ([`vigil`]); drains
-//!    at shutdown.
-//! 2. [`guard`]: bytes that two programs could read differently never become a request.
+//! 1. [`accept`]: bounds connections, at all and by client ([`crowd`]), each client's slowness ([`connection`], [`vigil`]);
+//!    asks load balancers whom they bring (`proxy_protocol`); drains at shutdown.
+//! 2. [`guard`]: bytes that two programs could read differently never become a request, and floods of frames
+//!    ([`frames`]) end.
 //! 3. [`forwarded`]: who the client is, when load balancers of ours stand in front.
 //! 4. [`admit`]: room for one more request, of this client and at all.
 //! 5. `headers::host`: one host, or a refusal; nobody downstream must guess.
@@ -10,7 +11,7 @@
 //! 7. `hold`: from the host to a place on a replica, waiting for one where that helps.
 //! 8. `headers::rewrite`: hop-by-hop headers stay here; the client's address is ours to tell.
 //! 9. `forward`: to the task and back, again elsewhere when the first one is gone.
-//! 10. [`body`]: streams both ways; one that is too large, or that the client lets hang, is cut off.
+//! 10. [`body`]: streams both ways, from the client not before it is wanted (`expect`); one that is too large, or that the client lets hang, is cut off.
 //! 11. `tunnel`: an upgraded connection is bytes both ways, and still counts.
 //! 12. `refusal`: the one place where errors become responses.
 
@@ -19,14 +20,18 @@ pub mod admit;
 pub mod body;
 mod claim;
 pub mod client;
+pub mod connection;
 pub mod crowd;
+mod expect;
 mod forward;
 pub mod forwarded;
+pub mod frames;
 mod grpc;
 pub mod guard;
 mod headers;
 mod hold;
 pub mod pace;
+mod proxy_protocol;
 pub mod rate;
 mod refusal;
 mod spare;

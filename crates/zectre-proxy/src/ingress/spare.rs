@@ -1,10 +1,13 @@
-//! A request that can be made a second time: one that may be repeated anyway (idempotent and without a body), or one
+//! A request that can be made a second time: one that may be repeated anyway (idempotent and without a body), one
 //! that its task said it has not begun with (HTTP/2: GOAWAY below its stream, REFUSED_STREAM), whose body is kept until
-//! the answer comes, as long as it is short.
+//! the answer comes, as long as it is short, or one of whose body nothing has been read (`Expect: 100-continue`).
 
-use super::body::{Fault, Progress, Stream, Upload, UploadError};
+use super::{
+    body::{Fault, Progress, Stream, Upload, UploadError},
+    expect::Asked,
+};
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request};
+use http::{HeaderMap, Method, Request, StatusCode};
 use http_body::{Frame, SizeHint};
 use std::{
     mem,
@@ -20,16 +23,19 @@ const KEPT_BYTES_MAX: usize = 64 * 1024;
 pub(super) struct Spare {
     head: Request<()>,
     body: Option<Arc<Mutex<Kept>>>,
+    /// Its body waits for the task's word.
+    asked: Option<Asked>,
 }
 
 impl Spare {
     /// Of a request for a task that speaks HTTP/2 or not. Where its body is kept, it is read through us from now on.
     pub(super) fn of(request: &mut Request<Upload>, http2: bool) -> Option<Self> {
         let may = http2 || is_idempotent(request.method());
+        let waits = Asked::is_waited_for(request);
         let body = match request.body_mut() {
             Upload::Empty if may => None,
             Upload::Tap(tap) => Some(Arc::clone(&tap.kept)),
-            body @ Upload::Stream(_) if http2 => {
+            body @ Upload::Stream(_) if http2 || waits => {
                 let Upload::Stream(stream) = mem::replace(body, Upload::Empty) else {
                     return None;
                 };
@@ -45,7 +51,25 @@ impl Spare {
         head.uri_mut().clone_from(request.uri());
         *head.version_mut() = request.version();
         head.headers_mut().clone_from(request.headers());
-        Some(Self { head, body })
+        let asked = body.as_ref().filter(|_| waits).map(|body| {
+            let (asked, gate) = Asked::gate(request);
+            lock(body).stream.wait_for(gate);
+            asked
+        });
+        Some(Self { head, body, asked })
+    }
+
+    /// Whether no task can have had all of it: its body waited, and nothing of it was read.
+    pub(super) fn is_whole(&self) -> bool {
+        let whole = |body: &Arc<Mutex<Kept>>| lock(body).is_whole();
+        self.asked.is_some() && self.body.as_ref().is_some_and(whole)
+    }
+
+    /// It has its answer.
+    pub(super) async fn answered(self, status: StatusCode) {
+        if let Some(asked) = self.asked {
+            asked.answered(status).await;
+        }
     }
 
     /// Whether it may be sent again though a task has had it: RFC 9110, section 9.2.2. With a body it is a matter of
@@ -135,6 +159,10 @@ impl Kept {
             attempt: open.attempt,
             read: 0,
         })
+    }
+
+    fn is_whole(&self) -> bool {
+        self.pieces.is_empty() && !self.partial && !self.ended
     }
 
     fn keep(&mut self, frame: &Frame<Bytes>) {

@@ -72,6 +72,7 @@ pub struct Vigil {
     in_head: AtomicBool,
     late: AtomicBool,
     upgraded: AtomicBool,
+    flooded: AtomicBool,
     write_timeouts: Counter,
 }
 
@@ -87,6 +88,7 @@ impl Vigil {
             in_head: AtomicBool::new(false),
             late: AtomicBool::new(false),
             upgraded: AtomicBool::new(false),
+            flooded: AtomicBool::new(false),
             write_timeouts,
         })
     }
@@ -148,6 +150,21 @@ impl Vigil {
     /// Whether what comes is no HTTP any more.
     pub fn is_upgraded(&self) -> bool {
         self.upgraded.load(Relaxed)
+    }
+
+    /// It sent more that carries nothing than anybody who means well.
+    pub fn set_flooded(&self) {
+        self.flooded.store(true, Relaxed);
+    }
+
+    /// Whether that is why it ends.
+    pub fn has_flooded(&self) -> bool {
+        self.flooded.load(Relaxed)
+    }
+
+    /// Nanoseconds since its begin.
+    pub fn now_ns(&self) -> u64 {
+        self.started.elapsed().as_nanos() as u64
     }
 
     /// The client does not read.

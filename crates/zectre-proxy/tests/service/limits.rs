@@ -182,7 +182,7 @@ async fn bodies_are_bounded_in_length() {
 #[tokio::test]
 async fn a_client_that_lets_its_body_hang_is_let_go_and_one_in_a_conversation_is_not() {
     let mut world = World::new().await;
-    world.configure("[proxy.limits]\nbody_idle_timeout_ms = 300\nbody_idle_bytes_min = 10");
+    world.configure("[proxy.limits]\nbody_idle_timeout_ms = 300\nbody_bytes_per_sec_min = 40");
     let (origin, echo) = (counter().await, echo().await);
     world.app_at("shop", &[&origin]).await;
     world.app_at("echo", &[&echo]).await;

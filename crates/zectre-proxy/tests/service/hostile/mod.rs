@@ -1,6 +1,7 @@
 //! Attacks: on the framing of requests and answers, on HTTP/2, on patience and on memory.
 
 mod answers;
+mod floods;
 pub(crate) mod frames;
 mod http2;
 mod http2_cases;
