@@ -6,7 +6,7 @@ use super::{
     client::{Client, ClientKey},
     guard::Guarded,
     pace::Pace,
-    vigil::{Stage, Times, Vigil, Watched},
+    vigil::{Place, Stage, Times, Vigil, Watched},
     watch::Watch,
 };
 use http::StatusCode;
@@ -23,7 +23,7 @@ use std::{
     net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 use tokio::{
@@ -45,6 +45,8 @@ use crate::{
 const STREAMS_MAX: u32 = 256;
 /// A silent client is asked whether it is still there.
 const KEEPALIVE: Duration = Duration::from_secs(60);
+/// A connection without a request is closed so long after the proxy was asked to stop.
+const LINGER: Duration = Duration::from_secs(1);
 /// Between attempts when the process is out of file descriptors: longest.
 const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 
@@ -126,29 +128,33 @@ pub async fn run(
         let Ok(stream) = stream.into_std() else { continue };
         let seat = workers.seat();
         let handle = seat.handle().clone();
+        let place = Place {
+            slot,
+            guest,
+            seat,
+            counted: Counted::new(&ingress.metrics.connections),
+        };
         let (served_by, server, terminator) = (Arc::clone(&ingress), Arc::clone(&server), terminator.clone());
         let (cut, shutdown) = (ingress.cut.clone(), shutdown.clone());
         let connection = async move {
             let Ok(stream) = TcpStream::from_std(stream) else {
                 return;
             };
-            let _counted = Counted::new(&served_by.metrics.connections);
             match terminator {
                 None => {
                     let client = Client::new(peer, None, trusted);
-                    connection(served_by, server, stream, client, bounds, shutdown).await;
+                    connection(served_by, server, stream, client, place, bounds, shutdown).await;
                 }
                 Some(terminator) => {
                     if let Some((stream, hello)) = terminator.accept(stream).await {
                         let client = Client::new(peer, Some(hello), trusted);
-                        connection(served_by, server, stream, client, bounds, shutdown).await;
+                        connection(served_by, server, stream, client, place, bounds, shutdown).await;
                     }
                 }
             }
         };
         let work = async move {
             cut.run_until_cancelled(connection).await;
-            drop((slot, seat, guest));
         };
         ingress.connections.spawn_on(work, &handle);
     }
@@ -178,12 +184,13 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     server: Arc<auto::Builder<TokioExecutor>>,
     stream: S,
     client: Client,
+    place: Place,
     bounds: Bounds,
     shutdown: Shutdown,
 ) {
     let client = Arc::new(client);
     let closed = &ingress.metrics.closed;
-    let vigil = Vigil::new(closed[Closed::WriteTimeout as usize].clone());
+    let vigil = Vigil::new(closed[Closed::WriteTimeout as usize].clone(), Some(place));
     let io = TokioIo::new(Guarded::new(
         stream,
         bounds.header_bytes_max,
@@ -205,13 +212,13 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let mut connection = pin!(server.serve_connection_with_upgrades(io, service));
     let mut stopping = pin!(shutdown.requested());
     let mut hourglass = pin!(Hourglass::new(Arc::clone(&vigil), bounds.times));
-    let mut draining = false;
+    let (mut farewell, mut draining) = (Farewell::default(), false);
     loop {
         let event = poll_fn(|cx| {
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 return Poll::Ready(Event::Ended(ended));
             }
-            if !draining && stopping.as_mut().poll(cx).is_ready() {
+            if !draining && farewell.poll(stopping.as_mut(), &vigil, cx).is_ready() {
                 return Poll::Ready(Event::Stop);
             }
             hourglass.as_mut().poll(cx).map(Event::Over)
@@ -260,6 +267,33 @@ enum Event<R> {
     Ended(R),
     Stop,
     Over(Stage),
+}
+
+/// When a connection is told to end after the proxy was: a client that is about to send its request must not find a closed
+/// door, and hears it with its answer.
+#[derive(Default)]
+struct Farewell {
+    linger: Option<Pin<Box<Sleep>>>,
+}
+
+impl Farewell {
+    fn poll(
+        &mut self,
+        stopping: Pin<&mut impl Future<Output = ()>>,
+        vigil: &Vigil,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        if self.linger.is_none() {
+            ready!(stopping.poll(cx));
+        }
+        if matches!(vigil.stage().0, Stage::Busy | Stage::Stalled) {
+            return Poll::Ready(());
+        }
+        let linger = self
+            .linger
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
+        linger.as_mut().poll(cx)
+    }
 }
 
 /// Runs out when a stage of a connection has lasted too long. What begins a stage is not known to wake it, so it also
