@@ -30,6 +30,14 @@ pub enum Error {
     /// TLS can't be set up.
     #[error("TLS can't be set up: {0}")]
     Tls(#[from] rustls::Error),
+    /// A process that serves now was found, and did not give its listeners.
+    #[error("the process at {path} (proxy.handover_path) does not hand over its listeners: {source}")]
+    Handover {
+        /// Where.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The threads that carry connections can't be started.
     #[error("the proxy's threads can't be started: {0}")]
     Workers(#[source] std::io::Error),

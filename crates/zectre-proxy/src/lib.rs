@@ -5,6 +5,7 @@
 //! request. [`tls`] is what comes before it on the other port. [`table`] decides where a host leads, and is pure; [`live`] is what changes with every request.
 
 pub mod error;
+pub mod handover;
 pub mod ingress;
 pub mod live;
 pub mod metrics;
@@ -20,6 +21,7 @@ mod admin;
 
 pub use error::Error;
 
+use handover::{Giver, Old, Role};
 use ingress::{
     Ingress, Limits, accept::Entrance, admit::Door, connection::Bounds, crowd::Crowd, forwarded::Trust,
 };
@@ -27,6 +29,7 @@ use metrics::Metrics;
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use std::{
     net::SocketAddr,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -77,6 +80,7 @@ pub struct Service {
     address: SocketAddr,
     secure: Option<Secure>,
     admin: TcpListener,
+    old: Option<Old>,
     admin_address: SocketAddr,
 }
 
@@ -88,9 +92,13 @@ struct Secure {
 }
 
 impl Secure {
-    async fn open(setup: Option<tls::Setup>, config: &ProxyConfig) -> Result<Option<Self>, Error> {
+    async fn open(
+        setup: Option<tls::Setup>,
+        config: &ProxyConfig,
+        old: Option<&mut Old>,
+    ) -> Result<Option<Self>, Error> {
         let Some(setup) = setup else { return Ok(None) };
-        let listener = server::bind(NAME, "proxy__tls", &config.host, config.tls.port).await?;
+        let listener = handover::listener(old, Role::Tls, &config.host, config.tls.port).await?;
         Ok(Some(Self {
             setup,
             address: listener.local_addr().map_err(Error::Address)?,
@@ -113,9 +121,10 @@ impl Service {
         let base = Base::new(NAME).readable_by(keys.metrics());
         let sharing = tls::Sharing::new(&pool, keys.master().ok(), id);
         let secure = tls::Setup::load(proxy, sharing, &base.metrics).await?;
-        let listener = server::bind(NAME, "proxy", &proxy.host, proxy.port).await?;
-        let admin = server::bind(NAME, "proxy", &proxy.host, proxy.admin_port).await?;
-        let secure = Secure::open(secure, proxy).await?;
+        let mut old = handover::find(&proxy.handover_path).await?;
+        let listener = handover::listener(old.as_mut(), Role::Plain, &proxy.host, proxy.port).await?;
+        let admin = handover::listener(old.as_mut(), Role::Admin, &proxy.host, proxy.admin_port).await?;
+        let secure = Secure::open(secure, proxy, old.as_mut()).await?;
         let tables = Arc::new(Tables::new(&proxy.domain, keeps_snapshot(proxy)));
         first_table(proxy, &pool, &tables).await;
         check_routes(&base, &tables);
@@ -165,6 +174,7 @@ impl Service {
             secure,
             admin_address: admin.local_addr().map_err(Error::Address)?,
             admin,
+            old,
         })
     }
 
@@ -198,8 +208,11 @@ impl Service {
             address,
             secure,
             admin,
+            old,
             ..
         } = self;
+        // A process that takes over stops this service, and nothing else that runs beside it.
+        let shutdown = shutdown.child();
         let tables = Arc::clone(&ingress.tables);
         let drain_timeout = Duration::from_millis(config.drain_timeout_ms);
         let tasks = Tasks::new(shutdown.clone());
@@ -220,10 +233,22 @@ impl Service {
                 snapshot::run(config.snapshot_path.clone(), Arc::clone(&tables), stop)
             });
         }
+        let handed = hand_over(
+            &config.handover_path,
+            old,
+            &tables,
+            &tasks,
+            &shutdown,
+            &[
+                (Role::Plain, Some(&listener)),
+                (Role::Tls, secure.as_ref().map(|secure| &secure.listener)),
+                (Role::Admin, Some(&admin)),
+            ],
+        )
+        .await;
         let router = admin::router(Arc::clone(&tables), key, ingress.started);
-        let limits = server::Limits::default();
-        let router = base.wrap(router, limits);
-        tasks.spawn("admin", |stop| server::serve(admin, router, limits, stop));
+        let router = base.wrap(router, server::Limits::default());
+        tasks.spawn("admin", |stop| serve_admin(admin, router, handed, stop));
         tracing::info!(%address, domain = config.domain, proxy = %id, "the proxy takes requests");
         let doors = Doors {
             ingress: Arc::clone(&ingress),
@@ -236,16 +261,73 @@ impl Service {
         drain(&ingress, &wires, drain_timeout).await;
         // Only now does nobody need to wait for this proxy any longer.
         tasks.stop(GOODBYE).await;
-        let last_words = async {
-            activity::flush(&pool, &tables, id).await?;
-            lease::release(&pool, id).await
-        };
-        match timeout(GOODBYE, last_words).await {
-            Ok(Ok(())) => {}
-            _ => tracing::warn!("PostgreSQL did not hear that this proxy stops; its lease will run out"),
-        }
+        say_goodbye(&pool, &tables, id).await;
         Ok(())
     }
+}
+
+/// Tells PostgreSQL what it has not heard yet, and that this proxy is gone.
+async fn say_goodbye(pool: &PgPool, tables: &Tables, id: ProxyId) {
+    let last_words = async {
+        activity::flush(pool, tables, id).await?;
+        lease::release(pool, id).await
+    };
+    match timeout(GOODBYE, last_words).await {
+        Ok(Ok(())) => {}
+        _ => tracing::warn!("PostgreSQL did not hear that this proxy stops; its lease will run out"),
+    }
+}
+
+/// Takes over from the `old` process, if there is one, and is ready to hand over itself. What is returned is requested when
+/// that has happened.
+async fn hand_over(
+    path: &Path,
+    old: Option<Old>,
+    tables: &Arc<Tables>,
+    tasks: &Tasks,
+    service: &Shutdown,
+    listeners: &[(Role, Option<&TcpListener>)],
+) -> Shutdown {
+    let handed = Shutdown::new();
+    let mut old = old;
+    if let Some(old) = &mut old
+        && service.or_requested(old.wait_for_routes(tables)).await.is_none()
+    {
+        // Stopped before it began: the old one serves on.
+        return handed;
+    }
+    if !path.as_os_str().is_empty() {
+        let listeners: Vec<_> = listeners
+            .iter()
+            .filter_map(|(role, listener)| Some((*role, (*listener)?)))
+            .collect();
+        match Giver::open(path, &listeners) {
+            Ok(giver) => tasks.spawn("hand-over", |stop| {
+                giver.run(service.clone(), handed.clone(), stop)
+            }),
+            Err(error) => {
+                tracing::error!(%error, path = %path.display(), "no later process will be able to take over");
+            }
+        }
+    }
+    if let Some(old) = old {
+        old.release().await;
+    }
+    handed
+}
+
+/// Serves the admin port until the stop, or until another process does.
+async fn serve_admin(listener: TcpListener, router: axum::Router, handed: Shutdown, stop: Shutdown) {
+    let until = stop.child();
+    let ends = async {
+        stop.or_requested(handed.requested()).await;
+        until.request();
+    };
+    tokio::join!(
+        server::serve(listener, router, server::Limits::default(), until.clone()),
+        ends
+    );
+    stop.requested().await;
 }
 
 /// The listeners, and what they share.

@@ -7,7 +7,7 @@ use super::{
     connection::{self, Bounds},
     crowd::Guest,
     proxy_protocol,
-    vigil::Stage,
+    vigil::{Place, Stage},
 };
 use rustix::net::sockopt;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -80,13 +80,13 @@ pub async fn run(
         let Ok(stream) = stream.into_std() else { continue };
         let seat = workers.seat();
         let handle = seat.handle().clone();
+        let counted = Counted::new(&ingress.metrics.connections);
         let (served_by, server, terminator) = (Arc::clone(&ingress), Arc::clone(&server), terminator.clone());
         let (cut, shutdown) = (ingress.cut.clone(), shutdown.clone());
         let connection = async move {
             let Ok(mut stream) = TcpStream::from_std(stream) else {
                 return;
             };
-            let _counted = Counted::new(&served_by.metrics.connections);
             let mut arrival = arrival;
             if proxy_protocol && arrival.trusted {
                 match arrival.introduced(&served_by, &mut stream, bounds, tls).await {
@@ -94,27 +94,28 @@ pub async fn run(
                     None => return,
                 }
             }
-            let Arrival {
-                peer,
-                trusted,
-                _guest,
-            } = arrival;
+            let Arrival { peer, trusted, guest } = arrival;
+            let place = Place {
+                slot,
+                guest,
+                seat,
+                counted,
+            };
             match terminator {
                 None => {
                     let client = Client::new(peer, None, trusted);
-                    connection::serve(served_by, server, stream, client, bounds, shutdown).await;
+                    connection::serve(served_by, server, stream, client, place, bounds, shutdown).await;
                 }
                 Some(terminator) => {
                     if let Some((stream, hello)) = terminator.accept(stream).await {
                         let client = Client::new(peer, Some(hello), trusted);
-                        connection::serve(served_by, server, stream, client, bounds, shutdown).await;
+                        connection::serve(served_by, server, stream, client, place, bounds, shutdown).await;
                     }
                 }
             }
         };
         let work = async move {
             cut.run_until_cancelled(connection).await;
-            drop((slot, seat));
         };
         ingress.connections.spawn_on(work, &handle);
     }
@@ -126,7 +127,7 @@ struct Arrival {
     peer: SocketAddr,
     trusted: bool,
     /// Of its connections; load balancers of ours bring many clients.
-    _guest: Option<Guest>,
+    guest: Option<Guest>,
 }
 
 impl Arrival {
@@ -144,11 +145,7 @@ impl Arrival {
             }
             guest
         };
-        Some(Self {
-            peer,
-            trusted,
-            _guest: guest,
-        })
+        Some(Self { peer, trusted, guest })
     }
 
     /// Whom a load balancer brings. `None` when it doesn't say so in time, or in words that nobody understands.

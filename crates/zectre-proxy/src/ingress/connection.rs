@@ -8,7 +8,7 @@ use super::{
     guard::Guarded,
     pace::Pace,
     rate::Rate,
-    vigil::{Stage, Times, Vigil, Watched},
+    vigil::{Place, Stage, Times, Vigil, Watched},
     watch::Watch,
 };
 use crate::metrics::Closed;
@@ -23,7 +23,7 @@ use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 use tokio::{
@@ -33,6 +33,8 @@ use tokio::{
 use zectre_common::config::ProxyConfig;
 use zectre_service::tasks::Shutdown;
 
+/// A connection without a request is closed so long after the proxy was asked to stop.
+const LINGER: Duration = Duration::from_secs(1);
 /// Streams of one HTTP/2 connection.
 const STREAMS_MAX: u32 = 256;
 /// Requests that a connection may take back in a second, and at once. A browser that leaves a page takes back some dozens.
@@ -98,12 +100,13 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     server: Arc<auto::Builder<TokioExecutor>>,
     stream: S,
     client: Client,
+    place: Place,
     bounds: Bounds,
     shutdown: Shutdown,
 ) {
     let client = Arc::new(client);
     let closed = &ingress.metrics.closed;
-    let vigil = Vigil::new(closed[Closed::WriteTimeout as usize].clone());
+    let vigil = Vigil::new(closed[Closed::WriteTimeout as usize].clone(), Some(place));
     let io = TokioIo::new(Guarded::new(
         stream,
         bounds.header_bytes_max,
@@ -126,13 +129,13 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let mut connection = pin!(server.serve_connection_with_upgrades(io, service));
     let mut stopping = pin!(shutdown.requested());
     let mut hourglass = pin!(Hourglass::new(Arc::clone(&vigil), bounds.times));
-    let mut draining = false;
+    let (mut farewell, mut draining) = (Farewell::default(), false);
     loop {
         let event = poll_fn(|cx| {
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 return Poll::Ready(Event::Ended(ended));
             }
-            if !draining && stopping.as_mut().poll(cx).is_ready() {
+            if !draining && farewell.poll(stopping.as_mut(), &vigil, cx).is_ready() {
                 return Poll::Ready(Event::Stop);
             }
             hourglass.as_mut().poll(cx).map(Event::Over)
@@ -202,6 +205,33 @@ enum Event<R> {
     Ended(R),
     Stop,
     Over(Stage),
+}
+
+/// When a connection is told to end after the proxy was: a client that is about to send its request must not find a closed
+/// door, and hears it with its answer.
+#[derive(Default)]
+struct Farewell {
+    linger: Option<Pin<Box<Sleep>>>,
+}
+
+impl Farewell {
+    fn poll(
+        &mut self,
+        stopping: Pin<&mut impl Future<Output = ()>>,
+        vigil: &Vigil,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        if self.linger.is_none() {
+            ready!(stopping.poll(cx));
+        }
+        if matches!(vigil.stage().0, Stage::Busy | Stage::Stalled) {
+            return Poll::Ready(());
+        }
+        let linger = self
+            .linger
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
+        linger.as_mut().poll(cx)
+    }
 }
 
 /// Runs out when a stage of a connection has lasted too long. What begins a stage is not known to wake it, so it also

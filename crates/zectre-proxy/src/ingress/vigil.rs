@@ -1,6 +1,8 @@
 //! What a connection waits for, and whether it has waited long enough. Whatever a client may be slow with has a bound:
 //! its first word, a head that it began, an answer that it does not take, its next request.
 
+use super::crowd::Guest;
+use crate::{metrics::Counted, workers::Seat};
 use http_body::{Body, Frame, SizeHint};
 use prometheus_client::metrics::counter::Counter;
 use std::{
@@ -12,6 +14,7 @@ use std::{
     task::{Context, Poll},
     time::{Duration, Instant},
 };
+use tokio::sync::OwnedSemaphorePermit;
 
 /// How long a client may take; [`Duration::ZERO`] for no bound.
 #[derive(Debug, Clone, Copy)]
@@ -74,12 +77,28 @@ pub struct Vigil {
     upgraded: AtomicBool,
     flooded: AtomicBool,
     write_timeouts: Counter,
+    _place: Option<Place>,
+}
+
+/// What a connection takes up of the bounds on connections. A tunnel is made of the connection's own stream, which holds
+/// on to its vigil, and so to this.
+#[derive(Debug)]
+pub struct Place {
+    /// Of all.
+    pub slot: OwnedSemaphorePermit,
+    /// Of its client's.
+    pub guest: Option<Guest>,
+    /// Of its thread's.
+    pub seat: Seat,
+    /// In the metrics.
+    pub counted: Counted,
 }
 
 impl Vigil {
-    /// Of a connection that begins now.
-    pub fn new(write_timeouts: Counter) -> Arc<Self> {
+    /// Of a connection that begins now, and takes up `place` as long as anything of it is left.
+    pub fn new(write_timeouts: Counter, place: Option<Place>) -> Arc<Self> {
         Arc::new(Self {
+            _place: place,
             started: Instant::now(),
             since_ms: AtomicU64::new(0),
             requests: AtomicU32::new(0),
@@ -278,7 +297,7 @@ mod tests {
 
     #[test]
     fn a_connection_is_always_at_something() {
-        let vigil = Vigil::new(Counter::default());
+        let vigil = Vigil::new(Counter::default(), None);
         assert_eq!(stage(&vigil), Stage::New);
         vigil.in_head(true);
         assert_eq!(stage(&vigil), Stage::Head);
