@@ -17,6 +17,7 @@ mod login_limit;
 mod login_token;
 mod maintenance;
 pub mod openapi;
+mod outside;
 mod page;
 mod password;
 pub mod policy;
@@ -26,6 +27,7 @@ mod scheduler;
 mod sse;
 mod store;
 mod urls;
+mod webhook;
 
 pub use error::Error;
 
@@ -103,6 +105,8 @@ impl Service {
             fanout: Fanout::new(),
             domains: domain::look::Looker::new(&config.domains),
             claimed: Notify::new(),
+            poster: outside::post::Poster::new(&config.webhooks, &config.domains),
+            redelivered: Notify::new(),
             streams: Arc::new(Semaphore::new(sse::STREAMS_MAX)),
             shutdown: streams.clone(),
         });
@@ -150,6 +154,10 @@ impl Service {
         tasks.spawn("domains", {
             let context = context.clone();
             move |stop| domain::recheck::run(context, stop)
+        });
+        tasks.spawn("webhooks", {
+            let context = context.clone();
+            move |stop| webhook::deliver::run(context, stop)
         });
         tasks.spawn("streams", {
             let (shutdown, streams) = (shutdown.clone(), self.streams);

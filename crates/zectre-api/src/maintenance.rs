@@ -2,7 +2,10 @@
 
 use crate::{
     error::Error,
-    store::maintenance::{self as store, History},
+    store::{
+        delivery,
+        maintenance::{self as store, History},
+    },
 };
 use sqlx::PgPool;
 use std::time::Duration;
@@ -18,6 +21,8 @@ const TASKS_KEEP_DAYS: i32 = 7;
 const EVENTS_KEEP_DAYS: i32 = 90;
 /// Operations that were applied; their effects are in the feed.
 const OPERATIONS_KEEP_DAYS: i32 = 7;
+/// Deliveries to webhooks that ended; less than events, which they show.
+const DELIVERIES_KEEP_DAYS: i32 = 30;
 /// Rows that one statement deletes: about 0.1 s.
 const PURGE_BATCH_ROWS: i64 = 5_000;
 /// Statements of one round and kind, so that others get their turn. Ten million rows a day and kind go at most.
@@ -81,6 +86,13 @@ async fn purge_history(pool: &PgPool, logs: LogBounds) -> Result<u64, Error> {
             if gone < PURGE_BATCH_ROWS.unsigned_abs() {
                 break;
             }
+        }
+    }
+    for _ in 0..PURGE_BATCHES_MAX {
+        let gone = delivery::forget(pool, DELIVERIES_KEEP_DAYS, PURGE_BATCH_ROWS).await?;
+        purged += gone;
+        if gone < PURGE_BATCH_ROWS.unsigned_abs() {
+            break;
         }
     }
     Ok(purged)

@@ -92,6 +92,8 @@ sections! {
     DomainsConfig {
         verification: DomainVerification, dns_server: String, http_port: u16, private_addresses: bool, pending_ttl_secs: u64,
     }
+    /// `[webhooks]`
+    WebhooksConfig { allow_private: bool, timeout_ms: u64, ca_file: PathBuf, }
     /// `[secrets]`
     SecretsConfig { service_key_file: PathBuf, token_key_file: PathBuf, master_key_file: PathBuf, }
     /// `[logs]`
@@ -100,7 +102,7 @@ sections! {
     Config {
         database: DatabaseConfig, api: ApiConfig, scheduler: SchedulerConfig, agent: AgentConfig,
         proxy: ProxyConfig, registry: RegistryConfig, build: BuildConfig, auth: AuthConfig,
-        domains: DomainsConfig,
+        domains: DomainsConfig, webhooks: WebhooksConfig,
         secrets: SecretsConfig, logs: LogsConfig,
     }
 }
@@ -249,6 +251,7 @@ impl Config {
         if !(60..=365 * 86_400).contains(&self.domains.pending_ttl_secs) {
             return refuse("domains.pending_ttl_secs must be from 60 to 31536000".into());
         }
+        self.webhooks.check().map_err(ConfigError::Invalid)?;
         if self.logs.task_bytes_max < 16 << 20 {
             return refuse("logs.task_bytes_max must be at least 16777216".into());
         }
@@ -261,6 +264,15 @@ impl Config {
             return refuse("build.slots must be at least 1".into());
         }
         Ok(())
+    }
+}
+
+impl WebhooksConfig {
+    fn check(&self) -> Result<(), String> {
+        if (100..=30_000).contains(&self.timeout_ms) {
+            return Ok(());
+        }
+        Err("webhooks.timeout_ms must be from 100 to 30000".into())
     }
 }
 

@@ -22,6 +22,7 @@ mod orgs;
 mod task_logs;
 mod tasks;
 mod variables;
+mod webhooks;
 
 /// Everything under /api/v1.
 pub(crate) fn endpoints() -> Vec<Endpoint> {
@@ -41,6 +42,7 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
         artifacts::endpoints(),
         builds::endpoints(),
         nodes::endpoints(),
+        webhooks::endpoints(),
         events::endpoints(),
         cluster::endpoints(),
     ]
@@ -84,6 +86,7 @@ fn gone(thing: Thing, id: impl std::fmt::Display) -> Error {
         Thing::Task => (&crate::code::TASK_NOT_FOUND, "task"),
         Thing::Artifact => (&crate::code::ARTIFACT_NOT_FOUND, "artifact"),
         Thing::Build => (&crate::code::BUILD_NOT_FOUND, "build"),
+        Thing::Webhook => (&crate::code::WEBHOOK_NOT_FOUND, "webhook"),
     };
     crate::error::refuse(code, format!("there is no {name} {id}"))
 }

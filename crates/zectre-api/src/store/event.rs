@@ -108,6 +108,18 @@ pub(crate) async fn list(
     Ok((rows.into_iter().map(|row| event!(row)).collect(), total))
 }
 
+/// By id.
+pub(crate) async fn get(pool: &PgPool, id: EventId) -> Result<Option<Event>, Error> {
+    let query = sqlx::query_as!(
+        Event,
+        r#"SELECT id AS "id: EventId", time, actor, action, application_id AS "application_id: ApplicationId",
+                  deployment_id AS "deployment_id: DeploymentId", task_id AS "task_id: TaskId",
+                  node_id AS "node_id: NodeId", message, reason, request_id FROM events WHERE id = $1"#,
+        id as _
+    );
+    Ok(query.fetch_optional(pool).await?)
+}
+
 /// Events after `after`, in order of commit, without those that `known` sees.
 pub(crate) async fn after(
     pool: &PgPool,

@@ -17,3 +17,4 @@ mod login;
 mod rows;
 mod streams;
 mod upstream;
+mod webhooks;

@@ -161,3 +161,27 @@ pub(crate) async fn cut_connections(pool: &PgPool, service: &str) {
     );
     run(cut.bind(service.to_owned()), pool).await;
 }
+
+/// An event about the application, as another service writes it.
+pub(crate) async fn event(pool: &PgPool, action: &str, application: &str) {
+    let row = sqlx::query(
+        "INSERT INTO events (id, actor, action, application_id, message) VALUES ($1, 'zectre-scheduler', $2, $3, 'it happened')",
+    );
+    let application: Uuid = application.parse().expect("an id");
+    run(
+        row.bind(Uuid::now_v7()).bind(action.to_owned()).bind(application),
+        pool,
+    )
+    .await;
+}
+
+/// A delivery that was answered.
+pub(crate) async fn delivery(pool: &PgPool, webhook: Uuid) -> Uuid {
+    let id = Uuid::now_v7();
+    let row = sqlx::query(
+        "INSERT INTO webhook_deliveries (id, webhook_id, event_id, action, state, finished_at)
+         VALUES ($1, $2, $1, 'domain.verified', 'delivered', now())",
+    );
+    run(row.bind(id).bind(webhook), pool).await;
+    id
+}

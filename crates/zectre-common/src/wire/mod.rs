@@ -17,3 +17,4 @@ pub mod page;
 pub mod problem;
 pub mod scheduler;
 pub mod task;
+pub mod webhook;
