@@ -55,6 +55,8 @@ pub(crate) struct Settings {
     pub(crate) source_bytes_max: u64,
     pub(crate) artifact_bytes_max: u64,
     pub(crate) domain_pending_ttl_secs: u64,
+    /// What repositories' URLs begin with.
+    pub(crate) git_sources: Vec<String>,
 }
 
 impl Context {

@@ -11,6 +11,7 @@ mod domain;
 mod endpoint;
 mod error;
 mod fanout;
+mod forge;
 mod idempotency;
 mod identity;
 mod login_limit;
@@ -188,6 +189,7 @@ fn settings(config: &Config) -> Settings {
         source_bytes_max: config.build.source_bytes_max,
         artifact_bytes_max: config.registry.artifact_bytes_max,
         domain_pending_ttl_secs: config.domains.pending_ttl_secs,
+        git_sources: config.build.git_sources.clone(),
     }
 }
 

@@ -81,7 +81,7 @@ sections! {
     BuildConfig {
         host: String, port: u16, public_url: String, compiler: PathBuf, sandbox: Sandbox, cache_dir: PathBuf,
         work_dir: PathBuf, slots: u32, timeout_secs: u64, lease_ms: u64, source_bytes_max: u64,
-        unpacked_bytes_max: u64, files_max: u32, memory_bytes_max: u64,
+        unpacked_bytes_max: u64, files_max: u32, memory_bytes_max: u64, git_sources: Vec<String>,
     }
     /// `[auth]`
     AuthConfig {
@@ -252,18 +252,33 @@ impl Config {
             return refuse("domains.pending_ttl_secs must be from 60 to 31536000".into());
         }
         self.webhooks.check().map_err(ConfigError::Invalid)?;
+        self.build.check().map_err(ConfigError::Invalid)?;
         if self.logs.task_bytes_max < 16 << 20 {
             return refuse("logs.task_bytes_max must be at least 16777216".into());
         }
-        if self.build.memory_bytes_max < 256 << 20 {
-            return refuse(
-                "build.memory_bytes_max must be at least 268435456: the linker needs as much".into(),
-            );
-        }
-        if self.build.slots == 0 {
-            return refuse("build.slots must be at least 1".into());
-        }
         Ok(())
+    }
+}
+
+impl BuildConfig {
+    fn check(&self) -> Result<(), String> {
+        if self.memory_bytes_max < 256 << 20 {
+            return Err("build.memory_bytes_max must be at least 268435456: the linker needs as much".into());
+        }
+        if self.slots == 0 {
+            return Err("build.slots must be at least 1".into());
+        }
+        let below = |prefix: &&String| {
+            let known = ["https://", "http://", "git://"];
+            let rest = known.iter().find_map(|scheme| prefix.strip_prefix(scheme));
+            rest.is_none_or(|rest| rest.len() < 2 || rest.starts_with('/') || !rest.ends_with('/'))
+        };
+        match self.git_sources.iter().find(below) {
+            None => Ok(()),
+            Some(wrong) => Err(format!(
+                "build.git_sources: `{wrong}` is not what URLs of repositories begin with, such as https://github.com/"
+            )),
+        }
     }
 }
 

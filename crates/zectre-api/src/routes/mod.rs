@@ -9,16 +9,18 @@ mod api_keys;
 mod apps;
 mod artifacts;
 mod auth;
-mod builds;
+pub(crate) mod builds;
 mod cluster;
 mod custom_domains;
-mod deploy;
+pub(crate) mod deploy;
 mod deployment_logs;
 mod deployments;
-mod environments;
+pub(crate) mod environments;
 mod events;
+mod inbound;
 mod nodes;
 mod orgs;
+mod source;
 mod task_logs;
 mod tasks;
 mod variables;
@@ -41,6 +43,8 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
         task_logs::endpoints(),
         artifacts::endpoints(),
         builds::endpoints(),
+        source::endpoints(),
+        inbound::endpoints(),
         nodes::endpoints(),
         webhooks::endpoints(),
         events::endpoints(),

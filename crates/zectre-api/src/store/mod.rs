@@ -19,6 +19,7 @@ pub(crate) mod node;
 pub(crate) mod organization;
 pub(crate) mod ownership;
 mod rows;
+pub(crate) mod source;
 pub(crate) mod task;
 pub(crate) mod task_log;
 pub(crate) mod variable;

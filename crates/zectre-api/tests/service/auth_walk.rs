@@ -73,6 +73,11 @@ impl Things {
             .await
             .expect(201)
             .id();
+        let source = json!({ "repository": "https://github.com/acme/shop" });
+        let path = format!("/apps/{app}/source");
+        api.call(&api.admin, Method::PUT, &path, Some(source))
+            .await
+            .expect(200);
         let hook =
             json!({ "url": "https://zectre.invalid/", "organization": namespace, "events": ["domain.*"] });
         let webhook = api.post("/webhooks", hook).await.expect(201).id();
@@ -143,8 +148,11 @@ impl Things {
             ("POST", "/webhooks") => json!({ "url": "https://zectre.invalid/", "organization": slug }),
             ("POST", "/tasks/{id}/logs") => json!({ "lines": [] }),
             ("POST", "/apps/{id}/custom-domains") => json!({ "domain": format!("{fresh}.example.com") }),
+            ("PUT", "/apps/{id}/source") => json!({ "repository": "https://github.com/acme/shop" }),
             ("PUT", "/apps/{id}/env/{key}") => json!({ "value": "x" }),
-            ("PUT", "/apps/{id}") | ("PATCH", "/deployments/{id}") => json!({}),
+            ("PUT", "/apps/{id}") | ("PATCH", "/deployments/{id}") | ("POST", "/webhooks/github") => {
+                json!({})
+            }
             ("PATCH", "/apps/{id}/env") => json!([]),
             _ => return request,
         };

@@ -11,6 +11,7 @@ mod cluster;
 mod custom_domains;
 mod deployments;
 mod document;
+mod forge;
 mod harness;
 mod idempotency;
 mod login;
