@@ -15,6 +15,7 @@ mod forge;
 mod harness;
 mod idempotency;
 mod login;
+mod resume;
 mod rows;
 mod streams;
 mod upstream;
