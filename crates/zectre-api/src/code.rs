@@ -38,6 +38,8 @@ codes! {
     UPLOAD_ABORTED BAD_REQUEST "The upload ended before its announced length. Send it again.";
     INVALID_IDEMPOTENCY_KEY BAD_REQUEST "`Idempotency-Key` must be 1 to 255 visible ASCII characters.";
     INVALID_LAST_EVENT_ID BAD_REQUEST "`Last-Event-ID` is not an id that this stream gave out. Leave it out to start anew.";
+    INVALID_WEBHOOK BAD_REQUEST "The call is not one of a forge's webhook: a header is missing, or the body is not its JSON.";
+    INVALID_SIGNATURE UNAUTHORIZED "No application has this repository as its source and a secret that signed the call.";
     UNAUTHENTICATED UNAUTHORIZED "No credential, or one that is wrong, expired or revoked. Log in, or send an API key as `X-API-Key`.";
     INVALID_CREDENTIALS UNAUTHORIZED "No account has this e-mail address and password.";
     FORBIDDEN FORBIDDEN "You are known, but your role does not allow this.";
@@ -57,6 +59,9 @@ codes! {
     ORGANIZATION_NOT_FOUND NOT_FOUND "There is no such organization, or it is not yours.";
     API_KEY_NOT_FOUND NOT_FOUND "You have no such API key.";
     DOMAIN_NOT_FOUND NOT_FOUND "The application has not claimed this domain.";
+    WEBHOOK_NOT_FOUND NOT_FOUND "There is no such webhook, or it is not yours.";
+    DELIVERY_NOT_FOUND NOT_FOUND "The webhook has no such delivery. They are kept for 30 days.";
+    SOURCE_NOT_FOUND NOT_FOUND "The application has no connected repository.";
     METHOD_NOT_ALLOWED METHOD_NOT_ALLOWED "The path exists, but does not take this method.";
     UPLOAD_STALLED REQUEST_TIMEOUT "No byte of the upload came for too long. Send it again.";
     EMAIL_EXISTS CONFLICT "An account with this e-mail address exists. Log in instead.";
@@ -71,6 +76,9 @@ codes! {
     DOMAIN_TAKEN CONFLICT "The domain belongs to another application. The sentence says what takes it from there.";
     DOMAIN_NOT_VERIFIED CONFLICT "Neither the TXT record nor the page of the domain holds its token. The sentence says what was found instead.";
     TOO_MANY_DOMAINS CONFLICT "The application has claimed as many domains as it may. Remove one.";
+    TOO_MANY_WEBHOOKS CONFLICT "The organization has as many webhooks as it may. Delete one.";
+    WEBHOOK_DISABLED CONFLICT "The webhook is not called any more, because it always failed. Enable it first.";
+    WEBHOOK_REPLAYED CONFLICT "The forge's call has had its effect before; a second one has none.";
     ARTIFACT_NOT_READY CONFLICT "The artifact was announced, but not uploaded. Upload it first.";
     ARTIFACT_IMMUTABLE CONFLICT "The artifact was uploaded already. Make a new one for other bytes.";
     ARTIFACT_IN_USE CONFLICT "A deployment or a build refers to the artifact.";

@@ -1,6 +1,9 @@
 //! What every handler may use.
 
-use crate::{domain::look::Looker, fanout::Fanout, login_limit::LoginLimit, scheduler::Asked, urls::Urls};
+use crate::{
+    domain::look::Looker, fanout::Fanout, login_limit::LoginLimit, outside::post::Poster, scheduler::Asked,
+    urls::Urls,
+};
 use sqlx::PgPool;
 use std::{ops::Deref, sync::Arc, time::Duration};
 use tokio::sync::{Notify, Semaphore};
@@ -31,6 +34,10 @@ pub(crate) struct Inner {
     pub(crate) domains: Looker,
     /// Told when a domain was claimed.
     pub(crate) claimed: Notify,
+    /// Calls webhooks.
+    pub(crate) poster: Poster,
+    /// Told when a delivery is to be sent again.
+    pub(crate) redelivered: Notify,
     /// One permit an open stream.
     pub(crate) streams: Arc<Semaphore>,
     /// Ends streams when the service stops.
@@ -48,6 +55,8 @@ pub(crate) struct Settings {
     pub(crate) source_bytes_max: u64,
     pub(crate) artifact_bytes_max: u64,
     pub(crate) domain_pending_ttl_secs: u64,
+    /// What repositories' URLs begin with.
+    pub(crate) git_sources: Vec<String>,
 }
 
 impl Context {

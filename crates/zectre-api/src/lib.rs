@@ -11,12 +11,14 @@ mod domain;
 mod endpoint;
 mod error;
 mod fanout;
+mod forge;
 mod idempotency;
 mod identity;
 mod login_limit;
 mod login_token;
 mod maintenance;
 pub mod openapi;
+mod outside;
 mod page;
 mod password;
 pub mod policy;
@@ -26,6 +28,7 @@ mod scheduler;
 mod sse;
 mod store;
 mod urls;
+mod webhook;
 
 pub use error::Error;
 
@@ -103,6 +106,8 @@ impl Service {
             fanout: Fanout::new(),
             domains: domain::look::Looker::new(&config.domains),
             claimed: Notify::new(),
+            poster: outside::post::Poster::new(&config.webhooks, &config.domains),
+            redelivered: Notify::new(),
             streams: Arc::new(Semaphore::new(sse::STREAMS_MAX)),
             shutdown: streams.clone(),
         });
@@ -151,6 +156,10 @@ impl Service {
             let context = context.clone();
             move |stop| domain::recheck::run(context, stop)
         });
+        tasks.spawn("webhooks", {
+            let context = context.clone();
+            move |stop| webhook::deliver::run(context, stop)
+        });
         tasks.spawn("streams", {
             let (shutdown, streams) = (shutdown.clone(), self.streams);
             move |stop| async move {
@@ -180,6 +189,7 @@ fn settings(config: &Config) -> Settings {
         source_bytes_max: config.build.source_bytes_max,
         artifact_bytes_max: config.registry.artifact_bytes_max,
         domain_pending_ttl_secs: config.domains.pending_ttl_secs,
+        git_sources: config.build.git_sources.clone(),
     }
 }
 

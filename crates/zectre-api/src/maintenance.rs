@@ -2,7 +2,11 @@
 
 use crate::{
     error::Error,
-    store::maintenance::{self as store, History},
+    store::{
+        delivery,
+        maintenance::{self as store, History},
+        source,
+    },
 };
 use sqlx::PgPool;
 use std::time::Duration;
@@ -18,6 +22,10 @@ const TASKS_KEEP_DAYS: i32 = 7;
 const EVENTS_KEEP_DAYS: i32 = 90;
 /// Operations that were applied; their effects are in the feed.
 const OPERATIONS_KEEP_DAYS: i32 = 7;
+/// Deliveries to webhooks that ended; less than events, which they show.
+const DELIVERIES_KEEP_DAYS: i32 = 30;
+/// Calls of forges: for so long none of them can have a second effect.
+const INBOUND_KEEP_DAYS: i32 = 365;
 /// Rows that one statement deletes: about 0.1 s.
 const PURGE_BATCH_ROWS: i64 = 5_000;
 /// Statements of one round and kind, so that others get their turn. Ten million rows a day and kind go at most.
@@ -59,7 +67,7 @@ async fn round(pool: &PgPool, logs: LogBounds) -> Result<(), Error> {
         );
     }
     let forgotten = store::forget_expired(pool, IDEMPOTENCY_KEEP_HOURS).await?;
-    let purged = store::purge_deleted(pool).await?;
+    let purged = store::purge_deleted(pool).await? + source::forget(pool, INBOUND_KEEP_DAYS).await?;
     let history = purge_history(pool, logs).await?;
     tracing::debug!(days, forgotten, purged, history, "housekeeping done");
     Ok(())
@@ -81,6 +89,13 @@ async fn purge_history(pool: &PgPool, logs: LogBounds) -> Result<u64, Error> {
             if gone < PURGE_BATCH_ROWS.unsigned_abs() {
                 break;
             }
+        }
+    }
+    for _ in 0..PURGE_BATCHES_MAX {
+        let gone = delivery::forget(pool, DELIVERIES_KEEP_DAYS, PURGE_BATCH_ROWS).await?;
+        purged += gone;
+        if gone < PURGE_BATCH_ROWS.unsigned_abs() {
+            break;
         }
     }
     Ok(purged)

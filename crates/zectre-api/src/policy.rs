@@ -17,7 +17,7 @@ use axum::{
 };
 use http::{HeaderMap, request::Parts};
 use zectre_common::{
-    id::{ApplicationId, ArtifactId, BuildId, DeploymentId, OrganizationId, TaskId},
+    id::{ApplicationId, ArtifactId, BuildId, DeploymentId, OrganizationId, TaskId, WebhookId},
     state::Role,
 };
 use zectre_service::{auth::bearer, problem::Failure, token};
@@ -39,6 +39,8 @@ pub enum Thing {
     Artifact,
     /// `{id}` of a build.
     Build,
+    /// `{id}` of a webhook.
+    Webhook,
 }
 
 /// Who may call an endpoint.
@@ -111,6 +113,13 @@ impl Reach {
                 .map(|(organization, _)| *organization)
                 .collect()
         })
+    }
+
+    /// Those in which the caller has the endpoint's role; `None` means all.
+    pub(crate) fn governed(&self) -> Option<Vec<OrganizationId>> {
+        let least = self.least;
+        let these = self.memberships.iter().filter(|(_, role)| *role >= least);
+        (!self.everything).then(|| these.map(|(organization, _)| *organization).collect())
     }
 
     /// Refuses unless the caller has the endpoint's role in `organization`; `hidden` is the answer to those
@@ -316,6 +325,11 @@ async fn owner_of(
                 ownership::of_build(pool, id).await?,
                 refuse(&code::BUILD_NOT_FOUND, format!("there is no build {id}")),
             )
+        }
+        Thing::Webhook => {
+            let id: WebhookId = id_param(params, "id")?;
+            let hidden = refuse(&code::WEBHOOK_NOT_FOUND, format!("there is no webhook {id}"));
+            (ownership::of_webhook(pool, id).await?, hidden)
         }
     })
 }

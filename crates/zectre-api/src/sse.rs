@@ -32,6 +32,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// A stream ends after this long; its client resumes it, with its credential checked anew.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(3_600);
 
+/// The event that only has an id: where the stream begins.
+pub(crate) const POSITION: &str = "position";
+
 /// What a stream found when it looked.
 pub(crate) struct Batch {
     pub(crate) events: Vec<Event>,
@@ -43,6 +46,10 @@ pub(crate) struct Batch {
 pub(crate) trait Feed: Send + Sync + 'static {
     /// What lies after the position, which moves past it.
     fn look(&mut self) -> impl Future<Output = Result<Batch, Error>> + Send;
+    /// Where it begins, when its client can't know: told first, so that a client which has seen nothing yet can resume too.
+    fn begin(&self) -> Option<String> {
+        None
+    }
     /// Whether a hint concerns it.
     fn concerns(&self, hint: Hint) -> bool;
     /// The longest that it goes without a look when no hint comes; a lost hint delays by as much.
@@ -74,12 +81,14 @@ pub(crate) fn stream<F: Feed>(context: &Context, feed: F) -> Result<Response, Er
             errors: Vec::new(),
             retry_after_secs: Some(5),
         })?;
+    let begin = feed.begin();
+    let begin = begin.map(|id| json_event(Some(id), POSITION, &()));
     let open = Open {
         feed,
         // Before the first look: what is told between the look and the wait is not missed.
         hints: context.fanout.subscribe(),
         pause: PAUSE_MIN,
-        ready: VecDeque::new(),
+        ready: begin.transpose()?.into_iter().collect(),
         ended: false,
         until: Instant::now() + STREAM_TIMEOUT,
         context: context.clone(),

@@ -11,6 +11,7 @@ pub(crate) struct Urls {
     pub(crate) registry: String,
     pub(crate) build: String,
     pub(crate) proxy_admin: String,
+    api: String,
     proxy: Arc<ProxyConfig>,
 }
 
@@ -24,12 +25,18 @@ impl Urls {
             host => host,
         };
         Self {
+            api: clean(&config.api.public_url),
             domain: config.proxy.domain.clone(),
             registry: clean(&config.registry.public_url),
             build: clean(&config.build.public_url),
             proxy_admin: format!("http://{proxy_host}:{}", config.proxy.admin_port),
             proxy: Arc::new(config.proxy.clone()),
         }
+    }
+
+    /// Where GitHub is to send its calls.
+    pub(crate) fn github_webhook(&self) -> String {
+        format!("{}/api/v1/webhooks/github", self.api)
     }
 
     /// The URL of a host label under the platform domain.

@@ -4,13 +4,18 @@ use crate::{
     compiler,
     core::verdict::Outcome,
     error::Error,
+    git::{Fetcher, GitSource},
     log::Log,
     prepare::{Preparer, Ready},
     registry::Registry,
     sandbox::{Sandbox, View},
     source::{self, Bounds, SourceError},
-    store::{artifacts, builds::Claimed},
+    store::{
+        artifacts,
+        builds::{self, Claimed, Origin},
+    },
 };
+use secrecy::SecretString;
 use sqlx::PgPool;
 use std::{
     fs,
@@ -20,11 +25,13 @@ use std::{
 };
 use tempfile::TempDir;
 use zectre_common::{
+    git,
     id::ArtifactId,
     manifest::{Manifest, ManifestError},
     state::Reason,
     wire::build::Diagnostic,
 };
+use zectre_service::{key::MasterKey, seal};
 
 /// What every build needs.
 #[derive(Debug, Clone)]
@@ -43,6 +50,10 @@ pub struct Workshop {
     pub bounds: Bounds,
     /// How long a build may take once the compiler is ready.
     pub timeout: Duration,
+    /// Commits.
+    pub fetcher: Fetcher,
+    /// Opens tokens of private repositories.
+    pub master_key: Option<MasterKey>,
 }
 
 impl Workshop {
@@ -75,8 +86,7 @@ impl Workshop {
                 source,
             })
         })?;
-        log.say("fetching the source").await;
-        let project = self.fetch(claimed, &dir).await?;
+        let project = self.fetch(claimed, &dir, log).await?;
         let entry = entry(&project)?;
         log.say(format!("compiling {entry}")).await;
         let program = self.compile(claimed, ready, &dir, &project, &entry, log).await?;
@@ -91,9 +101,16 @@ impl Workshop {
         Ok(id)
     }
 
-    async fn fetch(&self, claimed: &Claimed, dir: &TempDir) -> Result<PathBuf, Outcome> {
+    async fn fetch(&self, claimed: &Claimed, dir: &TempDir, log: &Log) -> Result<PathBuf, Outcome> {
         let (archive, target) = (dir.path().join("source"), dir.path().join("project"));
-        self.registry.download(claimed.source, &archive).await?;
+        let archive = match &claimed.origin {
+            Origin::Archive(source) => {
+                log.say("fetching the source").await;
+                self.registry.download(*source, &archive).await?;
+                archive
+            }
+            Origin::Git(source) => self.fetch_commit(claimed, source, dir, log).await?,
+        };
         let bounds = self.bounds;
         let unpacked = tokio::task::spawn_blocking(move || {
             fs::create_dir(&target).map_err(SourceError::Disk)?;
@@ -107,6 +124,47 @@ impl Workshop {
             Ok(Err(error)) => Err(Outcome::Broken(error.to_string())),
             Err(_) => Err(Outcome::Broken("unpacking the source failed inside".into())),
         }
+    }
+
+    async fn fetch_commit(
+        &self,
+        claimed: &Claimed,
+        source: &GitSource,
+        dir: &TempDir,
+        log: &Log,
+    ) -> Result<PathBuf, Outcome> {
+        let at = dir.path().join("git");
+        fs::create_dir(&at)
+            .map_err(|source| Error::WorkDir {
+                path: at.clone(),
+                source,
+            })
+            .and_then(|()| self.sandbox.give(&at))
+            .map_err(|error| broken(&error))?;
+        let token = self.token(claimed, &source.repository).await?;
+        let (archive, commit) = self
+            .fetcher
+            .fetch(&self.sandbox, source, token.as_ref(), &at, log)
+            .await?;
+        log.say(format!("commit {commit}")).await;
+        builds::fetched(&self.pool, claimed, &commit)
+            .await
+            .map_err(|error| broken(&error))?;
+        Ok(archive)
+    }
+
+    /// The token of the application's source, when that is still this repository.
+    async fn token(&self, claimed: &Claimed, repository: &str) -> Result<Option<SecretString>, Outcome> {
+        let sealed = builds::token(&self.pool, claimed.application, repository)
+            .await
+            .map_err(|error| broken(&error))?;
+        let Some(sealed) = sealed else { return Ok(None) };
+        let key = self.master_key.as_ref().ok_or_else(|| {
+            Outcome::Broken("the repository's token can't be opened: set secrets.master_key_file".into())
+        })?;
+        seal::open(key, &git::token_context(claimed.application), &sealed)
+            .map(Some)
+            .map_err(|error| Outcome::Broken(format!("the repository's token: {error}")))
     }
 
     async fn compile(

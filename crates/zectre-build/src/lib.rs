@@ -1,7 +1,7 @@
 //! The build worker: source in, artifact out, in a sandbox.
 //!
 //! Work is rows in PostgreSQL, claimed by lease ([`mod@worker`]); hints over HTTP and NOTIFY only make it fast.
-//! A build fetches its source from the registry, unpacks it with suspicion ([`source`]), compiles it with
+//! A build fetches its source from the registry, or a commit from a repository ([`git`]), unpacks it with suspicion ([`source`]), compiles it with
 //! `zectre-tishc` behind walls ([`sandbox`]), and stores the program ([`job`]). Whether builds can run at all is
 //! found out beside ([`prepare`]), never by refusing to start.
 
@@ -9,6 +9,7 @@ pub mod cgroup;
 pub mod compiler;
 pub mod core;
 pub mod error;
+pub mod git;
 pub mod job;
 pub mod log;
 pub mod nudges;
@@ -22,6 +23,7 @@ mod work_dir;
 pub mod worker;
 
 use error::Error;
+use git::Fetcher;
 use job::Workshop;
 use nudges::Nudges;
 use prepare::{Preparation, Preparer};
@@ -37,7 +39,7 @@ use worker::Worker;
 use zectre_common::{config::Config, db};
 use zectre_service::{
     call::Caller,
-    key::{Keys, ServiceKey},
+    key::{Keys, MasterKey, ServiceKey},
     server::{self, Base, Limits},
     tasks::{Shutdown, Tasks},
     token::name,
@@ -69,7 +71,9 @@ impl Service {
         let listener = server::bind(name::BUILD, "build", &config.build.host, config.build.port).await?;
         let address = listener.local_addr().map_err(Error::Serve)?;
         let base = Base::new(name::BUILD).readable_by(keys.metrics());
-        let worker = worker(config, &base, &pool, &key, &work_dir);
+        // Only tokens of private repositories need it.
+        let master_key = keys.master().ok();
+        let worker = worker(config, &base, &pool, (&key, master_key), &work_dir);
         watch(&base, &pool, &worker.workshop.preparer);
         Ok(Self {
             listener,
@@ -118,7 +122,13 @@ impl Service {
     }
 }
 
-fn worker(config: &Config, base: &Base, pool: &PgPool, key: &ServiceKey, work_dir: &WorkDir) -> Worker {
+fn worker(
+    config: &Config,
+    base: &Base,
+    pool: &PgPool,
+    (key, master_key): (&ServiceKey, Option<MasterKey>),
+    work_dir: &WorkDir,
+) -> Worker {
     let build = &config.build;
     let caller = Caller::new(name::BUILD, key.clone());
     let sandbox = Arc::new(Sandbox::new(build.sandbox, build.memory_bytes_max));
@@ -137,6 +147,11 @@ fn worker(config: &Config, base: &Base, pool: &PgPool, key: &ServiceKey, work_di
             files_max: build.files_max,
         },
         timeout: Duration::from_secs(build.timeout_secs),
+        fetcher: Fetcher {
+            allowed: build.git_sources.clone(),
+            file_bytes_max: build.unpacked_bytes_max,
+        },
+        master_key,
     };
     Worker {
         workshop,

@@ -10,7 +10,7 @@ use std::{
     ffi::{OsStr, OsString},
     fs,
     os::unix::fs::MetadataExt,
-    path::Path,
+    path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
 };
@@ -32,6 +32,27 @@ const SYSTEM_ETC: [&str; 4] = [
     "/etc/ld.so.conf",
     "/etc/ld.so.conf.d",
 ];
+
+/// How names are found, and who is trusted for https.
+const NETWORK_ETC: [&str; 6] = [
+    "/etc/resolv.conf",
+    "/etc/hosts",
+    "/etc/nsswitch.conf",
+    "/etc/ssl",
+    "/etc/pki",
+    "/etc/ca-certificates",
+];
+/// Where git works inside.
+pub const GIT_DIR: &str = "/build/git";
+
+/// Whether what runs inside can reach anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Network {
+    /// Nothing.
+    None,
+    /// What this machine reaches. Its environment is the caller's, because it may hold what arguments must not.
+    Shared,
+}
 
 /// Where things lie inside.
 pub mod inside {
@@ -132,9 +153,9 @@ impl Sandbox {
         }
         let mut command = Command::new("bwrap");
         command
-            .args(self.walls())
+            .args(self.walls(Network::None))
             .args(["--"])
-            .args(self.descent())
+            .args(self.descent(FILE_BYTES_MAX))
             .arg("/usr/bin/true");
         command.stdin(Stdio::null()).kill_on_drop(true);
         let remedy = "or set build.sandbox = \"none\" for sources that are trusted";
@@ -186,10 +207,10 @@ impl Sandbox {
         let mut words: Vec<OsString> = Vec::new();
         if self.mode == Mode::Bubblewrap {
             words.push("bwrap".into());
-            words.extend(self.walls());
+            words.extend(self.walls(Network::None));
             words.extend(windows(view));
             words.push("--".into());
-            words.extend(self.descent());
+            words.extend(self.descent(FILE_BYTES_MAX));
             words.push(inside::COMPILER.into());
         } else {
             words.push(view.compiler.into());
@@ -228,25 +249,54 @@ impl Sandbox {
         })
     }
 
+    /// Where git sees the directory that it may write.
+    pub fn git_path(&self, dir: &Path) -> PathBuf {
+        match self.mode {
+            Mode::Bubblewrap => GIT_DIR.into(),
+            Mode::None => dir.to_owned(),
+        }
+    }
+
+    /// `git` with a network and one directory; its arguments and environment are the caller's. Dropping it kills all of it.
+    pub fn git(&self, dir: &Path, file_bytes_max: u64) -> Command {
+        let mut command = if self.mode == Mode::Bubblewrap {
+            let mut command = Command::new("bwrap");
+            command.args(self.walls(Network::Shared));
+            for path in NETWORK_ETC {
+                command.args(["--ro-bind-try", path, path]);
+            }
+            command.args(directory(Path::new(inside::ROOT)));
+            command.arg("--bind").arg(dir).arg(GIT_DIR).arg("--");
+            command.args(self.descent(file_bytes_max)).arg("git");
+            command
+        } else {
+            Command::new("git")
+        };
+        command.env_clear().current_dir("/").kill_on_drop(true);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
     /// What keeps a build in; the same for every build.
-    fn walls(&self) -> Vec<OsString> {
-        let mut words = vec!["--die-with-parent", "--new-session", "--clearenv"];
-        words.extend([
-            "--setenv",
-            "PATH",
-            "/usr/local/bin:/usr/bin:/bin",
-            "--setenv",
-            "CARGO_NET_OFFLINE",
-            "true",
-        ]);
+    fn walls(&self, network: Network) -> Vec<OsString> {
+        let mut words = vec!["--die-with-parent", "--new-session"];
+        if network == Network::None {
+            words.extend(["--clearenv", "--setenv", "PATH", "/usr/local/bin:/usr/bin:/bin"]);
+            words.extend(["--setenv", "CARGO_NET_OFFLINE", "true"]);
+        }
         if self.root {
             words.extend([
                 "--unshare-ipc",
                 "--unshare-pid",
-                "--unshare-net",
                 "--unshare-uts",
                 "--unshare-cgroup-try",
             ]);
+            if network == Network::None {
+                words.push("--unshare-net");
+            }
             // For setpriv, which gives them up.
             words.extend([
                 "--cap-drop",
@@ -258,6 +308,9 @@ impl Sandbox {
             ]);
         } else {
             words.extend(["--unshare-all", "--uid", "65534", "--gid", "65534"]);
+            if network == Network::Shared {
+                words.push("--share-net");
+            }
         }
         words.extend([
             "--hostname",
@@ -286,10 +339,10 @@ impl Sandbox {
     }
 
     /// The way down from bubblewrap to the compiler.
-    fn descent(&self) -> Vec<OsString> {
+    fn descent(&self, file_bytes_max: u64) -> Vec<OsString> {
         let mut words = vec![
             "prlimit".to_owned(),
-            format!("--fsize={FILE_BYTES_MAX}"),
+            format!("--fsize={file_bytes_max}"),
             "--core=0".into(),
             "--".into(),
         ];

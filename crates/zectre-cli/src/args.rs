@@ -1,8 +1,10 @@
 //! The grammar of the command line.
 
 mod domains;
+mod webhooks;
 
 pub use domains::{DomainArgs, DomainsCommand, NewDomainArgs};
+pub use webhooks::{NewWebhookArgs, WebhooksCommand};
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use std::path::PathBuf;
@@ -138,6 +140,9 @@ pub enum Command {
     /// API keys
     #[command(subcommand)]
     Tokens(TokensCommand),
+    /// Programs outside that are told what happens
+    #[command(subcommand)]
+    Webhooks(WebhooksCommand),
     /// Shows what happened
     Events(EventsArgs),
     /// Checks this machine and the platform, and says what to do about what is wrong

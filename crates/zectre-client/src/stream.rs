@@ -22,6 +22,9 @@ const ENDED_AT_ONCE: Duration = Duration::from_secs(2);
 /// The event by which the API may say that nothing will follow.
 const END: &str = "end";
 
+/// The event that only has an id: where the stream begins.
+const POSITION: &str = "position";
+
 /// Lines of one task or of a build.
 pub type LogStream = EventStream<LogLine>;
 
@@ -89,7 +92,7 @@ impl<T: DeserializeOwned> EventStream<T> {
                     self.ended = true;
                     return Ok(None);
                 }
-                if !event.data.is_empty() {
+                if !event.data.is_empty() && event.kind != POSITION {
                     return self.parse(&event.data).map(Some);
                 }
             }

@@ -81,7 +81,7 @@ sections! {
     BuildConfig {
         host: String, port: u16, public_url: String, compiler: PathBuf, sandbox: Sandbox, cache_dir: PathBuf,
         work_dir: PathBuf, slots: u32, timeout_secs: u64, lease_ms: u64, source_bytes_max: u64,
-        unpacked_bytes_max: u64, files_max: u32, memory_bytes_max: u64,
+        unpacked_bytes_max: u64, files_max: u32, memory_bytes_max: u64, git_sources: Vec<String>,
     }
     /// `[auth]`
     AuthConfig {
@@ -92,6 +92,8 @@ sections! {
     DomainsConfig {
         verification: DomainVerification, dns_server: String, http_port: u16, private_addresses: bool, pending_ttl_secs: u64,
     }
+    /// `[webhooks]`
+    WebhooksConfig { allow_private: bool, timeout_ms: u64, ca_file: PathBuf, }
     /// `[secrets]`
     SecretsConfig { service_key_file: PathBuf, token_key_file: PathBuf, master_key_file: PathBuf, metrics_token_file: PathBuf, }
     /// `[logs]`
@@ -100,7 +102,7 @@ sections! {
     Config {
         database: DatabaseConfig, api: ApiConfig, scheduler: SchedulerConfig, agent: AgentConfig,
         proxy: ProxyConfig, registry: RegistryConfig, build: BuildConfig, auth: AuthConfig,
-        domains: DomainsConfig,
+        domains: DomainsConfig, webhooks: WebhooksConfig,
         secrets: SecretsConfig, logs: LogsConfig,
     }
 }
@@ -249,18 +251,43 @@ impl Config {
         if !(60..=365 * 86_400).contains(&self.domains.pending_ttl_secs) {
             return refuse("domains.pending_ttl_secs must be from 60 to 31536000".into());
         }
+        self.webhooks.check().map_err(ConfigError::Invalid)?;
+        self.build.check().map_err(ConfigError::Invalid)?;
         if self.logs.task_bytes_max < 16 << 20 {
             return refuse("logs.task_bytes_max must be at least 16777216".into());
         }
-        if self.build.memory_bytes_max < 256 << 20 {
-            return refuse(
-                "build.memory_bytes_max must be at least 268435456: the linker needs as much".into(),
-            );
-        }
-        if self.build.slots == 0 {
-            return refuse("build.slots must be at least 1".into());
-        }
         Ok(())
+    }
+}
+
+impl BuildConfig {
+    fn check(&self) -> Result<(), String> {
+        if self.memory_bytes_max < 256 << 20 {
+            return Err("build.memory_bytes_max must be at least 268435456: the linker needs as much".into());
+        }
+        if self.slots == 0 {
+            return Err("build.slots must be at least 1".into());
+        }
+        let below = |prefix: &&String| {
+            let known = ["https://", "http://", "git://"];
+            let rest = known.iter().find_map(|scheme| prefix.strip_prefix(scheme));
+            rest.is_none_or(|rest| rest.len() < 2 || rest.starts_with('/') || !rest.ends_with('/'))
+        };
+        match self.git_sources.iter().find(below) {
+            None => Ok(()),
+            Some(wrong) => Err(format!(
+                "build.git_sources: `{wrong}` is not what URLs of repositories begin with, such as https://github.com/"
+            )),
+        }
+    }
+}
+
+impl WebhooksConfig {
+    fn check(&self) -> Result<(), String> {
+        if (100..=30_000).contains(&self.timeout_ms) {
+            return Ok(());
+        }
+        Err("webhooks.timeout_ms must be from 100 to 30000".into())
     }
 }
 

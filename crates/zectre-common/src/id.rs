@@ -113,6 +113,10 @@ ids! {
     CustomDomainId = "a custom domain";
     /// An event of the activity feed.
     EventId = "an event";
+    /// A webhook: a program outside that is called when something happens.
+    WebhookId = "a webhook";
+    /// One event for one webhook.
+    DeliveryId = "a delivery";
 }
 
 #[cfg(test)]

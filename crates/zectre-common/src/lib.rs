@@ -7,6 +7,7 @@
 pub mod cidr;
 pub mod config;
 pub mod db;
+pub mod git;
 pub mod id;
 pub mod manifest;
 pub mod quantity;

@@ -76,6 +76,18 @@ impl TaskState {
 }
 
 text_enum! {
+    /// Where the delivery of an event to a webhook is.
+    DeliveryState {
+        /// Not answered well yet; there will be another attempt.
+        Pending = "pending",
+        /// Answered with a 2xx status.
+        Delivered = "delivered",
+        /// Given up.
+        Failed = "failed",
+    }
+}
+
+text_enum! {
     /// What the scheduler wants of a task.
     Wanted {
         /// It should run.

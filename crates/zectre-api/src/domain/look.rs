@@ -4,42 +4,30 @@
 //! resolved, without following it anywhere, and no more is read than a token has.
 
 use super::proof;
-use crate::store::custom_domain::Claim;
-use hickory_resolver::{
-    Resolver, TokioResolver,
-    config::{NameServerConfig, ResolverConfig},
-    net::{NetError, runtime::TokioRuntimeProvider},
-    proto::rr::RData,
+use crate::{
+    outside::resolve::{DNS_TIMEOUT, Names, dns_problem},
+    store::custom_domain::Claim,
 };
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use hickory_resolver::{TokioResolver, proto::rr::RData};
+use std::{net::SocketAddr, time::Duration};
 use tokio::{sync::Semaphore, time::timeout};
 use zectre_common::{
     config::{DomainVerification, DomainsConfig},
     state::DomainProof,
 };
 
-/// For all questions to DNS of one look.
-const DNS_TIMEOUT: Duration = Duration::from_secs(6);
-/// For one answer of a DNS server; then it is asked once more.
-const DNS_ATTEMPT: Duration = Duration::from_millis(2_500);
 /// For the page.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
 /// What is read of a page: a token has 32 characters.
 const PAGE_BYTES_MAX: usize = 256;
-/// Addresses of a name that are tried.
-const ADDRESSES_MAX: usize = 4;
 /// Looks at once.
 const LOOKS_MAX: usize = 16;
 
 /// Looks for proofs.
 pub(crate) struct Looker {
     verification: DomainVerification,
-    dns_server: Option<SocketAddr>,
+    names: Names,
     http_port: u16,
-    private_addresses: bool,
     slots: Semaphore,
 }
 
@@ -48,9 +36,8 @@ impl Looker {
     pub(crate) fn new(config: &DomainsConfig) -> Self {
         Self {
             verification: config.verification,
-            dns_server: config.dns_server.parse().ok(),
+            names: Names::new(&config.dns_server, config.private_addresses),
             http_port: config.http_port,
-            private_addresses: config.private_addresses,
             slots: Semaphore::new(LOOKS_MAX),
         }
     }
@@ -71,7 +58,7 @@ impl Looker {
             return Ok(DomainProof::None);
         }
         let _slot = self.slots.acquire().await.expect("the semaphore is never closed");
-        let resolver = self.resolver()?;
+        let resolver = self.names.resolver()?;
         let record = match timeout(DNS_TIMEOUT, self.record(&resolver, claim)).await {
             Ok(Ok(())) => return Ok(DomainProof::Dns),
             Ok(Err(problem)) => problem,
@@ -113,9 +100,10 @@ impl Looker {
     }
 
     async fn page(&self, resolver: &TokioResolver, claim: &Claim, port: u16) -> Result<(), String> {
-        let addresses = timeout(DNS_TIMEOUT, self.addresses(resolver, &claim.domain))
-            .await
-            .map_err(|_| format!("DNS did not tell the address of `{}` in time", claim.domain))??;
+        let addresses = self
+            .names
+            .addresses(resolver, &claim.domain, "domains.private_addresses")
+            .await?;
         let url = proof::page_url(&claim.domain, port, &claim.token);
         let sockets: Vec<_> = addresses
             .iter()
@@ -129,56 +117,6 @@ impl Looker {
             return Ok(());
         }
         Err(format!("`{url}` holds something else than the token"))
-    }
-
-    async fn addresses(&self, resolver: &TokioResolver, domain: &str) -> Result<Vec<IpAddr>, String> {
-        let found = resolver
-            .lookup_ip(format!("{domain}."))
-            .await
-            .map_err(|error| match error {
-                error if error.is_no_records_found() => format!("`{domain}` has no address"),
-                error => format!(
-                    "DNS does not tell the address of `{domain}` ({})",
-                    dns_problem(&error)
-                ),
-            })?;
-        let all: Vec<_> = found.iter().collect();
-        let usable: Vec<_> = all
-            .iter()
-            .copied()
-            .filter(|address| self.private_addresses || proof::is_public(*address))
-            .take(ADDRESSES_MAX)
-            .collect();
-        if usable.is_empty() {
-            let first = all.first().map_or_else(|| "nothing".into(), ToString::to_string);
-            return Err(format!(
-                "`{domain}` points at {first}, which is no public address and so not asked (domains.private_addresses)"
-            ));
-        }
-        Ok(usable)
-    }
-
-    fn resolver(&self) -> Result<TokioResolver, String> {
-        // Made for each look: what the machine's configuration says now counts, and nothing is remembered.
-        let mut builder = match self.dns_server {
-            None => Resolver::builder_tokio()
-                .map_err(|error| format!("the API's machine has no usable DNS configuration ({error})"))?,
-            Some(server) => {
-                let mut asked = NameServerConfig::udp_and_tcp(server.ip());
-                for connection in &mut asked.connections {
-                    connection.port = server.port();
-                }
-                let config = ResolverConfig::from_parts(None, Vec::new(), vec![asked]);
-                Resolver::builder_with_config(config, TokioRuntimeProvider::default())
-            }
-        };
-        let options = builder.options_mut();
-        options.timeout = DNS_ATTEMPT;
-        options.attempts = 1;
-        options.cache_size = 0;
-        builder
-            .build()
-            .map_err(|error| format!("the API can't ask DNS ({error})"))
     }
 }
 
@@ -211,12 +149,4 @@ async fn fetch(url: &str, domain: &str, sockets: &[SocketAddr]) -> Result<Vec<u8
         }
     }
     Ok(page)
-}
-
-fn dns_problem(error: &NetError) -> String {
-    match error {
-        NetError::Timeout => "no server answered".into(),
-        NetError::NoConnections => "no server can be reached".into(),
-        error => error.to_string(),
-    }
 }

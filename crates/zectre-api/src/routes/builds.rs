@@ -15,13 +15,13 @@ use crate::{
     store::{
         app, artifact, build,
         change::{About, Change},
-        ownership,
+        ownership, source,
     },
 };
 use axum::{
-    body::{Body, HttpBody},
+    body::{Body, HttpBody, to_bytes},
     extract::State,
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use http::{HeaderMap, header};
 use serde::Deserialize;
@@ -30,12 +30,17 @@ use std::time::Duration;
 use utoipa::IntoParams;
 use utoipa_axum::routes;
 use zectre_common::{
+    git,
     id::{ApplicationId, ArtifactId, BuildId},
     state::{ArtifactKind, BuildStatus, OperationKind, Role},
-    wire::{build::Build, log::LogLine, page::Page},
+    wire::{
+        build::{Build, BuildFromGitRequest},
+        log::LogLine,
+        page::Page,
+    },
 };
 use zectre_service::{
-    extract::{Json, Path, Query},
+    extract::{Json, Path, Query, too_large},
     token::name,
 };
 
@@ -73,10 +78,11 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     ]
 }
 
-/// Builds an application from a tar archive (gzip or plain) of its sources.
+/// Builds an application from a tar archive (gzip or plain) of its sources, or, asked in JSON, from its repository.
 #[utoipa::path(post, path = "/apps/{id}/builds", tag = "builds",
                params(("id" = ApplicationId, Path, description = "The application's id")),
-               request_body(content = String, content_type = "application/gzip", description = "The archive"),
+               request_body(content((String = "application/gzip"), (BuildFromGitRequest = "application/json")),
+                            description = "The archive, or which commit"),
                responses((status = 201, description = "The build, queued", body = Build)))]
 async fn create(
     State(context): State<Context>,
@@ -85,6 +91,9 @@ async fn create(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Error> {
+    if media_type(&headers) == "application/json" {
+        return from_git(&context, &actor, id, body).await;
+    }
     check_archive(&headers, &body)?;
     let app = app::get(&context.pool, id)
         .await?
@@ -138,22 +147,64 @@ async fn create(
     Ok(answer)
 }
 
-fn check_archive(headers: &HeaderMap, body: &Body) -> Result<(), Error> {
+async fn from_git(
+    context: &Context,
+    actor: &Actor,
+    id: ApplicationId,
+    body: Body,
+) -> Result<Response, Error> {
+    let Ok(bytes) = to_bytes(body, context.settings.body_bytes_max).await else {
+        return Ok(too_large().into_response());
+    };
+    let request: BuildFromGitRequest = match bytes.trim_ascii() {
+        [] => BuildFromGitRequest::default(),
+        // The derived reader would take a list for the fields in their order.
+        [first, ..] if *first != b'{' => return Err(invalid_field("body", "an object, such as {}")),
+        json => serde_json::from_slice(json).map_err(|error| invalid_field("body", error.to_string()))?,
+    };
+    let reference = request.git_ref.as_deref().unwrap_or("HEAD");
+    if !git::is_ref(reference) {
+        return Err(invalid_field("git_ref", "a branch, a tag or a commit"));
+    }
+    let build_id = BuildId::new();
+    let mut change = Change::begin(&context.pool, actor).await?;
+    let app = app::lock(change.connection(), id)
+        .await?
+        .ok_or_else(|| gone(Thing::App, id))?;
+    let source = source::get(change.connection(), id).await?.ok_or_else(|| {
+        let detail = "the application has no connected repository: set one with PUT /apps/{id}/source, or send a tar archive of its sources as the body";
+        refuse(&code::SOURCE_NOT_CONNECTED, detail)
+    })?;
+    let git = build::Git {
+        repository: &source.repository,
+        reference,
+        root_dir: &source.root_dir,
+    };
+    build::insert_git(change.connection(), build_id, id, &git, actor.user_id).await?;
+    let message = format!("a build of `{}` from `{reference}` is queued", app.name);
+    change.event("build.queued", About::app(id), &message).await?;
+    let build = build::get(change.connection(), build_id)
+        .await?
+        .ok_or_else(|| gone(Thing::Build, build_id))?;
+    let answer = super::created(change, &format!("/builds/{build_id}"), build).await?;
+    nudge(context, "/api/v1/builds", build_id).await;
+    Ok(answer)
+}
+
+fn media_type(headers: &HeaderMap) -> String {
     let kind = headers
         .get(header::CONTENT_TYPE)
         .and_then(|kind| kind.to_str().ok())
         .unwrap_or_default();
-    let kind = kind
-        .split(';')
+    kind.split(';')
         .next()
         .unwrap_or_default()
         .trim()
-        .to_ascii_lowercase();
-    if kind == "application/json" {
-        let detail =
-            "the application has no connected repository; send a tar archive of its sources as the body";
-        return Err(refuse(&code::SOURCE_NOT_CONNECTED, detail));
-    }
+        .to_ascii_lowercase()
+}
+
+fn check_archive(headers: &HeaderMap, body: &Body) -> Result<(), Error> {
+    let kind = media_type(headers);
     if !ARCHIVE_TYPES.contains(&kind.as_str()) {
         let detail = format!(
             "send the archive with a Content-Type of {}",
@@ -167,7 +218,7 @@ fn check_archive(headers: &HeaderMap, body: &Body) -> Result<(), Error> {
     Ok(())
 }
 
-async fn nudge(context: &Context, path: &str, id: BuildId) {
+pub(crate) async fn nudge(context: &Context, path: &str, id: BuildId) {
     let url = format!("{}{path}", context.urls.build);
     let body = serde_json::json!({ "build_id": id });
     let answer: Result<serde_json::Value, _> = context

@@ -19,7 +19,7 @@ use axum::{extract::State, response::Response};
 use sqlx::PgConnection;
 use utoipa_axum::routes;
 use zectre_common::{
-    id::{ApplicationId, ArtifactId, BuildId, DeploymentId, OrganizationId},
+    id::{ApplicationId, ArtifactId, BuildId, DeploymentId, OrganizationId, UserId},
     routing,
     spec::{DeploymentRequest, DeploymentSpec, ProcessType},
     state::{ArtifactKind, ArtifactState, BuildStatus, OperationKind, Role},
@@ -55,6 +55,31 @@ async fn create(
     Path(id): Path<ApplicationId>,
     Json(request): Json<DeploymentRequest>,
 ) -> Result<Response, Error> {
+    let wish = prepare(&context, id, &request).await?;
+    let mut change = Change::begin(&context.pool, &actor).await?;
+    let deployment_id = make(&mut change, id, &wish, actor.user_id).await?;
+    let row = deployment::get(change.connection(), deployment_id).await?;
+    let made = row
+        .ok_or_else(|| gone(Thing::Deployment, deployment_id))?
+        .into_deployment(&context.urls);
+    let answer = super::created(change, &format!("/deployments/{deployment_id}"), made).await?;
+    scheduler::nudge(&context, Some(deployment_id)).await;
+    Ok(answer)
+}
+
+/// A deployment that could be made.
+pub(crate) struct Wish {
+    owner: OrganizationId,
+    wanted: DeploymentRequest,
+    spec: DeploymentSpec,
+}
+
+/// Checks a request against the application, before the change that makes it.
+pub(crate) async fn prepare(
+    context: &Context,
+    id: ApplicationId,
+    request: &DeploymentRequest,
+) -> Result<Wish, Error> {
     let app = app::get(&context.pool, id)
         .await?
         .ok_or_else(|| gone(Thing::App, id))?
@@ -62,12 +87,22 @@ async fn create(
     let owner = ownership::of_app(&context.pool, id)
         .await?
         .ok_or_else(|| gone(Thing::App, id))?;
-    let wanted = with_defaults_program(&request, &app.default_deployment_spec);
+    let wanted = with_defaults_program(request, &app.default_deployment_spec);
     let mut spec = wanted
         .resolve(&without_program(&app.default_deployment_spec))
         .map_err(invalid)?;
     cap_runtime(&mut spec, context.settings.max_runtime_secs_cap)?;
-    let mut change = Change::begin(&context.pool, &actor).await?;
+    Ok(Wish { owner, wanted, spec })
+}
+
+/// Makes the deployment; the scheduler is to be nudged once the change is committed.
+pub(crate) async fn make(
+    change: &mut Change<'_>,
+    id: ApplicationId,
+    wish: &Wish,
+    created_by: Option<UserId>,
+) -> Result<DeploymentId, Error> {
+    let Wish { owner, wanted, spec } = wish;
     let locked = app::lock(change.connection(), id)
         .await?
         .ok_or_else(|| gone(Thing::App, id))?;
@@ -80,7 +115,7 @@ async fn create(
             );
             refuse(&code::ENVIRONMENT_NOT_FOUND, detail)
         })?;
-    let program = choose_program(change.connection(), id, owner, &wanted, spec.process_type).await?;
+    let program = choose_program(change.connection(), id, *owner, wanted, spec.process_type).await?;
     let mut made = None;
     for _ in 0..LABEL_TRIES {
         let deployment_id = DeploymentId::new();
@@ -89,12 +124,12 @@ async fn create(
             id: deployment_id,
             application_id: id,
             environment_id,
-            spec: &spec,
+            spec,
             image: program.image.as_deref(),
             artifact_id: program.artifact_id,
             build_id: program.build_id,
             preview_label: &preview_label,
-            created_by: actor.user_id,
+            created_by,
         };
         if let Some(version) = deployment::insert(change.connection(), &new).await? {
             made = Some((deployment_id, version));
@@ -111,13 +146,7 @@ async fn create(
     change.event("deployment.created", about, &message).await?;
     // Its preview host is there from now on.
     change.raise_routing_epoch().await?;
-    let row = deployment::get(change.connection(), deployment_id).await?;
-    let made = row
-        .ok_or_else(|| gone(Thing::Deployment, deployment_id))?
-        .into_deployment(&context.urls);
-    let answer = super::created(change, &format!("/deployments/{deployment_id}"), made).await?;
-    scheduler::nudge(&context, Some(deployment_id)).await;
-    Ok(answer)
+    Ok(deployment_id)
 }
 
 /// The request, with the application's program when it names none of its own: one of them, never a mix.

@@ -69,17 +69,20 @@ async fn logs(
 #[utoipa::path(get, path = "/deployments/{id}/logs/stream", tag = "deployments",
                params(("id" = DeploymentId, Path, description = "Its id"), TailQuery,
                       ("Last-Event-ID" = Option<String>, Header, description = "Resumes after this event")),
-               responses((status = 200, description = "Events `line`, each a TaskLogLine", content_type = "text/event-stream")))]
+               responses((status = 200, description = "First `position`, whose id resumes the stream too, then events `line`, each a TaskLogLine", content_type = "text/event-stream")))]
 async fn logs_stream(
     State(context): State<Context>,
     Path(id): Path<DeploymentId>,
     Query(query): Query<TailQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Error> {
-    let position = match (sse::last_event_id(&headers)?, query.tail) {
-        (Some(position), _) => position,
-        (None, Some(count)) => task_log::before_tail_of_deployment(&context.pool, id, count.into()).await?,
-        (None, None) => Position::START,
+    let (position, fresh) = match (sse::last_event_id(&headers)?, query.tail) {
+        (Some(position), _) => (position, false),
+        (None, Some(count)) => {
+            let before = task_log::before_tail_of_deployment(&context.pool, id, count.into()).await?;
+            (before, true)
+        }
+        (None, None) => (Position::START, true),
     };
     sse::stream(
         &context,
@@ -87,6 +90,7 @@ async fn logs_stream(
             pool: context.pool.clone(),
             id,
             position,
+            fresh,
         },
     )
 }
@@ -95,6 +99,7 @@ struct LogFeed {
     pool: PgPool,
     id: DeploymentId,
     position: Position,
+    fresh: bool,
 }
 
 impl Feed for LogFeed {
@@ -110,6 +115,10 @@ impl Feed for LogFeed {
             events: events.collect::<Result<_, _>>()?,
             ended: false,
         })
+    }
+
+    fn begin(&self) -> Option<String> {
+        self.fresh.then(|| self.position.to_string())
     }
 
     /// Hints name tasks; which of them are this deployment's changes over time, and looking is cheap.

@@ -121,19 +121,26 @@ async fn delete(
         ));
     }
     let mut change = Change::begin(&context.pool, &actor).await?;
+    if !remove(&mut change, id, &slug).await? {
+        return Err(refuse(
+            &code::ENVIRONMENT_NOT_FOUND,
+            format!("the application has no environment `{slug}`"),
+        ));
+    }
+    change.commit().await?;
+    scheduler::nudge(&context, None).await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Deletes an environment and has its tasks stopped; false when there is no such one.
+pub(crate) async fn remove(change: &mut Change<'_>, id: ApplicationId, slug: &str) -> Result<bool, Error> {
     // The application's lock keeps a deployment from being made in it meanwhile.
     app::lock(change.connection(), id)
         .await?
         .ok_or_else(|| gone(Thing::App, id))?;
-    let unknown = || {
-        refuse(
-            &code::ENVIRONMENT_NOT_FOUND,
-            format!("the application has no environment `{slug}`"),
-        )
+    let Some(environment_id) = environment::id(change.connection(), id, slug).await? else {
+        return Ok(false);
     };
-    let environment_id = environment::id(change.connection(), id, &slug)
-        .await?
-        .ok_or_else(unknown)?;
     // Before the rows of deployments, as the scheduler's commits take them: or the two wait for each other.
     change.raise_routing_epoch().await?;
     for live in deployment::live(change.connection(), id, Some(environment_id)).await? {
@@ -141,7 +148,7 @@ async fn delete(
             .operation(OperationKind::Delete, About::deployment(id, live))
             .await?;
     }
-    environment::hide(change.connection(), id, &slug).await?;
+    environment::hide(change.connection(), id, slug).await?;
     change
         .event(
             "environment.deleted",
@@ -149,7 +156,5 @@ async fn delete(
             &format!("environment `{slug}` was deleted"),
         )
         .await?;
-    change.commit().await?;
-    scheduler::nudge(&context, None).await;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(true)
 }

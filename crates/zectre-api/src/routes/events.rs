@@ -14,7 +14,7 @@ use axum::{extract::State, response::Response};
 use http::HeaderMap;
 use serde::Deserialize;
 use sqlx::PgPool;
-use std::time::Duration;
+use std::{fmt, str::FromStr, time::Duration};
 use utoipa::IntoParams;
 use utoipa_axum::routes;
 use zectre_common::{
@@ -89,7 +89,7 @@ struct EventStreamQuery {
 /// What happens from now on, as Server-Sent Events named `event`.
 #[utoipa::path(get, path = "/events/stream", tag = "events",
                params(EventStreamQuery, ("Last-Event-ID" = Option<String>, Header, description = "Resumes after this event")),
-               responses((status = 200, description = "Events `event`, each an Event", content_type = "text/event-stream")))]
+               responses((status = 200, description = "First `position`, whose id resumes the stream too, then events `event`, each an Event", content_type = "text/event-stream")))]
 async fn stream(
     State(context): State<Context>,
     reach: Reach,
@@ -102,11 +102,12 @@ async fn stream(
         deployment_id: query.deployment_id,
         action: None,
     };
-    let (position, known) = match sse::last_event_id(&headers)? {
-        Some(position) => (position, None),
+    let (place, fresh) = match sse::last_event_id(&headers)? {
+        Some(place) => (place, false),
         None => {
             let (position, known) = event::now(&context.pool).await?;
-            (position, Some(known))
+            let known = Some(known);
+            (Place { position, known }, true)
         }
     };
     sse::stream(
@@ -114,8 +115,8 @@ async fn stream(
         EventFeed {
             pool: context.pool.clone(),
             filter,
-            position,
-            known,
+            place,
+            fresh,
         },
     )
 }
@@ -123,24 +124,59 @@ async fn stream(
 struct EventFeed {
     pool: PgPool,
     filter: Filter,
+    place: Place,
+    fresh: bool,
+}
+
+/// Where a stream is: after this event, and without those that were known when it began. That is part of an id for as long as
+/// one of them may still lie ahead, so that a resumed stream shows none of them either.
+#[derive(Debug, Clone)]
+struct Place {
     position: Position,
     known: Option<Known>,
 }
 
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.position.fmt(f)?;
+        match &self.known {
+            Some(known) if known.reaches(self.position) => write!(f, ":{known}"),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl FromStr for Place {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let end = text.match_indices(':').nth(1).map(|(at, _)| at);
+        let (position, known) = match end {
+            Some(at) => (&text[..at], Some(text[at + 1..].parse()?)),
+            None => (text, None),
+        };
+        Ok(Self {
+            position: position.parse()?,
+            known,
+        })
+    }
+}
+
 impl Feed for EventFeed {
     async fn look(&mut self) -> Result<Batch, Error> {
-        let (position, known) = (self.position, self.known.as_ref());
+        let (position, known) = (self.place.position, self.place.known.as_ref());
         let rows = event::after(&self.pool, &self.filter, position, known, BATCH_ROWS).await?;
-        if let Some((last, _)) = rows.last() {
-            self.position = *last;
-        }
-        let events = rows
-            .iter()
-            .map(|(position, event)| sse::json_event(Some(position.to_string()), "event", event));
+        let events = rows.iter().map(|(position, event)| {
+            self.place.position = *position;
+            sse::json_event(Some(self.place.to_string()), "event", event)
+        });
         Ok(Batch {
             events: events.collect::<Result<_, _>>()?,
             ended: false,
         })
+    }
+
+    fn begin(&self) -> Option<String> {
+        self.fresh.then(|| self.place.to_string())
     }
 
     fn concerns(&self, hint: Hint) -> bool {

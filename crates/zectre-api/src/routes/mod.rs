@@ -9,19 +9,22 @@ mod api_keys;
 mod apps;
 mod artifacts;
 mod auth;
-mod builds;
+pub(crate) mod builds;
 mod cluster;
 mod custom_domains;
-mod deploy;
+pub(crate) mod deploy;
 mod deployment_logs;
 mod deployments;
-mod environments;
+pub(crate) mod environments;
 mod events;
+mod inbound;
 mod nodes;
 mod orgs;
+mod source;
 mod task_logs;
 mod tasks;
 mod variables;
+mod webhooks;
 
 /// Everything under /api/v1.
 pub(crate) fn endpoints() -> Vec<Endpoint> {
@@ -40,7 +43,10 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
         task_logs::endpoints(),
         artifacts::endpoints(),
         builds::endpoints(),
+        source::endpoints(),
+        inbound::endpoints(),
         nodes::endpoints(),
+        webhooks::endpoints(),
         events::endpoints(),
         cluster::endpoints(),
     ]
@@ -84,6 +90,7 @@ fn gone(thing: Thing, id: impl std::fmt::Display) -> Error {
         Thing::Task => (&crate::code::TASK_NOT_FOUND, "task"),
         Thing::Artifact => (&crate::code::ARTIFACT_NOT_FOUND, "artifact"),
         Thing::Build => (&crate::code::BUILD_NOT_FOUND, "build"),
+        Thing::Webhook => (&crate::code::WEBHOOK_NOT_FOUND, "webhook"),
     };
     crate::error::refuse(code, format!("there is no {name} {id}"))
 }

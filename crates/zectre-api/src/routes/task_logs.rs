@@ -124,16 +124,16 @@ async fn append(
 #[utoipa::path(get, path = "/tasks/{id}/logs/stream", tag = "tasks",
                params(("id" = TaskId, Path, description = "Its id"), FollowQuery,
                       ("Last-Event-ID" = Option<String>, Header, description = "Resumes after this event")),
-               responses((status = 200, description = "Events `line`, each a LogLine, then `end`", content_type = "text/event-stream")))]
+               responses((status = 200, description = "First `position`, whose id resumes the stream too, then events `line`, each a LogLine, then `end`", content_type = "text/event-stream")))]
 async fn stream(
     State(context): State<Context>,
     Path(id): Path<TaskId>,
     Query(query): Query<FollowQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Error> {
-    let after = match sse::last_event_id(&headers)? {
-        Some(seq) => seq,
-        None => start(&context.pool, id, query.after, query.tail).await?,
+    let (after, fresh) = match sse::last_event_id(&headers)? {
+        Some(seq) => (seq, false),
+        None => (start(&context.pool, id, query.after, query.tail).await?, true),
     };
     sse::stream(
         &context,
@@ -141,6 +141,7 @@ async fn stream(
             pool: context.pool.clone(),
             id,
             after,
+            fresh,
         },
     )
 }
@@ -149,6 +150,7 @@ struct LogFeed {
     pool: PgPool,
     id: TaskId,
     after: i64,
+    fresh: bool,
 }
 
 impl Feed for LogFeed {
@@ -175,6 +177,10 @@ impl Feed for LogFeed {
             )?);
         }
         Ok(Batch { events, ended })
+    }
+
+    fn begin(&self) -> Option<String> {
+        self.fresh.then(|| self.after.to_string())
     }
 
     fn concerns(&self, hint: Hint) -> bool {

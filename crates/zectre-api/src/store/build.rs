@@ -8,7 +8,7 @@ use zectre_common::{
     state::{BuildStatus, Reason},
     time::Time,
     wire::{
-        build::{Build, Diagnostic},
+        build::{Build, Diagnostic, GitCommit},
         log::{LogLine, Stream},
     },
 };
@@ -20,7 +20,10 @@ struct Row {
     reason: Option<Reason>,
     message: Option<String>,
     diagnostics: Json<Vec<Diagnostic>>,
-    source_artifact_id: ArtifactId,
+    source_artifact_id: Option<ArtifactId>,
+    git_repository: Option<String>,
+    git_ref: Option<String>,
+    git_commit: Option<String>,
     artifact_id: Option<ArtifactId>,
     created_at: Time,
     started_at: Option<Time>,
@@ -37,6 +40,7 @@ impl From<Row> for Build {
             message: row.message,
             diagnostics: row.diagnostics.0,
             source_artifact_id: row.source_artifact_id,
+            git: GitCommit::of(row.git_repository, row.git_ref, row.git_commit),
             artifact_id: row.artifact_id,
             created_at: row.created_at,
             started_at: row.started_at,
@@ -52,7 +56,7 @@ macro_rules! builds {
             r#"b.id AS "id: BuildId", b.application_id AS "application_id: ApplicationId",
                   b.status AS "status: BuildStatus", b.reason AS "reason: Reason", b.message,
                   b.diagnostics AS "diagnostics: Json<Vec<Diagnostic>>",
-                  b.source_artifact_id AS "source_artifact_id: ArtifactId",
+                  b.source_artifact_id AS "source_artifact_id: ArtifactId", b.git_repository, b.git_ref, b.git_commit,
                   b.artifact_id AS "artifact_id: ArtifactId", b.created_at, b.started_at, b.finished_at"#,
             r#"builds b JOIN applications a ON a.id = b.application_id JOIN namespaces n ON n.id = a.namespace_id
                WHERE a.deleted_at IS NULL AND "#,
@@ -128,6 +132,37 @@ pub(crate) async fn insert(
         id as _,
         app as _,
         source as _,
+        created_by as _
+    )
+    .execute(&mut *connection)
+    .await?;
+    notify(connection, id).await
+}
+
+/// What is built of a repository.
+pub(crate) struct Git<'a> {
+    pub(crate) repository: &'a str,
+    /// A branch, a tag or a commit.
+    pub(crate) reference: &'a str,
+    pub(crate) root_dir: &'a str,
+}
+
+/// Queues one from a repository, and tells the workers when the change is committed.
+pub(crate) async fn insert_git(
+    connection: &mut PgConnection,
+    id: BuildId,
+    app: ApplicationId,
+    git: &Git<'_>,
+    created_by: Option<UserId>,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "INSERT INTO builds (id, application_id, git_repository, git_ref, git_root_dir, created_by)
+         VALUES ($1, $2, $3, $4, $5, $6)",
+        id as _,
+        app as _,
+        git.repository,
+        git.reference,
+        git.root_dir,
         created_by as _
     )
     .execute(&mut *connection)

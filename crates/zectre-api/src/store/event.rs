@@ -108,6 +108,18 @@ pub(crate) async fn list(
     Ok((rows.into_iter().map(|row| event!(row)).collect(), total))
 }
 
+/// By id.
+pub(crate) async fn get(pool: &PgPool, id: EventId) -> Result<Option<Event>, Error> {
+    let query = sqlx::query_as!(
+        Event,
+        r#"SELECT id AS "id: EventId", time, actor, action, application_id AS "application_id: ApplicationId",
+                  deployment_id AS "deployment_id: DeploymentId", task_id AS "task_id: TaskId",
+                  node_id AS "node_id: NodeId", message, reason, request_id FROM events WHERE id = $1"#,
+        id as _
+    );
+    Ok(query.fetch_optional(pool).await?)
+}
+
 /// Events after `after`, in order of commit, without those that `known` sees.
 pub(crate) async fn after(
     pool: &PgPool,
@@ -147,7 +159,45 @@ pub(crate) async fn after(
 
 /// A moment: everything committed by then. Beside a position, because transactions may end in another order than
 /// they began in.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Known(String);
+
+impl Known {
+    /// Whether an event at this position may be among what is known.
+    pub(crate) fn reaches(&self, position: Position) -> bool {
+        let end = self.0.split(':').nth(1).and_then(|end| end.parse::<i64>().ok());
+        end.is_none_or(|end| position.txid < end)
+    }
+}
+
+impl fmt::Display for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for Known {
+    type Err = ();
+    /// The text comes back from clients: only what PostgreSQL takes for a snapshot is one.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let number = |text: &str| text.parse::<i64>().ok().filter(|n| *n > 0).ok_or(());
+        let mut parts = text.splitn(3, ':');
+        let mut next = || parts.next().ok_or(());
+        let (begin, end, under_way) = (number(next()?)?, number(next()?)?, next()?);
+        let mut last = begin;
+        for one in under_way.split(',').filter(|_| !under_way.is_empty()) {
+            let one = number(one)?;
+            if one < last || one >= end {
+                return Err(());
+            }
+            last = one;
+        }
+        if begin > end {
+            return Err(());
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
 
 /// The position of now: a stream from here, without what is known, shows what happens next.
 pub(crate) async fn now(pool: &PgPool) -> Result<(Position, Known), Error> {
@@ -160,4 +210,24 @@ pub(crate) async fn now(pool: &PgPool) -> Result<(Position, Known), Error> {
         id: EventId::from_uuid(Uuid::max()),
     };
     Ok((position, Known(row.known)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_snapshots_are_known() {
+        for good in ["5:5:", "5:9:5,7,8", "1:2:1"] {
+            assert_eq!(
+                good.parse::<Known>().map(|known| known.to_string()).as_deref(),
+                Ok(good)
+            );
+        }
+        for bad in [
+            "", "5", "5:5", "9:5:", "5:9:9", "5:9:4", "5:9:7,6", "5:9:,", "0:1:", "-1:5:", "5:9:x", "5:9:7:8",
+        ] {
+            assert_eq!(bad.parse::<Known>(), Err(()), "{bad}");
+        }
+    }
 }

@@ -8,6 +8,7 @@ pub(crate) mod artifact;
 pub(crate) mod build;
 pub(crate) mod change;
 pub(crate) mod custom_domain;
+pub(crate) mod delivery;
 pub(crate) mod deployment;
 pub(crate) mod environment;
 pub(crate) mod event;
@@ -18,9 +19,11 @@ pub(crate) mod node;
 pub(crate) mod organization;
 pub(crate) mod ownership;
 mod rows;
+pub(crate) mod source;
 pub(crate) mod task;
 pub(crate) mod task_log;
 pub(crate) mod variable;
+pub(crate) mod webhook;
 
 /// Whether the error says that a unique index already holds the value.
 pub(crate) fn is_duplicate(error: &sqlx::Error) -> bool {

@@ -2,7 +2,9 @@
 
 use crate::error::Error;
 use sqlx::PgPool;
-use zectre_common::id::{ApplicationId, ArtifactId, BuildId, DeploymentId, NodeId, OrganizationId, TaskId};
+use zectre_common::id::{
+    ApplicationId, ArtifactId, BuildId, DeploymentId, NodeId, OrganizationId, TaskId, WebhookId,
+};
 
 macro_rules! owner {
     ($pool:expr, $query:literal, $($argument:expr),*) => {
@@ -97,6 +99,17 @@ pub(crate) async fn of_build(pool: &PgPool, id: BuildId) -> Result<Option<Organi
         r#"SELECT n.organization_id AS "id: OrganizationId"
            FROM builds b JOIN applications a ON a.id = b.application_id JOIN namespaces n ON n.id = a.namespace_id
            WHERE b.id = $1 AND a.deleted_at IS NULL"#,
+        id as _
+    )
+}
+
+/// Of a webhook; none once its application is deleted.
+pub(crate) async fn of_webhook(pool: &PgPool, id: WebhookId) -> Result<Option<OrganizationId>, Error> {
+    owner!(
+        pool,
+        r#"SELECT w.organization_id AS "id: OrganizationId"
+           FROM webhooks w LEFT JOIN applications a ON a.id = w.application_id
+           WHERE w.id = $1 AND a.deleted_at IS NULL"#,
         id as _
     )
 }

@@ -33,6 +33,8 @@ pub(crate) struct Things {
     artifact: String,
     build: String,
     api_key: Uuid,
+    webhook: String,
+    delivery: Uuid,
 }
 
 impl Things {
@@ -71,6 +73,15 @@ impl Things {
             .await
             .expect(201)
             .id();
+        let source = json!({ "repository": "https://github.com/acme/shop" });
+        let path = format!("/apps/{app}/source");
+        api.call(&api.admin, Method::PUT, &path, Some(source))
+            .await
+            .expect(200);
+        let hook =
+            json!({ "url": "https://zectre.invalid/", "organization": namespace, "events": ["domain.*"] });
+        let webhook = api.post("/webhooks", hook).await.expect(201).id();
+        let delivery = rows::delivery(&api.pool, webhook.parse().expect("an id")).await;
         Self {
             organization,
             app,
@@ -80,6 +91,8 @@ impl Things {
             artifact,
             build,
             api_key,
+            webhook,
+            delivery,
         }
     }
 
@@ -95,6 +108,7 @@ impl Things {
             Some("nodes") => self.node.to_string(),
             Some("artifacts") => self.artifact.clone(),
             Some("builds") => self.build.clone(),
+            Some("webhooks") => self.webhook.clone(),
             Some("api-keys") => self.api_key.to_string(),
             _ => String::new(),
         };
@@ -106,6 +120,7 @@ impl Things {
             .replace("{slug}", "staging")
             .replace("{key}", "KEY")
             .replace("{domain}", &self.domain())
+            .replace("{delivery}", &self.delivery.to_string())
     }
 
     pub(crate) fn with_body(
@@ -130,10 +145,14 @@ impl Things {
             ("POST", "/apps") => json!({ "name": fresh, "namespace": slug }),
             ("POST", "/artifacts") => json!({ "name": "x", "organization": slug }),
             ("POST", "/apps/{id}/deployments") => json!({ "image": "nginx" }),
+            ("POST", "/webhooks") => json!({ "url": "https://zectre.invalid/", "organization": slug }),
             ("POST", "/tasks/{id}/logs") => json!({ "lines": [] }),
             ("POST", "/apps/{id}/custom-domains") => json!({ "domain": format!("{fresh}.example.com") }),
+            ("PUT", "/apps/{id}/source") => json!({ "repository": "https://github.com/acme/shop" }),
             ("PUT", "/apps/{id}/env/{key}") => json!({ "value": "x" }),
-            ("PUT", "/apps/{id}") | ("PATCH", "/deployments/{id}") => json!({}),
+            ("PUT", "/apps/{id}") | ("PATCH", "/deployments/{id}") | ("POST", "/webhooks/github") => {
+                json!({})
+            }
             ("PATCH", "/apps/{id}/env") => json!([]),
             _ => return request,
         };

@@ -29,9 +29,37 @@ pub(crate) struct Harness {
     base: String,
     shutdown: Shutdown,
     tasks: Tasks,
+    config: Config,
+    service: Running,
     _directory: TempDir,
     // Last: the database is dropped after everything that uses it.
     _database: TestDatabase,
+}
+
+/// The API itself, which may be stopped and started again.
+struct Running {
+    shutdown: Shutdown,
+    tasks: Tasks,
+}
+
+impl Running {
+    /// Starts it; where it listens.
+    async fn start(config: &Config) -> (Self, String) {
+        let service = Service::new(config).await.expect("the service starts");
+        let base = format!("http://{}", service.address());
+        let shutdown = Shutdown::new();
+        let tasks = Tasks::new(shutdown.clone());
+        let stop = shutdown.clone();
+        tasks.spawn("api", move |_| async move {
+            service.run(stop).await.expect("the service runs");
+        });
+        (Self { shutdown, tasks }, base)
+    }
+
+    async fn stop(&self) {
+        self.shutdown.request();
+        self.tasks.stop(Duration::from_secs(10)).await;
+    }
 }
 
 /// An answer, read whole.
@@ -131,12 +159,7 @@ impl Harness {
         )
         .await;
         let config = Config::load_with(None, &config(&upstream.url)).expect("the configuration is valid");
-        let service = Service::new(&config).await.expect("the service starts");
-        let base = format!("http://{}", service.address());
-        let stop = shutdown.clone();
-        tasks.spawn("api", move |_| async move {
-            service.run(stop).await.expect("the service runs");
-        });
+        let (service, base) = Running::start(&config).await;
         let admin = bootstrap::ensure_admin(&pool)
             .await
             .expect("the database is migrated");
@@ -154,6 +177,8 @@ impl Harness {
             base,
             shutdown,
             tasks,
+            config,
+            service,
             _directory: directory,
             _database: database,
         }
@@ -235,8 +260,19 @@ impl Harness {
         id
     }
 
+    /// Stops the API and leaves the rest as it is.
+    pub(crate) async fn stop_service(&self) {
+        self.service.stop().await;
+    }
+
+    /// Starts the API again, on another port.
+    pub(crate) async fn start_service(&mut self) {
+        (self.service, self.base) = Running::start(&self.config).await;
+    }
+
     /// Stops everything in order.
     pub(crate) async fn stop(self) {
+        self.service.stop().await;
         self.shutdown.request();
         self.tasks.stop(Duration::from_secs(10)).await;
         self.pool.close().await;

@@ -161,3 +161,37 @@ pub(crate) async fn cut_connections(pool: &PgPool, service: &str) {
     );
     run(cut.bind(service.to_owned()), pool).await;
 }
+
+/// An event about the application, as another service writes it.
+pub(crate) async fn event(pool: &PgPool, action: &str, application: &str) {
+    event_saying(pool, action, application, "it happened").await;
+}
+
+/// The same with a message of its own.
+pub(crate) async fn event_saying(pool: &PgPool, action: &str, application: &str, message: &str) {
+    let row = sqlx::query(
+        "INSERT INTO events (id, actor, action, application_id, message) VALUES ($1, 'zectre-scheduler', $2, $3, $4)",
+    );
+    let application: Uuid = application.parse().expect("an id");
+    let row = row.bind(Uuid::now_v7()).bind(action.to_owned());
+    run(row.bind(application).bind(message.to_owned()), pool).await;
+}
+
+/// A delivery that was answered.
+pub(crate) async fn delivery(pool: &PgPool, webhook: Uuid) -> Uuid {
+    let id = Uuid::now_v7();
+    let row = sqlx::query(
+        "INSERT INTO webhook_deliveries (id, webhook_id, event_id, action, state, finished_at)
+         VALUES ($1, $2, $1, 'domain.verified', 'delivered', now())",
+    );
+    run(row.bind(id).bind(webhook), pool).await;
+    id
+}
+
+/// A task's line, as another API stores it.
+pub(crate) async fn task_line(pool: &PgPool, task: Uuid, seq: i64, message: &str) {
+    let row = sqlx::query(
+        "INSERT INTO task_logs (task_id, seq, time, stream, message) VALUES ($1, $2, now(), 'stdout', $3)",
+    );
+    run(row.bind(task).bind(seq).bind(message.to_owned()), pool).await;
+}

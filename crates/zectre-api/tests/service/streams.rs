@@ -18,19 +18,19 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 /// One Server-Sent Event.
 #[derive(Debug, Clone, PartialEq)]
-struct Sent {
-    id: String,
-    name: String,
-    data: Value,
+pub(crate) struct Sent {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) data: Value,
 }
 
-struct Stream {
+pub(crate) struct Stream {
     response: reqwest::Response,
     text: String,
 }
 
 impl Stream {
-    async fn open(api: &Harness, path: &str, last_event_id: Option<&str>) -> Self {
+    pub(crate) async fn open(api: &Harness, path: &str, last_event_id: Option<&str>) -> Self {
         let mut request = api.request(Method::GET, path).header("X-API-Key", &api.admin);
         if let Some(id) = last_event_id {
             request = request.header("Last-Event-ID", id);
@@ -45,7 +45,7 @@ impl Stream {
     }
 
     /// The next event, or `None` when the stream has ended.
-    async fn next(&mut self) -> Option<Sent> {
+    pub(crate) async fn next(&mut self) -> Option<Sent> {
         loop {
             if let Some((event, rest)) = self.text.split_once("\n\n") {
                 let (event, rest) = (event.to_owned(), rest.to_owned());
@@ -75,13 +75,16 @@ impl Stream {
     async fn take(&mut self, count: usize) -> Vec<Sent> {
         let mut events = Vec::new();
         while events.len() < count {
-            events.push(self.next().await.expect("more is to come"));
+            let event = self.next().await.expect("more is to come");
+            if event.name != "position" {
+                events.push(event);
+            }
         }
         events
     }
 }
 
-async fn append(api: &Harness, node: Uuid, task: Uuid, lines: &[(u64, &str)]) -> Answer {
+pub(crate) async fn append(api: &Harness, node: Uuid, task: Uuid, lines: &[(u64, &str)]) -> Answer {
     append_at(api, node, task, "2026-01-01T00:00:00.000001Z", lines).await
 }
 

@@ -1,7 +1,7 @@
 //! Builds: claimed by lease, ended once. Every write of a worker names its lease, so a worker that lost it
 //! changes nothing.
 
-use crate::{core::verdict::End, error::Error};
+use crate::{core::verdict::End, error::Error, git::GitSource};
 use sqlx::{PgPool, types::Json};
 use std::time::Duration;
 use uuid::Uuid;
@@ -10,7 +10,7 @@ use zectre_common::{
     id::{ApplicationId, ArtifactId, BuildId, EventId},
     state::{BuildStatus, Reason},
     time::Time,
-    wire::build::{Build, Diagnostic},
+    wire::build::{Build, Diagnostic, GitCommit},
 };
 use zectre_service::token::name;
 
@@ -21,14 +21,23 @@ pub struct Claimed {
     pub id: BuildId,
     /// Whose.
     pub application: ApplicationId,
-    /// The uploaded source.
-    pub source: ArtifactId,
+    /// Where its source is.
+    pub origin: Origin,
     /// Names this claim; no other one has it.
     pub lease: Uuid,
     /// This one counted.
     pub attempts: u32,
     /// Someone cancelled it before the claim.
     pub cancel_requested: bool,
+}
+
+/// Where a build's source is.
+#[derive(Debug, Clone)]
+pub enum Origin {
+    /// It was uploaded.
+    Archive(ArtifactId),
+    /// It is a commit of a repository.
+    Git(GitSource),
 }
 
 /// Takes the oldest build that waits, or whose worker fell silent.
@@ -41,7 +50,8 @@ pub async fn claim(pool: &PgPool, lease_for: Duration) -> Result<Option<Claimed>
                        WHERE status = 'queued' OR (status = 'running' AND lease_expires_at < now())
                        ORDER BY created_at LIMIT 1 FOR UPDATE SKIP LOCKED)
            RETURNING id AS "id: BuildId", application_id AS "application: ApplicationId",
-               source_artifact_id AS "source: ArtifactId", attempts, cancel_requested"#,
+               source_artifact_id AS "source: ArtifactId", git_repository, git_ref, git_root_dir, attempts,
+               cancel_requested"#,
         lease,
         lease_for.as_millis() as f64
     )
@@ -50,11 +60,46 @@ pub async fn claim(pool: &PgPool, lease_for: Duration) -> Result<Option<Claimed>
     Ok(row.map(|row| Claimed {
         id: row.id,
         application: row.application,
-        source: row.source,
+        origin: match row.source {
+            Some(source) => Origin::Archive(source),
+            // The table's own check: what has no archive has a repository.
+            None => Origin::Git(GitSource {
+                repository: row.git_repository.unwrap_or_default(),
+                reference: row.git_ref.unwrap_or_else(|| "HEAD".into()),
+                root_dir: row.git_root_dir.unwrap_or_default(),
+            }),
+        },
         lease,
         attempts: u32::try_from(row.attempts).unwrap_or(u32::MAX),
         cancel_requested: row.cancel_requested,
     }))
+}
+
+/// Writes down which commit was fetched.
+pub async fn fetched(pool: &PgPool, claimed: &Claimed, commit: &str) -> Result<(), Error> {
+    sqlx::query!(
+        "UPDATE builds SET git_commit = $3 WHERE id = $1 AND lease_owner = $2 AND status = 'running'",
+        claimed.id as _,
+        claimed.lease,
+        commit
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// The sealed token that the application's source has for this repository, and for no other.
+pub async fn token(
+    pool: &PgPool,
+    application: ApplicationId,
+    repository: &str,
+) -> Result<Option<Vec<u8>>, Error> {
+    let token = sqlx::query_scalar!(
+        "SELECT credential FROM sources WHERE application_id = $1 AND repository = $2",
+        application as _,
+        repository
+    );
+    Ok(token.fetch_optional(pool).await?.flatten())
 }
 
 /// Renews a lease: whether the build should stop, or `None` when the lease is lost.
@@ -186,6 +231,7 @@ pub async fn get(pool: &PgPool, id: BuildId) -> Result<Option<Build>, Error> {
         r#"SELECT id AS "id: BuildId", application_id AS "application: ApplicationId",
                status AS "status: BuildStatus", reason AS "reason: Reason", message,
                diagnostics AS "diagnostics: Json<Vec<Diagnostic>>", source_artifact_id AS "source: ArtifactId",
+               git_repository, git_ref, git_commit,
                artifact_id AS "artifact: ArtifactId", created_at AS "created_at: Time",
                started_at AS "started_at: Time", finished_at AS "finished_at: Time"
            FROM builds WHERE id = $1"#,
@@ -201,6 +247,7 @@ pub async fn get(pool: &PgPool, id: BuildId) -> Result<Option<Build>, Error> {
         message: row.message,
         diagnostics: row.diagnostics.0,
         source_artifact_id: row.source,
+        git: GitCommit::of(row.git_repository, row.git_ref, row.git_commit),
         artifact_id: row.artifact,
         created_at: row.created_at,
         started_at: row.started_at,

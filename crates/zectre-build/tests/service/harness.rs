@@ -68,6 +68,7 @@ impl Yard {
         let pool = database.pool().await;
         let dir = tempfile::tempdir().expect("a directory");
         ensure_key_file(&dir.path().join("service.key")).expect("written");
+        ensure_key_file(&dir.path().join("master.key")).expect("written");
         let application = ApplicationId::new();
         sqlx::query(
             "INSERT INTO applications (id, namespace_id, name, subdomain)
@@ -105,10 +106,11 @@ impl Yard {
         format!(
             "database = {{ url = {:?}, connections_max = 5 }}\nregistry.public_url = {:?}\n\
              scheduler.public_url = \"http://127.0.0.1:9\"\nsecrets.service_key_file = '{}'\n\
-             [build]\nport = 0\nlease_ms = 3000\nwork_dir = '{}'\n{}\n{more}\n",
+             secrets.master_key_file = '{}'\n[build]\nport = 0\nlease_ms = 3000\nwork_dir = '{}'\n{}\n{more}\n",
             self.database.url().expose_secret(),
             self.registry_url,
             self.dir.path().join("service.key").display(),
+            self.dir.path().join("master.key").display(),
             self.dir.path().join("work").display(),
             if more.contains("compiler") {
                 String::new()

@@ -7,12 +7,13 @@ use crate::{
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
     borrow::Cow,
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io::{IsTerminal, stdout},
 };
 use zectre_client::{EventStream, LogQuery, Paging, collect};
 use zectre_common::{
     id::TaskId,
+    time::Time,
     wire::{
         deployment::Deployment,
         log::{LogLine, Stream, TaskLogLine},
@@ -60,7 +61,23 @@ pub(crate) async fn run(args: &LogsArgs, context: &Context) -> Result<Shown, Cli
             .output
             .say(format!("Version {} has printed nothing.", deployment.version));
     }
-    Ok(print_all(context, &lines))
+    Ok(print_all(context, &in_order(lines)))
+}
+
+/// Lines arrive in batches, each from one replica: here they stand in the order in which they were printed. Those of one
+/// replica keep theirs, whatever its node's clock did meanwhile.
+fn in_order(lines: Vec<TaskLogLine>) -> Vec<TaskLogLine> {
+    let mut newest: BTreeMap<TaskId, Time> = BTreeMap::new();
+    let mut timed: Vec<(Time, TaskLogLine)> = lines
+        .into_iter()
+        .map(|one| {
+            let newest = newest.entry(one.task_id).or_insert(one.line.time);
+            *newest = one.line.time.max(*newest);
+            (*newest, one)
+        })
+        .collect();
+    timed.sort_by_key(|(time, _)| *time);
+    timed.into_iter().map(|(_, one)| one).collect()
 }
 
 async fn deployment(context: &Context, args: &LogsArgs) -> Result<Deployment, CliError> {
@@ -135,4 +152,47 @@ fn shown<L: Line>(line: &L, several: bool) -> String {
         Cow::Borrowed(line.message.as_str())
     };
     format!("{task}{platform}{message}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replicas_are_merged_by_time_and_each_keeps_its_order() {
+        let (a, b) = (TaskId::new(), TaskId::new());
+        let line = |task_id, seq, ms| TaskLogLine {
+            task_id,
+            line: LogLine {
+                seq,
+                time: Time::from_unix_ms(ms),
+                stream: Stream::Stdout,
+                message: String::new(),
+            },
+        };
+        // As they arrived: a batch of each, and the clock of the first one's node went back in between.
+        let arrived = vec![
+            line(a, 1, 10),
+            line(a, 2, 30),
+            line(a, 3, 20),
+            line(b, 1, 15),
+            line(b, 2, 25),
+            line(b, 3, 40),
+        ];
+        let got: Vec<_> = in_order(arrived)
+            .into_iter()
+            .map(|one| (one.task_id == a, one.line.seq))
+            .collect();
+        assert_eq!(
+            got,
+            [
+                (true, 1),
+                (false, 1),
+                (false, 2),
+                (true, 2),
+                (true, 3),
+                (false, 3)
+            ]
+        );
+    }
 }

@@ -32,6 +32,7 @@ mod status;
 mod tokens;
 mod users;
 mod wait;
+mod webhooks;
 
 pub(crate) use begun::interrupted;
 use begun::interruptible;
@@ -127,6 +128,7 @@ async fn dispatch(command: Command, global: &Global, output: Output) -> Result<S
         Command::Builds(args) => builds::run(&args, &context()?).await,
         Command::Artifacts { limit } => artifacts::run(limit, &context()?).await,
         Command::Tokens(command) => tokens::run(&command, &context()?).await,
+        Command::Webhooks(command) => webhooks::run(&command, &context()?).await,
         Command::Events(args) => events::run(&args, &context()?).await,
         Command::Doctor => doctor::run(&context()?).await,
         Command::Completion { shell } => Ok(completion::run(shell, output)),

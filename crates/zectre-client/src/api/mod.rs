@@ -10,3 +10,4 @@ mod domains;
 mod nodes;
 pub(crate) mod paging;
 mod tasks;
+mod webhooks;

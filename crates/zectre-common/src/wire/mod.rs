@@ -16,4 +16,6 @@ pub mod node;
 pub mod page;
 pub mod problem;
 pub mod scheduler;
+pub mod source;
 pub mod task;
+pub mod webhook;

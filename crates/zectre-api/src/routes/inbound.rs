@@ -1,0 +1,147 @@
+//! Calls of forges: a push is deployed, a pull request gets an environment of its own.
+
+use crate::{
+    code,
+    context::Context,
+    endpoint::{Endpoint, endpoint},
+    error::{Error, refuse},
+    forge::{
+        act::{Call, act},
+        github::{Payload, Wishes, is_signed},
+    },
+    identity::Actor,
+    policy::Policy,
+    routes::source::secret_context,
+    store::source,
+};
+use axum::{
+    body::{Body, to_bytes},
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderMap, StatusCode};
+use secrecy::ExposeSecret;
+use sha2::{Digest, Sha256};
+use utoipa_axum::routes;
+use zectre_common::{
+    git,
+    wire::source::{InboundAnswer, InboundResult},
+};
+use zectre_service::{extract::too_large, seal};
+
+/// GitHub's largest calls are 25 MB; those about pushes and pull requests are far smaller.
+const BODY_BYTES_MAX: usize = 5 << 20;
+/// Applications that one repository may be the source of.
+const SOURCES_MAX: i64 = 50;
+
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    vec![endpoint(Policy::Public, routes!(github)).body_bytes_max(BODY_BYTES_MAX)]
+}
+
+/// A call of GitHub's webhook. It counts for the applications whose source the repository is, and whose secret signed it.
+#[utoipa::path(post, path = "/webhooks/github", tag = "source",
+               params(("X-GitHub-Event" = String, Header, description = "`push`, `pull_request` or `ping`"),
+                      ("X-GitHub-Delivery" = String, Header, description = "The call's id"),
+                      ("X-Hub-Signature-256" = String, Header, description = "`sha256=` and the body's HMAC in hex")),
+               request_body(content = Object, content_type = "application/json", description = "GitHub's payload"),
+               responses((status = 202, description = "What it came to", body = InboundAnswer)))]
+async fn github(
+    State(context): State<Context>,
+    actor: Actor,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Error> {
+    let header = |name: &str| {
+        headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+    };
+    let (event, delivery) = (header("x-github-event"), header("x-github-delivery"));
+    let named = |text: &str| (1..=100).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+    if !named(event) || !named(delivery) {
+        let detail = "send X-GitHub-Event and X-GitHub-Delivery, as GitHub does";
+        return Err(refuse(&code::INVALID_WEBHOOK, detail));
+    }
+    let Ok(body) = to_bytes(body, BODY_BYTES_MAX).await else {
+        return Ok(too_large().into_response());
+    };
+    let unsigned = || {
+        refuse(
+            &code::INVALID_SIGNATURE,
+            "no application's source is this repository with the secret that signed the call",
+        )
+    };
+    // Nothing of it is believed yet; it only says whose secret may have signed it.
+    let payload: Payload = serde_json::from_slice(&body).map_err(|_| {
+        let detail = "the body is not one of GitHub's: set the webhook's content type to application/json";
+        refuse(&code::INVALID_WEBHOOK, detail)
+    })?;
+    let repository = payload.repository.as_ref().ok_or_else(unsigned)?;
+    let key = git::repository_key(&repository.clone_url).ok_or_else(unsigned)?;
+    let sources = source::of_repository(&context.pool, &key, SOURCES_MAX).await?;
+    let signature = header("x-hub-signature-256");
+    let mut signed = Vec::new();
+    for one in sources {
+        let place = secret_context(one.application_id);
+        let secret = seal::open(&context.master_key, &place, &one.webhook_secret)
+            .map_err(|error| Error::Internal(format!("the secret of {place}: {error}")))?;
+        if is_signed(secret.expose_secret(), &body, signature) {
+            signed.push(one);
+        }
+    }
+    if signed.is_empty() {
+        return Err(unsigned());
+    }
+    let hash = Sha256::digest(&body);
+    let call = Call {
+        delivery,
+        body_hash: &hash,
+    };
+    let actor = Actor {
+        name: payload.sender(),
+        ..actor
+    };
+    let results = run(&context, &actor, &call, &signed, |wishes| {
+        payload.step(event, wishes)
+    })
+    .await?;
+    Ok((StatusCode::ACCEPTED, axum::Json(InboundAnswer { results })).into_response())
+}
+
+async fn run(
+    context: &Context,
+    actor: &Actor,
+    call: &Call<'_>,
+    sources: &[source::Row],
+    step: impl Fn(Wishes<'_>) -> crate::forge::github::Step,
+) -> Result<Vec<InboundResult>, Error> {
+    let mut results = Vec::new();
+    for one in sources {
+        let wishes = Wishes {
+            branches: &one.branches.0,
+            auto_deploy: one.auto_deploy,
+            previews: one.previews,
+        };
+        match act(context, actor, call, one, step(wishes)).await {
+            Ok(result) => results.extend(result),
+            // One application's trouble is no other's.
+            Err(Error::Refused { detail, .. }) => results.push(InboundResult {
+                application_id: one.application_id,
+                outcome: "failed".into(),
+                message: detail,
+                environment: None,
+                url: None,
+                deployment_id: None,
+            }),
+            Err(error) => return Err(error),
+        }
+    }
+    if results.is_empty() {
+        return Err(refuse(
+            &code::WEBHOOK_REPLAYED,
+            "this call has had its effect; a second one has none",
+        ));
+    }
+    Ok(results)
+}

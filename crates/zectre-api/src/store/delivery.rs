@@ -1,0 +1,325 @@
+//! Deliveries of events to webhooks: made by a cursor over the feed, taken by lease, ended once.
+
+use super::rows::{page, some};
+use crate::{error::Error, page::Window};
+use sqlx::{PgConnection, PgExecutor, PgPool};
+use std::time::Duration;
+use uuid::Uuid;
+use zectre_common::{
+    id::{ApplicationId, DeliveryId, EventId, OrganizationId, WebhookId},
+    state::DeliveryState,
+    time::Time,
+    wire::webhook::Delivery,
+};
+
+/// As stored.
+pub(crate) struct Row {
+    id: DeliveryId,
+    webhook_id: WebhookId,
+    event_id: EventId,
+    action: String,
+    state: DeliveryState,
+    attempts: i32,
+    next_attempt_at: Time,
+    attempted_at: Option<Time>,
+    answer_status: Option<i16>,
+    answer_body: Option<String>,
+    problem: Option<String>,
+    duration_ms: Option<i32>,
+    created_at: Time,
+    finished_at: Option<Time>,
+}
+
+impl From<Row> for Delivery {
+    fn from(row: Row) -> Self {
+        Self {
+            id: row.id,
+            webhook_id: row.webhook_id,
+            event_id: row.event_id,
+            action: row.action,
+            attempts: row.attempts.unsigned_abs(),
+            next_attempt_at: (row.state == DeliveryState::Pending).then_some(row.next_attempt_at),
+            state: row.state,
+            attempted_at: row.attempted_at,
+            answer_status: row.answer_status.map(i16::unsigned_abs),
+            answer_body: row.answer_body,
+            problem: row.problem,
+            duration_ms: row.duration_ms.map(i32::unsigned_abs),
+            created_at: row.created_at,
+            finished_at: row.finished_at,
+        }
+    }
+}
+
+macro_rules! deliveries {
+    ($form:ident, $($rest:tt)*) => {
+        $form!(
+            Row,
+            r#"d.id AS "id: DeliveryId", d.webhook_id AS "webhook_id: WebhookId", d.event_id AS "event_id: EventId", d.action,
+               d.state AS "state: DeliveryState", d.attempts, d.next_attempt_at, d.attempted_at, d.answer_status,
+               d.answer_body, d.problem, d.duration_ms, d.created_at, d.finished_at"#,
+            r#"webhook_deliveries d WHERE "#,
+            $($rest)*
+        )
+    };
+}
+
+/// Those of a webhook.
+pub(crate) async fn list(
+    pool: &PgPool,
+    webhook: WebhookId,
+    state: Option<DeliveryState>,
+    window: &Window,
+) -> Result<(Vec<Delivery>, i64), Error> {
+    let (rows, total): (Vec<Row>, i64) = deliveries!(
+        page,
+        "d.webhook_id = $1 AND ($2::text IS NULL OR d.state = $2)",
+        [webhook as _, state.map(DeliveryState::as_str)],
+        order "CASE WHEN NOT $3 THEN d.created_at END, CASE WHEN NOT $3 THEN d.id END, d.created_at DESC, d.id DESC
+           LIMIT $4 OFFSET $5",
+        [window.descending],
+        window,
+        pool
+    );
+    Ok((rows.into_iter().map(Delivery::from).collect(), total))
+}
+
+/// One of a webhook's.
+pub(crate) async fn get(
+    executor: impl PgExecutor<'_>,
+    webhook: WebhookId,
+    id: DeliveryId,
+) -> Result<Option<Delivery>, Error> {
+    let query = deliveries!(some, "d.webhook_id = $1 AND d.id = $2", webhook as _, id as _);
+    Ok(query.fetch_optional(executor).await?.map(Delivery::from))
+}
+
+/// Sends it again, or, when it still waits for its next attempt, now.
+pub(crate) async fn redeliver(
+    connection: &mut PgConnection,
+    webhook: WebhookId,
+    id: DeliveryId,
+) -> Result<(), Error> {
+    let query = sqlx::query!(
+        "UPDATE webhook_deliveries
+         SET state = 'pending', attempts = CASE WHEN state = 'pending' THEN attempts ELSE 0 END, next_attempt_at = now(),
+             finished_at = NULL
+         WHERE webhook_id = $1 AND id = $2",
+        webhook as _,
+        id as _
+    );
+    query.execute(connection).await?;
+    Ok(())
+}
+
+/// An event that may concern webhooks.
+pub(crate) struct Happened {
+    txid: i64,
+    id: EventId,
+    pub(crate) action: String,
+    pub(crate) application: Option<ApplicationId>,
+    pub(crate) organization: Option<OrganizationId>,
+}
+
+/// A webhook that may be concerned.
+pub(crate) struct Listening {
+    id: WebhookId,
+    txid: i64,
+    pub(crate) organization: OrganizationId,
+    pub(crate) application: Option<ApplicationId>,
+    pub(crate) events: Vec<String>,
+}
+
+/// Makes the deliveries of the next events of the feed, up to `events_max`, whose webhooks `concerns` names; how many
+/// events they were. Zero, too, while another API does so.
+pub(crate) async fn fan_out(
+    pool: &PgPool,
+    events_max: i64,
+    concerns: fn(&Listening, &Happened) -> bool,
+) -> Result<usize, Error> {
+    let mut transaction = pool.begin().await?;
+    let cursor = sqlx::query!(
+        r#"SELECT c.txid, c.event_id, EXISTS (SELECT 1 FROM webhooks WHERE disabled_at IS NULL) AS "any!",
+                  pg_snapshot_xmin(now)::text::bigint AS "xmin!", pg_snapshot_xmax(now)::text::bigint AS "xmax!"
+           FROM webhook_cursor c, pg_current_snapshot() AS now FOR UPDATE OF c SKIP LOCKED"#
+    );
+    let Some(cursor) = cursor.fetch_optional(&mut *transaction).await? else {
+        return Ok(0);
+    };
+    // Nobody listens: a webhook that is made meanwhile begins after this. Nor can a cursor lie ahead of all
+    // transactions, unless the database was restored into another server, which counts anew.
+    if !cursor.any || cursor.txid >= cursor.xmax {
+        if cursor.txid < cursor.xmin - 1 || cursor.txid >= cursor.xmax {
+            move_cursor(&mut transaction, cursor.xmin - 1, EventId::from_uuid(Uuid::max())).await?;
+            transaction.commit().await?;
+        }
+        return Ok(0);
+    }
+    let events = sqlx::query_as!(
+        Happened,
+        r#"SELECT v.txid, v.id AS "id: EventId", v.action, a.id AS "application?: ApplicationId",
+                  n.organization_id AS "organization?: OrganizationId"
+           FROM events v
+           LEFT JOIN applications a ON a.id = COALESCE(v.application_id,
+                                                       (SELECT d.application_id FROM deployments d WHERE d.id = v.deployment_id))
+           LEFT JOIN namespaces n ON n.id = a.namespace_id
+           WHERE (v.txid, v.id) > ($1, $2) AND v.txid < pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+           ORDER BY v.txid, v.id LIMIT $3"#,
+        cursor.txid,
+        cursor.event_id as _,
+        events_max
+    );
+    let events = events.fetch_all(&mut *transaction).await?;
+    let Some(last) = events.last() else { return Ok(0) };
+    // After the events: whatever was made before one of them is seen.
+    let webhooks = sqlx::query_as!(
+        Listening,
+        r#"SELECT id AS "id: WebhookId", txid, organization_id AS "organization: OrganizationId",
+                  application_id AS "application: ApplicationId", events FROM webhooks WHERE disabled_at IS NULL"#
+    );
+    let webhooks = webhooks.fetch_all(&mut *transaction).await?;
+    let mut made = Made::default();
+    for event in &events {
+        for webhook in &webhooks {
+            if webhook.txid <= event.txid && concerns(webhook, event) {
+                made.push(webhook, event);
+            }
+        }
+    }
+    insert(&mut transaction, &made).await?;
+    move_cursor(&mut transaction, last.txid, last.id).await?;
+    transaction.commit().await?;
+    Ok(events.len())
+}
+
+/// The columns of new rows.
+#[derive(Default)]
+struct Made {
+    ids: Vec<Uuid>,
+    webhooks: Vec<Uuid>,
+    events: Vec<Uuid>,
+    actions: Vec<String>,
+}
+
+impl Made {
+    fn push(&mut self, webhook: &Listening, event: &Happened) {
+        self.ids.push(DeliveryId::new().get());
+        self.webhooks.push(webhook.id.get());
+        self.events.push(event.id.get());
+        self.actions.push(event.action.clone());
+    }
+}
+
+async fn insert(connection: &mut PgConnection, made: &Made) -> Result<(), Error> {
+    if made.ids.is_empty() {
+        return Ok(());
+    }
+    let query = sqlx::query!(
+        "INSERT INTO webhook_deliveries (id, webhook_id, event_id, action)
+         SELECT * FROM UNNEST($1::uuid[], $2::uuid[], $3::uuid[], $4::text[])
+         ON CONFLICT (webhook_id, event_id) DO NOTHING",
+        &made.ids,
+        &made.webhooks,
+        &made.events,
+        &made.actions
+    );
+    query.execute(connection).await?;
+    Ok(())
+}
+
+async fn move_cursor(connection: &mut PgConnection, txid: i64, event: EventId) -> Result<(), Error> {
+    let query = sqlx::query!(
+        "UPDATE webhook_cursor SET txid = $1, event_id = $2",
+        txid,
+        event as _
+    );
+    query.execute(connection).await?;
+    Ok(())
+}
+
+/// A delivery to be sent.
+pub(crate) struct Taken {
+    pub(crate) id: DeliveryId,
+    pub(crate) webhook_id: WebhookId,
+    pub(crate) event_id: EventId,
+    /// This one included.
+    pub(crate) attempts: i32,
+    pub(crate) url: String,
+    /// Sealed.
+    pub(crate) secret: Vec<u8>,
+}
+
+/// Takes up to `most` deliveries that are due, up to `most_each` of a webhook and none of the `busy` ones. Whoever took
+/// one may die: it is due again after `lease`.
+pub(crate) async fn take_due(
+    pool: &PgPool,
+    most: i64,
+    most_each: i64,
+    busy: &[Uuid],
+    lease: Duration,
+) -> Result<Vec<Taken>, Error> {
+    let query = sqlx::query_as!(
+        Taken,
+        r#"WITH due AS (
+               SELECT next.id FROM webhooks w CROSS JOIN LATERAL (
+                   SELECT d.id FROM webhook_deliveries d
+                   WHERE d.webhook_id = w.id AND d.state = 'pending' AND d.next_attempt_at <= now()
+                   ORDER BY d.next_attempt_at LIMIT $2 FOR UPDATE SKIP LOCKED) AS next
+               WHERE w.disabled_at IS NULL AND w.id <> ALL($3) LIMIT $1),
+           taken AS (
+               UPDATE webhook_deliveries d
+               SET attempts = d.attempts + 1, attempted_at = now(), next_attempt_at = now() + make_interval(secs => $4)
+               FROM due WHERE d.id = due.id RETURNING d.id, d.webhook_id, d.event_id, d.attempts)
+           SELECT taken.id AS "id!: DeliveryId", w.id AS "webhook_id!: WebhookId", taken.event_id AS "event_id!: EventId",
+                  taken.attempts AS "attempts!", w.url AS "url!", w.secret AS "secret!"
+           FROM taken JOIN webhooks w ON w.id = taken.webhook_id"#,
+        most,
+        most_each,
+        busy,
+        lease.as_secs_f64()
+    );
+    Ok(query.fetch_all(pool).await?)
+}
+
+/// What an attempt came to.
+pub(crate) struct Outcome {
+    pub(crate) state: DeliveryState,
+    /// While it is pending: how long until the next attempt.
+    pub(crate) pause: Duration,
+    pub(crate) answer_status: Option<u16>,
+    pub(crate) answer_body: Option<String>,
+    pub(crate) problem: Option<String>,
+    pub(crate) duration: Duration,
+}
+
+/// Writes an attempt's outcome down, unless another attempt has begun since.
+pub(crate) async fn attempted(pool: &PgPool, taken: &Taken, outcome: &Outcome) -> Result<(), Error> {
+    let query = sqlx::query!(
+        "UPDATE webhook_deliveries
+         SET state = $3, next_attempt_at = now() + make_interval(secs => $4), answer_status = $5, answer_body = $6,
+             problem = $7, duration_ms = $8, finished_at = CASE WHEN $3 <> 'pending' THEN now() END
+         WHERE id = $1 AND attempts = $2 AND state = 'pending'",
+        taken.id as _,
+        taken.attempts,
+        outcome.state.as_str(),
+        outcome.pause.as_secs_f64(),
+        outcome.answer_status.map(u16::cast_signed),
+        outcome.answer_body,
+        outcome.problem,
+        i32::try_from(outcome.duration.as_millis()).unwrap_or(i32::MAX)
+    );
+    query.execute(pool).await?;
+    Ok(())
+}
+
+/// Forgets up to `rows` deliveries that ended so long ago; how many.
+pub(crate) async fn forget(pool: &PgPool, keep_days: i32, rows: i64) -> Result<u64, Error> {
+    let query = sqlx::query!(
+        "DELETE FROM webhook_deliveries WHERE id IN (
+             SELECT id FROM webhook_deliveries WHERE finished_at < now() - make_interval(days => $1)
+             ORDER BY finished_at LIMIT $2 FOR UPDATE SKIP LOCKED)",
+        keep_days,
+        rows
+    );
+    Ok(query.execute(pool).await?.rows_affected())
+}

@@ -1,0 +1,139 @@
+//! Where applications' sources come from, and which calls of forges have had their effect.
+
+use crate::error::Error;
+use sqlx::{PgConnection, PgExecutor, PgPool, types::Json};
+use std::collections::BTreeMap;
+use zectre_common::{
+    id::{ApplicationId, EnvironmentId, RouteId},
+    time::Time,
+};
+
+/// As stored.
+pub(crate) struct Row {
+    pub(crate) application_id: ApplicationId,
+    pub(crate) repository: String,
+    pub(crate) branches: Json<BTreeMap<String, String>>,
+    pub(crate) root_dir: String,
+    pub(crate) auto_deploy: bool,
+    pub(crate) previews: bool,
+    /// Sealed.
+    pub(crate) credential: Option<Vec<u8>>,
+    /// Sealed.
+    pub(crate) webhook_secret: Vec<u8>,
+    pub(crate) created_at: Time,
+    pub(crate) updated_at: Time,
+}
+
+/// An application's.
+pub(crate) async fn get(executor: impl PgExecutor<'_>, app: ApplicationId) -> Result<Option<Row>, Error> {
+    let query = sqlx::query_as!(
+        Row,
+        r#"SELECT application_id AS "application_id: ApplicationId", repository, branches AS "branches: Json<BTreeMap<String, String>>",
+                  root_dir, auto_deploy, previews, credential, webhook_secret, created_at, updated_at
+           FROM sources WHERE application_id = $1"#,
+        app as _
+    );
+    Ok(query.fetch_optional(executor).await?)
+}
+
+/// Those of all applications that come from a repository, up to `most`.
+pub(crate) async fn of_repository(pool: &PgPool, key: &str, most: i64) -> Result<Vec<Row>, Error> {
+    let query = sqlx::query_as!(
+        Row,
+        r#"SELECT s.application_id AS "application_id: ApplicationId", s.repository,
+                  s.branches AS "branches: Json<BTreeMap<String, String>>", s.root_dir, s.auto_deploy, s.previews,
+                  s.credential, s.webhook_secret, s.created_at, s.updated_at
+           FROM sources s JOIN applications a ON a.id = s.application_id
+           WHERE s.repository_key = $1 AND a.deleted_at IS NULL ORDER BY s.application_id LIMIT $2"#,
+        key,
+        most
+    );
+    Ok(query.fetch_all(pool).await?)
+}
+
+/// What is set.
+pub(crate) struct New<'a> {
+    pub(crate) application: ApplicationId,
+    pub(crate) repository: &'a str,
+    pub(crate) repository_key: &'a str,
+    pub(crate) branches: &'a BTreeMap<String, String>,
+    pub(crate) root_dir: &'a str,
+    pub(crate) auto_deploy: bool,
+    pub(crate) previews: bool,
+    pub(crate) credential: Option<&'a [u8]>,
+    pub(crate) webhook_secret: &'a [u8],
+}
+
+/// Sets an application's.
+pub(crate) async fn set(connection: &mut PgConnection, new: &New<'_>) -> Result<(), Error> {
+    let query = sqlx::query!(
+        "INSERT INTO sources (application_id, repository, repository_key, branches, root_dir, auto_deploy, previews,
+                              credential, webhook_secret)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+         ON CONFLICT (application_id) DO UPDATE
+         SET repository = EXCLUDED.repository, repository_key = EXCLUDED.repository_key, branches = EXCLUDED.branches,
+             root_dir = EXCLUDED.root_dir, auto_deploy = EXCLUDED.auto_deploy, previews = EXCLUDED.previews,
+             credential = EXCLUDED.credential, webhook_secret = EXCLUDED.webhook_secret, updated_at = now()",
+        new.application as _,
+        new.repository,
+        new.repository_key,
+        Json(new.branches) as _,
+        new.root_dir,
+        new.auto_deploy,
+        new.previews,
+        new.credential,
+        new.webhook_secret
+    );
+    query.execute(connection).await?;
+    Ok(())
+}
+
+/// Forgets an application's; false when it has none.
+pub(crate) async fn delete(connection: &mut PgConnection, app: ApplicationId) -> Result<bool, Error> {
+    let query = sqlx::query!("DELETE FROM sources WHERE application_id = $1", app as _);
+    Ok(query.execute(connection).await?.rows_affected() > 0)
+}
+
+/// Writes down that a call has its effect on an application; false when it has had it before.
+pub(crate) async fn receive(
+    connection: &mut PgConnection,
+    app: ApplicationId,
+    delivery: &str,
+    body_hash: &[u8],
+) -> Result<bool, Error> {
+    let query = sqlx::query!(
+        "INSERT INTO inbound_webhooks (application_id, delivery_id, body_hash) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+        app as _,
+        delivery,
+        body_hash
+    );
+    Ok(query.execute(connection).await?.rows_affected() > 0)
+}
+
+/// Forgets calls from so long ago; how many.
+pub(crate) async fn forget(pool: &PgPool, keep_days: i32) -> Result<u64, Error> {
+    let query = sqlx::query!(
+        "DELETE FROM inbound_webhooks WHERE received_at < now() - make_interval(days => $1)",
+        keep_days
+    );
+    Ok(query.execute(pool).await?.rows_affected())
+}
+
+/// Lets a host of the platform domain lead to an environment.
+pub(crate) async fn route(
+    connection: &mut PgConnection,
+    app: ApplicationId,
+    environment: EnvironmentId,
+    host: &str,
+) -> Result<(), Error> {
+    let query = sqlx::query!(
+        "INSERT INTO routes (id, domain, application_id, environment_id) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (domain, (deployment_id IS NULL)) DO NOTHING",
+        RouteId::new() as _,
+        host,
+        app as _,
+        environment as _
+    );
+    query.execute(connection).await?;
+    Ok(())
+}
