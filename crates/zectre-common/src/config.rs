@@ -70,8 +70,8 @@ sections! {
     ProxyConfig {
         host: String, port: u16, admin_port: u16, domain: String, name: String, snapshot_path: PathBuf, handover_path: PathBuf,
         connections_max: usize, header_timeout_ms: u64, header_bytes_max: usize, response_timeout_ms: u64,
-        connect_timeout_ms: u64, wake_timeout_ms: u64, held_requests_max: usize, drain_timeout_ms: u64, tls: TlsConfig,
-        trusted_peers: Vec<Cidr>, trusted_header: TrustedHeader, proxy_protocol: bool, limits: ProxyLimits,
+        connect_timeout_ms: u64, wake_timeout_ms: u64, waiting_page_after_ms: u64, held_requests_max: usize, drain_timeout_ms: u64,
+        tls: TlsConfig, trusted_peers: Vec<Cidr>, trusted_header: TrustedHeader, proxy_protocol: bool, limits: ProxyLimits,
     }
     /// `[registry]`
     RegistryConfig {

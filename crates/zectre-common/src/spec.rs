@@ -50,6 +50,17 @@ pub enum Protocol {
     Tcp,
 }
 
+/// Whether a visitor comes back to the same replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum Affinity {
+    /// To any.
+    #[default]
+    None,
+    /// To the one that a cookie names, as long as it is there.
+    Cookie,
+}
+
 /// What happens when a task ends by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema, Default)]
 #[serde(rename_all = "snake_case")]
@@ -150,6 +161,9 @@ pub struct NetworkingRequest {
     /// Default `http`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Protocol>,
+    /// Default `none`; `cookie` leads a visitor to the same replica each time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<Affinity>,
     /// Short for `health_check.path`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health_path: Option<String>,
@@ -247,6 +261,9 @@ pub struct Networking {
     pub port: Option<u16>,
     /// What is spoken on it.
     pub protocol: Protocol,
+    /// Whether a visitor comes back to the same replica.
+    #[serde(default)] // specs from before this field are stored without it
+    pub affinity: Affinity,
     /// Readiness and liveness.
     pub health_check: HealthCheck,
 }
@@ -362,6 +379,7 @@ impl DeploymentRequest {
         Networking {
             port: own.port.or(inherited.port),
             protocol: own.protocol.or(inherited.protocol).unwrap_or_default(),
+            affinity: own.affinity.or(inherited.affinity).unwrap_or_default(),
             health_check,
         }
     }
@@ -404,12 +422,13 @@ mod tests {
     #[test]
     fn every_wrong_field_is_named() {
         let request: DeploymentRequest = serde_json::from_str(
-            r#"{"environment":"Not A Slug","replicas":5000,"env":{"1X":"v"},"networking":{"health_path":"health"}}"#,
+            r#"{"environment":"Not A Slug","replicas":5000,"env":{"1X":"v"},
+                "networking":{"health_path":"health","protocol":"tcp","affinity":"cookie"}}"#,
         )
         .expect("the shape is right");
         let errors = request
             .resolve(&DeploymentRequest::default())
-            .expect_err("four mistakes");
+            .expect_err("five mistakes");
         let fields: Vec<_> = errors.iter().map(|e| e.field.as_str()).collect();
         assert_eq!(
             fields,
@@ -417,7 +436,8 @@ mod tests {
                 "environment",
                 "replicas",
                 "env.1X",
-                "networking.health_check.path"
+                "networking.health_check.path",
+                "networking.affinity"
             ]
         );
     }

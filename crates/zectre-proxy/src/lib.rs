@@ -23,7 +23,7 @@ pub use error::Error;
 
 use handover::{Giver, Old, Role};
 use ingress::{
-    Ingress, Limits, accept::Entrance, admit::Door, connection::Bounds, crowd::Crowd, forwarded::Trust,
+    Ingress, Limits, Marks, accept::Entrance, admit::Door, connection::Bounds, crowd::Crowd, forwarded::Trust,
 };
 use metrics::Metrics;
 use sqlx::{PgPool, postgres::PgPoolOptions};
@@ -155,6 +155,7 @@ impl Service {
             door: Door::new(&proxy.limits),
             crowd: Crowd::new(proxy.limits.connections_per_client_max),
             trust: Trust::new(proxy),
+            marks: Marks::new(key.clone()),
             limits: Limits::new(proxy),
             connections: TaskTracker::new(),
             cut,

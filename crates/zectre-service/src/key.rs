@@ -16,7 +16,10 @@ use std::{
     sync::Arc,
 };
 use subtle::ConstantTimeEq;
-use zectre_common::{config::SecretsConfig, id::NodeId};
+use zectre_common::{
+    config::SecretsConfig,
+    id::{NodeId, TaskId},
+};
 
 /// Bytes of a key.
 pub const KEY_BYTES: usize = 32;
@@ -133,6 +136,12 @@ pub fn node_key(service: &ServiceKey, node: NodeId) -> NodeKey {
         service.expose(),
         &[b"zectre node key v1", node.get().as_bytes()],
     ))
+}
+
+/// What stands for a task in a visitor's cookie: the same at every proxy, and nothing without the service key.
+pub fn affinity_mark(service: &ServiceKey, task: TaskId) -> String {
+    let mark = authenticate(service.expose(), &[b"zectre affinity v1", task.get().as_bytes()]);
+    to_hex(&mark[..16])
 }
 
 /// HMAC-SHA-256 over length-prefixed parts, so that no two lists of parts give the same message.

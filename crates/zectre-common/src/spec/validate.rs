@@ -1,7 +1,8 @@
 //! What a spec must fulfil; every mistake is named, not only the first.
 
 use super::{
-    DeploymentRequest, DeploymentSpec, ENV_BYTES_MAX, ENV_VARS_MAX, ProcessType, REPLICAS_MAX, RestartPolicy,
+    Affinity, DeploymentRequest, DeploymentSpec, ENV_BYTES_MAX, ENV_VARS_MAX, ProcessType, Protocol,
+    REPLICAS_MAX, RestartPolicy,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -158,6 +159,12 @@ fn check_networking(spec: &DeploymentSpec) -> Vec<FieldError> {
         errors.push(FieldError::new(
             "networking.health_check.successes",
             "from 1 to 100",
+        ));
+    }
+    if spec.networking.affinity == Affinity::Cookie && spec.networking.protocol == Protocol::Tcp {
+        errors.push(FieldError::new(
+            "networking.affinity",
+            "`cookie` needs the protocol `http` or `grpc`: bytes carry no cookies",
         ));
     }
     if spec.networking.port == Some(0) {

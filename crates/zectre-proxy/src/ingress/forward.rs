@@ -2,7 +2,7 @@
 //! another one gets it.
 
 use super::{
-    Ingress, Refusal,
+    Ingress, Refusal, affinity,
     body::{Answer, Counts, Download, Upload},
     client::Client,
     expect,
@@ -60,6 +60,9 @@ impl Ingress {
             .then(|| parts.extensions.remove::<OnUpgrade>())
             .flatten();
         let mut waiting = Waiting::new(&host.name, id);
+        waiting.look_at(&parts, !body.is_end_stream());
+        let secure =
+            client.tls.is_some() || sender.as_ref().is_some_and(|sender| sender.secure == Some(true));
         let Place { lease, http2 } = self.place(&mut waiting).await?;
         headers::rewrite(&mut parts, &host, client, sender, id, upgrade, http2);
         if http2 {
@@ -75,6 +78,7 @@ impl Ingress {
         let (reply, lease) = self
             .deliver(request, Place { lease, http2 }, &mut waiting)
             .await?;
+        let cookie = self.cookie(&lease, &waiting, secure);
         let (visit, woken) = waiting.finish();
         let visit = visit.expect("a place is given to a counted request only");
         let counts = Counts {
@@ -84,12 +88,21 @@ impl Ingress {
         };
         let mut response = self.relay(reply, on_upgrade, counts)?;
         response.headers_mut().insert(request_id::HEADER, id.clone());
+        if let Some(cookie) = cookie {
+            response.headers_mut().append(header::SET_COOKIE, cookie);
+        }
         if let Some((waited, phases)) = woken {
             response
                 .headers_mut()
                 .append(SERVER_TIMING, server_timing(waited, phases, began.elapsed()));
         }
         Ok(response)
+    }
+
+    /// What leads the visitor back to the task that answered, unless its cookie does so already.
+    fn cookie(&self, lease: &crate::live::Lease, waiting: &Waiting<'_>, secure: bool) -> Option<HeaderValue> {
+        let mark = self.marks.of(lease.replica());
+        waiting.is_new_to(mark).then(|| affinity::cookie(mark, secure))
     }
 
     /// Sends the request until some task answers it.

@@ -1,13 +1,13 @@
 //! From a host to a place on a replica. A request for a sleeping deployment waits for the one wake call, a
 //! request between two replicas waits for the table, both bounded in number and time.
 
-use super::{Ingress, Refusal};
+use super::{Ingress, Refusal, affinity};
 use crate::{
     live::{Held, Lease, Replica, Visit, roll},
     table::{self, Deployment, Idle},
     wake::Waking,
 };
-use http::HeaderValue;
+use http::{HeaderValue, Method, request::Parts};
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -32,6 +32,12 @@ pub(super) struct Waiting<'r> {
     waking: Option<Waking>,
     /// The last replica that could not be reached.
     unreachable: Option<String>,
+    /// What its cookie says of the task that it had before.
+    mark: Option<String>,
+    /// Its deployment wants visitors to come back to the same task.
+    is_affine: bool,
+    /// A person waits for a page.
+    navigates: bool,
 }
 
 /// A place on a replica, and what is spoken there.
@@ -54,7 +60,21 @@ impl<'r> Waiting<'r> {
             woken: None,
             waking: None,
             unreachable: None,
+            mark: None,
+            is_affine: false,
+            navigates: false,
         }
+    }
+
+    /// Remembers what matters of the request's head.
+    pub(super) fn look_at(&mut self, parts: &Parts, has_body: bool) {
+        self.mark = affinity::brought(&parts.headers).map(str::to_owned);
+        self.navigates = !has_body && is_navigation(parts);
+    }
+
+    /// Whether its visitor must be told of the task with this mark.
+    pub(super) fn is_new_to(&self, mark: &str) -> bool {
+        self.is_affine && self.mark.as_deref() != Some(mark)
     }
 
     /// What it is counted on; once it has had a place.
@@ -94,7 +114,8 @@ impl Ingress {
         loop {
             let deployment = {
                 let table = self.tables.current();
-                let found = find(&table, waiting.host)?;
+                let found = self.lead(&table, waiting)?;
+                waiting.is_affine = found.affinity;
                 if waiting
                     .visit
                     .as_ref()
@@ -106,7 +127,7 @@ impl Ingress {
                         self.door.admit_to(&found.traffic, self.now_ns())?;
                     }
                 }
-                let lease = found.with_replicas(|replicas| table::choose(replicas, roll(), self.now_ms()));
+                let lease = found.with_replicas(|replicas| self.choose(replicas, found, waiting));
                 if let Some(lease) = lease {
                     waiting.held = None;
                     return Ok(Place {
@@ -124,6 +145,34 @@ impl Ingress {
             };
             self.wait(waiting, &deployment, idle).await?;
         }
+    }
+
+    /// The deployment that a visitor is led to: of those that serve the one that its cookie is of, else one by chance.
+    fn lead<'t>(
+        &self,
+        table: &'t table::Table,
+        waiting: &Waiting<'_>,
+    ) -> Result<&'t Arc<Deployment>, Refusal> {
+        let found = find(table, waiting.host)?;
+        let Some(mark) = waiting.mark.as_deref().filter(|_| found.affinity) else {
+            return Ok(found);
+        };
+        let is_it = |replica: &Arc<Replica>| self.marks.of(replica) == mark;
+        let holds =
+            |deployment: &&Arc<Deployment>| deployment.with_replicas(|replicas| replicas.iter().any(is_it));
+        let route = table.resolve(waiting.host);
+        Ok(route
+            .and_then(|route| route.affine().find(holds))
+            .unwrap_or(found))
+    }
+
+    /// The task that the visitor had before, or another one.
+    fn choose(&self, replicas: &[Arc<Replica>], of: &Deployment, waiting: &Waiting<'_>) -> Option<Lease> {
+        let now_ms = self.now_ms();
+        let mark = waiting.mark.as_deref().filter(|_| of.affinity);
+        let again = mark
+            .and_then(|mark| table::choose_again(replicas, |replica| self.marks.of(replica) == mark, now_ms));
+        again.or_else(|| table::choose(replicas, roll(), now_ms))
     }
 
     /// Whether some other replica than this one would take the request.
@@ -198,7 +247,8 @@ impl Ingress {
             let mut waking = self
                 .waker
                 .wake(deployment, waiting.id.to_str().unwrap_or_default());
-            let waited = timeout_at(until.into(), async {
+            let page_at = self.limits.page_at(waiting.navigates, until);
+            let waited = timeout_at(page_at.unwrap_or(until).into(), async {
                 tokio::select! {
                     result = waking.result() => Some(result),
                     _ = changes.changed() => None,
@@ -208,6 +258,7 @@ impl Ingress {
                 Ok(Some(Ok(phases))) => waiting.woken = Some(phases),
                 Ok(Some(Err(failure))) => return Err(Refusal::WakeFailed(failure)),
                 Ok(None) => waiting.waking = Some(waking),
+                Err(_) if page_at.is_some() => return Err(Refusal::Waking),
                 Err(_) => return Err(Refusal::WakeTimeout(bound.as_secs())),
             }
             return Ok(());
@@ -235,6 +286,15 @@ impl Ingress {
             None => std::future::pending().await,
         }
     }
+}
+
+/// Whether a browser asks for a page to show, and nothing else: not a script's request, and not a program's.
+fn is_navigation(parts: &Parts) -> bool {
+    let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
+    parts.method == Method::GET
+        && header("accept").is_some_and(|accept| accept.contains("text/html"))
+        && header("sec-fetch-mode").is_none_or(|mode| mode == "navigate")
+        && header("upgrade").is_none()
 }
 
 fn find<'t>(table: &'t table::Table, host: &str) -> Result<&'t Arc<Deployment>, Refusal> {

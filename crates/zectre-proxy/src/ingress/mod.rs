@@ -17,6 +17,7 @@
 
 pub mod accept;
 pub mod admit;
+mod affinity;
 pub mod body;
 mod claim;
 pub mod client;
@@ -39,6 +40,7 @@ mod tunnel;
 pub mod vigil;
 pub mod watch;
 
+pub use affinity::Marks;
 pub use refusal::{ERROR_DETAIL, Form, Refusal};
 
 use crate::{
@@ -75,6 +77,8 @@ pub struct Limits {
     pub replace_timeout: Duration,
     /// Waiting requests of one deployment.
     pub held_requests_max: u32,
+    /// A browser that waits for a wake for longer is shown a page meanwhile.
+    pub waiting_page_after: Option<Duration>,
     /// For the head of an answer.
     pub response_timeout: Duration,
     /// Of one request.
@@ -91,10 +95,19 @@ impl Limits {
             wake_timeout,
             replace_timeout: REPLACE_TIMEOUT.min(wake_timeout),
             held_requests_max: u32::try_from(proxy.held_requests_max).unwrap_or(u32::MAX),
+            waiting_page_after: Some(Duration::from_millis(proxy.waiting_page_after_ms))
+                .filter(|after| !after.is_zero()),
             response_timeout: Duration::from_millis(proxy.response_timeout_ms),
             header_count_max: proxy.limits.header_count_max,
             body: BodyBounds::new(&proxy.limits),
         }
+    }
+
+    /// When a request that waits for a wake until then is shown a page instead, if it is a browser's.
+    fn page_at(&self, is_navigation: bool, until: Instant) -> Option<Instant> {
+        let after = self.waiting_page_after.filter(|_| is_navigation)?;
+        // None where it would come after the end.
+        until.checked_sub(self.wake_timeout.checked_sub(after)?)
     }
 }
 
@@ -117,6 +130,8 @@ pub struct Ingress {
     pub crowd: Arc<Crowd>,
     /// Whose word about others counts.
     pub trust: Trust,
+    /// Lead visitors back to their task.
+    pub marks: Marks,
     /// Bounds.
     pub limits: Limits,
     /// Runs connections and tunnels.

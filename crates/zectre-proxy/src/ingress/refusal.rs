@@ -15,6 +15,9 @@ use zectre_service::request_id;
 /// Carries the sentence, for whoever looks at headers only.
 pub const ERROR_DETAIL: HeaderName = HeaderName::from_static("x-error-detail");
 
+/// The page of a wake tries again so often.
+const WAKING_AGAIN_SECS: u32 = 2;
+
 /// Why a request was not answered by a task.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Refusal {
@@ -85,6 +88,9 @@ pub enum Refusal {
     /// The wake call failed.
     #[error("the application is asleep and could not be woken: {}", .0.detail)]
     WakeFailed(Arc<WakeFailure>),
+    /// A browser that has waited for a wake for a while: it asks again by itself.
+    #[error("the application was asleep and is starting; this page opens it as soon as it is there")]
+    Waking,
     /// The wake call took too long.
     #[error("the application is asleep and did not wake within {0} s; it may still do so")]
     WakeTimeout(u64),
@@ -207,6 +213,7 @@ impl Refusal {
             Self::DeploymentPending(_) => (UNAVAILABLE, "DEPLOYMENT_PENDING", Some(2)),
             Self::Asleep(_) => (UNAVAILABLE, "ASLEEP", Some(30)),
             Self::WakeFailed(failure) => (UNAVAILABLE, &failure.code, Some(5)),
+            Self::Waking => (UNAVAILABLE, "WAKING", Some(WAKING_AGAIN_SECS)),
             Self::WakeTimeout(_) => (UNAVAILABLE, "WAKE_TIMEOUT", Some(5)),
             Self::TooManyHeld => (UNAVAILABLE, "TOO_MANY_HELD", Some(1)),
             Self::NoReplica(_) => (UNAVAILABLE, "NO_HEALTHY_REPLICA", Some(2)),
@@ -222,7 +229,13 @@ impl Refusal {
         let mut problem = Problem::new(status, code, &detail);
         problem.request_id = id.to_str().ok().map(str::to_owned);
         let (kind, body) = match form {
-            Form::Page => ("text/html; charset=utf-8", page(&problem).into_bytes()),
+            Form::Page => {
+                let again_secs = matches!(self, Self::Waking).then_some(WAKING_AGAIN_SECS);
+                (
+                    "text/html; charset=utf-8",
+                    page(&problem, again_secs).into_bytes(),
+                )
+            }
             Form::Problem | Form::Grpc(_) => (
                 CONTENT_TYPE,
                 serde_json::to_vec(&problem).expect("a problem is plain strings and numbers"),
@@ -273,18 +286,27 @@ fn escaped(text: &str) -> String {
     out
 }
 
-fn page(problem: &Problem) -> String {
-    let title = escaped(&problem.title);
+/// A page for people; one that tries again by itself after `again_secs`.
+fn page(problem: &Problem, again_secs: Option<u32>) -> String {
     let mut page = String::with_capacity(1_024);
+    let (title, refresh) = match again_secs {
+        Some(secs) => (
+            "One moment".into(),
+            format!("<meta http-equiv=\"refresh\" content=\"{secs}\">"),
+        ),
+        None => (
+            format!("{} {}", problem.status, escaped(&problem.title)),
+            String::new(),
+        ),
+    };
     // Writing to a String can't fail.
     let _ = write!(
         page,
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
-         <title>{status} {title}</title><style>body{{font:16px/1.6 system-ui,sans-serif;max-width:36rem;margin:18vh auto;\
+         {refresh}<title>{title}</title><style>body{{font:16px/1.6 system-ui,sans-serif;max-width:36rem;margin:18vh auto;\
          padding:0 1.5rem;color:#222;background:#fafafa}}h1{{font-size:1.4rem}}code,small{{color:#777}}\
          @media(prefers-color-scheme:dark){{body{{color:#ddd;background:#161616}}}}</style></head>\
-         <body><h1>{status} {title}</h1><p>{detail}</p><p><code>{code}</code></p><small>request {id}</small></body></html>",
-        status = problem.status,
+         <body><h1>{title}</h1><p>{detail}</p><p><code>{code}</code></p><small>request {id}</small></body></html>",
         detail = escaped(&problem.detail),
         code = escaped(&problem.code),
         id = escaped(problem.request_id.as_deref().unwrap_or_default()),
@@ -307,7 +329,7 @@ mod tests {
         assert!(!detail.contains('\n') && detail.ends_with("a=b?"), "{detail}");
         let mut problem = Problem::new(StatusCode::BAD_GATEWAY, "BAD_GATEWAY", refusal.to_string());
         problem.request_id = Some("\"><img>".into());
-        let page = page(&problem);
+        let page = page(&problem, None);
         assert!(!page.contains("<script>") && !page.contains("<img>"), "{page}");
     }
 
@@ -352,6 +374,7 @@ mod tests {
             },
             Refusal::DeploymentPending(1),
             Refusal::Asleep(1),
+            Refusal::Waking,
             Refusal::WakeTimeout(1),
             Refusal::TooManyHeld,
             Refusal::NoReplica(1),

@@ -3,7 +3,7 @@
 
 use super::{Pace, suspicion::Suspicion};
 use std::sync::{
-    Arc, Mutex, PoisonError,
+    Arc, Mutex, OnceLock, PoisonError,
     atomic::{
         AtomicBool, AtomicU32, AtomicU64,
         Ordering::{Relaxed, SeqCst},
@@ -51,6 +51,8 @@ pub struct Replica {
     /// Somebody is trying to connect to find that out.
     knocking: AtomicBool,
     pace: Arc<Pace>,
+    /// What stands for it in cookies, once somebody asked.
+    mark: OnceLock<Box<str>>,
     drained: Arc<Notify>,
 }
 
@@ -73,6 +75,7 @@ impl Replica {
             unreachable: AtomicBool::new(false),
             knocking: AtomicBool::new(false),
             pace: Arc::default(),
+            mark: OnceLock::new(),
             drained,
         })
     }
@@ -210,6 +213,11 @@ impl Replica {
     /// How many connections to it may be opened at once.
     pub fn pace(&self) -> &Arc<Pace> {
         &self.pace
+    }
+
+    /// What stands for it in cookies; `make` makes it, once.
+    pub fn mark(&self, make: impl FnOnce(TaskId) -> String) -> &str {
+        self.mark.get_or_init(|| make(self.task).into())
     }
 
     /// Whether it has left the table.

@@ -32,6 +32,17 @@ pub fn choose(replicas: &[Arc<Replica>], roll: u64, now_ms: u64) -> Option<Lease
         .or_else(|| replicas.iter().find_map(any))
 }
 
+/// Takes a place on the one of `replicas` that is `wanted`; `None` when it is not there, can't be reached, or is suspect.
+pub fn choose_again(
+    replicas: &[Arc<Replica>],
+    wanted: impl Fn(&Replica) -> bool,
+    now_ms: u64,
+) -> Option<Lease> {
+    let replica = replicas.iter().find(|replica| wanted(replica))?;
+    let usable = replica.ejected_until_ms() <= now_ms && !replica.is_suspect(now_ms);
+    usable.then(|| replica.lease()).flatten()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,7 +6,7 @@
 mod balance;
 mod rows;
 
-pub use balance::choose;
+pub use balance::{choose, choose_again};
 pub use rows::{ApplicationRow, ClaimRow, DeploymentRow, EnvironmentRow, RouteRow, Rows, TaskRow};
 
 use crate::live::{Kept, Replica, Traffic, Woken};
@@ -41,6 +41,8 @@ pub struct Deployment {
     pub cold_start_enabled: bool,
     /// Whether its tasks speak HTTP/2.
     pub http2: bool,
+    /// Whether visitors come back to the same task.
+    pub affinity: bool,
     /// Without tasks on purpose.
     pub asleep: bool,
     /// Tasks that requests may be sent to.
@@ -138,6 +140,24 @@ pub enum Route<'t> {
 }
 
 impl<'t> Route<'t> {
+    /// The deployments that visitors may come back to.
+    pub fn affine(self) -> impl Iterator<Item = &'t Arc<Deployment>> {
+        let (first, second) = match self {
+            Self::Pinned(deployment) => (Some(deployment), None),
+            Self::Environment(environment) => {
+                let target = environment
+                    .target
+                    .as_ref()
+                    .filter(|_| environment.target_weight > 0);
+                (environment.current.as_ref(), target)
+            }
+        };
+        first
+            .into_iter()
+            .chain(second)
+            .filter(|deployment| deployment.affinity)
+    }
+
     /// The deployment for one request; `None` when nothing was ever deployed there.
     pub fn deployment(self, roll: u64) -> Option<&'t Arc<Deployment>> {
         match self {
@@ -313,6 +333,7 @@ fn build_deployments(rows: &Rows, kept: &mut Kept) -> HashMap<DeploymentId, Arc<
             message: row.message.clone(),
             cold_start_enabled: row.cold_start_enabled,
             http2: row.http2,
+            affinity: row.affinity,
             // A superseded deployment and one with no replicas wanted run nothing either.
             asleep: row.asleep || row.replicas == 0 || !wanted.contains(&row.id),
             routed: routed

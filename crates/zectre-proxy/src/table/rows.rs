@@ -58,6 +58,9 @@ pub struct DeploymentRow {
     pub asleep: bool,
     /// Whether its tasks speak HTTP/2.
     pub http2: bool,
+    /// Whether visitors come back to the same task. Snapshots of earlier versions don't say.
+    #[serde(default)]
+    pub affinity: bool,
 }
 
 /// A routed task.

@@ -55,6 +55,7 @@ impl World {
             cold_start_enabled: true,
             asleep: false,
             http2: false,
+            affinity: false,
         });
         let task = |port| TaskRow {
             id: TaskId::new(),
@@ -97,6 +98,27 @@ impl World {
 
 fn leads_to(table: &Table, host: &str) -> Option<DeploymentId> {
     table.resolve(host)?.deployment(0).map(|deployment| deployment.id)
+}
+
+#[test]
+fn visitors_come_back_to_the_versions_that_serve_and_want_them() {
+    let mut world = World::new();
+    let ids = world.application("shop-acme", &["production"]);
+    let [current, target] = ["one", "two"].map(|label| world.deployment(ids[0], label, 1));
+    world.environment(ids[0]).current_deployment_id = Some(current);
+    world.environment(ids[0]).target_deployment_id = Some(target);
+    let affine = |world: &World| -> Vec<DeploymentId> {
+        let table = world.table();
+        let route = table.resolve("shop-acme.zectre.localhost").expect("known");
+        route.affine().map(|deployment| deployment.id).collect()
+    };
+    assert!(affine(&world).is_empty());
+    world.row(current).affinity = true;
+    world.row(target).affinity = true;
+    // A target that has no share of the traffic has no visitors.
+    assert_eq!(affine(&world), [current]);
+    world.environment(ids[0]).target_weight = Some(10);
+    assert_eq!(affine(&world), [current, target]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The proxy against a real PostgreSQL, real sockets and origins that answer what a test tells them to.
 
 mod acme;
+mod affinity;
 mod balance;
 mod client;
 mod errors;

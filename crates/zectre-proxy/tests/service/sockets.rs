@@ -308,7 +308,7 @@ async fn large_bodies_pass_both_ways_in_flat_memory() {
     })
     .await;
     world.app_at("large", &[&origin]).await;
-    let site = world.site("large", "");
+    let site = world.site("large", "[proxy.limits]\nbody_bytes_max = 0");
     let process = site.ready().await;
     let url = format!("http://{}/", site.address);
     let host = full("large-default");

@@ -222,3 +222,65 @@ async fn a_wake_in_the_table_is_as_good_as_one_in_the_answer() {
     drop(clients);
     Arc::into_inner(proxy).expect("the client is gone").stop().await;
 }
+
+#[tokio::test]
+async fn a_browser_that_waits_long_is_shown_a_page_and_a_program_never() {
+    let mut world = World::new().await;
+    world.configure("[proxy]\nwaiting_page_after_ms = 50");
+    let origin = Origin::saying("awake").await;
+    let gate = Arc::new(Semaphore::new(0));
+    let api = api(world.key.clone(), origin.address, Arc::clone(&gate)).await;
+    let mut config = world.config();
+    config.api.public_url = format!("http://{}", api.address);
+    let app = asleep(&world, "page").await;
+    let proxy = Arc::new(crate::world::Running::start(&config).await);
+    let ask = |method: reqwest::Method, headers: &[(&'static str, &'static str)]| {
+        let mut request = crate::client::client().request(method, proxy.url("/deep?link=1"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.header("host", full("page-default"))
+    };
+    let browser = [("accept", "text/html,*/*;q=0.8"), ("sec-fetch-mode", "navigate")];
+    let page = crate::client::send(ask(reqwest::Method::GET, &browser)).await;
+    assert_eq!(
+        (page.status, page.header("retry-after")),
+        (StatusCode::SERVICE_UNAVAILABLE, "2")
+    );
+    assert!(
+        page.body.contains("http-equiv=\"refresh\" content=\"2\""),
+        "{}",
+        page.body
+    );
+    assert_eq!(page.header("cache-control"), "no-store");
+    // None of these is somebody who looks at a page: they wait for the answer itself.
+    let programs = [
+        ask(reqwest::Method::GET, &[("accept", "*/*")]),
+        ask(reqwest::Method::POST, &browser),
+        ask(
+            reqwest::Method::GET,
+            &[("accept", "text/html"), ("sec-fetch-mode", "cors")],
+        ),
+    ];
+    let mut waiting = JoinSet::new();
+    for program in programs {
+        waiting.spawn(crate::client::send(program));
+    }
+    wait_until(SOON, "they are held", || async {
+        let routes = routes(proxy.admin, &world.key).await;
+        (routes["deployments"][app.deployment.to_string()]["held"] == 3).then_some(())
+    })
+    .await;
+    gate.add_permits(1);
+    while let Some(got) = waiting.join_next().await {
+        assert_eq!(got.expect("it did not panic").body, "awake");
+    }
+    assert_eq!(
+        crate::client::send(ask(reqwest::Method::GET, &browser))
+            .await
+            .body,
+        "awake"
+    );
+    assert_eq!(api.requests(), 1, "all of them are one wake");
+    Arc::into_inner(proxy).expect("nobody else has it").stop().await;
+}
