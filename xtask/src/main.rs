@@ -1,8 +1,9 @@
-//! Set-up and every developer chore: `cargo xtask up | test | bench | sim | sqlx | tidy`.
+//! Set-up and every developer chore: `cargo xtask up | test | bench | sim | cgroup2 | sqlx | tidy`.
 //!
 //! It has no dependencies, so it is there within seconds of a fresh checkout.
 
 mod bench;
+mod cgroup2;
 mod fail;
 mod packages;
 mod run;
@@ -25,6 +26,7 @@ usage: cargo xtask COMMAND
                 bench/RESULTS.md; proxy takes --rounds N and --round-secs N (7 and 5 when not given)
   sim [--seeds N] [--seed S] [--trace] [--planted NAME|all]
                 run the scheduler's core in worlds of faults
+  cgroup2       the agent's tests on a machine with nothing but control groups v2, in QEMU
   sqlx          renew the committed query data (.sqlx) against a private PostgreSQL
 ";
 
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         ["bench", names @ ..] => bench::bench(names),
         ["sim", rest @ ..] => sim::sim(rest),
         ["sqlx"] => sqlx::renew(),
+        ["cgroup2"] => cgroup2::run(),
         [] | ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             Ok(())

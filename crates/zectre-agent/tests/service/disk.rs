@@ -2,7 +2,7 @@
 
 use crate::{
     agent::Agent,
-    world::{DEADLINE, World, until},
+    world::{World, deadline, until},
 };
 use std::{fs, path::Path, process::Command};
 use zectre_common::{
@@ -122,7 +122,7 @@ async fn a_full_disk_makes_room_for_the_next_start() {
         ("ZECTRE__AGENT__COLLECT_INTERVAL_MS", "100"),
     ];
     let agent = Agent::start_with(&world, &watchful);
-    wait_until(DEADLINE, "room is made", async || {
+    wait_until(deadline(), "room is made", async || {
         (!is_here(&world, &artifacts[4])).then_some(())
     })
     .await;

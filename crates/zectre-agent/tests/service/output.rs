@@ -2,7 +2,7 @@
 
 use crate::{
     agent::{Agent, ask},
-    world::{DEADLINE, World, until},
+    world::{World, deadline, until},
 };
 use std::fs;
 use zectre_common::{id::TaskId, spec::RestartPolicy, state::TaskState, wire::log::Stream};
@@ -104,7 +104,7 @@ async fn watchers_see_lines_as_they_come() {
     assert_eq!(stream.status(), 200);
     let mut text = String::new();
     while !text.contains("serving") {
-        let chunk = tokio::time::timeout(DEADLINE, stream.chunk())
+        let chunk = tokio::time::timeout(deadline(), stream.chunk())
             .await
             .expect("in time")
             .expect("open");

@@ -46,7 +46,7 @@ async fn containers_of_podman_go_the_way_of_all_tasks() {
     let serves = world.want(order);
     let report = world.reported(serves, TaskState::Running).await;
     assert_eq!(report.port, Some(port));
-    let answer = wait_until(crate::world::DEADLINE, "it answers", async || {
+    let answer = wait_until(crate::world::deadline(), "it answers", async || {
         podman.get(port).await
     })
     .await;

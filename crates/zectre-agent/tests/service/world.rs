@@ -40,12 +40,15 @@ use zectre_testkit::{free_port_range, wait_until};
 
 /// Admits the node.
 pub(crate) const JOIN_TOKEN: &str = "zj_test";
-/// Nothing in these tests takes longer, or something is wrong.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+/// Nothing in these tests takes longer, or something is wrong; on an emulated machine all takes its time.
+pub(crate) fn deadline() -> Duration {
+    let secs = std::env::var("ZECTRE_TEST_DEADLINE_SECS").ok();
+    Duration::from_secs(secs.and_then(|secs| secs.parse().ok()).unwrap_or(30))
+}
 
 /// Waits until `holds`.
 pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    wait_until(DEADLINE, what, async || holds().await.then_some(())).await;
+    wait_until(deadline(), what, async || holds().await.then_some(())).await;
 }
 
 /// The world, and what it has seen.
