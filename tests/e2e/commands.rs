@@ -283,6 +283,32 @@ async fn an_admin_makes_accounts_while_nobody_else_may() {
     let add = ["users", "add", "eve@example.org", "--password-stdin"];
     let refused = bob.run_with(&here, &add, "let me in\n").await;
     assert_eq!(refused.code, 3, "{}", refused.stderr);
+
+    // Shut out at once, and let in again.
+    assert!(
+        cli.run(&here, &["users", "list"])
+            .await
+            .success()
+            .contains("bob@example.org")
+    );
+    cli.run(&here, &["users", "disable", "BOB@example.org"])
+        .await
+        .success();
+    let out = bob.run(&here, &["whoami"]).await;
+    assert_eq!(out.code, 3, "{}", out.stderr);
+    assert!(out.stderr.contains("disabled"), "{}", out.stderr);
+    cli.run(&here, &["users", "enable", "bob@example.org"])
+        .await
+        .success();
+    bob.run_with(
+        &here,
+        &["login", "--email", "bob@example.org"],
+        "battery staple\n",
+    )
+    .await
+    .success();
+    let unknown = cli.run(&here, &["users", "disable", "eve@example.org"]).await;
+    assert_eq!(unknown.code, 4, "{}", unknown.stderr);
 }
 
 #[tokio::test]

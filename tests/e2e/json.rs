@@ -78,11 +78,16 @@ const WALK: &[(&str, &str, &str)] = &[
     ("completion", "bash", ""),
     ("projects delete", "spare --yes", ""),
     ("users add", "ann@example.org --password-stdin", "correct horse\n"),
-    ("tokens create", "robot", ""),
+    ("users list", "", ""),
+    ("users disable", "ann@example.org", ""),
+    ("users enable", "ann@example.org", ""),
+    ("users reset-password", "ann@example.org", ""),
+    ("tokens create", "robot --scope deploy --days 30", ""),
     ("tokens list", "", ""),
     ("tokens revoke", "robot", ""),
     ("whoami", "", ""),
     ("login", "--email ann@example.org", "correct horse\n"),
+    ("users set-password", "", "correct horse\nbattery staple\n"),
     ("logout", "", ""),
 ];
 

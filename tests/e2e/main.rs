@@ -13,5 +13,6 @@ mod json;
 mod main_path;
 mod orchestration;
 mod recovery;
+mod sign_in;
 mod single;
 mod stampede;

@@ -49,7 +49,15 @@ pub async fn ensure_admin(pool: &PgPool) -> Result<BootstrapAdmin, Error> {
     api_key::delete_named(change.connection(), user_id, ADMIN_KEY_NAME).await?;
     let (key, prefix) = new_api_key();
     let hash = fingerprint(key.expose_secret());
-    api_key::insert(change.connection(), user_id, ADMIN_KEY_NAME, &prefix, &hash, None)
+    let new = api_key::New {
+        user_id,
+        name: ADMIN_KEY_NAME,
+        prefix: &prefix,
+        hash: &hash,
+        scopes: &[],
+        expires_at: None,
+    };
+    api_key::insert(change.connection(), &new)
         .await?
         .ok_or_else(|| Error::Internal("the local admin has too many API keys; delete some".into()))?;
     change

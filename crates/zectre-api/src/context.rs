@@ -1,13 +1,13 @@
 //! What every handler may use.
 
 use crate::{
-    domain::look::Looker, fanout::Fanout, login_limit::LoginLimit, outside::post::Poster, scheduler::Asked,
+    attempts::Attempts, domain::look::Looker, fanout::Fanout, outside::post::Poster, scheduler::Asked,
     urls::Urls,
 };
 use sqlx::PgPool;
 use std::{ops::Deref, sync::Arc, time::Duration};
 use tokio::sync::{Notify, Semaphore};
-use zectre_common::config::Signup;
+use zectre_common::{config::Signup, wire::quota::Amounts};
 use zectre_service::{
     call::Caller,
     key::{MasterKey, ServiceKey, TokenKey},
@@ -28,7 +28,7 @@ pub(crate) struct Inner {
     pub(crate) urls: Urls,
     pub(crate) scheduler: Asked,
     pub(crate) settings: Settings,
-    pub(crate) login_limit: LoginLimit,
+    pub(crate) attempts: Attempts,
     pub(crate) fanout: Fanout,
     /// Looks for what shows whose a custom domain is.
     pub(crate) domains: Looker,
@@ -47,6 +47,8 @@ pub(crate) struct Inner {
 /// What the configuration says.
 pub(crate) struct Settings {
     pub(crate) signup: Signup,
+    /// Of an organization without its own; 0 is no limit.
+    pub(crate) quotas: Amounts,
     pub(crate) token_ttl: Duration,
     pub(crate) request_timeout: Duration,
     pub(crate) body_bytes_max: usize,

@@ -6,6 +6,7 @@ use crate::{
     error::{Error, refuse},
     idempotency::Claim,
     login_token,
+    scope::Cap,
     store::{account, api_key},
 };
 use http::{HeaderMap, header, request::Parts};
@@ -15,6 +16,7 @@ use subtle::ConstantTimeEq;
 use uuid::Uuid;
 use zectre_common::{
     id::{NodeId, UserId},
+    state::Role,
     time::Time,
     wire::auth::Membership,
 };
@@ -45,8 +47,23 @@ pub(crate) enum Identity {
 pub(crate) enum Credential {
     /// A login token, which can be revoked by its id.
     Login { token_id: Uuid, expires_at: Time },
-    /// An API key.
-    ApiKey,
+    /// An API key, with the most that its scopes allow; `None` for one without any.
+    ApiKey { cap: Option<Cap> },
+}
+
+impl Credential {
+    /// The most that it may do, where that is less than its owner may.
+    pub(crate) fn cap(&self) -> Option<Cap> {
+        match self {
+            Self::Login { .. } => None,
+            Self::ApiKey { cap } => *cap,
+        }
+    }
+
+    /// The role it acts with, of one that its owner has.
+    pub(crate) fn lower(&self, role: Role) -> Option<Role> {
+        self.cap().map_or(Some(role), |cap| cap.lower(role))
+    }
 }
 
 /// A signed-in user.
@@ -162,13 +179,17 @@ async fn by_api_key(context: &Context, key: &str) -> Result<Person, Error> {
     let found = api_key::by_hash(&context.pool, &hash)
         .await?
         .ok_or_else(unknown)?;
-    if !bool::from(found.hash.as_slice().ct_eq(&hash)) || found.account.disabled {
+    if !bool::from(found.hash.as_slice().ct_eq(&hash)) {
         return Err(unknown());
     }
+    enabled(&found.account)?;
     if found.use_is_old {
         api_key::used(&context.pool, found.id).await?;
     }
-    Ok(found.account.into_person(Credential::ApiKey))
+    let cap = Cap::of(&found.scopes);
+    let mut person = found.account.into_person(Credential::ApiKey { cap });
+    person.is_admin &= cap.is_none_or(|cap| cap.cluster);
+    Ok(person)
 }
 
 async fn by_login(context: &Context, token: &str) -> Result<Person, Error> {
@@ -182,11 +203,23 @@ async fn by_login(context: &Context, token: &str) -> Result<Person, Error> {
     let account = account::by_login(&context.pool, login.user_id, login.token_id)
         .await?
         .ok_or_else(unknown)?;
-    if account.disabled {
+    enabled(&account)?;
+    if login.epoch != account.login_epoch {
         return Err(unknown());
     }
     Ok(account.into_person(Credential::Login {
         token_id: login.token_id,
         expires_at: login.expires_at,
     }))
+}
+
+/// Refuses a disabled account; said only to whoever has a credential of it.
+pub(crate) fn enabled(account: &account::Account) -> Result<(), Error> {
+    if account.disabled {
+        return Err(refuse(
+            &code::ACCOUNT_DISABLED,
+            "an admin has disabled this account",
+        ));
+    }
+    Ok(())
 }

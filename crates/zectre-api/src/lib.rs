@@ -4,7 +4,9 @@
 //! a resource, `store` the SQL behind them. A write is one transaction with the wanted columns, an operation for
 //! the scheduler and an event (`store::change`); the call to the scheduler after it is only a nudge.
 
+mod attempts;
 pub mod bootstrap;
+mod cli_login;
 pub mod code;
 mod context;
 mod domain;
@@ -14,7 +16,6 @@ mod fanout;
 mod forge;
 mod idempotency;
 mod identity;
-mod login_limit;
 mod login_token;
 mod maintenance;
 pub mod openapi;
@@ -22,9 +23,12 @@ mod outside;
 mod page;
 mod password;
 pub mod policy;
+mod quota;
 mod registry;
 mod routes;
 mod scheduler;
+mod scope;
+mod sign_in;
 mod sse;
 mod store;
 mod urls;
@@ -32,6 +36,7 @@ mod webhook;
 
 pub use error::Error;
 
+use attempts::Attempts;
 use axum::{
     Router,
     response::Html,
@@ -40,7 +45,6 @@ use axum::{
 use context::{Context, Inner, Settings};
 use fanout::Fanout;
 use http::header;
-use login_limit::LoginLimit;
 use maintenance::LogBounds;
 use sqlx::PgPool;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -49,7 +53,7 @@ use tokio::{
     sync::{Notify, Semaphore},
 };
 use utoipa_axum::router::OpenApiRouter;
-use zectre_common::{config::Config, db};
+use zectre_common::{config::Config, db, wire::quota::Amounts};
 use zectre_service::{
     call::Caller,
     key::Keys,
@@ -102,7 +106,7 @@ impl Service {
             urls: urls::Urls::new(config),
             scheduler: scheduler::Asked::new(&config.scheduler.public_url),
             settings: settings(config),
-            login_limit: LoginLimit::default(),
+            attempts: Attempts::default(),
             fanout: Fanout::new(),
             domains: domain::look::Looker::new(&config.domains),
             claimed: Notify::new(),
@@ -181,6 +185,13 @@ impl Service {
 fn settings(config: &Config) -> Settings {
     Settings {
         signup: config.auth.signup,
+        quotas: Amounts {
+            applications: config.quotas.applications_max,
+            tasks: config.quotas.tasks_max,
+            cpu_millis: config.quotas.cpu_millis_max,
+            memory_bytes: config.quotas.memory_bytes_max,
+            artifact_bytes: config.quotas.artifact_bytes_max,
+        },
         token_ttl: Duration::from_secs(config.auth.token_ttl_secs),
         request_timeout: Duration::from_millis(config.api.request_timeout_ms),
         body_bytes_max: config.api.body_bytes_max,
@@ -215,6 +226,7 @@ fn router(context: &Context) -> Router {
             inner.with_state(context.clone()).route("/openapi.json", document),
         )
         .route("/docs", page)
+        .merge(routes::cli_page::router(context))
 }
 
 /// The two pages about the API itself: public, and the same for everyone.

@@ -19,6 +19,9 @@ struct Claims {
     exp: u64,
     iss: String,
     aud: String,
+    /// The account's login epoch when it was made; tokens of an earlier version have none and are of the first.
+    #[serde(default)]
+    epoch: i64,
 }
 
 /// What a valid token says.
@@ -26,10 +29,16 @@ pub(crate) struct Login {
     pub(crate) user_id: UserId,
     pub(crate) token_id: Uuid,
     pub(crate) expires_at: Time,
+    pub(crate) epoch: i64,
 }
 
-/// A token for `user_id`, and when it ends (whole seconds, as in the token).
-pub(crate) fn mint(key: &TokenKey, user_id: UserId, ttl: Duration) -> Result<(String, Time), Error> {
+/// A token for `user_id` in its login epoch, and when it ends (whole seconds, as in the token).
+pub(crate) fn mint(
+    key: &TokenKey,
+    user_id: UserId,
+    epoch: i64,
+    ttl: Duration,
+) -> Result<(String, Time), Error> {
     let now_secs = Time::now().unix_ms() / 1_000;
     let exp_secs = now_secs + ttl.as_secs() as i64;
     let claims = Claims {
@@ -39,6 +48,7 @@ pub(crate) fn mint(key: &TokenKey, user_id: UserId, ttl: Duration) -> Result<(St
         exp: exp_secs as u64,
         iss: ISSUER.into(),
         aud: AUDIENCE.into(),
+        epoch,
     };
     let token = jsonwebtoken::encode(
         &Header::new(Algorithm::HS256),
@@ -65,5 +75,6 @@ pub(crate) fn verify(key: &TokenKey, token: &str) -> Option<Login> {
         user_id: claims.sub,
         token_id: claims.jti,
         expires_at,
+        epoch: claims.epoch,
     })
 }

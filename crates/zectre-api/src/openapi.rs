@@ -134,7 +134,8 @@ fn schema_name(schema: &Value) -> String {
     }
 }
 
-fn escape(text: &str) -> String {
+/// Text inside HTML.
+pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")

@@ -8,7 +8,7 @@ use crate::{
     context::Context,
     error::{Error, refuse},
     identity::{self, Actor, Identity, Person},
-    store::ownership,
+    store::{organization, ownership},
 };
 use axum::{
     extract::{FromRequestParts, RawPathParams, Request, State, rejection::RawPathParamsRejection},
@@ -41,6 +41,8 @@ pub enum Thing {
     Build,
     /// `{id}` of a webhook.
     Webhook,
+    /// `{slug}` of an organization.
+    Organization,
 }
 
 /// Who may call an endpoint.
@@ -50,6 +52,8 @@ pub enum Policy {
     Public,
     /// Anyone who is known; the answer is about themselves.
     User,
+    /// Anyone who is known, and manages their own account: a login, or an API key without scopes.
+    Account,
     /// Users with `is_admin`.
     ClusterAdmin,
     /// Anyone who is known: a list holds what they may see, and what a body names takes this role.
@@ -68,6 +72,7 @@ impl Policy {
         match self {
             Self::Public => "public".into(),
             Self::User => "user".into(),
+            Self::Account => "account".into(),
             Self::ClusterAdmin => "cluster_admin".into(),
             Self::Member(role) => format!("member:{role}"),
             Self::Owned(role, thing) => format!("{thing:?}:{role}").to_lowercase(),
@@ -217,6 +222,12 @@ async fn person_under(
     headers: &HeaderMap,
 ) -> Result<Person, Error> {
     let person = identity::authenticate(context, headers).await?;
+    if person.credential.cap().is_some_and(|cap| !cap.allows(policy)) {
+        return Err(refuse(
+            &code::INSUFFICIENT_SCOPE,
+            "the API key's scopes do not allow this; use one with more of them, or log in",
+        ));
+    }
     match policy {
         Policy::ClusterAdmin if !person.is_admin => {
             return Err(refuse(&code::FORBIDDEN, "this is for admins of the cluster"));
@@ -231,7 +242,12 @@ async fn person_under(
                 .map(|one| one.role);
             allow(person.is_admin, role, least, hidden)?;
         }
-        Policy::Public | Policy::User | Policy::ClusterAdmin | Policy::Member(_) | Policy::TaskAgent => {}
+        Policy::Public
+        | Policy::User
+        | Policy::Account
+        | Policy::ClusterAdmin
+        | Policy::Member(_)
+        | Policy::TaskAgent => {}
     }
     Ok(person)
 }
@@ -330,6 +346,14 @@ async fn owner_of(
             let id: WebhookId = id_param(params, "id")?;
             let hidden = refuse(&code::WEBHOOK_NOT_FOUND, format!("there is no webhook {id}"));
             (ownership::of_webhook(pool, id).await?, hidden)
+        }
+        Thing::Organization => {
+            let slug = text_param(params, "slug")?;
+            let hidden = refuse(
+                &code::ORGANIZATION_NOT_FOUND,
+                format!("there is no organization `{slug}`"),
+            );
+            (organization::by_slug(pool, slug).await?, hidden)
         }
     })
 }

@@ -4,6 +4,9 @@ use crate::{
     code,
     context::Context,
     error::{Error, refuse},
+    identity::Actor,
+    quota::{Resource, Watch},
+    store::{change::Change, quota},
 };
 use axum::{
     body::{Body, HttpBody},
@@ -12,7 +15,10 @@ use axum::{
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use std::time::Duration;
-use zectre_common::{id::ArtifactId, wire::artifact::StoredArtifact};
+use zectre_common::{
+    id::{ArtifactId, OrganizationId},
+    wire::artifact::StoredArtifact,
+};
 use zectre_service::{call::problem_of, problem::chain, token::name};
 
 /// How long the registry may take to answer once it has all bytes.
@@ -23,8 +29,46 @@ const TRANSFER_TIMEOUT: Duration = Duration::from_secs(3_600);
 const PROBLEM_BYTES_MAX: usize = 64 << 10;
 const HASH_HEADERS: [&str; 2] = ["digest", "x-content-sha256"];
 
-/// Streams `body` into the artifact; at most `bytes_max`.
-pub(crate) async fn upload(
+/// Streams `body` into the artifact of an organization; at most `bytes_max`. Where the organization has a quota of bytes,
+/// the announced ones are reserved before the first is sent on, and given back when the upload fails.
+pub(crate) async fn upload_of(
+    context: &Context,
+    actor: &Actor,
+    (owner, id): (OrganizationId, ArtifactId),
+    headers: &HeaderMap,
+    body: Body,
+    bytes_max: u64,
+) -> Result<StoredArtifact, Error> {
+    let mut change = Change::begin(&context.pool, actor).await?;
+    let Some(watch) = Watch::begin(
+        &mut change,
+        &context.settings.quotas,
+        owner,
+        Resource::ArtifactBytes,
+    )
+    .await?
+    else {
+        drop(change);
+        return upload(context, id, headers, body, bytes_max).await;
+    };
+    let bytes = body.size_hint().exact().ok_or_else(|| {
+        refuse(
+            &code::LENGTH_REQUIRED,
+            "the organization has a quota of artifact bytes: say with `Content-Length` how many come",
+        )
+    })?;
+    quota::reserve(change.connection(), id, Some(bytes)).await?;
+    watch.check(&mut change).await?;
+    change.commit().await?;
+    let stored = upload(context, id, headers, body, bytes_max).await;
+    if stored.is_err() {
+        let mut connection = context.pool.acquire().await?;
+        quota::reserve(&mut connection, id, None).await?;
+    }
+    stored
+}
+
+async fn upload(
     context: &Context,
     id: ArtifactId,
     headers: &HeaderMap,

@@ -11,7 +11,7 @@ pub(crate) struct Urls {
     pub(crate) registry: String,
     pub(crate) build: String,
     pub(crate) proxy_admin: String,
-    api: String,
+    pub(crate) api: String,
     proxy: Arc<ProxyConfig>,
 }
 
@@ -25,8 +25,8 @@ impl Urls {
             host => host,
         };
         Self {
-            api: clean(&config.api.public_url),
             domain: config.proxy.domain.clone(),
+            api: clean(&config.api.public_url),
             registry: clean(&config.registry.public_url),
             build: clean(&config.build.public_url),
             proxy_admin: format!("http://{proxy_host}:{}", config.proxy.admin_port),

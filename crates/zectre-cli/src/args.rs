@@ -1,9 +1,13 @@
 //! The grammar of the command line.
 
 mod domains;
+mod login;
+mod users;
 mod webhooks;
 
 pub use domains::{DomainArgs, DomainsCommand, NewDomainArgs};
+pub use login::{LoginArgs, NewTokenArgs, TokensCommand};
+pub use users::{NewUserArgs, UsersCommand};
 pub use webhooks::{NewWebhookArgs, WebhooksCommand};
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
@@ -209,40 +213,6 @@ pub struct BootstrapArgs {
 pub struct InitArgs {
     /// The project's name [default: the directory's]
     pub name: Option<String>,
-}
-
-/// `zectre login`
-#[derive(Debug, ClapArgs)]
-pub struct LoginArgs {
-    /// Reads an API key from standard input
-    #[arg(long, conflicts_with = "email")]
-    pub with_key: bool,
-    /// The e-mail address; asked for when left out
-    #[arg(long)]
-    pub email: Option<String>,
-}
-
-/// `zectre users …`
-#[derive(Debug, Subcommand)]
-pub enum UsersCommand {
-    /// Makes an account, also where nobody may sign up by themselves; admins only
-    Add(NewUserArgs),
-}
-
-/// An account to make.
-#[derive(Debug, ClapArgs)]
-pub struct NewUserArgs {
-    /// The e-mail address, with which they sign in
-    pub email: String,
-    /// May manage the cluster: nodes, accounts, every project
-    #[arg(long)]
-    pub admin: bool,
-    /// Their name (default: the part of the address before the @)
-    #[arg(long)]
-    pub name: Option<String>,
-    /// Reads the password from standard input instead of asking for it
-    #[arg(long)]
-    pub password_stdin: bool,
 }
 
 /// `zectre projects …`
@@ -471,24 +441,6 @@ pub struct ListArgs {
     /// How many to show
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub limit: u32,
-}
-
-/// `zectre tokens …`
-#[derive(Debug, Subcommand)]
-pub enum TokensCommand {
-    /// Lists your API keys
-    #[command(visible_alias = "ls")]
-    List,
-    /// Makes an API key and prints it, once
-    Create {
-        /// What it is for
-        name: String,
-    },
-    /// Revokes an API key
-    Revoke {
-        /// Its name, prefix or id
-        token: String,
-    },
 }
 
 /// `zectre events`

@@ -11,6 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 use zectre_client::Credential;
+use zectre_common::id::ApiKeyId;
 
 /// One sign-in. No `Debug`: it holds secrets.
 #[derive(Clone, Default, Serialize, Deserialize)]
@@ -18,6 +19,9 @@ pub(crate) struct SignIn {
     /// An API key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) api_key: Option<String>,
+    /// The id of the key, where it was made for this sign-in alone and ends with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) api_key_id: Option<ApiKeyId>,
     /// A login token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) token: Option<String>,
@@ -78,6 +82,17 @@ impl Credentials {
         sign_in.data_dir = sign_in.data_dir.or(known.and_then(|known| known.data_dir));
         all.apis.insert(url.into(), sign_in);
         all.default = Some(url.into());
+        all.save(&path)
+    }
+
+    /// Replaces the login token of an API, where one is stored: the old one has ended.
+    pub(crate) fn renew(url: &str, token: String) -> Result<(), CliError> {
+        let path = path()?;
+        let mut all = Self::load_from(&path)?;
+        match all.apis.get_mut(url) {
+            Some(sign_in) if sign_in.token.is_some() => sign_in.token = Some(token),
+            _ => return Ok(()),
+        }
         all.save(&path)
     }
 

@@ -88,6 +88,10 @@ sections! {
         signup: Signup, token_ttl_secs: u64, catalog_jwks_url: String, jwt_expected_iss: String,
         jwt_expected_aud: String,
     }
+    /// `[quotas]`
+    QuotasConfig {
+        applications_max: u64, tasks_max: u64, cpu_millis_max: u64, memory_bytes_max: u64, artifact_bytes_max: u64,
+    }
     /// `[domains]`
     DomainsConfig {
         verification: DomainVerification, dns_server: String, http_port: u16, private_addresses: bool, pending_ttl_secs: u64,
@@ -102,7 +106,7 @@ sections! {
     Config {
         database: DatabaseConfig, api: ApiConfig, scheduler: SchedulerConfig, agent: AgentConfig,
         proxy: ProxyConfig, registry: RegistryConfig, build: BuildConfig, auth: AuthConfig,
-        domains: DomainsConfig, webhooks: WebhooksConfig,
+        quotas: QuotasConfig, domains: DomainsConfig, webhooks: WebhooksConfig,
         secrets: SecretsConfig, logs: LogsConfig,
     }
 }
@@ -139,6 +143,8 @@ pub enum Sandbox {
 pub enum Signup {
     /// Anyone.
     Open,
+    /// Whoever has an invitation.
+    Invite,
     /// Nobody.
     Closed,
 }

@@ -89,6 +89,8 @@ ids! {
     NamespaceId = "a namespace";
     /// A person or a robot that signs in.
     UserId = "a user";
+    /// An invitation (never its token).
+    InvitationId = "an invitation";
     /// An API key (never the key itself).
     ApiKeyId = "an API key";
     /// An application.

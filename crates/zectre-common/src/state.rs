@@ -203,6 +203,20 @@ text_enum! {
 }
 
 text_enum! {
+    /// What an API key with scopes may do, at most what its owner may.
+    Scope {
+        /// Reads what a viewer reads.
+        Read = "read",
+        /// Does what a developer does.
+        Deploy = "deploy",
+        /// Does what an admin of an organization does.
+        Manage = "manage",
+        /// Manages the cluster, when its owner is an admin of it.
+        Cluster = "cluster",
+    }
+}
+
+text_enum! {
     /// A member's role in an organization; each includes the ones before it.
     Role {
         /// Reads.

@@ -36,8 +36,8 @@ list_query! {
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
         endpoint(Policy::User, routes!(list)),
-        endpoint(Policy::User, routes!(create)).creates(),
-        endpoint(Policy::User, routes!(delete)),
+        endpoint(Policy::Account, routes!(create)).creates(),
+        endpoint(Policy::Account, routes!(delete)),
     ]
 }
 
@@ -70,22 +70,26 @@ async fn create(
     if request.expires_at.is_some_and(|at| at <= Time::now()) {
         return Err(invalid_field("expires_at", "a time in the future"));
     }
+    if (1..request.scopes.len()).any(|at| request.scopes[..at].contains(&request.scopes[at])) {
+        return Err(invalid_field("scopes", "each of them once"));
+    }
     let (key, prefix) = new_api_key();
     let hash = fingerprint(key.expose_secret());
     let mut change = Change::begin(&context.pool, &actor).await?;
-    let api_key = api_key::insert(
-        change.connection(),
-        person.id,
+    let new = api_key::New {
+        user_id: person.id,
         name,
-        &prefix,
-        &hash,
-        request.expires_at,
-    )
-    .await?;
+        prefix: &prefix,
+        hash: &hash,
+        scopes: &request.scopes,
+        expires_at: request.expires_at,
+    };
+    let api_key = api_key::insert(change.connection(), &new).await?;
     let api_key = api_key.ok_or_else(|| {
-        invalid_field(
-            "name",
-            format!("at most {} API keys; delete some", api_key::KEYS_MAX),
+        let most = api_key::KEYS_MAX;
+        refuse(
+            &code::TOO_MANY_API_KEYS,
+            format!("you have {most} API keys; delete some"),
         )
     })?;
     change

@@ -9,6 +9,7 @@ use crate::{
     identity::Actor,
     page::list_query,
     policy::{Policy, Reach, Thing},
+    quota::{Resource, Watch},
     scheduler,
     store::{
         app,
@@ -140,12 +141,22 @@ async fn create(
     let id = ApplicationId::new();
     let subdomain = routing::subdomain(&request.name, namespace);
     let mut change = Change::begin(&context.pool, &actor).await?;
+    let watch = Watch::begin(
+        &mut change,
+        &context.settings.quotas,
+        owner,
+        Resource::Applications,
+    )
+    .await?;
     if !app::insert(change.connection(), id, namespace_id, &subdomain, &request).await? {
         let detail = format!(
             "`{namespace}` has an application `{}`, or another one has the subdomain `{subdomain}`; choose another name",
             request.name
         );
         return Err(refuse(&code::APP_EXISTS, detail));
+    }
+    if let Some(watch) = watch {
+        watch.check(&mut change).await?;
     }
     for slug in FIRST_ENVIRONMENTS {
         environment::insert(change.connection(), id, slug).await?;

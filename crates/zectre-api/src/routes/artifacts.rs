@@ -13,6 +13,7 @@ use crate::{
     store::{
         artifact,
         change::{About, Change},
+        ownership,
     },
 };
 use axum::{body::Body, extract::State, response::Response};
@@ -169,6 +170,7 @@ async fn delete(
                responses((status = 200, description = "The artifact, ready", body = Artifact)))]
 async fn upload(
     State(context): State<Context>,
+    actor: Actor,
     Path(id): Path<ArtifactId>,
     headers: HeaderMap,
     body: Body,
@@ -178,7 +180,10 @@ async fn upload(
         let detail = format!("artifact {id} was uploaded already; make a new one for other bytes");
         return Err(refuse(&code::ARTIFACT_IMMUTABLE, detail));
     }
-    let stored = registry::upload(&context, id, &headers, body, context.settings.artifact_bytes_max).await?;
+    let owner = ownership::of_artifact(&context.pool, id).await?;
+    let owner = owner.ok_or_else(|| gone(Thing::Artifact, id))?;
+    let bytes_max = context.settings.artifact_bytes_max;
+    let stored = registry::upload_of(&context, &actor, (owner, id), &headers, body, bytes_max).await?;
     // The registry has written the row; its answer stands should the row be read from before that.
     let artifact = show(&context, id).await?;
     let (size, sha256) = (Some(stored.size), Some(stored.sha256));

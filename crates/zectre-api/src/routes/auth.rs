@@ -2,6 +2,7 @@
 
 use super::is_plain;
 use crate::{
+    attempts::{self, Kind},
     code,
     context::Context,
     endpoint::{Endpoint, endpoint},
@@ -9,6 +10,7 @@ use crate::{
     identity::{self, Actor, Credential, Person},
     login_token, password,
     policy::Policy,
+    sign_in::{self, EMAIL_BYTES_MAX},
     store::{
         account,
         change::{About, Change},
@@ -25,8 +27,6 @@ use zectre_common::{
 };
 use zectre_service::extract::Json;
 
-/// No address is longer (RFC 5321, section 4.5.3.1.3).
-const EMAIL_BYTES_MAX: usize = 254;
 const NAME_CHARS_MAX: usize = 100;
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
@@ -53,7 +53,8 @@ impl From<Person> for User {
 
 /// Makes an account.
 ///
-/// Where sign-up is closed only an admin of the cluster may, with their credential; they alone may set `is_admin`.
+/// Where sign-up is closed only an admin of the cluster may, with their credential; they alone may set `is_admin`. Where
+/// it takes invitations, so may whoever has one of this address.
 #[utoipa::path(post, path = "/auth/signup", tag = "auth", request_body = SignupRequest,
                responses((status = 201, description = "The account", body = User)))]
 async fn signup(
@@ -63,11 +64,8 @@ async fn signup(
     Json(request): Json<SignupRequest>,
 ) -> Result<Response, Error> {
     let admin = calling_admin(&context, &headers).await?;
-    if context.settings.signup == Signup::Closed && admin.is_none() {
-        return Err(refuse(
-            &code::SIGNUP_CLOSED,
-            "this cluster takes no sign-ups; its admin can make accounts, or allow them with `signup = \"open\"` in [auth]",
-        ));
+    if admin.is_none() {
+        may_sign_up(context.settings.signup, request.invitation.is_some())?;
     }
     if request.is_admin.is_some() && admin.is_none() {
         return Err(refuse(
@@ -82,19 +80,15 @@ async fn signup(
             "the e-mail address is not one: write it as name@example.com",
         ));
     }
-    check_password(&request.password)?;
-    let name = request
-        .name
-        .as_deref()
-        .map(str::trim)
-        .filter(|name| !name.is_empty());
-    let name = name.unwrap_or_else(|| email.split('@').next().unwrap_or(email));
-    if name.chars().count() > NAME_CHARS_MAX || !is_plain(name) {
-        return Err(crate::error::invalid_field(
-            "name",
-            format!("one line of at most {NAME_CHARS_MAX} visible characters"),
-        ));
+    super::passwords::check(&request.password)?;
+    let counter = [attempts::of_address(Kind::SignUp, actor.address)];
+    if admin.is_none() {
+        context.attempts.check(&counter)?;
     }
+    if let Some(token) = &request.invitation {
+        super::members::check_invitation(&context, token, email, actor.address).await?;
+    }
+    let name = shown_name(request.name.as_deref(), email)?;
     let hash = password::hash(SecretString::from(request.password)).await?;
     let id = UserId::new();
     let (actor, event, message) = match &admin {
@@ -118,10 +112,46 @@ async fn signup(
         ));
     }
     change.event(event, About::default(), &message).await?;
+    if let Some(token) = &request.invitation {
+        super::members::take_up(&mut change, token, id, email).await?;
+    }
     let account = account::by_id(change.connection(), id).await?;
     let account = account.ok_or_else(|| Error::Internal("an account was gone at once".into()))?;
-    let user = User::from(account.into_person(Credential::ApiKey));
-    super::created(change, "/user", user).await
+    let user = User::from(account.into_person(Credential::ApiKey { cap: None }));
+    let answer = super::created(change, "/user", user).await?;
+    if admin.is_none() {
+        context.attempts.count(&counter);
+    }
+    Ok(answer)
+}
+
+/// The name that others see: the one given, else the part of the address before `@`.
+fn shown_name<'n>(given: Option<&'n str>, email: &'n str) -> Result<&'n str, Error> {
+    let given = given.map(str::trim).filter(|name| !name.is_empty());
+    let name = given.unwrap_or_else(|| email.split('@').next().unwrap_or(email));
+    if name.chars().count() > NAME_CHARS_MAX || !is_plain(name) {
+        return Err(crate::error::invalid_field(
+            "name",
+            format!("one line of at most {NAME_CHARS_MAX} visible characters"),
+        ));
+    }
+    Ok(name)
+}
+
+/// Whether someone whom no admin made an account for may make one.
+fn may_sign_up(mode: Signup, is_invited: bool) -> Result<(), Error> {
+    match mode {
+        Signup::Open => Ok(()),
+        Signup::Invite if is_invited => Ok(()),
+        Signup::Invite => Err(refuse(
+            &code::INVITATION_REQUIRED,
+            "this cluster takes sign-ups with an invitation only; send its token as `invitation`",
+        )),
+        Signup::Closed => Err(refuse(
+            &code::SIGNUP_CLOSED,
+            "this cluster takes no sign-ups; its admin can make accounts, or allow them with `signup` in [auth]",
+        )),
+    }
 }
 
 /// The admin of the cluster whose credential the request carries. One that carries a wrong credential is told so,
@@ -142,44 +172,17 @@ async fn login(
     actor: Actor,
     Json(request): Json<LoginRequest>,
 ) -> Result<Json<LoginResponse>, Error> {
-    let (email, client) = (request.email.trim(), actor.address);
-    let wrong = || {
-        refuse(
-            &code::INVALID_CREDENTIALS,
-            "no account has this e-mail address and password",
-        )
-    };
-    if email.len() > EMAIL_BYTES_MAX
-        || email.contains('\0')
-        || request.password.len() > password::PASSWORD_BYTES_MAX
-    {
-        return Err(wrong());
-    }
-    if let Some(secs) = context.login_limit.wait_secs(email, client) {
-        return Err(Error::Refused {
-            code: &code::TOO_MANY_ATTEMPTS,
-            detail: format!("too many failed logins; try again in {secs} s"),
-            errors: Vec::new(),
-            retry_after_secs: Some(secs),
-        });
-    }
-    let found = account::login(&context.pool, email).await?;
-    let stored = found.as_ref().and_then(|login| login.password_hash.clone());
-    if !password::verify(SecretString::from(request.password), stored).await? {
-        context.login_limit.failed(email, client);
-        return Err(wrong());
-    }
-    let found = found.ok_or_else(wrong)?;
-    context.login_limit.succeeded(email, client);
-    if found.disabled {
-        return Err(refuse(
-            &code::ACCOUNT_DISABLED,
-            "an admin has disabled this account",
-        ));
-    }
-    let (token, expires_at) = login_token::mint(&context.token_key, found.id, context.settings.token_ttl)?;
-    let account = account::by_id(&context.pool, found.id).await?.ok_or_else(wrong)?;
-    let user = User::from(account.into_person(Credential::ApiKey));
+    let password = SecretString::from(request.password);
+    let found = sign_in::by_password(&context, request.email.trim(), password, actor.address).await?;
+    let (token, expires_at) = login_token::mint(
+        &context.token_key,
+        found.id,
+        found.epoch,
+        context.settings.token_ttl,
+    )?;
+    let account = account::by_id(&context.pool, found.id).await?;
+    let account = account.ok_or_else(|| Error::Internal("an account was gone at once".into()))?;
+    let user = User::from(account.into_person(Credential::ApiKey { cap: None }));
     Ok(Json(LoginResponse {
         token,
         expires_at,
@@ -202,7 +205,7 @@ async fn user(person: Person) -> Json<User> {
     Json(person.into())
 }
 
-fn plausible_email(email: &str) -> bool {
+pub(super) fn plausible_email(email: &str) -> bool {
     email.len() <= EMAIL_BYTES_MAX
         && is_plain(email)
         && !email.contains(char::is_whitespace)
@@ -212,18 +215,6 @@ fn plausible_email(email: &str) -> bool {
                 && domain.split('.').count() > 1
                 && !domain.split('.').any(str::is_empty)
         })
-}
-
-fn check_password(password: &str) -> Result<(), Error> {
-    let long_enough = password.chars().count() >= password::PASSWORD_CHARS_MIN;
-    if long_enough && password.len() <= password::PASSWORD_BYTES_MAX {
-        return Ok(());
-    }
-    let (min, max) = (password::PASSWORD_CHARS_MIN, password::PASSWORD_BYTES_MAX);
-    Err(refuse(
-        &code::WEAK_PASSWORD,
-        format!("a password has at least {min} characters and at most {max} bytes"),
-    ))
 }
 
 #[cfg(test)]

@@ -118,14 +118,8 @@ async fn create(
     .await?;
     announced.commit().await?;
     // Should this end half-way, housekeeping removes the announced artifact.
-    registry::upload(
-        &context,
-        source,
-        &headers,
-        body,
-        context.settings.source_bytes_max,
-    )
-    .await?;
+    let bytes_max = context.settings.source_bytes_max;
+    registry::upload_of(&context, &actor, (owner, source), &headers, body, bytes_max).await?;
     let build_id = BuildId::new();
     let mut change = Change::begin(&context.pool, &actor).await?;
     app::lock(change.connection(), id)

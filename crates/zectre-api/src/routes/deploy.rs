@@ -8,6 +8,7 @@ use crate::{
     error::{Error, invalid, invalid_field, refuse},
     identity::Actor,
     policy::{Policy, Thing},
+    quota::{Resource, Watch},
     scheduler,
     store::{
         app, artifact, build,
@@ -23,7 +24,7 @@ use zectre_common::{
     routing,
     spec::{DeploymentRequest, DeploymentSpec, ProcessType},
     state::{ArtifactKind, ArtifactState, BuildStatus, OperationKind, Role},
-    wire::deployment::Deployment,
+    wire::{deployment::Deployment, quota::Amounts},
 };
 use zectre_service::extract::{Json, Path};
 
@@ -70,6 +71,7 @@ async fn create(
 /// A deployment that could be made.
 pub(crate) struct Wish {
     owner: OrganizationId,
+    quotas: Amounts,
     wanted: DeploymentRequest,
     spec: DeploymentSpec,
 }
@@ -92,7 +94,12 @@ pub(crate) async fn prepare(
         .resolve(&without_program(&app.default_deployment_spec))
         .map_err(invalid)?;
     cap_runtime(&mut spec, context.settings.max_runtime_secs_cap)?;
-    Ok(Wish { owner, wanted, spec })
+    Ok(Wish {
+        owner,
+        quotas: context.settings.quotas,
+        wanted,
+        spec,
+    })
 }
 
 /// Makes the deployment; the scheduler is to be nudged once the change is committed.
@@ -102,7 +109,12 @@ pub(crate) async fn make(
     wish: &Wish,
     created_by: Option<UserId>,
 ) -> Result<DeploymentId, Error> {
-    let Wish { owner, wanted, spec } = wish;
+    let Wish {
+        owner,
+        quotas,
+        wanted,
+        spec,
+    } = wish;
     let locked = app::lock(change.connection(), id)
         .await?
         .ok_or_else(|| gone(Thing::App, id))?;
@@ -115,6 +127,7 @@ pub(crate) async fn make(
             );
             refuse(&code::ENVIRONMENT_NOT_FOUND, detail)
         })?;
+    let watch = Watch::begin(change, quotas, *owner, Resource::Work).await?;
     let program = choose_program(change.connection(), id, *owner, wanted, spec.process_type).await?;
     let mut made = None;
     for _ in 0..LABEL_TRIES {
@@ -137,6 +150,9 @@ pub(crate) async fn make(
         }
     }
     let (deployment_id, version) = made.ok_or_else(|| Error::Internal("no preview label was free".into()))?;
+    if let Some(watch) = watch {
+        watch.check(change).await?;
+    }
     let about = About::deployment(id, deployment_id);
     change.operation(OperationKind::Deploy, about).await?;
     let message = format!(

@@ -9,11 +9,12 @@ use crate::{
     identity::Actor,
     page::list_query,
     policy::{Policy, Thing},
+    quota::{Resource, Watch},
     scheduler,
     store::{
         change::{About, Change},
         deployment::{self, Standing},
-        task,
+        ownership, task,
     },
 };
 use axum::{
@@ -157,7 +158,19 @@ async fn update(
         ));
     }
     let about = About::deployment(standing.application_id, id);
+    let watch = match (
+        request.replicas,
+        ownership::of_deployment(&context.pool, id).await?,
+    ) {
+        (Some(_), Some(owner)) => {
+            Watch::begin(&mut change, &context.settings.quotas, owner, Resource::Work).await?
+        }
+        _ => None,
+    };
     deployment::update(change.connection(), id, request).await?;
+    if let Some(watch) = watch {
+        watch.check(&mut change).await?;
+    }
     change.operation(OperationKind::Reconcile, about).await?;
     let message = match request.replicas {
         Some(replicas) => format!("version {} is scaled to {replicas}", standing.version),

@@ -10,6 +10,8 @@ mod apps;
 mod artifacts;
 mod auth;
 pub(crate) mod builds;
+mod cli_logins;
+pub(crate) mod cli_page;
 mod cluster;
 mod custom_domains;
 pub(crate) mod deploy;
@@ -18,11 +20,15 @@ mod deployments;
 pub(crate) mod environments;
 mod events;
 mod inbound;
+mod members;
 mod nodes;
 mod orgs;
+mod passwords;
+mod quotas;
 mod source;
 mod task_logs;
 mod tasks;
+mod users;
 mod variables;
 mod webhooks;
 
@@ -30,8 +36,13 @@ mod webhooks;
 pub(crate) fn endpoints() -> Vec<Endpoint> {
     [
         auth::endpoints(),
+        cli_logins::endpoints(),
+        passwords::endpoints(),
         api_keys::endpoints(),
+        users::endpoints(),
         orgs::endpoints(),
+        members::endpoints(),
+        quotas::endpoints(),
         apps::endpoints(),
         environments::endpoints(),
         variables::endpoints(),
@@ -91,6 +102,7 @@ fn gone(thing: Thing, id: impl std::fmt::Display) -> Error {
         Thing::Artifact => (&crate::code::ARTIFACT_NOT_FOUND, "artifact"),
         Thing::Build => (&crate::code::BUILD_NOT_FOUND, "build"),
         Thing::Webhook => (&crate::code::WEBHOOK_NOT_FOUND, "webhook"),
+        Thing::Organization => (&crate::code::ORGANIZATION_NOT_FOUND, "organization"),
     };
     crate::error::refuse(code, format!("there is no {name} {id}"))
 }

@@ -41,7 +41,7 @@ list_query! {
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
         endpoint(Policy::Member(Role::Viewer), routes!(list)),
-        endpoint(Policy::User, routes!(create)).creates(),
+        endpoint(Policy::Account, routes!(create)).creates(),
         endpoint(Policy::Member(Role::Viewer), routes!(list_namespaces)),
         endpoint(Policy::Member(Role::Admin), routes!(create_namespace)).creates(),
     ]
@@ -95,7 +95,7 @@ async fn create(
     change
         .event(
             "organization.created",
-            About::default(),
+            About::organization(made.id),
             &format!("organization `{}` was made", made.slug),
         )
         .await?;
@@ -141,7 +141,7 @@ async fn create_namespace(
     change
         .event(
             "namespace.created",
-            About::default(),
+            About::organization(owner),
             &format!("namespace `{}` was made", made.name),
         )
         .await?;

@@ -1,13 +1,18 @@
 //! Users and their logins.
 
-use super::is_duplicate;
+use super::{is_duplicate, rows::page};
 use crate::{
     error::Error,
     identity::{Credential, Person},
+    page::Window,
 };
 use sqlx::{PgConnection, PgExecutor, PgPool, types::Json};
 use uuid::Uuid;
-use zectre_common::{id::UserId, time::Time, wire::auth::Membership};
+use zectre_common::{
+    id::UserId,
+    time::Time,
+    wire::{account, auth::Membership},
+};
 
 /// A user as stored.
 #[derive(Debug)]
@@ -17,6 +22,8 @@ pub(crate) struct Account {
     pub(crate) name: String,
     pub(crate) is_admin: bool,
     pub(crate) disabled: bool,
+    /// Tokens of another epoch have ended.
+    pub(crate) login_epoch: i64,
     pub(crate) created_at: Time,
     pub(crate) memberships: Json<Vec<Membership>>,
 }
@@ -40,7 +47,7 @@ macro_rules! account {
     ($condition:literal, $($argument:expr),*) => {
         sqlx::query_as!(
             Account,
-            r#"SELECT u.id AS "id: UserId", u.email, u.name, u.is_admin, u.disabled, u.created_at,
+            r#"SELECT u.id AS "id: UserId", u.email, u.name, u.is_admin, u.disabled, u.login_epoch, u.created_at,
                       COALESCE((SELECT jsonb_agg(jsonb_build_object('organization_id', o.id, 'organization', o.slug,
                                                                     'role', m.role) ORDER BY o.slug)
                                 FROM memberships m JOIN organizations o ON o.id = m.organization_id
@@ -72,13 +79,14 @@ pub(crate) struct Login {
     pub(crate) id: UserId,
     pub(crate) password_hash: Option<String>,
     pub(crate) disabled: bool,
+    pub(crate) epoch: i64,
 }
 
 /// The login of an e-mail address, compared without regard to case.
 pub(crate) async fn login(pool: &PgPool, email: &str) -> Result<Option<Login>, Error> {
     Ok(sqlx::query_as!(
         Login,
-        r#"SELECT id AS "id: UserId", password_hash, disabled FROM users WHERE lower(email) = lower($1)"#,
+        r#"SELECT id AS "id: UserId", password_hash, disabled, login_epoch AS epoch FROM users WHERE lower(email) = lower($1)"#,
         email
     )
     .fetch_optional(pool)
@@ -148,4 +156,73 @@ pub(crate) async fn ensure_admin(
     .execute(connection)
     .await?;
     Ok(id)
+}
+
+/// A page of all accounts.
+pub(crate) async fn list(
+    pool: &PgPool,
+    email: Option<&str>,
+    disabled: Option<bool>,
+    window: &Window,
+) -> Result<(Vec<account::Account>, i64), Error> {
+    let (rows, total) = page!(
+        account::Account,
+        r#"id AS "id: UserId", email, name, is_admin, disabled, created_at"#,
+        "users WHERE ",
+        "($1::text IS NULL OR lower(email) = lower($1)) AND ($2::boolean IS NULL OR disabled = $2)",
+        [email, disabled],
+        order "CASE WHEN NOT $4 THEN CASE $3 WHEN 'email' THEN lower(email) WHEN 'name' THEN name END END,
+                    CASE WHEN $4 THEN CASE $3 WHEN 'email' THEN lower(email) WHEN 'name' THEN name END END DESC,
+                    CASE WHEN NOT $4 THEN created_at END, CASE WHEN $4 THEN created_at END DESC, id
+           LIMIT $5 OFFSET $6",
+        [window.sort, window.descending],
+        window,
+        pool
+    );
+    Ok((rows, total))
+}
+
+/// An account as admins see it.
+pub(crate) async fn shown(
+    connection: &mut PgConnection,
+    id: UserId,
+) -> Result<Option<account::Account>, Error> {
+    let query = sqlx::query_as!(
+        account::Account,
+        r#"SELECT id AS "id: UserId", email, name, is_admin, disabled, created_at FROM users WHERE id = $1"#,
+        id as _
+    );
+    Ok(query.fetch_optional(connection).await?)
+}
+
+/// The admins of the cluster that are not disabled, held until the transaction ends.
+pub(crate) async fn hold_admins(connection: &mut PgConnection) -> Result<Vec<UserId>, Error> {
+    let query = sqlx::query_scalar!(
+        r#"SELECT id AS "id: UserId" FROM users WHERE is_admin AND NOT disabled ORDER BY id FOR UPDATE"#
+    );
+    Ok(query.fetch_all(connection).await?)
+}
+
+/// Disables or enables an account, and ends all its logins; false when it was so already (or is not there).
+pub(crate) async fn switch(connection: &mut PgConnection, id: UserId, disabled: bool) -> Result<bool, Error> {
+    let switched = sqlx::query!(
+        "UPDATE users SET disabled = $2, login_epoch = login_epoch + 1 WHERE id = $1 AND disabled <> $2",
+        id as _,
+        disabled
+    );
+    Ok(switched.execute(connection).await?.rows_affected() > 0)
+}
+
+/// Stores a new password's hash and ends all logins; the epoch of new ones.
+pub(crate) async fn set_password(
+    connection: &mut PgConnection,
+    id: UserId,
+    password_hash: &str,
+) -> Result<i64, Error> {
+    let query = sqlx::query_scalar!(
+        "UPDATE users SET password_hash = $2, login_epoch = login_epoch + 1 WHERE id = $1 RETURNING login_epoch",
+        id as _,
+        password_hash
+    );
+    Ok(query.fetch_one(connection).await?)
 }

@@ -5,6 +5,7 @@ use crate::{error::Error, page::Window};
 use sqlx::{PgConnection, PgPool, types::Json};
 use zectre_common::{
     id::{ApiKeyId, UserId},
+    state::Scope,
     time::Time,
     wire::auth::{ApiKey, Membership},
 };
@@ -16,6 +17,7 @@ pub(crate) const KEYS_MAX: i64 = 100;
 pub(crate) struct Found {
     pub(crate) id: ApiKeyId,
     pub(crate) hash: Vec<u8>,
+    pub(crate) scopes: Vec<String>,
     /// Its last use was noted more than a minute ago.
     pub(crate) use_is_old: bool,
     pub(crate) account: Account,
@@ -24,9 +26,9 @@ pub(crate) struct Found {
 /// The key with this hash, unless it has expired.
 pub(crate) async fn by_hash(pool: &PgPool, hash: &[u8]) -> Result<Option<Found>, Error> {
     let row = sqlx::query!(
-        r#"SELECT k.id AS "key_id: ApiKeyId", k.hash,
+        r#"SELECT k.id AS "key_id: ApiKeyId", k.hash, k.scopes,
                   (k.last_used_at IS NULL OR k.last_used_at < now() - interval '1 minute') AS "use_is_old!",
-                  u.id AS "id: UserId", u.email, u.name, u.is_admin, u.disabled, u.created_at,
+                  u.id AS "id: UserId", u.email, u.name, u.is_admin, u.disabled, u.login_epoch, u.created_at,
                   COALESCE((SELECT jsonb_agg(jsonb_build_object('organization_id', o.id, 'organization', o.slug,
                                                                 'role', m.role) ORDER BY o.slug)
                             FROM memberships m JOIN organizations o ON o.id = m.organization_id
@@ -40,6 +42,7 @@ pub(crate) async fn by_hash(pool: &PgPool, hash: &[u8]) -> Result<Option<Found>,
     Ok(row.map(|row| Found {
         id: row.key_id,
         hash: row.hash,
+        scopes: row.scopes,
         use_is_old: row.use_is_old,
         account: Account {
             id: row.id,
@@ -47,6 +50,7 @@ pub(crate) async fn by_hash(pool: &PgPool, hash: &[u8]) -> Result<Option<Found>,
             name: row.name,
             is_admin: row.is_admin,
             disabled: row.disabled,
+            login_epoch: row.login_epoch,
             created_at: row.created_at,
             memberships: row.memberships,
         },
@@ -65,31 +69,62 @@ pub(crate) async fn used(pool: &PgPool, id: ApiKeyId) -> Result<(), Error> {
     Ok(())
 }
 
-/// Stores a key's hash; `None` when the user has as many as they may.
-pub(crate) async fn insert(
-    connection: &mut PgConnection,
-    user_id: UserId,
-    name: &str,
-    prefix: &str,
-    hash: &[u8],
+/// A new key.
+pub(crate) struct New<'a> {
+    pub(crate) user_id: UserId,
+    pub(crate) name: &'a str,
+    pub(crate) prefix: &'a str,
+    pub(crate) hash: &'a [u8],
+    pub(crate) scopes: &'a [Scope],
+    pub(crate) expires_at: Option<Time>,
+}
+
+/// A key as it is listed.
+struct Row {
+    id: ApiKeyId,
+    name: String,
+    prefix: String,
+    scopes: Vec<String>,
     expires_at: Option<Time>,
-) -> Result<Option<ApiKey>, Error> {
-    Ok(sqlx::query_as!(
-        ApiKey,
-        r#"INSERT INTO api_keys (id, user_id, name, prefix, hash, expires_at)
-           SELECT $1, $2, $3, $4, $5, $6
-           WHERE (SELECT count(*) FROM api_keys WHERE user_id = $2) < $7
-           RETURNING id AS "id: ApiKeyId", name, prefix, expires_at, last_used_at, created_at"#,
+    last_used_at: Option<Time>,
+    created_at: Time,
+}
+
+impl From<Row> for ApiKey {
+    fn from(row: Row) -> Self {
+        Self {
+            id: row.id,
+            name: row.name,
+            prefix: row.prefix,
+            scopes: row.scopes.iter().filter_map(|scope| scope.parse().ok()).collect(),
+            expires_at: row.expires_at,
+            last_used_at: row.last_used_at,
+            created_at: row.created_at,
+        }
+    }
+}
+
+/// Stores a key's hash; `None` when the user has as many as they may.
+pub(crate) async fn insert(connection: &mut PgConnection, new: &New<'_>) -> Result<Option<ApiKey>, Error> {
+    let scopes: Vec<String> = new.scopes.iter().map(ToString::to_string).collect();
+    let row = sqlx::query_as!(
+        Row,
+        r#"INSERT INTO api_keys (id, user_id, name, prefix, hash, scopes, expires_at)
+           SELECT $1, $2, $3, $4, $5, $6, $7
+           WHERE (SELECT count(*) FROM api_keys WHERE user_id = $2) < $8
+           RETURNING id AS "id: ApiKeyId", name, prefix, scopes, expires_at, last_used_at, created_at"#,
         ApiKeyId::new() as _,
-        user_id as _,
-        name,
-        prefix,
-        hash,
-        expires_at as _,
+        new.user_id as _,
+        new.name,
+        new.prefix,
+        new.hash,
+        &scopes,
+        new.expires_at as _,
         KEYS_MAX
     )
     .fetch_optional(connection)
-    .await?)
+    .await?;
+    Ok(row.map(ApiKey::from))
 }
 
 /// The user's keys.
@@ -99,8 +134,8 @@ pub(crate) async fn list(
     window: &Window,
 ) -> Result<(Vec<ApiKey>, i64), Error> {
     let (rows, total) = page!(
-        ApiKey,
-        r#"id AS "id: ApiKeyId", name, prefix, expires_at, last_used_at, created_at"#,
+        Row,
+        r#"id AS "id: ApiKeyId", name, prefix, scopes, expires_at, last_used_at, created_at"#,
         "api_keys WHERE ",
         "user_id = $1",
         [user_id as _],
@@ -111,7 +146,7 @@ pub(crate) async fn list(
         window,
         pool
     );
-    Ok((rows, total))
+    Ok((rows.into_iter().map(ApiKey::from).collect(), total))
 }
 
 /// Deletes one of the user's keys; its name, or `None` when there is no such key.

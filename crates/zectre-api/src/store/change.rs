@@ -3,7 +3,7 @@
 use crate::{error::Error, identity::Actor};
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use zectre_common::{
-    id::{ApplicationId, DeploymentId, EventId, NodeId, TaskId},
+    id::{ApplicationId, DeploymentId, EventId, NodeId, OrganizationId, TaskId},
     state::OperationKind,
 };
 
@@ -21,6 +21,7 @@ pub(crate) struct About {
     pub(crate) deployment_id: Option<DeploymentId>,
     pub(crate) task_id: Option<TaskId>,
     pub(crate) node_id: Option<NodeId>,
+    pub(crate) organization_id: Option<OrganizationId>,
 }
 
 impl About {
@@ -41,6 +42,14 @@ impl About {
         }
     }
 
+    /// An organization itself.
+    pub(crate) fn organization(id: OrganizationId) -> Self {
+        Self {
+            organization_id: Some(id),
+            ..Self::default()
+        }
+    }
+
     /// A node.
     pub(crate) fn node(id: NodeId) -> Self {
         Self {
@@ -57,6 +66,11 @@ impl<'a> Change<'a> {
             transaction: pool.begin().await?,
             actor,
         })
+    }
+
+    /// One that goes on in a transaction in which the actor has become known.
+    pub(crate) fn within(transaction: Transaction<'static, Postgres>, actor: &'a Actor) -> Self {
+        Self { transaction, actor }
     }
 
     /// For the statements of the resource.
@@ -105,8 +119,8 @@ impl<'a> Change<'a> {
     ) -> Result<(), Error> {
         sqlx::query!(
             "INSERT INTO events (id, actor, action, application_id, deployment_id, task_id, node_id, message,
-                                 source_address, request_id)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+                                 source_address, request_id, organization_id)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
             EventId::new() as _,
             actor.name,
             action,
@@ -116,7 +130,8 @@ impl<'a> Change<'a> {
             about.node_id as _,
             message,
             actor.address.map(|address| address.to_string()),
-            actor.request_id.as_deref()
+            actor.request_id.as_deref(),
+            about.organization_id as _
         )
         .execute(&mut *self.transaction)
         .await?;

@@ -12,7 +12,7 @@ use zectre_common::{
 /// What a list or stream may be narrowed to.
 #[derive(Debug, Clone)]
 pub(crate) struct Filter {
-    /// Events of these organizations' applications; `None`: of everything, nodes and the like too.
+    /// Events of these organizations and their applications; `None`: of everything, nodes and the like too.
     pub(crate) reach: Option<Vec<OrganizationId>>,
     pub(crate) application_id: Option<ApplicationId>,
     pub(crate) deployment_id: Option<DeploymentId>,
@@ -49,7 +49,7 @@ macro_rules! visible {
         sqlx::query!(
             "SELECT " + $columns + r#"
              FROM events v
-             WHERE ($1::uuid[] IS NULL OR EXISTS (
+             WHERE ($1::uuid[] IS NULL OR v.organization_id = ANY($1) OR EXISTS (
                        SELECT 1 FROM applications a JOIN namespaces n ON n.id = a.namespace_id
                        WHERE n.organization_id = ANY($1) AND a.id = COALESCE(v.application_id,
                            (SELECT d.application_id FROM deployments d WHERE d.id = v.deployment_id))))

@@ -38,6 +38,16 @@ pub(crate) async fn forget_expired(pool: &PgPool, keep_hours: i32) -> Result<u64
         "DELETE FROM join_tokens WHERE expires_at < now() - interval '1 day' AND used_by IS NULL"
     );
     forgotten += joins.execute(pool).await?.rows_affected();
+    // Whoever asks for one of these within an hour still hears that it has ended.
+    let logins = sqlx::query!("DELETE FROM cli_logins WHERE expires_at < now() - interval '1 hour'");
+    forgotten += logins.execute(pool).await?.rows_affected();
+    let resets = sqlx::query!("DELETE FROM password_resets WHERE expires_at < now() - interval '1 hour'");
+    forgotten += resets.execute(pool).await?.rows_affected();
+    let invitations = sqlx::query!("DELETE FROM invitations WHERE expires_at < now() - interval '1 hour'");
+    forgotten += invitations.execute(pool).await?.rows_affected();
+    // Long enough for people to see in their list why something stopped working.
+    let api_keys = sqlx::query!("DELETE FROM api_keys WHERE expires_at < now() - interval '30 days'");
+    forgotten += api_keys.execute(pool).await?.rows_affected();
     // Announced a day ago and never uploaded: nothing will come any more.
     let artifacts = sqlx::query!(
         "DELETE FROM artifacts a WHERE a.state = 'pending' AND a.created_at < now() - interval '1 day'

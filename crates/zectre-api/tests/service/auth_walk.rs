@@ -11,10 +11,18 @@ use zectre_service::{
     token::{mint_node, mint_service, name},
 };
 
-const CALLERS: [&str; 9] = [
+const CALLERS: [&str; 17] = [
     "anonymous",
-    "expired",
     "garbage",
+    "expired token",
+    "expired key",
+    "revoked token",
+    "wrong audience",
+    "unsigned token",
+    "disabled",
+    "agent",
+    "other agent",
+    "reading key",
     "outsider",
     "viewer",
     "developer",
@@ -35,6 +43,9 @@ pub(crate) struct Things {
     api_key: Uuid,
     webhook: String,
     delivery: Uuid,
+    /// A viewer of the organization, and an account.
+    member: Uuid,
+    invitation: String,
 }
 
 impl Things {
@@ -82,6 +93,16 @@ impl Things {
             json!({ "url": "https://zectre.invalid/", "organization": namespace, "events": ["domain.*"] });
         let webhook = api.post("/webhooks", hook).await.expect(201).id();
         let delivery = rows::delivery(&api.pool, webhook.parse().expect("an id")).await;
+        let (member, _) = rows::user(&api.pool, false).await;
+        rows::member(&api.pool, member, organization.id, "viewer").await;
+        let invitation = api
+            .post(
+                &format!("/orgs/{namespace}/invitations"),
+                json!({ "email": "new@example.org" }),
+            )
+            .await
+            .expect(201)
+            .id();
         Self {
             organization,
             app,
@@ -93,6 +114,8 @@ impl Things {
             api_key,
             webhook,
             delivery,
+            member,
+            invitation,
         }
     }
 
@@ -110,14 +133,22 @@ impl Things {
             Some("builds") => self.build.clone(),
             Some("webhooks") => self.webhook.clone(),
             Some("api-keys") => self.api_key.to_string(),
+            Some("users") => self.member.to_string(),
+            Some("orgs") => self.invitation.clone(),
             _ => String::new(),
+        };
+        let slug = if template.starts_with("/orgs/") {
+            &self.organization.slug
+        } else {
+            "staging"
         };
         template
             .replace("{id}", &id)
             .replace("{namespace}", &self.organization.slug)
             .replace("{name}", "hello")
             .replace("{subdomain}", &format!("hello-{}", self.organization.slug))
-            .replace("{slug}", "staging")
+            .replace("{slug}", slug)
+            .replace("{user_id}", &self.member.to_string())
             .replace("{key}", "KEY")
             .replace("{domain}", &self.domain())
             .replace("{delivery}", &self.delivery.to_string())
@@ -146,13 +177,25 @@ impl Things {
             ("POST", "/artifacts") => json!({ "name": "x", "organization": slug }),
             ("POST", "/apps/{id}/deployments") => json!({ "image": "nginx" }),
             ("POST", "/webhooks") => json!({ "url": "https://zectre.invalid/", "organization": slug }),
+            ("PUT", "/orgs/{slug}/members/{user_id}") => json!({ "role": "developer" }),
+            ("POST", "/orgs/{slug}/invitations") => json!({ "email": format!("{fresh}@example.org") }),
+            ("POST", "/auth/cli/initiate") => json!({}),
+            ("POST", "/auth/cli/approve") => json!({ "user_code": "BBBB-BBBB" }),
+            ("POST", "/auth/cli/token") => json!({ "device_code": "zd_unknown" }),
+            ("POST", "/user/password") => {
+                json!({ "current_password": "long enough", "new_password": "long enough too" })
+            }
+            ("POST", "/auth/reset-password") => {
+                json!({ "token": "zr_unknown", "new_password": "long enough" })
+            }
+            ("POST", "/invitations/accept") => json!({ "token": "zi_unknown" }),
             ("POST", "/tasks/{id}/logs") => json!({ "lines": [] }),
             ("POST", "/apps/{id}/custom-domains") => json!({ "domain": format!("{fresh}.example.com") }),
             ("PUT", "/apps/{id}/source") => json!({ "repository": "https://github.com/acme/shop" }),
             ("PUT", "/apps/{id}/env/{key}") => json!({ "value": "x" }),
-            ("PUT", "/apps/{id}") | ("PATCH", "/deployments/{id}") | ("POST", "/webhooks/github") => {
-                json!({})
-            }
+            ("PUT", "/apps/{id}" | "/orgs/{slug}/quota")
+            | ("PATCH", "/deployments/{id}")
+            | ("POST", "/webhooks/github") => json!({}),
             ("PATCH", "/apps/{id}/env") => json!([]),
             _ => return request,
         };
@@ -160,16 +203,29 @@ impl Things {
     }
 }
 
-fn expired_token(api: &Harness, user: Uuid) -> String {
+/// A login token as this cluster makes them, but for what is said otherwise.
+fn login_token(api: &Harness, claims: Value) -> String {
     let hex = std::fs::read_to_string(&api.token_key_file).expect("the key was made");
     let key: [u8; 32] = from_hex(hex.trim()).expect("a key");
-    let claims = json!({ "sub": user, "jti": Uuid::now_v7(), "iat": 1_000_000_000, "exp": 1_000_000_600, "iss": "zectre", "aud": "zectre-api" });
+    let mut all = json!({ "jti": Uuid::now_v7(), "iat": 1_000_000_000, "exp": 4_000_000_000_u64, "iss": "zectre",
+                          "aud": "zectre-api", "epoch": 0 });
+    let object = all.as_object_mut().expect("an object");
+    object.extend(claims.as_object().expect("an object").clone());
     jsonwebtoken::encode(
         &Header::new(Algorithm::HS256),
-        &claims,
+        &all,
         &EncodingKey::from_secret(&key),
     )
     .expect("plain claims")
+}
+
+fn unsigned(token: &str) -> String {
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+    let claims = token.split('.').nth(1).expect("three parts");
+    format!(
+        "{}.{claims}.",
+        URL_SAFE_NO_PAD.encode(r#"{"alg":"none","typ":"JWT"}"#)
+    )
 }
 
 /// What the policy says about a caller.
@@ -187,11 +243,23 @@ fn rank(role: &str) -> usize {
 }
 
 fn expected(policy: &str, method: &Method, caller: &str) -> Expected {
-    let known = rank(caller) > 0 || caller == "outsider";
+    let known = rank(caller) > 0 || ["outsider", "disabled", "reading key"].contains(&caller);
     match policy.split_once(':') {
         None if policy == "public" => Expected::Let,
-        _ if !known || policy == "task_agent" => Expected::Status(401),
-        None if policy == "user" => Expected::Let,
+        None if policy == "task_agent" => match caller {
+            "agent" => Expected::Let,
+            "other agent" => Expected::Status(404),
+            _ => Expected::Status(401),
+        },
+        _ if !known => Expected::Status(401),
+        _ if caller == "disabled" => Expected::Status(403),
+        // An owner's key that only reads.
+        Some((_, least)) if caller == "reading key" => match least.split('|').next() {
+            Some("viewer") => Expected::Let,
+            _ => Expected::Status(403),
+        },
+        None if caller == "reading key" && policy != "user" => Expected::Status(403),
+        None if policy == "user" || policy == "account" => Expected::Let,
         None if policy == "cluster_admin" && caller == "cluster admin" => Expected::Let,
         None if policy == "cluster_admin" => Expected::Status(403),
         Some(("member", _)) if method == Method::GET => Expected::Let,
@@ -219,25 +287,63 @@ impl Caller {
     async fn make(api: &Harness, kind: &'static str) -> Self {
         let (user, key) = rows::user(&api.pool, kind == "cluster admin").await;
         let api_key = sqlx::query_scalar("SELECT id FROM api_keys WHERE user_id = $1").bind(user);
-        Self {
+        let caller = Self {
             kind,
             user,
             key,
             api_key: api_key.fetch_one(&api.pool).await.expect("was made"),
-        }
+        };
+        caller.spoil(api).await;
+        caller
     }
 
     async fn join(&self, api: &Harness, things: &Things) {
-        if rank(self.kind) > 0 && self.kind != "cluster admin" {
-            rows::member(&api.pool, self.user, things.organization.id, self.kind).await;
-        }
+        let role = match self.kind {
+            "outsider" | "cluster admin" | "anonymous" | "garbage" | "agent" | "other agent" => return,
+            role if rank(role) > 0 => role,
+            // What would let them in, were it not for the one thing that is wrong.
+            _ => "owner",
+        };
+        rows::member(&api.pool, self.user, things.organization.id, role).await;
     }
 
-    fn sign(&self, api: &Harness, request: RequestBuilder) -> RequestBuilder {
+    /// Makes wrong what is wrong about the caller.
+    async fn spoil(&self, api: &Harness) {
+        let statement = match self.kind {
+            "expired key" => "UPDATE api_keys SET expires_at = now() WHERE user_id = $1",
+            "reading key" => "UPDATE api_keys SET scopes = '{read}' WHERE user_id = $1",
+            "disabled" => "UPDATE users SET disabled = true WHERE id = $1",
+            _ => return,
+        };
+        let done = sqlx::query(statement).bind(self.user).execute(&api.pool).await;
+        assert_eq!(done.expect("valid").rows_affected(), 1);
+    }
+
+    async fn sign(&self, api: &Harness, things: &Things, request: RequestBuilder) -> RequestBuilder {
+        let user = self.user;
+        let agent = |node: Uuid| {
+            let (key, node) = (api.keys.service().expect("was made"), NodeId::from_uuid(node));
+            mint_node(&node_key(&key, node), node, name::AGENT, name::API)
+        };
         match self.kind {
             "anonymous" => request,
-            "expired" => request.bearer_auth(expired_token(api, self.user)),
             "garbage" => request.header("X-API-Key", "zk_garbage"),
+            "expired token" => {
+                let token = login_token(api, json!({ "sub": user, "exp": 1_000_000_600 }));
+                request.bearer_auth(token)
+            }
+            "wrong audience" => {
+                request.bearer_auth(login_token(api, json!({ "sub": user, "aud": "zectre-registry" })))
+            }
+            "unsigned token" => request.bearer_auth(unsigned(&login_token(api, json!({ "sub": user })))),
+            "revoked token" => {
+                let token = login_token(api, json!({ "sub": user }));
+                let logout = api.request(Method::POST, "/auth/logout").bearer_auth(&token);
+                api.send(logout).await.expect(204);
+                request.bearer_auth(token)
+            }
+            "agent" => request.bearer_auth(agent(things.node)),
+            "other agent" => request.bearer_auth(agent(rows::node(&api.pool).await)),
             _ => request.header("X-API-Key", &self.key),
         }
     }
@@ -312,16 +418,25 @@ async fn ask(
     expected: Expected,
 ) {
     let request = api.request(method.clone(), &things.path(template));
-    let request = caller.sign(api, things.with_body(request, method, template));
+    let request = things.with_body(request, method, template);
+    let request = caller.sign(api, things, request).await;
     let response = request.send().await.expect("the service answers");
     let status = response.status().as_u16();
     let what = format!("{method} {template} ({policy}) by {}: {status}", caller.kind);
     match expected {
         Expected::Status(wanted) => assert_eq!(status, wanted, "{what}"),
-        // Public ones refuse for reasons of their own.
+        // Public ones refuse for reasons of their own; the accounts of this test have no password.
+        Expected::Let if template == "/user/password" => assert_eq!(status, 401, "{what}"),
         Expected::Let if policy == "public" => assert!(status < 500, "{what}"),
-        // A variable that was never set is no question of rights.
-        Expected::Let if *method == Method::DELETE && template.ends_with("{key}") => {
+        // What is not there is no question of rights: a variable that was never set, an unknown invitation or code,
+        // the membership of who is no member.
+        Expected::Let
+            if *method == Method::DELETE && template.ends_with("{key}")
+                || template == "/invitations/accept"
+                || template == "/auth/cli/approve"
+                || template.ends_with("/membership")
+                    && ["outsider", "cluster admin"].contains(&caller.kind) =>
+        {
             assert_eq!(status, 404, "{what}");
         }
         Expected::Let => assert!(![401, 403, 404].contains(&status) && status < 500, "{what}"),

@@ -194,6 +194,11 @@ impl Harness {
         self.http.request(method, format!("{}{prefix}{path}", self.base))
     }
 
+    /// A request for a page beside the API.
+    pub(crate) fn page(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.base))
+    }
+
     /// Sends it and reads the answer.
     pub(crate) async fn send(&self, request: RequestBuilder) -> Answer {
         let response = request.send().await.expect("the service answers");

@@ -1,5 +1,6 @@
 //! `zectre login`, `logout` and `whoami`.
 
+use super::device;
 use crate::{
     args::{Global, LoginArgs},
     context::{Context, api_url},
@@ -13,11 +14,16 @@ use zectre_client::{Client, Credential};
 use zectre_common::wire::auth::LoginRequest;
 
 pub(crate) async fn log_in(args: &LoginArgs, global: &Global, output: Output) -> Result<Shown, CliError> {
+    if let Some(code) = &args.approve {
+        return device::approve(code, global, output).await;
+    }
     let url = api_url(global, &Credentials::load()?);
     let (sign_in, email) = if args.with_key {
         with_key(&url).await?
-    } else {
+    } else if args.legacy_platform_login || args.email.is_some() {
         with_password(args, &url).await?
+    } else {
+        device::log_in(&url, output).await?
     };
     Credentials::remember(&url, sign_in)?;
     let done = serde_json::json!({"api_url": url, "email": email});
@@ -72,21 +78,18 @@ async fn with_password(args: &LoginArgs, url: &str) -> Result<(SignIn, String), 
 
 pub(crate) async fn log_out(context: &Context) -> Result<Shown, CliError> {
     let url = context.api_url();
-    let is_token = Credentials::load()?
-        .apis
-        .get(url)
-        .is_some_and(|sign_in| sign_in.token.is_some());
-    // A token ends at the platform too; an API key goes on until it is revoked.
-    let ended = if is_token {
-        context.client.log_out().await
-    } else {
-        Ok(())
+    let stored = Credentials::load()?.apis.remove(url).unwrap_or_default();
+    // What was made for this sign-in ends at the platform too; another API key goes on until it is revoked.
+    let ended = match (stored.api_key_id, &stored.token) {
+        (Some(id), _) => context.client.delete_api_key(id).await,
+        (None, Some(_)) => context.client.log_out().await,
+        (None, None) => Ok(()),
     };
     let known = Credentials::forget(url)?;
     if let Err(error) = ended {
         context
             .output
-            .say(format!("The token could not be ended at the platform: {error}"));
+            .say(format!("The sign-in could not be ended at the platform: {error}"));
     }
     let remark = if known {
         format!("Signed out of {url}")

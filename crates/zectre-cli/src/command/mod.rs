@@ -15,6 +15,7 @@ mod build;
 mod builds;
 mod completion;
 mod deploy;
+mod device;
 mod doctor;
 mod domains;
 mod env;

@@ -5,10 +5,14 @@ use crate::{
     context::Context,
     error::CliError,
     output::Shown,
-    table::{Table, age, or_dash},
+    table::{Table, age, or_dash, span},
 };
+use std::time::Duration;
 use zectre_client::collect;
-use zectre_common::wire::auth::CreateApiKeyRequest;
+use zectre_common::{
+    time::Time,
+    wire::auth::{ApiKey, CreateApiKeyRequest},
+};
 
 pub(crate) async fn run(command: &TokensCommand, context: &Context) -> Result<Shown, CliError> {
     let client = &context.client;
@@ -16,13 +20,15 @@ pub(crate) async fn run(command: &TokensCommand, context: &Context) -> Result<Sh
         TokensCommand::List => {
             let keys = collect(async |paging| client.api_keys(paging).await).await?;
             Ok(context.output.value(&keys, |keys| {
-                let mut table = Table::new(["name", "prefix", "last used", "age", "id"]);
+                let mut table = Table::new(["name", "prefix", "scopes", "last used", "ends", "age", "id"]);
                 for key in keys {
                     let used = key.last_used_at.map(age);
                     table.row([
                         key.name.clone(),
                         key.prefix.clone(),
+                        or_dash((!key.scopes.is_empty()).then(|| scopes(key))),
                         or_dash(used),
+                        or_dash(key.expires_at.map(ends)),
                         age(key.created_at),
                         key.id.to_string(),
                     ]);
@@ -30,10 +36,12 @@ pub(crate) async fn run(command: &TokensCommand, context: &Context) -> Result<Sh
                 table.print(context.output);
             }))
         }
-        TokensCommand::Create { name } => {
+        TokensCommand::Create(args) => {
+            let ends = |days: u32| Time::now().plus(Duration::from_secs(u64::from(days) * 24 * 3_600));
             let request = CreateApiKeyRequest {
-                name: name.clone(),
-                expires_at: None,
+                name: args.name.clone(),
+                expires_at: args.days.map(ends),
+                scopes: args.scopes.clone(),
             };
             let created = client.create_api_key(&request).await?;
             Ok(context.output.value(&created, |created| {
@@ -63,5 +71,19 @@ pub(crate) async fn run(command: &TokensCommand, context: &Context) -> Result<Sh
                 ))),
             }
         }
+    }
+}
+
+fn scopes(key: &ApiKey) -> String {
+    let scopes: Vec<_> = key.scopes.iter().map(ToString::to_string).collect();
+    scopes.join(",")
+}
+
+fn ends(at: Time) -> String {
+    let now = Time::now();
+    if at <= now {
+        "ended".into()
+    } else {
+        format!("in {}", span(at.since(now)))
     }
 }

@@ -9,5 +9,7 @@ pub(crate) mod deployments;
 mod domains;
 mod nodes;
 pub(crate) mod paging;
+mod sign_in;
 mod tasks;
+mod users;
 mod webhooks;

@@ -2,7 +2,7 @@
 
 use crate::{
     id::{ApiKeyId, OrganizationId, UserId},
-    state::Role,
+    state::{Role, Scope},
     time::Time,
 };
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,9 @@ pub struct SignupRequest {
     /// Whether it may manage the cluster; only an admin of the cluster may say so. Default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub is_admin: Option<bool>,
+    /// The token of an invitation of this address: makes the account a member too. Needed where sign-up takes one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub invitation: Option<String>,
 }
 
 /// `POST /auth/login`
@@ -81,6 +84,9 @@ pub struct CreateApiKeyRequest {
     pub name: String,
     /// When it ends; default never.
     pub expires_at: Option<Time>,
+    /// What it may do; none: everything that you may. With some it never manages your account.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scopes: Vec<Scope>,
 }
 
 /// An API key, without the key.
@@ -92,6 +98,9 @@ pub struct ApiKey {
     pub name: String,
     /// The first characters of the key, to tell keys apart.
     pub prefix: String,
+    /// What it may do; none: everything that its owner may.
+    #[serde(default)]
+    pub scopes: Vec<Scope>,
     /// When it ends.
     pub expires_at: Option<Time>,
     /// When it was last used (kept to the minute).

@@ -1,0 +1,128 @@
+//! API keys: scopes, expiry and last use.
+
+use crate::{
+    harness::{Answer, Harness, normal},
+    rows,
+};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+async fn key(api: &Harness, scopes: &[&str]) -> String {
+    let body = json!({ "name": "scoped", "scopes": scopes });
+    let made = api.post("/api-keys", body).await.expect(201).json();
+    made["key"].as_str().expect("shown once").to_owned()
+}
+
+#[tokio::test]
+async fn a_scope_allows_its_part_and_never_the_account() {
+    let api = Harness::start().await;
+    let app = api.app("hello").await;
+    let deploy = json!({ "image": "nginx" });
+    let calls: [(&str, Method, String, Option<Value>); 6] = [
+        ("read", Method::GET, format!("/apps/{app}"), None),
+        (
+            "deploy",
+            Method::POST,
+            format!("/apps/{app}/deployments"),
+            Some(deploy),
+        ),
+        ("manage", Method::GET, "/orgs/default/invitations".into(), None),
+        ("cluster", Method::GET, "/nodes".into(), None),
+        (
+            "account",
+            Method::POST,
+            "/api-keys".into(),
+            Some(json!({ "name": "x" })),
+        ),
+        (
+            "account",
+            Method::POST,
+            "/auth/cli/approve".into(),
+            Some(json!({ "user_code": "BBBB-BBBB" })),
+        ),
+    ];
+    for (scopes, allowed) in [
+        (&["read"][..], &["read"][..]),
+        (&["deploy"], &["read", "deploy"]),
+        (&["manage"], &["read", "deploy", "manage"]),
+        (&["cluster"], &["cluster"]),
+        (&["cluster", "read"], &["cluster", "read"]),
+    ] {
+        let key = key(&api, scopes).await;
+        api.call(&key, Method::GET, "/user", None).await.expect(200);
+        for (needed, method, path, body) in &calls {
+            let answer = api.call(&key, method.clone(), path, body.clone()).await;
+            if allowed.contains(needed) {
+                assert!(answer.status.is_success(), "{scopes:?} {path}: {}", answer.text);
+            } else {
+                assert_eq!(
+                    answer.expect(403).code(),
+                    "INSUFFICIENT_SCOPE",
+                    "{scopes:?} {path}"
+                );
+            }
+        }
+    }
+    // Without `cluster` an admin's key sees what its owner is a member of.
+    let foreign = rows::organization(&api.pool).await;
+    let path = format!("/orgs/{}/members", foreign.slug);
+    api.get(&path).await.expect(200);
+    let read = key(&api, &["read"]).await;
+    let answer = api.call(&read, Method::GET, &path, None).await;
+    assert_eq!(answer.expect(404).code(), "ORGANIZATION_NOT_FOUND");
+    assert_eq!(
+        api.call(&read, Method::GET, "/user", None).await.json()["is_admin"],
+        false
+    );
+    // An owner's key that manages touches no owner.
+    let manage = key(&api, &["manage"]).await;
+    let body = json!({ "email": "a@example.org", "role": "owner" });
+    let answer = api
+        .call(&manage, Method::POST, "/orgs/default/invitations", Some(body))
+        .await;
+    assert_eq!(answer.expect(403).code(), "FORBIDDEN");
+    for scopes in [json!(["everything"]), json!(["read", "read"]), json!("read")] {
+        let answer = api
+            .post("/api-keys", json!({ "name": "x", "scopes": scopes }))
+            .await;
+        assert_eq!(answer.expect(400).code(), "INVALID_INPUT");
+    }
+    let listed = api
+        .get("/api-keys?page_size=1&sort_by=created_at")
+        .await
+        .expect(200);
+    insta::assert_json_snapshot!("scoped_key", normal(&listed.json()["data"][0]));
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn a_key_ends_when_it_said_and_its_use_is_noted() {
+    let api = Harness::start().await;
+    let past = json!({ "name": "x", "expires_at": "2001-01-01T00:00:00Z" });
+    assert_eq!(
+        api.post("/api-keys", past).await.expect(400).code(),
+        "INVALID_INPUT"
+    );
+    let body = json!({ "name": "x", "expires_at": "2101-01-01T00:00:00Z" });
+    let made = api.post("/api-keys", body).await.expect(201);
+    let key = made.json()["key"].as_str().expect("shown once").to_owned();
+    let used = async || {
+        let list = api.get("/api-keys").await.expect(200).json();
+        let rows = list["data"].as_array().expect("a list").clone();
+        let row = rows.into_iter().find(|row| row["id"] == made.json()["id"]);
+        row.expect("listed")["last_used_at"].clone()
+    };
+    assert_eq!(used().await, Value::Null);
+    let call = async || -> Answer { api.call(&key, Method::GET, "/user", None).await };
+    call().await.expect(200);
+    let first = used().await;
+    assert!(first.is_string());
+    call().await.expect(200);
+    assert_eq!(used().await, first, "kept to the minute");
+    sqlx::query("UPDATE api_keys SET expires_at = now() WHERE name = 'x'")
+        .execute(&api.pool)
+        .await
+        .expect("valid");
+    assert_eq!(call().await.expect(401).code(), "UNAUTHENTICATED");
+    api.stop().await;
+}
