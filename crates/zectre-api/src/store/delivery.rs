@@ -12,6 +12,9 @@ use zectre_common::{
     wire::webhook::Delivery,
 };
 
+/// Transactions that the cursor may lie behind while nobody listens.
+const CURSOR_LAG_MAX: i64 = 10_000;
+
 /// As stored.
 pub(crate) struct Row {
     id: DeliveryId,
@@ -137,6 +140,9 @@ pub(crate) async fn fan_out(
     events_max: i64,
     concerns: fn(&Listening, &Happened) -> bool,
 ) -> Result<usize, Error> {
+    if !has_news(pool).await? {
+        return Ok(0);
+    }
     let mut transaction = pool.begin().await?;
     let cursor = sqlx::query!(
         r#"SELECT c.txid, c.event_id, EXISTS (SELECT 1 FROM webhooks WHERE disabled_at IS NULL) AS "any!",
@@ -170,7 +176,13 @@ pub(crate) async fn fan_out(
         events_max
     );
     let events = events.fetch_all(&mut *transaction).await?;
-    let Some(last) = events.last() else { return Ok(0) };
+    let Some(last) = events.last() else {
+        if cursor.txid < cursor.xmin - CURSOR_LAG_MAX {
+            move_cursor(&mut transaction, cursor.xmin - 1, EventId::from_uuid(Uuid::max())).await?;
+            transaction.commit().await?;
+        }
+        return Ok(0);
+    };
     // After the events: whatever was made before one of them is seen.
     let webhooks = sqlx::query_as!(
         Listening,
@@ -190,6 +202,21 @@ pub(crate) async fn fan_out(
     move_cursor(&mut transaction, last.txid, last.id).await?;
     transaction.commit().await?;
     Ok(events.len())
+}
+
+/// Whether there is something to be made of the feed, asked without a lock: mostly there is not. Without webhooks the cursor
+/// only follows from afar, so that the first one doesn't begin with all that ever happened.
+async fn has_news(pool: &PgPool) -> Result<bool, Error> {
+    let query = sqlx::query_scalar!(
+        r#"SELECT c.txid >= pg_snapshot_xmax(now)::text::bigint
+                  OR c.txid < pg_snapshot_xmin(now)::text::bigint - $1::bigint
+                  OR (EXISTS (SELECT 1 FROM webhooks WHERE disabled_at IS NULL)
+                      AND EXISTS (SELECT 1 FROM events v WHERE (v.txid, v.id) > (c.txid, c.event_id)
+                                     AND v.txid < pg_snapshot_xmin(now)::text::bigint)) AS "news!"
+           FROM webhook_cursor c, pg_current_snapshot() AS now"#,
+        CURSOR_LAG_MAX
+    );
+    Ok(query.fetch_one(pool).await?)
 }
 
 /// The columns of new rows.

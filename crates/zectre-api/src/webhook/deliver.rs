@@ -47,6 +47,7 @@ pub(crate) async fn run(context: Context, shutdown: Shutdown) {
     let mut busy: HashMap<WebhookId, usize> = HashMap::new();
     let mut pause = PAUSE_MIN;
     while !shutdown.is_requested() {
+        let looked = Instant::now();
         match look(&context, &busy).await {
             Ok(taken) => {
                 for one in taken {
@@ -61,7 +62,7 @@ pub(crate) async fn run(context: Context, shutdown: Shutdown) {
             () = shutdown.requested() => break,
             () = tokio::time::sleep_until(until) => pause = (pause * 2).min(LOOK_EVERY),
             () = context.redelivered.notified() => pause = PAUSE_MIN,
-            () = news(&mut hints) => pause = PAUSE_MIN,
+            () = news(&mut hints, looked + PAUSE_MIN) => pause = PAUSE_MIN,
             Some(webhook) = sending.next() => release(&mut busy, webhook),
         }
     }
@@ -73,7 +74,8 @@ pub(crate) async fn run(context: Context, shutdown: Shutdown) {
     }
 }
 
-async fn news(hints: &mut tokio::sync::broadcast::Receiver<Hint>) {
+/// News, not before `earliest`: where much happens one look answers for all of it.
+async fn news(hints: &mut tokio::sync::broadcast::Receiver<Hint>, earliest: Instant) {
     loop {
         match hints.recv().await {
             Ok(Hint::Events) | Err(RecvError::Lagged(_)) => break,
@@ -81,7 +83,7 @@ async fn news(hints: &mut tokio::sync::broadcast::Receiver<Hint>) {
             Err(RecvError::Closed) => std::future::pending().await,
         }
     }
-    // One look answers all hints that are there.
+    tokio::time::sleep_until(earliest).await;
     while hints.try_recv().is_ok() {}
 }
 

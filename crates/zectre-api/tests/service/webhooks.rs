@@ -529,3 +529,40 @@ async fn a_webhook_gets_its_own_organizations_events_only() {
     assert_eq!(listed["total"], 1);
     api.stop().await;
 }
+
+#[tokio::test]
+async fn a_database_that_counts_anew_or_ran_far_ahead_does_not_silence_webhooks() {
+    let api = Harness::start_with(PRIVATE).await;
+    let receiver = Receiver::start(None).await;
+    add(&api, &receiver.url(), &["app.*"]).await;
+    // As after a restore into another server, and as after a long time without webhooks.
+    for (calls, place) in [(1, i64::MAX), (2, 1)] {
+        sqlx::query("UPDATE webhook_cursor SET txid = $1")
+            .bind(place)
+            .execute(&api.pool)
+            .await
+            .expect("the database is there");
+        wait_until(SOON, "the cursor comes back", async || {
+            api.call(
+                &api.admin,
+                Method::POST,
+                "/namespaces",
+                Some(json!({ "name": format!("n{}", calls) })),
+            )
+            .await;
+            let at: i64 = sqlx::query_scalar("SELECT txid FROM webhook_cursor")
+                .fetch_one(&api.pool)
+                .await
+                .expect("the database is there");
+            (at != place).then_some(())
+        })
+        .await;
+        let app = api.app(&format!("hello{calls}")).await;
+        let heard = receiver.called(calls).await;
+        assert!(
+            heard.len() == calls && heard[calls - 1].body.contains(&app),
+            "{heard:?}"
+        );
+    }
+    api.stop().await;
+}
