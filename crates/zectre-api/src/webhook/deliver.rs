@@ -188,11 +188,14 @@ async fn settle(
 ) -> Result<(), Error> {
     let gone = matches!(&answer, Ok(answer) if answer.status == StatusCode::GONE);
     let outcome = outcome(taken, answer, duration);
-    delivery::attempted(&context.pool, taken, &outcome).await?;
+    // The webhook before the delivery: whoever sees how that went finds the webhook as it left it.
     if outcome.state == DeliveryState::Delivered {
-        return webhook::succeeded(&context.pool, taken.webhook_id).await;
+        webhook::succeeded(&context.pool, taken.webhook_id).await?;
+        return delivery::attempted(&context.pool, taken, &outcome).await;
     }
-    let Some((failures, failing_for)) = webhook::failed(&context.pool, taken.webhook_id).await? else {
+    let failing = webhook::failed(&context.pool, taken.webhook_id).await?;
+    delivery::attempted(&context.pool, taken, &outcome).await?;
+    let Some((failures, failing_for)) = failing else {
         return Ok(());
     };
     let reason = if gone {
