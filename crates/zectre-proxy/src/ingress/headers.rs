@@ -107,9 +107,11 @@ pub(super) fn host(parts: &Parts) -> Result<Host, Refusal> {
 }
 
 /// The protocol the client asks to change to on this connection, if any. Not to another HTTP: what came then would reach
-/// the task without having been looked at. Nor behind a body: where it ends and the other protocol begins is a guess.
+/// the task without having been looked at. Nor behind a body: where it ends and the other protocol begins is a guess. Nor with
+/// another method than WebSockets have (RFC 6455, section 4.1): some programs then read a body that never ends.
 pub(super) fn upgrade(parts: &Parts, has_body: bool) -> Option<HeaderValue> {
     if has_body
+        || parts.method != Method::GET
         || parts.version != Version::HTTP_11
         || !connection_options(&parts.headers).any(|option| option == "upgrade")
     {

@@ -4,6 +4,7 @@ mod acme;
 mod affinity;
 mod balance;
 mod client;
+mod dead;
 mod errors;
 mod grpc;
 mod h2c;

@@ -1,6 +1,7 @@
 //! Attacks: on the framing of requests and answers, on HTTP/2, on patience and on memory.
 
 mod answers;
+mod big;
 mod floods;
 pub(crate) mod frames;
 mod http2;
@@ -12,3 +13,4 @@ mod rig;
 mod servers;
 mod smuggling;
 mod tap;
+mod tish;

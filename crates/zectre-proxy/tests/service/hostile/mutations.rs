@@ -180,6 +180,11 @@ async fn python_and_the_proxy_agree_about_mutations() {
 }
 
 #[tokio::test]
+async fn tish_and_the_proxy_agree_about_mutations() {
+    mutated(Kind::Tish).await;
+}
+
+#[tokio::test]
 async fn hyper_and_the_proxy_agree_about_mutations() {
     mutated(Kind::Hyper).await;
 }

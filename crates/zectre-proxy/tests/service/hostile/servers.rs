@@ -10,7 +10,7 @@ use std::{
     fs,
     net::{Ipv4Addr, SocketAddr},
     os::unix::fs::PermissionsExt,
-    path::Path,
+    path::{Path, PathBuf},
     process::Stdio,
 };
 use tempfile::TempDir;
@@ -119,6 +119,16 @@ class Origin(http.server.BaseHTTPRequestHandler):
 http.server.ThreadingHTTPServer(("127.0.0.1", PORT), Origin).serve_forever()
 "#;
 
+/// With one worker, which reads the body of whatever usually has one.
+const TISH: &str = r#"
+fn handle(req) {
+  let host = req.headers["host"]
+  let id = req.headers["x-request-id"]
+  return { status: 200, body: `${req.method} ${req.url} ${host} ${id}\n${req.body}` }
+}
+serve(PORT, handle)
+"#;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Nginx,
@@ -126,6 +136,7 @@ pub(crate) enum Kind {
     Haproxy,
     Node,
     Python,
+    Tish,
     Hyper,
 }
 
@@ -204,13 +215,22 @@ impl Kind {
             Self::Haproxy => "haproxy",
             Self::Node => "nodejs",
             Self::Python => "python3",
-            Self::Hyper => unreachable!("it is a part of the test"),
+            Self::Tish | Self::Hyper => unreachable!("it is a part of the test"),
         }
     }
 
-    /// Whether it reads the body of this request: what HTTP/1.1 demands, and Python's does not do.
+    /// Whether it reads every body to its end before it answers.
+    pub(crate) fn is_thorough(self) -> bool {
+        !matches!(self, Self::Python | Self::Tish)
+    }
+
+    /// Whether it reads the body of this request: what HTTP/1.1 demands, and not all do.
     pub(crate) fn reads_body(self, method: &str, chunked: bool) -> bool {
-        self != Self::Python || (!chunked && ["POST", "PUT", "PATCH"].contains(&method))
+        match self {
+            Self::Python => !chunked && ["POST", "PUT", "PATCH"].contains(&method),
+            Self::Tish => !["GET", "HEAD", "OPTIONS"].contains(&method),
+            _ => true,
+        }
     }
 }
 
@@ -254,7 +274,41 @@ fn command(kind: Kind, directory: &Path, port: u16) -> Command {
             command = Command::new("python3");
             command.arg(write("origin.py", PYTHON));
         }
+        Kind::Tish => {
+            command = Command::new(compiled(
+                write("main.tish", TISH).parent().expect("the directory"),
+            ));
+            command
+                .env("TISH_HTTP_PREFORK", "0")
+                .env("TISH_HTTP_WORKERS", "1");
+        }
         Kind::Hyper => unreachable!("it is a part of the test"),
     }
     command
+}
+
+/// Compiles a Tish program with the compiler that was built beside this test (`target/PROFILE/deps/…`).
+fn compiled(project: &Path) -> PathBuf {
+    let exe = std::env::current_exe().expect("it is known");
+    let profile = exe
+        .ancestors()
+        .nth(2)
+        .expect("two levels below the profile's directory");
+    let (compiler, cache) = (profile.join("zectre-tishc"), profile.join("../tishc-cache"));
+    let output = project.join("origin");
+    let done = std::process::Command::new(compiler)
+        .args(["compile", "--entry", "main.tish", "--project"])
+        .arg(project)
+        .arg("--cache")
+        .arg(cache)
+        .arg("--output")
+        .arg(&output)
+        .output()
+        .expect("the compiler is missing: run `cargo build -p zectre-tishc`");
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(
+        done.status.success(),
+        "{said} (a cache that is not warm: `cargo xtask test` warms it)"
+    );
+    output
 }

@@ -301,6 +301,11 @@ async fn python_understands_what_the_proxy_does() {
 }
 
 #[tokio::test]
+async fn tish_understands_what_the_proxy_does() {
+    table(Kind::Tish).await;
+}
+
+#[tokio::test]
 async fn hyper_understands_what_the_proxy_does() {
     table(Kind::Hyper).await;
 }

@@ -1,0 +1,170 @@
+//! Much of everything: bodies that fit into no memory, routes that change under open connections.
+
+use crate::{
+    client::{full, metric, read_until},
+    origin::Origin,
+    world::{SOON, World},
+};
+use http::Response;
+use http_body_util::BodyExt;
+use std::{net::SocketAddr, time::Duration};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::timeout,
+};
+use zectre_testkit::wait_until;
+
+/// 2 GiB, and the byte that takes it past what 31 bits hold.
+const BYTES: u64 = (2 << 30) + 1;
+const PIECE: usize = 1 << 20;
+const LONG: Duration = Duration::from_secs(120);
+
+/// The most resident bytes that this process, of which the proxy is a part, ever had.
+fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("it is Linux");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib: Option<u64> = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
+    kib.expect("a number of KiB") << 10
+}
+
+/// Takes a body of so many bytes and answers with one.
+async fn mirror() -> (SocketAddr, JoinSet<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let mut running = JoinSet::new();
+    running.spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            read_head(&mut stream).await;
+            drain(&mut stream, BYTES).await;
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {BYTES}\r\n\r\n");
+            stream.write_all(head.as_bytes()).await.expect("it reads");
+            pour(&mut stream).await;
+        }
+    });
+    (address, running)
+}
+
+/// Byte by byte: nothing of the body must be taken with it.
+async fn read_head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.expect("a head"));
+    }
+    String::from_utf8_lossy(&head).into_owned()
+}
+
+async fn drain(stream: &mut TcpStream, mut left: u64) {
+    let mut piece = vec![0; PIECE];
+    while left > 0 {
+        let most = piece.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let count = stream.read(&mut piece[..most]).await.expect("readable");
+        assert!(count > 0, "{left} bytes are missing");
+        left -= count as u64;
+    }
+}
+
+async fn pour(stream: &mut TcpStream) {
+    let (piece, mut left) = (vec![b'x'; PIECE], BYTES);
+    while left > 0 {
+        let most = piece.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        left -= stream.write(&piece[..most]).await.expect("it reads") as u64;
+    }
+}
+
+#[tokio::test]
+async fn two_gibibytes_go_through_in_both_ways_and_leave_no_trace() {
+    let mut world = World::new().await;
+    world.configure("[proxy.limits]\nbody_bytes_max = 0");
+    let (mirror, _running) = mirror().await;
+    let app = world.app("large").await;
+    world.task(app.deployment, mirror).await;
+    let proxy = world.start().await;
+    let mut stream = TcpStream::connect(proxy.address).await.expect("it listens");
+    let head = format!(
+        "POST / HTTP/1.1\r\nHost: {}\r\nContent-Length: {BYTES}\r\n\r\n",
+        full("large-default")
+    );
+    let before = peak();
+    let all = async {
+        stream.write_all(head.as_bytes()).await.expect("it reads");
+        pour(&mut stream).await;
+        let answer = read_head(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        drain(&mut stream, BYTES).await;
+    };
+    timeout(LONG, all).await.expect("all of it, in time");
+    let more = peak() - before;
+    assert!(more < 64 << 20, "{more} bytes more are resident");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn ten_thousand_changes_of_routes_drop_none_of_a_thousand_connections() {
+    let world = World::new().await;
+    let echo = || Origin::new(|request| async move { Response::new(request.into_body().boxed()) });
+    let (first, second) = (echo().await, echo().await);
+    let app = world.app_at("victim", &[&first, &second]).await;
+    let other = world.app_at("other", &[&second]).await;
+    let proxy = world.start().await;
+    let head = format!(
+        "POST / HTTP/1.1\r\nHost: {}\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n",
+        full("victim-default")
+    );
+    let mut open = Vec::new();
+    for _ in 0..1_000 {
+        let mut stream = TcpStream::connect(proxy.address).await.expect("it listens");
+        stream.write_all(head.as_bytes()).await.expect("it reads");
+        read_until(&mut stream, "first\r\n").await;
+        open.push(stream);
+    }
+    // Their own tasks come and go, and a domain of another application does; each change is one that proxies hear of.
+    let changes = format!(
+        "DO $$ BEGIN FOR turn IN 1..10000 LOOP
+            UPDATE tasks SET routed = (turn % 2 = 0) WHERE deployment_id = '{}' AND port = {};
+            IF turn % 2 = 0 THEN DELETE FROM routes WHERE domain = 'storm.example';
+            ELSE INSERT INTO routes (id, domain, application_id, environment_id)
+                SELECT gen_random_uuid(), 'storm.example', application_id, id FROM environments WHERE id = '{}'; END IF;
+            PERFORM raise_routing_epoch(); COMMIT;
+        END LOOP; END $$",
+        app.deployment,
+        second.address.port(),
+        other.environment
+    );
+    let changing = async {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(changes))
+            .execute(&world.pool)
+            .await
+            .expect("changed");
+        world.publish().await
+    };
+    // New ones are served meanwhile.
+    let mut served = 0;
+    let epoch = async {
+        let mut changing = std::pin::pin!(changing);
+        loop {
+            tokio::select! {
+                epoch = &mut changing => return epoch,
+                got = proxy.get("other-default") => {
+                    assert_eq!(got.status, 200);
+                    served += 1;
+                }
+            }
+        }
+    };
+    let epoch = timeout(LONG, epoch).await.expect("the changes are made");
+    assert!(epoch > 10_000 && served > 0, "{epoch}, {served}");
+    for mut stream in open {
+        stream
+            .write_all(b"4\r\nlast\r\n0\r\n\r\n")
+            .await
+            .expect("it is open");
+        read_until(&mut stream, "last\r\n0\r\n\r\n").await;
+    }
+    wait_until(SOON, "nothing is under way", async || {
+        (metric(proxy.admin, "proxy_in_flight").await < 0.5).then_some(())
+    })
+    .await;
+    proxy.stop().await;
+}
