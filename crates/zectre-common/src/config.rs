@@ -5,7 +5,7 @@
 mod proxy;
 mod tls;
 
-pub use proxy::{ProxyLimits, TrustedHeader};
+pub use proxy::{AccessLogConfig, ProxyLimits, ProxyMetrics, TrustedHeader};
 pub use tls::{AcmeConfig, CertificateFiles, Challenge, TlsConfig};
 
 use crate::{cidr::Cidr, spec::Labels};
@@ -72,6 +72,7 @@ sections! {
         connections_max: usize, header_timeout_ms: u64, header_bytes_max: usize, response_timeout_ms: u64,
         connect_timeout_ms: u64, wake_timeout_ms: u64, waiting_page_after_ms: u64, held_requests_max: usize, drain_timeout_ms: u64,
         tls: TlsConfig, trusted_peers: Vec<Cidr>, trusted_header: TrustedHeader, proxy_protocol: bool, limits: ProxyLimits,
+        trace_sample_rate: f64, metrics: ProxyMetrics, access_log: AccessLogConfig,
     }
     /// `[registry]`
     RegistryConfig {

@@ -1,7 +1,10 @@
 //! `/routes`: what the proxy routes by, for the services that look into it. Names of hosts and addresses of tasks are
 //! nobody else's business, also on this machine: programs of any tenant may run on it.
 
-use crate::{live::Acknowledgement, tables::Tables};
+use crate::{
+    live::{Acknowledgement, Replica, SLOW_START_STEPS},
+    tables::Tables,
+};
 use axum::{Json, Router, extract::State, response::IntoResponse, routing::get};
 use http::HeaderMap;
 use serde::Serialize;
@@ -52,7 +55,36 @@ struct BackendView {
     address: String,
     port: u16,
     in_flight: u32,
+    /// Passed over, for whichever of the two reasons below.
     ejected: bool,
+    /// For so long yet: a connection to it failed.
+    unreachable_for_ms: u64,
+    /// For so long yet: it failed one request after the other.
+    suspect_for_ms: u64,
+    /// Of its share of the requests, while it is new.
+    slow_start_percent: u64,
+    requests: u64,
+    failures: u64,
+    connect_failures: u64,
+}
+
+impl BackendView {
+    fn new(replica: &Replica, now_ms: u64) -> Self {
+        let tally = replica.tally();
+        Self {
+            task_id: replica.task(),
+            address: replica.address().to_owned(),
+            port: replica.port(),
+            in_flight: replica.in_flight(),
+            ejected: replica.is_passed_over(now_ms),
+            unreachable_for_ms: replica.ejected_until_ms().saturating_sub(now_ms),
+            suspect_for_ms: replica.suspect_until_ms().saturating_sub(now_ms),
+            slow_start_percent: replica.share(now_ms) * 100 / SLOW_START_STEPS,
+            requests: tally.requests,
+            failures: tally.failures,
+            connect_failures: tally.connect_failures,
+        }
+    }
 }
 
 /// The admin port's own routes.
@@ -72,13 +104,7 @@ fn view(admin: &Admin) -> Routes {
     let now_ms = admin.started.elapsed().as_millis() as u64;
     let deployments = table.deployments().map(|deployment| {
         let backends = deployment.with_replicas(|replicas| {
-            let backend = |replica: &Arc<crate::live::Replica>| BackendView {
-                task_id: replica.task(),
-                address: replica.address().to_owned(),
-                port: replica.port(),
-                in_flight: replica.in_flight(),
-                ejected: replica.ejected_until_ms() > now_ms || replica.is_suspect(now_ms),
-            };
+            let backend = |replica: &Arc<Replica>| BackendView::new(replica, now_ms);
             replicas.iter().map(backend).collect()
         });
         let view = DeploymentView {

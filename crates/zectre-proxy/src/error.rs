@@ -30,6 +30,9 @@ pub enum Error {
     /// TLS can't be set up.
     #[error("TLS can't be set up: {0}")]
     Tls(#[from] rustls::Error),
+    /// The access log can't be opened.
+    #[error("the access log can't be opened at `{0}` (proxy.access_log.target): {1}")]
+    AccessLog(String, #[source] std::io::Error),
     /// A process that serves now was found, and did not give its listeners.
     #[error("the process at {path} (proxy.handover_path) does not hand over its listeners: {source}")]
     Handover {

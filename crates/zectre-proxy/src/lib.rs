@@ -4,11 +4,13 @@
 //! at PostgreSQL's epoch and tells PostgreSQL what the scheduler must know, and [`ingress`] is the way of a
 //! request. [`tls`] is what comes before it on the other port. [`table`] decides where a host leads, and is pure; [`live`] is what changes with every request.
 
+pub mod access;
 pub mod error;
 pub mod handover;
 pub mod ingress;
 pub mod live;
 pub mod metrics;
+pub mod series;
 pub mod store;
 pub mod table;
 pub mod tables;
@@ -21,11 +23,13 @@ mod admin;
 
 pub use error::Error;
 
+use access::AccessLog;
 use handover::{Giver, Old, Role};
 use ingress::{
     Ingress, Limits, Marks, accept::Entrance, admit::Door, connection::Bounds, crowd::Crowd, forwarded::Trust,
 };
-use metrics::Metrics;
+use metrics::{LogMetrics, Metrics};
+use series::Series;
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use std::{
     net::SocketAddr,
@@ -73,6 +77,7 @@ pub struct Service {
     name: String,
     key: ServiceKey,
     base: Base,
+    access_writer: Option<access::Writer>,
     ingress: Arc<Ingress>,
     /// Connections to tasks and calls to the API.
     wires: TaskTracker,
@@ -125,22 +130,22 @@ impl Service {
         let listener = handover::listener(old.as_mut(), Role::Plain, &proxy.host, proxy.port).await?;
         let admin = handover::listener(old.as_mut(), Role::Admin, &proxy.host, proxy.admin_port).await?;
         let secure = Secure::open(secure, proxy, old.as_mut()).await?;
-        let tables = Arc::new(Tables::new(&proxy.domain, keeps_snapshot(proxy)));
+        let tables = Arc::new(Tables::new(&proxy.domain, keeps_snapshot(proxy), bounds(proxy)));
         first_table(proxy, &pool, &tables).await;
         check_routes(&base, &tables);
         let metrics = Metrics::new(&base.metrics);
-        let wires = TaskTracker::new();
-        let cut = CancellationToken::new();
-        let wake_timeout = Duration::from_millis(proxy.wake_timeout_ms);
+        let started = Instant::now();
+        base.metrics.collect(Series::new(Arc::clone(&tables), started));
+        let (wires, cut) = (TaskTracker::new(), CancellationToken::new());
+        let (access, access_writer) = access_log(proxy, &base, cut.clone())?;
         let connect_timeout = Duration::from_millis(proxy.connect_timeout_ms);
-        let caller = Caller::new(NAME, key.clone());
         let calls = Calls {
-            timeout: wake_timeout,
+            timeout: Duration::from_millis(proxy.wake_timeout_ms),
             tasks: wires.clone(),
             cut: cut.clone(),
         };
         let waker = Waker::new(
-            caller,
+            Caller::new(NAME, key.clone()),
             &config.api.public_url,
             Arc::clone(&tables),
             metrics.clone(),
@@ -152,6 +157,7 @@ impl Service {
             waker: Arc::new(waker),
             upstream: Upstream::new(connect_timeout, wires.clone(), cut.clone()),
             metrics,
+            access,
             door: Door::new(&proxy.limits),
             crowd: Crowd::new(proxy.limits.connections_per_client_max),
             trust: Trust::new(proxy),
@@ -159,7 +165,7 @@ impl Service {
             limits: Limits::new(proxy),
             connections: TaskTracker::new(),
             cut,
-            started: Instant::now(),
+            started,
         };
         Ok(Self {
             config: proxy.clone(),
@@ -168,6 +174,7 @@ impl Service {
             name: name(proxy),
             key,
             base,
+            access_writer,
             ingress: Arc::new(ingress),
             wires,
             address: listener.local_addr().map_err(Error::Address)?,
@@ -203,6 +210,7 @@ impl Service {
             name,
             key,
             base,
+            access_writer,
             ingress,
             wires,
             listener,
@@ -229,11 +237,7 @@ impl Service {
             activity::run(pool.clone(), Arc::clone(&tables), id, stop)
         });
         tasks.spawn("upkeep", |stop| upkeep(Arc::clone(&ingress), stop));
-        if keeps_snapshot(&config) {
-            tasks.spawn("snapshot", |stop| {
-                snapshot::run(config.snapshot_path.clone(), Arc::clone(&tables), stop)
-            });
-        }
+        write_down(&config, &tables, access_writer, &tasks);
         let handed = hand_over(
             &config.handover_path,
             old,
@@ -264,6 +268,23 @@ impl Service {
         tasks.stop(GOODBYE).await;
         say_goodbye(&pool, &tables, id).await;
         Ok(())
+    }
+}
+
+/// Starts what writes to disk, where that is wanted.
+fn write_down(
+    config: &ProxyConfig,
+    tables: &Arc<Tables>,
+    access_writer: Option<access::Writer>,
+    tasks: &Tasks,
+) {
+    if let Some(writer) = access_writer {
+        tasks.spawn("access log", |stop| writer.run(stop));
+    }
+    if keeps_snapshot(config) {
+        tasks.spawn("snapshot", |stop| {
+            snapshot::run(config.snapshot_path.clone(), Arc::clone(tables), stop)
+        });
     }
 }
 
@@ -401,6 +422,22 @@ async fn upkeep(ingress: Arc<Ingress>, shutdown: Shutdown) {
         }
         ingress.upstream.sweep(|task| ingress.tables.ledger().knows(task));
         ingress.metrics.epoch.set(ingress.tables.current().epoch() as i64);
+    }
+}
+
+fn access_log(
+    config: &ProxyConfig,
+    base: &Base,
+    cut: CancellationToken,
+) -> Result<(AccessLog, Option<access::Writer>), Error> {
+    let (config, metrics) = (&config.access_log, LogMetrics::new(&base.metrics));
+    AccessLog::open(config, metrics, cut).map_err(|error| Error::AccessLog(config.target.clone(), error))
+}
+
+fn bounds(config: &ProxyConfig) -> live::Bounds {
+    live::Bounds {
+        routes_max: config.metrics.routes_max,
+        backends_max: config.metrics.backends_max,
     }
 }
 

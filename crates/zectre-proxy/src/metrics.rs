@@ -166,6 +166,46 @@ impl Metrics {
     }
 }
 
+/// What became of the lines of the access log.
+#[derive(Debug, Clone)]
+pub struct LogMetrics {
+    written: Counter,
+    dropped: Counter,
+}
+
+impl LogMetrics {
+    /// Adds them to `registry`.
+    pub fn new(registry: &Registry) -> Self {
+        Self {
+            written: registry.register(
+                "proxy_access_log_lines",
+                "Lines of the access log that were written",
+                Counter::default(),
+            ),
+            dropped: registry.register(
+                "proxy_access_log_dropped",
+                "Lines of the access log that found no room in its queue, or could not be written",
+                Counter::default(),
+            ),
+        }
+    }
+
+    /// So many were written.
+    pub fn written(&self, lines: u64) {
+        self.written.inc_by(lines);
+    }
+
+    /// So many are lost.
+    pub fn dropped(&self, lines: u64) {
+        self.dropped.inc_by(lines);
+    }
+
+    /// How many are lost so far.
+    pub fn dropped_lines(&self) -> u64 {
+        self.dropped.get()
+    }
+}
+
 /// Adds one to a gauge for as long as it lives.
 #[derive(Debug)]
 pub struct Counted(Gauge);

@@ -2,7 +2,7 @@
 //! epoch is acknowledged only after the swap.
 
 use crate::{
-    live::{Acknowledgement, Ledger},
+    live::{Acknowledgement, Bounds, Ledger},
     table::{Rows, Table},
 };
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
@@ -30,11 +30,11 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// Empty; `keep_rows` is for the snapshot.
-    pub fn new(platform_domain: &str, keep_rows: bool) -> Self {
+    /// Empty; `keep_rows` is for the snapshot, `bounds` for the metrics.
+    pub fn new(platform_domain: &str, keep_rows: bool, bounds: Bounds) -> Self {
         Self {
             table: ArcSwap::default(),
-            ledger: Ledger::default(),
+            ledger: Ledger::new(bounds),
             platform_domain: platform_domain.to_owned(),
             version: watch::Sender::new(0),
             rows: ArcSwapOption::empty(),

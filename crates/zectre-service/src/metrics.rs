@@ -1,6 +1,7 @@
 //! Prometheus metrics: an explicit registry for each service.
 
 use prometheus_client::{
+    collector::Collector,
     encoding::{EncodeLabelSet, text::encode},
     metrics::{
         counter::Counter,
@@ -33,6 +34,14 @@ impl Registry {
             metric.clone(),
         );
         metric
+    }
+
+    /// Adds what is gathered only when someone looks; it names its metrics itself, prefix included.
+    pub fn collect(&self, collector: impl Collector) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .register_collector(Box::new(collector));
     }
 
     /// The exposition.

@@ -25,6 +25,44 @@ pub struct ProxyLimits {
     pub clients_max: usize,
 }
 
+/// `[proxy.metrics]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/default.toml has a comment a key")]
+pub struct ProxyMetrics {
+    pub routes_max: usize,
+    pub backends_max: usize,
+}
+
+/// `[proxy.access_log]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/default.toml has a comment a key")]
+pub struct AccessLogConfig {
+    pub enabled: bool,
+    pub target: String,
+    pub sample_rate: f64,
+    pub slow_ms: u64,
+    pub query: bool,
+    pub queue_lines_max: usize,
+}
+
+impl AccessLogConfig {
+    /// What is wrong with it, if anything.
+    fn check(&self) -> Result<(), String> {
+        if !(0.0..=1.0).contains(&self.sample_rate) {
+            return Err("proxy.access_log.sample_rate must be between 0 and 1".into());
+        }
+        if !(1..=1 << 20).contains(&self.queue_lines_max) {
+            return Err("proxy.access_log.queue_lines_max must be between 1 and 1048576".into());
+        }
+        if self.enabled && self.target.is_empty() {
+            return Err("proxy.access_log.target must be \"stdout\" or the path of a file".into());
+        }
+        Ok(())
+    }
+}
+
 /// Which of the two ways of telling about a client a load balancer uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -50,12 +88,16 @@ impl ProxyConfig {
         }
     }
 
-    /// What is wrong with whom it believes and how much it takes, if anything.
+    /// What is wrong with whom it believes, how much it takes and what it writes down, if anything.
     pub(super) fn check(&self) -> Result<(), String> {
         if (self.proxy_protocol || self.tls.proxy_protocol) && self.trusted_peers.is_empty() {
             return Err("proxy_protocol needs proxy.trusted_peers: nobody else is believed".into());
         }
-        self.limits.check()
+        if !(0.0..=1.0).contains(&self.trace_sample_rate) {
+            return Err("proxy.trace_sample_rate must be between 0 and 1".into());
+        }
+        self.limits.check()?;
+        self.access_log.check()
     }
 }
 

@@ -145,6 +145,11 @@ impl Progress {
         self.answered.load(Relaxed)
     }
 
+    /// What has come of it.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Relaxed)
+    }
+
     /// The head of the answer is here.
     pub fn answered(&self) {
         self.answered.store(true, Relaxed);

@@ -1,7 +1,7 @@
 //! One connection, from its first byte to its last: serves its requests, and ends it when its client is too slow.
 
 use super::{
-    Ingress,
+    Ingress, Refusal,
     accept::KEEPALIVE,
     client::Client,
     frames::Allowance,
@@ -37,6 +37,8 @@ use zectre_service::tasks::Shutdown;
 const LINGER: Duration = Duration::from_secs(1);
 /// Streams of one HTTP/2 connection.
 const STREAMS_MAX: u32 = 256;
+/// hyper's least buffer for a head.
+pub(super) const HEADER_BYTES_LEAST: usize = 8_192;
 /// Requests that a connection may take back in a second, and at once. A browser that leaves a page takes back some dozens.
 const RESETS: (u32, u32) = (200, 2_000);
 /// Frames that carry nothing, in the same way. Some clients measure the line with a PING for each round trip.
@@ -77,8 +79,7 @@ impl Bounds {
 /// What all connections are served with.
 pub(super) fn server(bounds: Bounds) -> auto::Builder<TokioExecutor> {
     let mut server = auto::Builder::new(TokioExecutor::new());
-    // hyper's least buffer is 8 KiB.
-    let head_bytes_max = bounds.header_bytes_max.max(8_192);
+    let head_bytes_max = bounds.header_bytes_max.max(HEADER_BYTES_LEAST);
     server
         .http1()
         .timer(TokioTimer::new())
@@ -88,7 +89,8 @@ pub(super) fn server(bounds: Bounds) -> auto::Builder<TokioExecutor> {
     server
         .http2()
         .timer(TokioTimer::new())
-        .max_header_list_size(u32::try_from(head_bytes_max).unwrap_or(u32::MAX))
+        // The library refuses a larger one in silence; we refuse it in words, and count it.
+        .max_header_list_size(u32::try_from(head_bytes_max.saturating_mul(2)).unwrap_or(u32::MAX))
         .max_concurrent_streams(STREAMS_MAX)
         .keep_alive_interval(KEEPALIVE);
     server
@@ -143,13 +145,11 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         match event.await {
             // An error here is the client's: gone, or not speaking HTTP.
             Event::Ended(ended) => {
-                if vigil.has_flooded() {
-                    ingress.metrics.closed[Closed::Flood as usize].inc();
-                }
                 if let Err(error) = ended {
                     tracing::trace!(%error, client = ?client.address_header, "a connection ended");
+                    count_unreadable(&ingress, &*error, &vigil);
                 }
-                return;
+                return count_flood(&ingress, &vigil);
             }
             Event::Stop => {
                 draining = true;
@@ -170,6 +170,23 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
                 }
             }
         }
+    }
+}
+
+fn count_flood(ingress: &Ingress, vigil: &Vigil) {
+    if vigil.has_flooded() {
+        ingress.metrics.closed[Closed::Flood as usize].inc();
+    }
+}
+
+/// Counts a head that the library refused by itself, before there was a request.
+fn count_unreadable(ingress: &Ingress, error: &(dyn std::error::Error + 'static), vigil: &Vigil) {
+    match error.downcast_ref::<hyper::Error>() {
+        // It has been counted as late.
+        _ if vigil.is_late() => {}
+        Some(error) if error.is_parse_too_large() => ingress.metrics.refused(Refusal::HEADERS_TOO_LARGE),
+        Some(error) if error.is_parse() => ingress.metrics.refused(Refusal::BAD_REQUEST),
+        _ => {}
     }
 }
 

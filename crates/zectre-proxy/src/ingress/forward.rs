@@ -11,9 +11,11 @@ use super::{
     headers::{self, Host},
     hold::{Place, Waiting},
     spare::Spare,
+    trace::Trace,
 };
 use crate::{
-    live::Replica,
+    access::Entry,
+    live::{Lease, Replica, Visit},
     metrics::{Counted, UpstreamError},
     upstream::{Failed, Reply, Terms},
 };
@@ -33,16 +35,66 @@ const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 pub(super) struct Visitor<'r> {
     pub(super) parts: Parts,
     pub(super) body: Incoming,
-    pub(super) host: Host,
+    pub(super) host: &'r Host,
     pub(super) client: &'r Client,
     /// Who it is from, when that is somebody before the client.
     pub(super) sender: Option<Sender>,
     pub(super) id: &'r HeaderValue,
-    pub(super) in_flight: Counted,
+    pub(super) trace: &'r Trace,
+    /// When it came.
+    pub(super) began: Instant,
+}
+
+/// A task's answer that the client may have.
+#[derive(Debug)]
+struct Answered {
+    reply: Reply,
+    lease: Lease,
+    /// The client's side of a change of the protocol.
+    on_upgrade: Option<OnUpgrade>,
+    /// That leads its visitor back to the same task.
+    cookie: Option<HeaderValue>,
+    /// From its place to the head of the answer.
+    first_byte: Duration,
 }
 
 impl Ingress {
-    pub(super) async fn forward(&self, visitor: Visitor<'_>) -> Result<Response<Answer>, Refusal> {
+    pub(super) async fn forward(
+        &self,
+        visitor: Visitor<'_>,
+        in_flight: Counted,
+        entry: &mut Entry,
+    ) -> Result<Response<Answer>, Refusal> {
+        let (id, began) = (visitor.id, visitor.began);
+        let mut waiting = Waiting::new(&visitor.host.name, id, entry);
+        let mut answered = match self.ask(visitor, &mut waiting).await {
+            Ok(answered) => answered,
+            Err(refusal) => {
+                waiting.refuse(refusal.status(), began.elapsed());
+                return Err(refusal);
+            }
+        };
+        let (visit, woken) = waiting.finish();
+        let visit = visit.expect("a place is given to a counted request only");
+        visit
+            .red()
+            .answered(answered.reply.response.status(), began.elapsed());
+        let (first_byte, cookie) = (answered.first_byte, answered.cookie.take());
+        let mut response = self.relay(answered, visit, in_flight, entry);
+        response.headers_mut().insert(request_id::HEADER, id.clone());
+        if let Some(cookie) = cookie {
+            response.headers_mut().append(header::SET_COOKIE, cookie);
+        }
+        if let Some((waited, phases)) = woken {
+            response
+                .headers_mut()
+                .append(SERVER_TIMING, server_timing(waited, phases, first_byte));
+        }
+        Ok(response)
+    }
+
+    /// Gets an answer from a task.
+    async fn ask(&self, visitor: Visitor<'_>, waiting: &mut Waiting<'_>) -> Result<Answered, Refusal> {
         let Visitor {
             mut parts,
             body,
@@ -50,21 +102,23 @@ impl Ingress {
             client,
             sender,
             id,
-            in_flight,
+            trace,
+            ..
         } = visitor;
         let mut body = Upload::new(body, self.limits.body);
         let expects = expect::is_expected(&parts) && !body.is_end_stream();
+        waiting.entry().uploads(body.progress());
         let upgrade = headers::upgrade(&parts, !body.is_end_stream());
         let on_upgrade = upgrade
             .is_some()
             .then(|| parts.extensions.remove::<OnUpgrade>())
             .flatten();
-        let mut waiting = Waiting::new(&host.name, id);
         waiting.look_at(&parts, !body.is_end_stream());
         let secure =
             client.tls.is_some() || sender.as_ref().is_some_and(|sender| sender.secure == Some(true));
-        let Place { lease, http2 } = self.place(&mut waiting).await?;
-        headers::rewrite(&mut parts, &host, client, sender, id, upgrade, http2);
+        let Place { lease, http2 } = self.place(waiting).await?;
+        headers::rewrite(&mut parts, host, client, sender, id, upgrade, http2);
+        trace.hand_on(&mut parts.headers);
         if http2 {
             body.may_be_slow();
         } else if !body.is_end_stream() {
@@ -74,29 +128,22 @@ impl Ingress {
             }
         }
         let request = Request::from_parts(parts, body);
-        let began = Instant::now();
-        let (reply, lease) = self
-            .deliver(request, Place { lease, http2 }, &mut waiting)
-            .await?;
-        let cookie = self.cookie(&lease, &waiting, secure);
-        let (visit, woken) = waiting.finish();
-        let visit = visit.expect("a place is given to a counted request only");
-        let counts = Counts {
+        let sent = Instant::now();
+        let (reply, lease) = self.deliver(request, Place { lease, http2 }, waiting).await?;
+        let cookie = self.cookie(&lease, waiting, secure);
+        headers::check_framing(reply.response.headers())?;
+        if reply.response.status() == StatusCode::SWITCHING_PROTOCOLS && on_upgrade.is_none() {
+            return Err(Refusal::BadGateway(
+                "it changed the protocol without being asked".into(),
+            ));
+        }
+        Ok(Answered {
+            reply,
             lease,
-            visit,
-            in_flight,
-        };
-        let mut response = self.relay(reply, on_upgrade, counts)?;
-        response.headers_mut().insert(request_id::HEADER, id.clone());
-        if let Some(cookie) = cookie {
-            response.headers_mut().append(header::SET_COOKIE, cookie);
-        }
-        if let Some((waited, phases)) = woken {
-            response
-                .headers_mut()
-                .append(SERVER_TIMING, server_timing(waited, phases, began.elapsed()));
-        }
-        Ok(response)
+            on_upgrade,
+            cookie,
+            first_byte: sent.elapsed(),
+        })
     }
 
     /// What leads the visitor back to the task that answered, unless its cookie does so already.
@@ -111,7 +158,7 @@ impl Ingress {
         mut request: Request<Upload>,
         mut place: Place,
         waiting: &mut Waiting<'_>,
-    ) -> Result<(Reply, crate::live::Lease), Refusal> {
+    ) -> Result<(Reply, Lease), Refusal> {
         // Who says how long it waits knows better than we do.
         let response_timeout = grpc::timeout(request.headers()).unwrap_or(self.limits.response_timeout);
         for _ in 0..TRIES_MAX {
@@ -147,6 +194,7 @@ impl Ingress {
                 Err(failed) => self.recover(failed, spare, replica, waiting)?,
             };
             request = next.request;
+            waiting.retried();
             match next.place {
                 At::Same => continue,
                 At::Any => {}
@@ -188,6 +236,9 @@ impl Ingress {
                 _ => UpstreamError::Lost,
             });
         }
+        if matches!(failed, Failed::TimedOut(_) | Failed::Garbled(_)) {
+            replica.count_failure();
+        }
         let (request, place, cause) = match failed {
             Failed::TimedOut(after) => return Err(Refusal::Timeout(after.as_secs())),
             Failed::Body(fault) => return Err(self.limits.body.refusal(fault)),
@@ -222,19 +273,23 @@ impl Ingress {
     /// Turns a task's answer into the client's.
     fn relay(
         &self,
-        reply: Reply,
-        on_upgrade: Option<OnUpgrade>,
-        counts: Counts,
-    ) -> Result<Response<Answer>, Refusal> {
-        let Reply { mut response, link } = reply;
-        headers::check_framing(response.headers())?;
+        answered: Answered,
+        visit: Visit,
+        in_flight: Counted,
+        entry: &mut Entry,
+    ) -> Response<Answer> {
+        let Reply { mut response, link } = answered.reply;
+        let counts = Counts {
+            lease: answered.lease,
+            visit,
+            in_flight,
+        };
         // The client's connection speaks for itself.
         *response.version_mut() = Version::HTTP_11;
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let client = on_upgrade
-                .ok_or_else(|| Refusal::BadGateway("it changed the protocol without being asked".into()))?;
+        if let (StatusCode::SWITCHING_PROTOCOLS, Some(client)) = (response.status(), answered.on_upgrade) {
             let task = hyper::upgrade::on(&mut response);
-            self.tunnel(client, task, counts);
+            entry.answered(response.status());
+            self.tunnel(client, task, counts, std::mem::take(entry));
             let protocol = response.headers_mut().remove(header::UPGRADE);
             headers::strip_hop_by_hop(response.headers_mut());
             response
@@ -243,10 +298,10 @@ impl Ingress {
             if let Some(protocol) = protocol {
                 response.headers_mut().insert(header::UPGRADE, protocol);
             }
-            return Ok(response.map(|_| Answer::empty()));
+            return response.map(|_| Answer::empty());
         }
         headers::strip_hop_by_hop(response.headers_mut());
-        Ok(response.map(|incoming| Answer::Stream(Download::new(incoming, link, counts))))
+        response.map(|incoming| Answer::Stream(Download::new(incoming, link, counts)))
     }
 }
 

@@ -6,7 +6,7 @@ use super::{
     forwarded::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, Sender},
     refusal::Refusal,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header, request::Parts};
 use zectre_common::routing::normalize_host;
 use zectre_service::request_id;
 
@@ -35,6 +35,27 @@ pub(super) struct Host {
     pub(super) name: String,
     /// As the client wrote it, for the task.
     pub(super) header: HeaderValue,
+}
+
+/// Whether the head of a request of HTTP/2 is as small as it must be, counted as HTTP/2 does (RFC 9113, section 6.5.2).
+pub(super) fn check_size<B>(request: &Request<B>, bytes_max: usize) -> Result<(), Refusal> {
+    const EACH: usize = 32;
+    if request.version() != Version::HTTP_2 {
+        return Ok(());
+    }
+    let line = |name: usize, value: usize| name + value + EACH;
+    let uri = request.uri();
+    let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
+    let authority = uri.authority().map_or(0, |authority| authority.as_str().len());
+    let target = line(":path".len(), path) + line(":authority".len(), authority);
+    let lines = request.headers().iter();
+    let bytes: usize = lines
+        .map(|(name, value)| line(name.as_str().len(), value.len()))
+        .sum();
+    if target + bytes > bytes_max {
+        return Err(Refusal::HeadTooLarge(bytes_max));
+    }
+    Ok(())
 }
 
 /// The one host of a request: the target's authority (HTTP/2, absolute form) or the `Host` header. None, two, or
@@ -321,7 +342,6 @@ fn target(uri: &Uri, host: &Host, http2: bool) -> Uri {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::Request;
 
     fn parts(uri: &str, headers: &[(&str, &str)]) -> Parts {
         let mut request = Request::builder().uri(uri);

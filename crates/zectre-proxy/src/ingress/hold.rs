@@ -3,11 +3,12 @@
 
 use super::{Ingress, Refusal, affinity};
 use crate::{
+    access::Entry,
     live::{Held, Lease, Replica, Visit, roll},
     table::{self, Deployment, Idle},
     wake::Waking,
 };
-use http::{HeaderValue, Method, request::Parts};
+use http::{HeaderValue, Method, StatusCode, request::Parts};
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -20,6 +21,7 @@ use zectre_common::wire::task::Phases;
 pub(super) struct Waiting<'r> {
     host: &'r str,
     id: &'r HeaderValue,
+    entry: &'r mut Entry,
     visit: Option<Visit>,
     held: Option<Held>,
     changes: Option<watch::Receiver<u64>>,
@@ -48,10 +50,11 @@ pub(super) struct Place {
 }
 
 impl<'r> Waiting<'r> {
-    pub(super) fn new(host: &'r str, id: &'r HeaderValue) -> Self {
+    pub(super) fn new(host: &'r str, id: &'r HeaderValue, entry: &'r mut Entry) -> Self {
         Self {
             host,
             id,
+            entry,
             visit: None,
             held: None,
             changes: None,
@@ -97,14 +100,51 @@ impl<'r> Waiting<'r> {
         self.unreachable.as_deref()
     }
 
+    /// Ends the waiting with a refusal.
+    pub(super) fn refuse(mut self, status: StatusCode, after: Duration) {
+        self.told();
+        if let Some(visit) = self.visit.take() {
+            visit.red().answered(status, after);
+        }
+    }
+
     /// Ends the waiting: the count of the deployment, and how long a woken request waited with the wake's phases.
-    pub(super) fn finish(self) -> (Option<Visit>, Option<(Duration, Phases)>) {
+    pub(super) fn finish(mut self) -> (Option<Visit>, Option<(Duration, Phases)>) {
+        let told = self.told();
+        (self.visit.take(), told)
+    }
+
+    /// For how long it waited for a wake, and the wake's phases.
+    fn told(&mut self) -> Option<(Duration, Phases)> {
         let waited = self.since.map_or(Duration::ZERO, |since| since.elapsed());
         let told = self
             .woken
             .or_else(|| self.waking.as_ref().and_then(Waking::phases));
-        let phases = self.slept.then(|| told.unwrap_or_default());
-        (self.visit, phases.map(|phases| (waited, phases)))
+        let phases = self.slept.then(|| told.unwrap_or_default())?;
+        self.entry.woken(waited, phases);
+        Some((waited, phases))
+    }
+
+    /// It has to be sent once more.
+    pub(super) fn retried(&mut self) {
+        self.entry.retried();
+    }
+
+    /// Where it is written down what becomes of it.
+    pub(super) fn entry(&mut self) -> &mut Entry {
+        self.entry
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        // Whoever is told anything has taken the visit before.
+        if self.visit.is_some() {
+            self.told();
+        }
+        if let Some(visit) = &self.visit {
+            visit.red().gone();
+        }
     }
 }
 
@@ -123,6 +163,7 @@ impl Ingress {
                 {
                     let is_first = waiting.visit.is_none();
                     waiting.visit = Some(found.traffic.visit());
+                    waiting.entry.led_to(&found.traffic);
                     if is_first {
                         self.door.admit_to(&found.traffic, self.now_ns())?;
                     }
@@ -130,6 +171,7 @@ impl Ingress {
                 let lease = found.with_replicas(|replicas| self.choose(replicas, found, waiting));
                 if let Some(lease) = lease {
                     waiting.held = None;
+                    waiting.entry.placed(lease.replica().task());
                     return Ok(Place {
                         lease,
                         http2: found.http2,

@@ -10,10 +10,11 @@
 //! 6. `claim`: the page of a custom domain that is not verified yet.
 //! 7. `hold`: from the host to a place on a replica, waiting for one where that helps.
 //! 8. `headers::rewrite`: hop-by-hop headers stay here; the client's address is ours to tell.
-//! 9. `forward`: to the task and back, again elsewhere when the first one is gone.
-//! 10. [`body`]: streams both ways, from the client not before it is wanted (`expect`); one that is too large, or that the client lets hang, is cut off.
-//! 11. `tunnel`: an upgraded connection is bytes both ways, and still counts.
-//! 12. `refusal`: the one place where errors become responses.
+//! 9. `trace`: the trace that it belongs to, a new one where there is none.
+//! 10. `forward`: to the task and back, again elsewhere when the first one is gone.
+//! 11. [`body`]: streams both ways, from the client not before it is wanted (`expect`); one that is too large, or that the client lets hang, is cut off.
+//! 12. `tunnel`: an upgraded connection is bytes both ways, and still counts.
+//! 13. `refusal`: the one place where errors become responses.
 
 pub mod accept;
 pub mod admit;
@@ -36,6 +37,7 @@ mod proxy_protocol;
 pub mod rate;
 mod refusal;
 mod spare;
+mod trace;
 mod tunnel;
 pub mod vigil;
 pub mod watch;
@@ -44,6 +46,7 @@ pub use affinity::Marks;
 pub use refusal::{ERROR_DETAIL, Form, Refusal};
 
 use crate::{
+    access::{AccessLog, Entry, Logged, share},
     metrics::{Counted, Metrics},
     tables::Tables,
     tls::Tls,
@@ -62,6 +65,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use trace::Trace;
 use zectre_common::config::ProxyConfig;
 use zectre_service::request_id;
 
@@ -83,8 +87,12 @@ pub struct Limits {
     pub response_timeout: Duration,
     /// Of one request.
     pub header_count_max: usize,
+    /// Of the head of a request of HTTP/2; the library bounds those of HTTP/1.1.
+    pub header_bytes_max: usize,
     /// For what a request carries.
     pub body: BodyBounds,
+    /// Of 2³² traces that begin here tasks are asked to record so many.
+    pub trace_sample: u64,
 }
 
 impl Limits {
@@ -99,7 +107,9 @@ impl Limits {
                 .filter(|after| !after.is_zero()),
             response_timeout: Duration::from_millis(proxy.response_timeout_ms),
             header_count_max: proxy.limits.header_count_max,
+            header_bytes_max: proxy.header_bytes_max.max(connection::HEADER_BYTES_LEAST),
             body: BodyBounds::new(&proxy.limits),
+            trace_sample: share(proxy.trace_sample_rate),
         }
     }
 
@@ -124,6 +134,8 @@ pub struct Ingress {
     pub tls: Option<Arc<Tls>>,
     /// Counts.
     pub metrics: Metrics,
+    /// Writes requests down.
+    pub access: AccessLog,
     /// Lets in as many as there is room for.
     pub door: Door,
     /// Counts connections by client.
@@ -142,17 +154,39 @@ pub struct Ingress {
     pub started: Instant,
 }
 
+/// A request that has just come.
+struct Arrival<'r> {
+    client: &'r Client,
+    id: &'r HeaderValue,
+    trace: &'r Trace,
+    in_flight: Counted,
+    began: Instant,
+}
+
 impl Ingress {
     /// Answers a request; never fails.
-    pub async fn serve(&self, request: Request<Incoming>, client: &Client) -> Response<Answer> {
+    pub async fn serve(&self, request: Request<Incoming>, client: &Client) -> Response<Logged<Answer>> {
+        let began = Instant::now();
         let in_flight = Counted::new(&self.metrics.in_flight);
         let id = request_id::value_from_headers(request.headers());
         let form = Form::of(request.headers());
-        let mut response = match self.answer(request, client, &id, in_flight).await {
+        let trace = Trace::new(request.headers(), self.limits.trace_sample);
+        let mut entry = self.access.begin(&request, client, &id, began);
+        entry.traced(trace.parent());
+        let arrival = Arrival {
+            client,
+            id: &id,
+            trace: &trace,
+            in_flight,
+            began,
+        };
+        let answered = self.answer(request, arrival, &mut entry);
+        let mut response = match answered.await {
             Ok(response) => response,
             Err(refusal) => {
-                tracing::debug!(request_id = ?id, %refusal, "refused a request");
+                tracing::debug!(request_id = ?id, trace_id = trace.id(), %refusal, "refused a request");
                 self.metrics.refused(refusal.label());
+                entry.refused(&refusal);
                 refusal.respond(&id, &form)
             }
         };
@@ -166,18 +200,26 @@ impl Ingress {
                 .or_insert_with(|| hsts.clone());
         }
         self.metrics.answered(response.status());
-        response
+        entry.answered(response.status());
+        response.map(|body| Logged::new(body, entry))
     }
 
     async fn answer(
         &self,
         request: Request<Incoming>,
-        client: &Client,
-        id: &HeaderValue,
-        in_flight: Counted,
+        arrival: Arrival<'_>,
+        entry: &mut Entry,
     ) -> Result<Response<Answer>, Refusal> {
+        let Arrival {
+            client,
+            id,
+            trace,
+            in_flight,
+            began,
+        } = arrival;
         let sender = self.trust.sender(request.headers(), client);
         let address = sender.as_ref().map_or(client.address, |sender| sender.address);
+        entry.sent_by(address, sender.as_ref().and_then(|sender| sender.secure));
         self.door.admit(&self.metrics, address, self.now_ns())?;
         if request.method() == Method::CONNECT {
             return Err(Refusal::Connect);
@@ -186,6 +228,7 @@ impl Ingress {
         if request.headers().len() > headers_max {
             return Err(Refusal::TooManyHeaders(headers_max));
         }
+        headers::check_size(&request, self.limits.header_bytes_max)?;
         let (parts, body) = request.into_parts();
         self.limits.body.check(&parts.headers)?;
         let host = headers::host(&parts)?;
@@ -214,16 +257,17 @@ impl Ingress {
                 }
             }
         }
-        self.forward(forward::Visitor {
+        let visitor = forward::Visitor {
             parts,
             body,
-            host,
+            host: &host,
             client,
             sender,
             id,
-            in_flight,
-        })
-        .await
+            trace,
+            began,
+        };
+        self.forward(visitor, in_flight, entry).await
     }
 
     /// Nanoseconds of the proxy's clock.

@@ -43,6 +43,9 @@ pub enum Refusal {
     /// More headers than the given number.
     #[error("the request has more than {0} headers, which is the most that this proxy takes")]
     TooManyHeaders(usize),
+    /// A head of more than the given number of bytes.
+    #[error("the head of the request is larger than {0} bytes, which is the most that this proxy takes")]
+    HeadTooLarge(usize),
     /// More often than allowed; how long to wait.
     #[error("too many requests {}; try again in {} ms", .0.requests(), .1.as_millis())]
     TooManyRequests(Whose, Duration),
@@ -168,9 +171,13 @@ impl Whose {
 impl Refusal {
     /// The code of a connection that is refused before any request.
     pub const TOO_MANY_CONNECTIONS: &str = "TOO_MANY_CONNECTIONS";
+    /// The code of what can be read in two ways, or in none.
+    pub const BAD_REQUEST: &str = "BAD_REQUEST";
+    /// The code of a head that is too large.
+    pub const HEADERS_TOO_LARGE: &str = "HEADERS_TOO_LARGE";
 
     /// Its code as a label of a metric: of a bounded set.
-    pub(super) fn label(&self) -> String {
+    pub(crate) fn label(&self) -> String {
         match self {
             // Comes from another service.
             Self::WakeFailed(_) => "WAKE_FAILED".into(),
@@ -178,17 +185,22 @@ impl Refusal {
         }
     }
 
+    /// Its status.
+    pub(crate) fn status(&self) -> StatusCode {
+        self.kind().0
+    }
+
     /// Its status and code, and after how many seconds a second try makes sense.
     fn kind(&self) -> (StatusCode, &str, Option<u32>) {
         const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
         match self {
-            Self::Malformed(_) => (StatusCode::BAD_REQUEST, "BAD_REQUEST", None),
+            Self::Malformed(_) => (StatusCode::BAD_REQUEST, Self::BAD_REQUEST, None),
             Self::BrokenBody => (StatusCode::BAD_REQUEST, "BROKEN_BODY", None),
             Self::BodyTooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "BODY_TOO_LARGE", None),
             Self::BodyTooSlow { .. } => (StatusCode::REQUEST_TIMEOUT, "BODY_TIMEOUT", None),
-            Self::TooManyHeaders(_) => (
+            Self::TooManyHeaders(_) | Self::HeadTooLarge(_) => (
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                "HEADERS_TOO_LARGE",
+                Self::HEADERS_TOO_LARGE,
                 None,
             ),
             Self::TooManyRequests(whose, wait) => {
@@ -358,6 +370,7 @@ mod tests {
                 window_ms: 1,
             },
             Refusal::TooManyHeaders(1),
+            Refusal::HeadTooLarge(1),
             Refusal::TooManyRequests(Whose::Client, Duration::ZERO),
             Refusal::TooManyRequests(Whose::Application, Duration::ZERO),
             Refusal::Overloaded(Whose::Proxy),

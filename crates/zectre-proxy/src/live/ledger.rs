@@ -1,6 +1,10 @@
 //! Keeps the live side of every task and deployment across tables, and knows which epoch has drained.
 
-use super::{Activity, Replica, Route, Traffic, Woken, traffic::Changed};
+use super::{
+    Activity, Replica, Route, RouteName, Traffic, Woken,
+    red::{Red, Series},
+    traffic::Changed,
+};
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -10,7 +14,7 @@ use tokio::sync::Notify;
 use zectre_common::{
     id::{DeploymentId, EnvironmentId, TaskId},
     time::Time,
-    wire::deployment::Backend,
+    wire::deployment,
 };
 
 /// What the scheduler is told: it stops a task only after both have reached the epoch that removed it.
@@ -22,85 +26,178 @@ pub struct Acknowledgement {
     pub drained_epoch: u64,
 }
 
+/// Of how many routes and tasks there are numbers of their own; the others are summed up.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Routes.
+    pub routes_max: usize,
+    /// Tasks.
+    pub backends_max: usize,
+}
+
+/// What is counted of a task.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Tally {
+    /// Places that were given on it.
+    pub requests: u64,
+    /// Requests that it lost, or answered with an error of its own.
+    pub failures: u64,
+    /// Attempts to connect to it that failed.
+    pub connect_failures: u64,
+}
+
+impl std::ops::AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.requests += other.requests;
+        self.failures += other.failures;
+        self.connect_failures += other.connect_failures;
+    }
+}
+
+/// A task and whose it is.
+#[derive(Debug, Clone)]
+pub struct Backend {
+    /// The task.
+    pub replica: Arc<Replica>,
+    /// Its deployment.
+    pub traffic: Arc<Traffic>,
+    /// It has numbers of its own.
+    own_series: bool,
+}
+
+/// All tasks, as they are measured.
+#[derive(Debug, Default)]
+pub struct Backends {
+    /// Those with numbers of their own.
+    pub own: Vec<Backend>,
+    /// The others that are there now.
+    pub other: Vec<Arc<Replica>>,
+    /// What was counted of others that are gone: a sum that only grows.
+    pub departed: Tally,
+}
+
 /// The ledger.
 #[derive(Debug)]
 pub struct Ledger {
     kept: Mutex<Kept>,
     drained: Arc<Notify>,
     changed: Arc<Changed>,
+    series: Arc<Series>,
 }
 
 /// What the ledger keeps; a new table is built from it under its lock.
 #[derive(Debug)]
 pub struct Kept {
     applied_epoch: u64,
-    replicas: HashMap<TaskId, Arc<Replica>>,
+    replicas: HashMap<TaskId, Backend>,
     /// Out of the table, perhaps with requests left.
-    leaving: Vec<Arc<Replica>>,
+    leaving: Vec<Backend>,
+    backends_max: usize,
+    /// Tasks with numbers of their own.
+    own_series: usize,
+    departed: Tally,
     traffic: HashMap<DeploymentId, Arc<Traffic>>,
     routes: HashMap<EnvironmentId, Arc<Route>>,
     /// Deployments whose wake was answered before the table knew.
     woken: Vec<Arc<Traffic>>,
     drained: Arc<Notify>,
     changed: Arc<Changed>,
+    series: Arc<Series>,
 }
 
-impl Default for Ledger {
-    fn default() -> Self {
+impl Ledger {
+    /// An empty one.
+    pub fn new(bounds: Bounds) -> Self {
         let (drained, changed) = (Arc::new(Notify::new()), Arc::new(Changed::default()));
+        let series = Series::new(bounds.routes_max);
         let kept = Kept {
             applied_epoch: 0,
             replicas: HashMap::new(),
             leaving: Vec::new(),
+            backends_max: bounds.backends_max,
+            own_series: 0,
+            departed: Tally::default(),
             traffic: HashMap::new(),
             routes: HashMap::new(),
             woken: Vec::new(),
             drained: Arc::clone(&drained),
             changed: Arc::clone(&changed),
+            series: Arc::clone(&series),
         };
         Self {
             kept: Mutex::new(kept),
             drained,
             changed,
+            series,
         }
     }
 }
 
+#[cfg(test)]
+impl Default for Ledger {
+    fn default() -> Self {
+        Self::new(Bounds {
+            routes_max: 2,
+            backends_max: 2,
+        })
+    }
+}
+
 impl Kept {
-    /// The live side of a task: the known one while its address holds.
-    pub fn replica(&mut self, task: TaskId, address: &str, port: u16, http2: bool) -> Arc<Replica> {
+    /// The live side of a task of `traffic`: the known one while its address holds.
+    pub fn replica(
+        &mut self,
+        traffic: &Arc<Traffic>,
+        task: TaskId,
+        address: &str,
+        port: u16,
+        http2: bool,
+    ) -> Arc<Replica> {
+        let same = |r: &Replica| {
+            r.task() == task && r.address() == address && r.port() == port && r.http2() == http2
+        };
         if let Some(known) = self.replicas.get(&task)
-            && known.address() == address
-            && known.port() == port
-            && known.http2() == http2
+            && same(&known.replica)
         {
-            return Arc::clone(known);
+            return Arc::clone(&known.replica);
         }
-        let same = |r: &Arc<Replica>| r.task() == task && r.address() == address && r.port() == port;
-        let back = self
-            .leaving
-            .iter()
-            .position(same)
-            .map(|index| self.leaving.swap_remove(index));
-        let replica =
-            back.unwrap_or_else(|| Replica::new(task, address, port, http2, Arc::clone(&self.drained)));
+        let back = self.leaving.iter().position(|left| same(&left.replica));
+        let backend = match back {
+            Some(index) => self.leaving.swap_remove(index),
+            None => {
+                let own_series = self.own_series < self.backends_max;
+                self.own_series += usize::from(own_series);
+                Backend {
+                    replica: Replica::new(task, address, port, http2, Arc::clone(&self.drained)),
+                    traffic: Arc::clone(traffic),
+                    own_series,
+                }
+            }
+        };
+        let replica = Arc::clone(&backend.replica);
         replica.restore();
-        if let Some(moved) = self.replicas.insert(task, Arc::clone(&replica)) {
-            moved.remove(self.applied_epoch + 1);
+        if let Some(moved) = self.replicas.insert(task, backend) {
+            moved.replica.remove(self.applied_epoch + 1);
             self.leaving.push(moved);
         }
         replica
     }
 
-    /// The live side of a deployment of an environment.
-    pub fn traffic(&mut self, deployment: DeploymentId, environment: EnvironmentId) -> Arc<Traffic> {
-        let (changed, routes) = (&self.changed, &mut self.routes);
-        let entry = self.traffic.entry(deployment);
+    /// The live side of a deployment, the `version` of its application, in an environment; `name` is asked for when that is new.
+    pub fn traffic(
+        &mut self,
+        deployment: DeploymentId,
+        version: i32,
+        environment: EnvironmentId,
+        name: impl FnOnce() -> RouteName,
+    ) -> Arc<Traffic> {
+        let (changed, series, routes) = (&self.changed, &self.series, &mut self.routes);
         let new = || {
-            let route = Arc::clone(routes.entry(environment).or_default());
-            Traffic::new(deployment, route, Arc::clone(changed))
+            let route = || Arc::new(Route::new(name(), Arc::clone(series)));
+            let route = Arc::clone(routes.entry(environment).or_insert_with(route));
+            Traffic::new(deployment, version, route, Arc::clone(changed))
         };
-        Arc::clone(entry.or_insert_with(new))
+        Arc::clone(self.traffic.entry(deployment).or_insert_with(new))
     }
 
     /// After the table of `epoch` (read from `read_from` on) serves: what is not in it takes no more requests.
@@ -127,9 +224,9 @@ impl Kept {
         // Epochs may have been skipped; the task may have gone with the first of them.
         let removed_at = (self.applied_epoch + 1).min(epoch);
         let gone = |task: &TaskId| !tasks.contains(task) && !woken_tasks.contains(task);
-        for (_, replica) in self.replicas.extract_if(|task, _| gone(task)) {
-            replica.remove(removed_at);
-            self.leaving.push(replica);
+        for (_, backend) in self.replicas.extract_if(|task, _| gone(task)) {
+            backend.replica.remove(removed_at);
+            self.leaving.push(backend);
         }
         self.traffic.retain(|id, _| deployments.contains(id));
         // The ledger's own is the last one once no deployment of it is left.
@@ -138,8 +235,18 @@ impl Kept {
     }
 
     fn acknowledgement(&mut self) -> Acknowledgement {
-        self.leaving.retain(|replica| replica.in_flight() > 0);
-        let busy = self.leaving.iter().map(|replica| replica.removed_at() - 1).min();
+        for left in self.leaving.extract_if(.., |left| left.replica.in_flight() == 0) {
+            if left.own_series {
+                self.own_series -= 1;
+            } else {
+                self.departed += left.replica.tally();
+            }
+        }
+        let busy = self
+            .leaving
+            .iter()
+            .map(|left| left.replica.removed_at() - 1)
+            .min();
         let applied_epoch = self.applied_epoch;
         Acknowledgement {
             applied_epoch,
@@ -165,11 +272,11 @@ impl Ledger {
     }
 
     /// A wake was answered: its tasks take requests at once.
-    pub fn wake(&self, traffic: &Arc<Traffic>, http2: bool, backends: &[Backend]) {
+    pub fn wake(&self, traffic: &Arc<Traffic>, http2: bool, backends: &[deployment::Backend]) {
         let mut kept = self.open();
         let replicas = backends
             .iter()
-            .map(|b| kept.replica(b.task_id, &b.address, b.port, http2))
+            .map(|b| kept.replica(traffic, b.task_id, &b.address, b.port, http2))
             .collect();
         traffic.set_woken(Some(Arc::new(Woken {
             replicas,
@@ -198,6 +305,28 @@ impl Ledger {
         }
     }
 
+    /// What is counted of routes, that of all others last.
+    pub fn routes(&self) -> Vec<Arc<Red>> {
+        self.series.all()
+    }
+
+    /// All tasks, those included that have left and are not done yet.
+    pub fn backends(&self) -> Backends {
+        let kept = self.open();
+        let mut backends = Backends {
+            departed: kept.departed,
+            ..Backends::default()
+        };
+        for backend in kept.replicas.values().chain(&kept.leaving) {
+            if backend.own_series {
+                backends.own.push(backend.clone());
+            } else {
+                backends.other.push(Arc::clone(&backend.replica));
+            }
+        }
+        backends
+    }
+
     /// Whether `task` may still take requests (its idle connections are worth keeping).
     pub fn knows(&self, task: TaskId) -> bool {
         self.open().replicas.contains_key(&task)
@@ -208,10 +337,26 @@ impl Ledger {
 mod tests {
     use super::*;
 
+    fn traffic(kept: &mut Kept, deployment: DeploymentId) -> Arc<Traffic> {
+        kept.traffic(deployment, 1, EnvironmentId::new(), || RouteName {
+            app: "shop-default".into(),
+            environment: "production".into(),
+        })
+    }
+
+    fn lease(ledger: &Ledger, task: TaskId) -> crate::live::Lease {
+        let mut kept = ledger.open();
+        let of = traffic(&mut kept, DeploymentId::new());
+        kept.replica(&of, task, "127.0.0.1", 80, false)
+            .lease()
+            .expect("routed")
+    }
+
     fn settle(ledger: &Ledger, epoch: u64, tasks: &[TaskId]) {
         let mut kept = ledger.open();
+        let of = traffic(&mut kept, DeploymentId::new());
         for task in tasks {
-            kept.replica(*task, "127.0.0.1", 80, false);
+            kept.replica(&of, *task, "127.0.0.1", 80, false);
         }
         kept.settle(
             epoch,
@@ -231,11 +376,7 @@ mod tests {
         let ledger = Ledger::default();
         let (old, new) = (TaskId::new(), TaskId::new());
         settle(&ledger, 3, &[old]);
-        let lease = ledger
-            .open()
-            .replica(old, "127.0.0.1", 80, false)
-            .lease()
-            .expect("routed");
+        let lease = lease(&ledger, old);
         // Epochs 4 to 6 were skipped: the task may have gone with 4, so 3 is all that is sure.
         settle(&ledger, 7, &[new]);
         assert_eq!(acknowledged(&ledger), (7, 3));
@@ -250,16 +391,12 @@ mod tests {
         let ledger = Ledger::default();
         let task = TaskId::new();
         settle(&ledger, 1, &[task]);
-        let lease = ledger
-            .open()
-            .replica(task, "127.0.0.1", 80, false)
-            .lease()
-            .expect("routed");
+        let held = lease(&ledger, task);
         settle(&ledger, 2, &[]);
         settle(&ledger, 3, &[task]);
         assert_eq!(acknowledged(&ledger), (3, 3));
-        assert_eq!(ledger.open().replica(task, "127.0.0.1", 80, false).in_flight(), 1);
-        drop(lease);
+        assert_eq!(lease(&ledger, task).replica().in_flight(), 2);
+        drop(held);
     }
 
     #[test]
@@ -267,11 +404,11 @@ mod tests {
         let ledger = Ledger::default();
         let (deployment, task) = (DeploymentId::new(), TaskId::new());
         let read_before = Instant::now();
-        let traffic = ledger.open().traffic(deployment, EnvironmentId::new());
+        let traffic = traffic(&mut ledger.open(), deployment);
         ledger.wake(
             &traffic,
             false,
-            &[Backend {
+            &[deployment::Backend {
                 task_id: task,
                 address: "127.0.0.1".into(),
                 port: 80,
@@ -289,7 +426,7 @@ mod tests {
     #[test]
     fn activity_is_told_while_requests_run_and_once_after() {
         let ledger = Ledger::default();
-        let traffic = ledger.open().traffic(DeploymentId::new(), EnvironmentId::new());
+        let traffic = traffic(&mut ledger.open(), DeploymentId::new());
         let visit = traffic.visit();
         for _ in 0..2 {
             let told = ledger.take_activity(Time::now(), 10);
@@ -298,5 +435,50 @@ mod tests {
         drop(visit);
         assert_eq!(ledger.take_activity(Time::now(), 10)[0].1.in_flight, 0);
         assert!(ledger.take_activity(Time::now(), 10).is_empty());
+    }
+
+    #[test]
+    fn tasks_beyond_the_bound_are_summed_up_and_what_they_counted_stays() {
+        let ledger = Ledger::default();
+        let tasks = [(); 4].map(|()| TaskId::new());
+        settle(&ledger, 1, &tasks);
+        for task in tasks {
+            drop(lease(&ledger, task));
+        }
+        let counted = |ledger: &Ledger| {
+            let backends = ledger.backends();
+            let other: u64 = backends
+                .other
+                .iter()
+                .map(|replica| replica.tally().requests)
+                .sum();
+            (
+                backends.own.len(),
+                backends.other.len(),
+                other + backends.departed.requests,
+            )
+        };
+        assert_eq!(counted(&ledger), (2, 2, 2));
+        let others: Vec<_> = ledger
+            .backends()
+            .other
+            .iter()
+            .map(|replica| replica.task())
+            .collect();
+        settle(
+            &ledger,
+            2,
+            &tasks
+                .into_iter()
+                .filter(|task| !others.contains(task))
+                .collect::<Vec<_>>(),
+        );
+        assert_eq!(acknowledged(&ledger), (2, 2));
+        assert_eq!(counted(&ledger), (2, 0, 2));
+        // The places of those that are gone are free again.
+        settle(&ledger, 3, &[]);
+        acknowledged(&ledger);
+        settle(&ledger, 4, &[TaskId::new()]);
+        assert_eq!(counted(&ledger), (1, 0, 2));
     }
 }

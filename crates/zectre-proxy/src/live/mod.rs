@@ -4,15 +4,16 @@
 mod budget;
 mod ledger;
 mod pace;
+pub mod red;
 mod replica;
 mod route;
 mod suspicion;
 mod traffic;
 
 pub use budget::Budget;
-pub use ledger::{Acknowledgement, Kept, Ledger};
+pub use ledger::{Acknowledgement, Backend, Backends, Bounds, Kept, Ledger, Tally};
 pub use pace::{Opening, Pace, Turn};
-pub use replica::{EJECT_MS, Lease, Replica};
-pub use route::Route;
+pub use replica::{EJECT_MS, Lease, Replica, SLOW_START_STEPS};
+pub use route::{Route, RouteName};
 pub use traffic::{Activity, Held, Traffic, Visit, Woken};
 pub use zectre_service::dice::roll;

@@ -1,7 +1,7 @@
 //! One task that takes requests. It is taken with [`Replica::lease`], which fails once the task has
 //! left the table, so that a drained task can never be handed one more request.
 
-use super::{Pace, suspicion::Suspicion};
+use super::{Pace, Tally, suspicion::Suspicion};
 use std::sync::{
     Arc, Mutex, OnceLock, PoisonError,
     atomic::{
@@ -19,7 +19,7 @@ const EJECT_MS_MAX: u64 = 2 * EJECT_MS;
 
 /// A new task gets its full share of the requests after so many steps of [`SLOW_START_STEP_MS`]: caches are cold, and
 /// much is done for the first time.
-const SLOW_START_STEPS: u64 = 10;
+pub const SLOW_START_STEPS: u64 = 10;
 const SLOW_START_STEP_MS: u64 = 500;
 
 /// `removed_at` of a task that is in the table.
@@ -33,6 +33,11 @@ pub struct Replica {
     port: u16,
     http2: bool,
     in_flight: AtomicU32,
+    /// Places that were given on it; beside the count that changes with it.
+    requests: AtomicU64,
+    /// Requests that it lost, or answered with an error of its own.
+    failures: AtomicU64,
+    connect_failures: AtomicU64,
     /// The first epoch without it, or [`PRESENT`].
     removed_at: AtomicU64,
     /// Milliseconds of the proxy's clock.
@@ -45,7 +50,7 @@ pub struct Replica {
     /// The last request failed: an answer has something to tell the suspicion.
     failing: AtomicBool,
     /// Ejections since it last answered.
-    failures: AtomicU32,
+    ejections: AtomicU32,
     /// The last attempt to connect got no answer at all: its node is gone, or the way there.
     unreachable: AtomicBool,
     /// Somebody is trying to connect to find that out.
@@ -65,13 +70,16 @@ impl Replica {
             port,
             http2,
             in_flight: AtomicU32::new(0),
+            requests: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            connect_failures: AtomicU64::new(0),
             removed_at: AtomicU64::new(PRESENT),
             ejected_until_ms: AtomicU64::new(0),
             born_ms: AtomicU64::new(0),
             suspicion: Mutex::default(),
             suspect_until_ms: AtomicU64::new(0),
             failing: AtomicBool::new(false),
-            failures: AtomicU32::new(0),
+            ejections: AtomicU32::new(0),
             unreachable: AtomicBool::new(false),
             knocking: AtomicBool::new(false),
             pace: Arc::default(),
@@ -113,7 +121,11 @@ impl Replica {
         let lease = Lease {
             replica: Arc::clone(self),
         };
-        (self.removed_at.load(SeqCst) == PRESENT).then_some(lease)
+        if self.removed_at.load(SeqCst) != PRESENT {
+            return None;
+        }
+        self.requests.fetch_add(1, Relaxed);
+        Some(lease)
     }
 
     /// It is not in the table from `epoch` on.
@@ -138,19 +150,25 @@ impl Replica {
     pub fn eject(&self, now_ms: u64) {
         // Requests that were under way together fail together, and count once.
         if self.ejected_until_ms.load(SeqCst) <= now_ms {
-            let again = self.failures.fetch_add(1, Relaxed).min(8);
+            let again = self.ejections.fetch_add(1, Relaxed).min(8);
             let pause_ms = (EJECT_MS << again).min(EJECT_MS_MAX);
             self.ejected_until_ms.store(now_ms + pause_ms, SeqCst);
         }
     }
 
-    /// How much of its share of the requests it gets, in tenths: more with each step of its first seconds.
+    /// How much of its share of the requests it gets, in tenths: more with each step of its first seconds, which begin
+    /// with the first look.
     pub fn weight(&self, now_ms: u64) -> u64 {
+        if self.born_ms.load(Relaxed) == 0 {
+            self.born_ms.store(now_ms + 1, Relaxed);
+        }
+        self.share(now_ms)
+    }
+
+    /// The same for whoever is only curious, in [`SLOW_START_STEPS`].
+    pub fn share(&self, now_ms: u64) -> u64 {
         let born_ms = match self.born_ms.load(Relaxed) {
-            0 => {
-                self.born_ms.store(now_ms + 1, Relaxed);
-                now_ms
-            }
+            0 => now_ms,
             born_ms => born_ms - 1,
         };
         (now_ms.saturating_sub(born_ms) / SLOW_START_STEP_MS + 1).min(SLOW_START_STEPS)
@@ -160,11 +178,31 @@ impl Replica {
     /// half are always trusted; the caller sees to it that only one of them is judged at a time.
     pub fn failed(&self, now_ms: u64, all: &[Arc<Self>]) {
         self.failing.store(true, Relaxed);
+        self.count_failure();
         let out = |other: &&Arc<Self>| other.task != self.task && other.is_suspect(now_ms);
         let others = all.iter().filter(out).count();
         let mut suspicion = self.suspicion.lock().unwrap_or_else(PoisonError::into_inner);
         suspicion.fail(now_ms, others, all.len());
         self.suspect_until_ms.store(suspicion.until_ms, SeqCst);
+    }
+
+    /// It failed a request, in a way that nothing is to be concluded from or that [`Replica::failed`] does not hear of.
+    pub fn count_failure(&self) {
+        self.failures.fetch_add(1, Relaxed);
+    }
+
+    /// An attempt to connect to it failed.
+    pub fn count_connect_failure(&self) {
+        self.connect_failures.fetch_add(1, Relaxed);
+    }
+
+    /// What was counted of it.
+    pub fn tally(&self) -> Tally {
+        Tally {
+            requests: self.requests.load(Relaxed),
+            failures: self.failures.load(Relaxed),
+            connect_failures: self.connect_failures.load(Relaxed),
+        }
     }
 
     /// It served a request.
@@ -179,16 +217,26 @@ impl Replica {
         }
     }
 
+    /// Whether requests go elsewhere where they can.
+    pub fn is_passed_over(&self, now_ms: u64) -> bool {
+        self.ejected_until_ms() > now_ms || self.is_suspect(now_ms)
+    }
+
     /// Whether it is passed over for what it answered.
     pub fn is_suspect(&self, now_ms: u64) -> bool {
-        self.suspect_until_ms.load(SeqCst) > now_ms
+        self.suspect_until_ms() > now_ms
+    }
+
+    /// Until when it is; in the past for a healthy one.
+    pub fn suspect_until_ms(&self) -> u64 {
+        self.suspect_until_ms.load(SeqCst)
     }
 
     /// It answered a request.
     pub fn answered(&self) {
         // Read first: a store for every request would move the cache line between all threads.
-        if self.failures.load(Relaxed) != 0 {
-            self.failures.store(0, Relaxed);
+        if self.ejections.load(Relaxed) != 0 {
+            self.ejections.store(0, Relaxed);
         }
         if !self.is_reachable() {
             self.set_reachable(true);

@@ -1,6 +1,6 @@
 //! One deployment as its visitors see it: who is here, who waits for it to wake, when the last one left.
 
-use super::{Budget, Replica, Route};
+use super::{Budget, Replica, Route, red::Red};
 use arc_swap::ArcSwapOption;
 use std::{
     sync::{
@@ -38,6 +38,7 @@ pub struct Activity {
 #[derive(Debug)]
 pub struct Traffic {
     id: DeploymentId,
+    version: i32,
     route: Arc<Route>,
     in_flight: AtomicU32,
     held: AtomicU32,
@@ -52,9 +53,10 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    pub(super) fn new(id: DeploymentId, route: Arc<Route>, log: Arc<Changed>) -> Arc<Self> {
+    pub(super) fn new(id: DeploymentId, version: i32, route: Arc<Route>, log: Arc<Changed>) -> Arc<Self> {
         Arc::new(Self {
             id,
+            version,
             route,
             in_flight: AtomicU32::new(0),
             held: AtomicU32::new(0),
@@ -71,6 +73,11 @@ impl Traffic {
     /// Which deployment.
     pub fn id(&self) -> DeploymentId {
         self.id
+    }
+
+    /// Its number within the application.
+    pub fn version(&self) -> i32 {
+        self.version
     }
 
     /// Its environment.
@@ -91,6 +98,7 @@ impl Traffic {
     /// Counts a request, from its routing to its last byte.
     pub fn visit(self: &Arc<Self>) -> Visit {
         self.in_flight.fetch_add(1, SeqCst);
+        self.route.red().begin();
         self.budget.earn();
         self.mark();
         Visit(Arc::clone(self))
@@ -167,6 +175,11 @@ impl Visit {
         self.0.id
     }
 
+    /// What is counted of its route.
+    pub fn red(&self) -> &Red {
+        self.0.route.red()
+    }
+
     /// Its live side.
     pub fn traffic(&self) -> &Traffic {
         &self.0
@@ -179,6 +192,7 @@ impl Drop for Visit {
             .last_active_unix_ms
             .fetch_max(Time::now().unix_ms(), SeqCst);
         self.0.in_flight.fetch_sub(1, SeqCst);
+        self.0.route.red().end();
         self.0.mark();
     }
 }

@@ -9,7 +9,7 @@ mod rows;
 pub use balance::{choose, choose_again};
 pub use rows::{ApplicationRow, ClaimRow, DeploymentRow, EnvironmentRow, RouteRow, Rows, TaskRow};
 
-use crate::live::{Kept, Replica, Traffic, Woken};
+use crate::live::{Kept, Replica, RouteName, Traffic, Woken};
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
@@ -323,8 +323,23 @@ fn build_deployments(rows: &Rows, kept: &mut Kept) -> HashMap<DeploymentId, Arc<
         .iter()
         .flat_map(|row| [row.current_deployment_id, row.target_deployment_id]);
     let wanted: HashSet<DeploymentId> = wanted.flatten().collect();
+    let environments: HashMap<EnvironmentId, &EnvironmentRow> =
+        rows.environments.iter().map(|row| (row.id, row)).collect();
+    let applications: HashMap<ApplicationId, &ApplicationRow> =
+        rows.applications.iter().map(|row| (row.id, row)).collect();
+    let name = |id: &EnvironmentId| {
+        let environment = environments.get(id);
+        let application = environment.and_then(|row| applications.get(&row.application_id));
+        RouteName {
+            app: application.map_or("", |row| &row.subdomain).into(),
+            environment: environment.map_or("", |row| &row.slug).into(),
+        }
+    };
     let mut build = |row: &DeploymentRow| {
         let routed = tasks.remove(&row.id).unwrap_or_default();
+        let traffic = kept.traffic(row.id, row.version, row.environment_id, || {
+            name(&row.environment_id)
+        });
         Arc::new(Deployment {
             id: row.id,
             version: row.version,
@@ -338,9 +353,9 @@ fn build_deployments(rows: &Rows, kept: &mut Kept) -> HashMap<DeploymentId, Arc<
             asleep: row.asleep || row.replicas == 0 || !wanted.contains(&row.id),
             routed: routed
                 .iter()
-                .map(|t| kept.replica(t.id, &t.address, t.port, row.http2))
+                .map(|t| kept.replica(&traffic, t.id, &t.address, t.port, row.http2))
                 .collect(),
-            traffic: kept.traffic(row.id, row.environment_id),
+            traffic,
         })
     };
     rows.deployments.iter().map(|row| (row.id, build(row))).collect()

@@ -204,6 +204,9 @@ impl Upstream {
             Err(_) => true,
         };
         replica.set_reachable(!silent);
+        if !matches!(connected, Ok(Ok(_))) {
+            replica.count_connect_failure();
+        }
         if silent {
             for pool in &self.pools {
                 pool.forget(replica.task());

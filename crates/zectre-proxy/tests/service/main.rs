@@ -1,5 +1,6 @@
 //! The proxy against a real PostgreSQL, real sockets and origins that answer what a test tells them to.
 
+mod access_log;
 mod acme;
 mod affinity;
 mod balance;
@@ -14,16 +15,19 @@ mod identity;
 mod introduced;
 mod lifecycle;
 mod limits;
+mod metrics;
 mod origin;
 mod pacing;
 mod patience;
 mod pebble;
 mod process;
+mod refused;
 mod routing;
 mod secure;
 mod sockets;
 mod streaming;
 mod tls;
+mod trace;
 mod uploads;
 mod upstream;
 mod wake;

@@ -77,6 +77,9 @@ async fn a_host_leads_where_the_four_rules_say_and_changes_at_once() {
     proxy.stop().await;
 }
 
+/// That of a client.
+const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+
 #[tokio::test]
 async fn the_task_sees_the_client_as_the_proxy_saw_it() {
     let world = World::new().await;
@@ -115,11 +118,12 @@ async fn the_task_sees_the_client_as_the_proxy_saw_it() {
         .header("forwarded", "for=6.6.6.6")
         .header("x-forwarded-host", "evil.example")
         .header("x-request-id", "taken-1")
+        .header("traceparent", TRACE)
         .header("connection", "x-hop")
         .header("x-hop", "1");
     let got = send(request).await;
     let expected = format!(
-        "GET /a%20b?c=d&e\naccept: */*\nhost: {host}\nx-forwarded-for: 127.0.0.1\nx-forwarded-host: {host}\n\
+        "GET /a%20b?c=d&e\naccept: */*\nhost: {host}\ntraceparent: {TRACE}\nx-forwarded-for: 127.0.0.1\nx-forwarded-host: {host}\n\
          x-forwarded-proto: http\nx-request-id: taken-1"
     );
     assert_eq!(got.body, expected);

@@ -1,0 +1,182 @@
+//! What the admin port tells of each route and each task.
+
+use crate::{
+    client::{client, full, metric, metrics, routes, send},
+    origin::{Origin, text},
+    world::{Running, SOON, World},
+};
+use http::StatusCode;
+use tokio::{io::AsyncWriteExt, net::TcpStream};
+use zectre_testkit::wait_until;
+
+/// 404 at `/missing`, 500 at `/broken`, nothing at all at `/hang`.
+async fn various() -> Origin {
+    Origin::new(|request| async move {
+        let mut answer = text("hello");
+        match request.uri().path() {
+            "/missing" => *answer.status_mut() = StatusCode::NOT_FOUND,
+            "/broken" => *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR,
+            "/hang" => std::future::pending().await,
+            _ => {}
+        }
+        answer
+    })
+    .await
+}
+
+async fn get(proxy: &Running, host: &str, path: &str) -> StatusCode {
+    send(client().get(proxy.url(path)).header("host", full(host)))
+        .await
+        .status
+}
+
+/// Waits until a series has a value: what is counted at a request's end may come after its answer.
+async fn becomes(proxy: &Running, series: &str, value: f64) {
+    wait_until(SOON, &format!("{series} becomes {value}"), || async {
+        let now = metric(proxy.admin, series).await;
+        ((now - value).abs() < 1e-9).then_some(())
+    })
+    .await;
+}
+
+fn of_route(name: &str, app: &str, more: &str) -> String {
+    let environment = if app == "other" { "other" } else { "production" };
+    format!("{name}{{app=\"{app}\",environment=\"{environment}\"{more}}}")
+}
+
+#[tokio::test]
+async fn a_route_has_its_rate_errors_durations_and_what_is_under_way_and_the_rest_shares() {
+    let mut world = World::new().await;
+    world.configure("[proxy.metrics]\nroutes_max = 1\nbackends_max = 1");
+    let origin = various().await;
+    for name in ["shop", "blog", "wiki"] {
+        world.app_at(name, &[&origin]).await;
+    }
+    let proxy = world.start().await;
+    let requests =
+        |app: &str, class: &str| of_route("proxy_route_requests_total", app, &format!(",class=\"{class}\""));
+    for path in ["/", "/missing", "/broken"] {
+        get(&proxy, "shop-default", path).await;
+    }
+    let nothing = metrics(proxy.admin).await;
+    assert!(
+        !nothing.contains("app=\"other\",environment=\"other\",class"),
+        "{nothing}"
+    );
+    for host in ["blog-default", "wiki-default", "wiki-preview"] {
+        get(&proxy, host, "/").await;
+    }
+    for class in ["2xx", "4xx", "5xx"] {
+        becomes(&proxy, &requests("shop-default", class), 1.0).await;
+    }
+    becomes(&proxy, &requests("other", "2xx"), 3.0).await;
+    becomes(
+        &proxy,
+        &of_route("proxy_route_seconds_count", "shop-default", ""),
+        3.0,
+    )
+    .await;
+    let all = "proxy_route_seconds_bucket{le=\"+Inf\",app=\"shop-default\",environment=\"production\"}";
+    becomes(&proxy, all, 3.0).await;
+    assert!(
+        metric(
+            proxy.admin,
+            &of_route("proxy_route_seconds_sum", "shop-default", "")
+        )
+        .await
+            > 0.0
+    );
+    // Three tasks, of which one has numbers of its own.
+    let text = metrics(proxy.admin).await;
+    let backends = text.matches("zectre_proxy_backend_requests_total{").count();
+    assert_eq!(backends, 2, "{text}");
+    assert!(text.ends_with("# EOF\n"), "{text}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_is_no_longer_under_way_and_not_forgotten() {
+    let world = World::new().await;
+    let origin = various().await;
+    let app = world.app_at("shop", &[&origin]).await;
+    let proxy = world.start().await;
+    let in_flight = of_route("proxy_route_in_flight", "shop-default", "");
+    let mut stream = TcpStream::connect(proxy.address).await.expect("it listens");
+    let head = format!("GET /hang HTTP/1.1\r\nHost: {}\r\n\r\n", full("shop-default"));
+    stream.write_all(head.as_bytes()).await.expect("it reads");
+    origin.served(1).await;
+    becomes(&proxy, &in_flight, 1.0).await;
+    let shown = routes(proxy.admin, &world.key).await;
+    let deployment = &shown["deployments"][app.deployment.to_string()];
+    assert_eq!(deployment["in_flight"], 1);
+    assert_eq!(deployment["backends"][0]["in_flight"], 1);
+    drop(stream);
+    becomes(&proxy, &in_flight, 0.0).await;
+    let gone = of_route("proxy_route_requests_total", "shop-default", ",class=\"gone\"");
+    becomes(&proxy, &gone, 1.0).await;
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_task_that_is_away_is_told_of_with_its_name() {
+    let world = World::new().await;
+    let origin = various().await;
+    let app = world.app_at("shop", &[&origin]).await;
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
+    let nobody = nobody.expect("a port");
+    let task = world.task(app.deployment, nobody).await;
+    let proxy = world.start().await;
+    let of_task = |name: &str| {
+        format!(
+            "{name}{{app=\"shop-default\",environment=\"production\",version=\"1\",task=\"{task}\",address=\"{nobody}\"}}"
+        )
+    };
+    // It is passed over for a second or two at a time; so look right after it was tried.
+    let state = wait_until(SOON, "the task is passed over", || async {
+        assert_eq!(get(&proxy, "shop-default", "/").await, StatusCode::OK);
+        if metric(proxy.admin, &of_task("proxy_backend_ejected")).await < 1.0 {
+            return None;
+        }
+        let shown = routes(proxy.admin, &world.key).await;
+        let backends = shown["deployments"][app.deployment.to_string()]["backends"].clone();
+        let backends = backends.as_array().expect("a list").clone();
+        let away = backends
+            .into_iter()
+            .find(|backend| backend["task_id"] == task.to_string())?;
+        (away["ejected"] == true).then_some(away)
+    })
+    .await;
+    assert!(
+        state["unreachable_for_ms"].as_u64().expect("a number") <= 2_000,
+        "{state}"
+    );
+    assert!(
+        state["connect_failures"].as_u64().expect("a number") >= 1,
+        "{state}"
+    );
+    assert_eq!(state["suspect_for_ms"], 0, "{state}");
+    assert!(
+        state["slow_start_percent"].as_u64().expect("a number") >= 10,
+        "{state}"
+    );
+    assert!(metric(proxy.admin, &of_task("proxy_backend_connect_failures_total")).await >= 1.0);
+    assert!(metric(proxy.admin, &of_task("proxy_backend_requests_total")).await >= 1.0);
+    becomes(&proxy, &of_task("proxy_backend_in_flight"), 0.0).await;
+    // The other one fails what it is asked.
+    for _ in 0..3 {
+        get(&proxy, "shop-default", "/broken").await;
+    }
+    let shown = routes(proxy.admin, &world.key).await;
+    let shown = shown["deployments"][app.deployment.to_string()]["backends"].clone();
+    let failures = shown
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|backend| &backend["failures"]);
+    assert_eq!(
+        failures.filter_map(serde_json::Value::as_u64).sum::<u64>(),
+        3,
+        "{shown}"
+    );
+    proxy.stop().await;
+}
