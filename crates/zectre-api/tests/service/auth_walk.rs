@@ -179,7 +179,6 @@ impl Things {
             ("POST", "/webhooks") => json!({ "url": "https://zectre.invalid/", "organization": slug }),
             ("PUT", "/orgs/{slug}/members/{user_id}") => json!({ "role": "developer" }),
             ("POST", "/orgs/{slug}/invitations") => json!({ "email": format!("{fresh}@example.org") }),
-            ("POST", "/auth/cli/initiate") => json!({}),
             ("POST", "/auth/cli/approve") => json!({ "user_code": "BBBB-BBBB" }),
             ("POST", "/auth/cli/token") => json!({ "device_code": "zd_unknown" }),
             ("POST", "/user/password") => {
@@ -195,7 +194,7 @@ impl Things {
             ("PUT", "/apps/{id}/env/{key}") => json!({ "value": "x" }),
             ("PUT", "/apps/{id}" | "/orgs/{slug}/quota")
             | ("PATCH", "/deployments/{id}")
-            | ("POST", "/webhooks/github") => json!({}),
+            | ("POST", "/webhooks/github" | "/auth/cli/initiate") => json!({}),
             ("PATCH", "/apps/{id}/env") => json!([]),
             _ => return request,
         };
@@ -204,7 +203,7 @@ impl Things {
 }
 
 /// A login token as this cluster makes them, but for what is said otherwise.
-fn login_token(api: &Harness, claims: Value) -> String {
+fn login_token(api: &Harness, claims: &Value) -> String {
     let hex = std::fs::read_to_string(&api.token_key_file).expect("the key was made");
     let key: [u8; 32] = from_hex(hex.trim()).expect("a key");
     let mut all = json!({ "jti": Uuid::now_v7(), "iat": 1_000_000_000, "exp": 4_000_000_000_u64, "iss": "zectre",
@@ -329,15 +328,16 @@ impl Caller {
             "anonymous" => request,
             "garbage" => request.header("X-API-Key", "zk_garbage"),
             "expired token" => {
-                let token = login_token(api, json!({ "sub": user, "exp": 1_000_000_600 }));
+                let token = login_token(api, &json!({ "sub": user, "exp": 1_000_000_600 }));
                 request.bearer_auth(token)
             }
-            "wrong audience" => {
-                request.bearer_auth(login_token(api, json!({ "sub": user, "aud": "zectre-registry" })))
-            }
-            "unsigned token" => request.bearer_auth(unsigned(&login_token(api, json!({ "sub": user })))),
+            "wrong audience" => request.bearer_auth(login_token(
+                api,
+                &json!({ "sub": user, "aud": "zectre-registry" }),
+            )),
+            "unsigned token" => request.bearer_auth(unsigned(&login_token(api, &json!({ "sub": user })))),
             "revoked token" => {
-                let token = login_token(api, json!({ "sub": user }));
+                let token = login_token(api, &json!({ "sub": user }));
                 let logout = api.request(Method::POST, "/auth/logout").bearer_auth(&token);
                 api.send(logout).await.expect(204);
                 request.bearer_auth(token)

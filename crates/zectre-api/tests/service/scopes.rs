@@ -63,6 +63,12 @@ async fn a_scope_allows_its_part_and_never_the_account() {
             }
         }
     }
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_scope_leaves_out_is_not_there() {
+    let api = Harness::start().await;
     // Without `cluster` an admin's key sees what its owner is a member of.
     let foreign = rows::organization(&api.pool).await;
     let path = format!("/orgs/{}/members", foreign.slug);
