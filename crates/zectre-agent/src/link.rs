@@ -260,7 +260,13 @@ impl Link {
                 let identity = watch.registered().await;
                 let request = TaskReportsRequest { node_id: identity.node_id, tasks: reports };
                 match self.tell(&identity, &request).await {
-                    Ok(()) => pause = Pause::new(),
+                    Ok(answer) => {
+                        pause = Pause::new();
+                        // What follows from the news comes with the answer: a start in the place of what ended.
+                        if let Err(error) = self.orders.obey(answer.leader_epoch, answer.actions) {
+                            tracing::warn!(%error, "orders were not carried out");
+                        }
+                    }
                     Err(error) => {
                         tracing::debug!(%error, "news could not be told; the next attempt or heartbeat carries them");
                         self.host.board.untold(&request.tasks);
@@ -272,11 +278,14 @@ impl Link {
         .await;
     }
 
-    async fn tell(&self, identity: &Identity, request: &TaskReportsRequest) -> Result<(), CallError> {
+    async fn tell(
+        &self,
+        identity: &Identity,
+        request: &TaskReportsRequest,
+    ) -> Result<HeartbeatResponse, CallError> {
         let token = identity.token(name::SCHEDULER);
-        self.call::<_, serde_json::Value>("task-published-port", &token, request, CALL_TIMEOUT)
+        self.call("task-published-port", &token, request, CALL_TIMEOUT)
             .await
-            .map(drop)
     }
 
     /// Tells once how everything stands, for an orderly end.
@@ -290,7 +299,7 @@ impl Link {
                 tasks: tasks.to_vec(),
             };
             let told = tokio::time::timeout(deadline, self.tell(&identity, &request)).await;
-            if !matches!(told, Ok(Ok(()))) {
+            if !matches!(told, Ok(Ok(_))) {
                 tracing::info!(
                     "the last reports could not be told; the scheduler will see that the tasks are gone"
                 );

@@ -195,6 +195,23 @@ async fn an_order_also_comes_with_a_heartbeat() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_answer_to_the_news_of_an_end_brings_the_next_start() {
+    let world = World::new().await;
+    let _agent = Agent::start(&world);
+    let task = world.start(world.guest("serve")).await;
+    world.reported(task, TaskState::Running).await;
+    let next = TaskId::new();
+    let order = Box::new(world.guest("serve"));
+    world.seen().successors.push(Action {
+        task_id: next,
+        generation: 1,
+        kind: ActionKind::Start { order },
+    });
+    world.stop(task, 1_000).await;
+    world.reported(next, TaskState::Running).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_agents_do_not_share_a_directory() {
     let world = World::new().await;
     let _agent = Agent::start(&world);

@@ -42,6 +42,8 @@ pub(crate) struct Seen {
     pub(crate) artifacts: HashMap<String, Vec<u8>>,
     pub(crate) fetches: HashMap<String, u32>,
     pub(crate) orders: Vec<Action>,
+    /// What is ordered in answer to the report of an end.
+    pub(crate) successors: Vec<Action>,
     pub(crate) api_is_away: bool,
     /// What is wanted, where the scheduler orders what differs from the digest.
     pub(crate) wanted: BTreeMap<TaskId, Wish>,
@@ -176,13 +178,23 @@ pub(crate) async fn reports(
     State(shared): State<Shared>,
     headers: HeaderMap,
     Json(request): Json<TaskReportsRequest>,
-) -> Result<StatusCode, Failure> {
+) -> Result<Json<HeartbeatResponse>, Failure> {
     assert_eq!(
         auth::node(&shared.key, &headers, name::SCHEDULER)?,
         request.node_id
     );
-    shared.seen().reports.extend(request.tasks);
-    Ok(StatusCode::NO_CONTENT)
+    let mut seen = shared.seen();
+    let has_ended = request.tasks.iter().any(|task| task.state.is_ended());
+    seen.reports.extend(request.tasks);
+    let successors = &mut seen.successors;
+    Ok(Json(HeartbeatResponse {
+        leader_epoch: 1,
+        actions: if has_ended {
+            std::mem::take(successors)
+        } else {
+            Vec::new()
+        },
+    }))
 }
 
 pub(crate) async fn logs(

@@ -28,6 +28,9 @@ use zectre_service::request_id;
 
 /// Places one request is tried at; one that fails everywhere says something about the request.
 const TRIES_MAX: u32 = 8;
+/// Times that one request is sent and lost without a byte of an answer: a request that kills its task kills no more than
+/// these.
+const LOSSES_MAX: u32 = 3;
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// A request with all that is known of it.
@@ -246,11 +249,16 @@ impl Ingress {
                 return Err(Refusal::BadGateway(format!("its answer is no HTTP: {cause}")));
             }
             // No sign against the task: another connection to it is as good as another task.
-            Failed::Stale(cause) => (again(&cause, repeatable)?, At::Same, cause),
+            Failed::Stale(cause) => {
+                let request = again(&cause, repeatable)?;
+                lose(waiting, &cause)?;
+                (request, At::Same, cause)
+            }
             Failed::Unsent(unsent, cause) => (*unsent, At::Other, cause),
             Failed::Lost(cause) => {
                 self.judge(replica, waiting);
                 let request = again(&cause, repeatable)?;
+                lose(waiting, &cause)?;
                 spend(waiting, &cause)?;
                 (request, At::Other, cause)
             }
@@ -320,6 +328,16 @@ enum At {
     Any,
     /// Not to the same one.
     Other,
+}
+
+/// Counts a try that was sent and lost.
+fn lose(waiting: &mut Waiting<'_>, cause: &str) -> Result<(), Refusal> {
+    if waiting.lost() < LOSSES_MAX {
+        return Ok(());
+    }
+    Err(Refusal::BadGateway(format!(
+        "{LOSSES_MAX} times it was sent to a replica that gave no answer, the last time so: {cause}"
+    )))
 }
 
 /// Takes a second try from the deployment's budget.

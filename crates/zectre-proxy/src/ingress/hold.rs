@@ -34,6 +34,8 @@ pub(super) struct Waiting<'r> {
     waking: Option<Waking>,
     /// The last replica that could not be reached.
     unreachable: Option<String>,
+    /// Times that it was sent and lost.
+    losses: u32,
     /// What its cookie says of the task that it had before.
     mark: Option<String>,
     /// Its deployment wants visitors to come back to the same task.
@@ -63,6 +65,7 @@ impl<'r> Waiting<'r> {
             woken: None,
             waking: None,
             unreachable: None,
+            losses: 0,
             mark: None,
             is_affine: false,
             navigates: false,
@@ -123,6 +126,12 @@ impl<'r> Waiting<'r> {
         let phases = self.slept.then(|| told.unwrap_or_default())?;
         self.entry.woken(waited, phases);
         Some((waited, phases))
+    }
+
+    /// It was sent, and lost; how often by now.
+    pub(super) fn lost(&mut self) -> u32 {
+        self.losses += 1;
+        self.losses
     }
 
     /// It has to be sent once more.

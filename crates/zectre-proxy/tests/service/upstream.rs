@@ -9,7 +9,7 @@ use http::StatusCode;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -63,6 +63,35 @@ async fn a_kept_connection_that_died_is_nobodys_error() {
     for _ in 0..200 {
         assert_eq!(proxy.get("fickle-default").await.status, StatusCode::OK);
     }
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_that_kills_its_task_kills_few() {
+    let world = World::new().await;
+    let app = world.app("fragile").await;
+    let (mut tasks, lost) = (JoinSet::new(), Arc::new(AtomicUsize::new(0)));
+    for _ in 0..6 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let lost = Arc::clone(&lost);
+        // Reads the request and is gone, its listener with it.
+        tasks.spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut bytes = [0; 4_096];
+                if stream.read(&mut bytes).await.is_ok_and(|count| count > 0) {
+                    lost.fetch_add(1, SeqCst);
+                    return;
+                }
+            }
+        });
+        world.task(app.deployment, address).await;
+    }
+    let proxy = world.start().await;
+    let got = proxy.get("fragile-default").await;
+    assert_eq!(got.status, StatusCode::BAD_GATEWAY, "{}", got.body);
+    assert!(got.body.contains("3 times it was sent"), "{}", got.body);
+    assert_eq!(lost.load(SeqCst), 3, "the others live on");
     proxy.stop().await;
 }
 

@@ -36,7 +36,12 @@ pub(super) fn wanted_of_target(cluster: &Cluster, environment: &Environment, tar
     }
     match target.spec.strategy {
         Strategy::Rolling { max_surge, .. } => match old {
-            Some(old) => room_beside(cluster, target, old, full, max_surge),
+            Some(old) => {
+                // Where it is to become smaller, the larger one goes on until there is something to take over.
+                let before = cluster.deployments.get(&old).map_or(0, Deployment::full_size);
+                let room = before.saturating_sub(full).saturating_add(max_surge);
+                room_beside(cluster, target, old, full, room)
+            }
             None => full,
         },
         Strategy::Recreate if old_live > 0 && !crate::planted::planted!(RecreateOverlaps) => 0,
@@ -83,7 +88,8 @@ pub(super) fn wanted_of_current(cluster: &Cluster, environment: &Environment, cu
         Strategy::Rolling { max_unavailable, .. } => {
             let max_unavailable =
                 max_unavailable + u32::from(crate::planted::planted!(AvailabilityForgotten)) * 9;
-            let floor = target.full_size().saturating_sub(max_unavailable);
+            // As many as serve now, also where it is to become smaller: that it can serve is not known before it does.
+            let floor = target.full_size().max(full).saturating_sub(max_unavailable);
             full.min(floor.saturating_sub(cluster.count_ready(target.id)))
         }
         Strategy::Recreate => 0,

@@ -54,6 +54,26 @@ fn every_strategy_takes_over_and_retires_the_old() {
 }
 
 #[test]
+fn a_smaller_version_shows_first_that_it_serves() {
+    let (mut world, old) = serving(3, r#""rolling""#);
+    let broken = world.deploy(r#"{"replicas":1,"progress_deadline_secs":60}"#, Program::Hangs);
+    while !world.status(broken).is_ended() {
+        world.calm(1);
+        assert_eq!(
+            world.ready(old),
+            3,
+            "it is not known yet whether the new one serves"
+        );
+    }
+    let new = world.deploy(r#"{"replicas":1}"#, Program::Serves);
+    world.calm(60);
+    assert_eq!(
+        (world.current(), world.ready(new), world.ready(old)),
+        (Some(new), 1, 0)
+    );
+}
+
+#[test]
 fn a_broken_version_never_takes_over() {
     for (strategy, program) in [
         (r#""rolling""#, Program::Exits(1)),
