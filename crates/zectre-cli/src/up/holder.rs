@@ -38,6 +38,13 @@ pub(super) fn of_port(port: u16) -> Holder {
         .filter_map(|table| fs::read_to_string(table).ok())
         .collect();
     let Some(socket) = socket(&text, port) else {
+        if let Some(peer) = ended(&text, port) {
+            return Holder {
+                name: format!("an outgoing connection to {peer} that has just ended"),
+                remedy: "The kernel keeps its port for up to a minute: try again then".into(),
+                prevention: prevention(port),
+            };
+        }
         return Holder {
             name: "something that this user can't see".into(),
             remedy: format!("`ss -tanp 'sport = :{port}'`, run as root, tells what it is; stop it"),
@@ -53,14 +60,7 @@ pub(super) fn of_port(port: u16) -> Holder {
         (Some(peer), _) => Holder {
             name: format!("an outgoing connection of {name} to {peer}"),
             remedy: "It is free again when that connection ends: try again in a moment".into(),
-            prevention: format!(
-                " `sysctl -w net.ipv4.ip_local_reserved_ports={}` keeps the system from giving it to connections.",
-                if DEFAULT_PORTS.contains(&port) {
-                    format!("{}-{}", DEFAULT_PORTS.start(), DEFAULT_PORTS.end())
-                } else {
-                    port.to_string()
-                }
-            ),
+            prevention: prevention(port),
         },
         (None, Some(process)) if is_up(process) => {
             let place = data_dir_of(process)
@@ -80,12 +80,36 @@ pub(super) fn of_port(port: u16) -> Holder {
     }
 }
 
+fn prevention(port: u16) -> String {
+    let ports = if DEFAULT_PORTS.contains(&port) {
+        format!("{}-{}", DEFAULT_PORTS.start(), DEFAULT_PORTS.end())
+    } else {
+        port.to_string()
+    };
+    format!(
+        " `sysctl -w net.ipv4.ip_local_reserved_ports={ports}` keeps the system from giving it to connections."
+    )
+}
+
+/// Nobody's any more: the inode of such a socket is 0.
+const TIME_WAIT: &str = "06";
+
+/// Where the connection led that had `port` and has ended, in the same text.
+fn ended(table: &str, port: u16) -> Option<SocketAddr> {
+    table.lines().find_map(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let [_, local, remote, TIME_WAIT, ..] = fields[..] else {
+            return None;
+        };
+        address(local).filter(|local| local.port() == port)?;
+        address(remote)
+    })
+}
+
 /// The socket that has `port`, in the text of `/proc/net/tcp` (proc(5): local address, remote address, state, field
 /// 10 is the inode); one that listens before one that is connected.
 fn socket(table: &str, port: u16) -> Option<Socket> {
     const LISTEN: &str = "0A";
-    // Nobody's any more: their inode is 0.
-    const TIME_WAIT: &str = "06";
     let mut connected = None;
     for line in table.lines() {
         let fields: Vec<_> = line.split_whitespace().collect();
@@ -179,6 +203,8 @@ mod tests {
         let listener = socket(TABLE, 47081).expect("listening");
         assert_eq!((listener.inode, listener.peer), (4712, None));
         assert_eq!(socket(TABLE, 47082), None);
+        assert_eq!(ended(TABLE, 47080), "127.0.0.1:443".parse().ok());
+        assert_eq!(ended(TABLE, 47081), None);
     }
 
     #[test]
