@@ -91,6 +91,7 @@ pub(crate) fn up(arguments: &[&str]) -> Result<(), Fail> {
     };
     let (url, preview, docs) = (address(&[])?, address(&["--preview"])?, address(&["--docs"])?);
     let shown = zectre.strip_prefix(root()).unwrap_or(&zectre).display();
+    let down = [&["down"], data_dir(&arguments).as_slice()].concat().join(" ");
     println!(
         "
 Ready in {:.1} s.
@@ -103,7 +104,7 @@ Try next:
 
   curl {url}
   cd examples/hello && ../../{shown} status
-  {shown} down
+  {shown} {down}
 ",
         started.elapsed().as_secs_f64()
     );

@@ -79,7 +79,12 @@ async fn the_sandbox_holds_and_a_cancelled_build_is_killed() {
         .send()
         .await
         .expect("it answers");
-    assert_eq!(answer.status(), StatusCode::ACCEPTED);
+    // 200 where the build was gone before the answer was.
+    let status = answer.status();
+    assert!(
+        [StatusCode::ACCEPTED, StatusCode::OK].contains(&status),
+        "{status}"
+    );
     let build = yard.ended(id).await;
     assert_eq!(
         (build.status, build.reason),
