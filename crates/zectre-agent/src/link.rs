@@ -237,16 +237,19 @@ impl Link {
             let answer: Result<HeartbeatResponse, _> =
                 self.call("heartbeat", &token, &request, timeout).await;
             match answer {
-                Ok(answer) => match self.orders.obey(answer.leader_epoch, answer.actions) {
-                    Ok(_) => {}
-                    Err(error) => tracing::warn!(%error, "orders were not carried out"),
-                },
+                Ok(answer) => self.obey(answer),
                 Err(error) if is_unknown(&error) => {
                     tracing::warn!(%error, "the scheduler doesn't know this node; registering again");
                     return;
                 }
                 Err(error) => tracing::warn!(%error, "no heartbeat"),
             }
+        }
+    }
+
+    fn obey(&self, answer: HeartbeatResponse) {
+        if let Err(error) = self.orders.obey(answer.leader_epoch, answer.actions) {
+            tracing::warn!(%error, "orders were not carried out");
         }
     }
 
@@ -263,9 +266,7 @@ impl Link {
                     Ok(answer) => {
                         pause = Pause::new();
                         // What follows from the news comes with the answer: a start in the place of what ended.
-                        if let Err(error) = self.orders.obey(answer.leader_epoch, answer.actions) {
-                            tracing::warn!(%error, "orders were not carried out");
-                        }
+                        self.obey(answer);
                     }
                     Err(error) => {
                         tracing::debug!(%error, "news could not be told; the next attempt or heartbeat carries them");
