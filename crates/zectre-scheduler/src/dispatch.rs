@@ -5,7 +5,7 @@
 
 use crate::{
     core::{Event, NodeFacts},
-    engine::Handle,
+    handle::Handle,
     metrics::Metrics,
     order::{Composer, Order},
 };

@@ -7,6 +7,7 @@ pub mod core;
 pub mod dispatch;
 pub mod engine;
 pub mod error;
+pub mod handle;
 pub mod leader;
 pub mod metrics;
 pub mod order;

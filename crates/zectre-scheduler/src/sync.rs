@@ -3,8 +3,8 @@
 
 use crate::{
     core::{Event, Operation, Proxy},
-    engine::{Answer, Handle},
     error::Error,
+    handle::{Answer, Handle},
     store::{OPERATIONS_MAX, ProxyLease, Store},
 };
 use sqlx::postgres::PgListener;

@@ -1,7 +1,7 @@
 //! What the API asks: look at the operations now, wake a deployment, how are you.
 
 use super::App;
-use crate::{core::Event, engine, error::Error, sync, wake::WakeReply};
+use crate::{core::Event, engine, error::Error, handle::Handle, sync, wake::WakeReply};
 use axum::extract::State;
 use http::StatusCode;
 use std::time::Duration;
@@ -69,11 +69,7 @@ pub(super) async fn wake(
 }
 
 /// Hands it in without waiting for a task.
-async fn wake_later(
-    app: &App,
-    engine: &engine::Handle,
-    id: DeploymentId,
-) -> Result<Json<WakeResponse>, Failure> {
+async fn wake_later(app: &App, engine: &Handle, id: DeploymentId) -> Result<Json<WakeResponse>, Failure> {
     let known = engine
         .look(move |cluster| cluster.deployment(id).is_some())
         .await?;

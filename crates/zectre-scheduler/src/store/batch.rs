@@ -45,6 +45,14 @@ impl Batch {
         self.rows() == 0 && self.happenings.is_empty() && self.operations.is_empty() && !self.raises_epoch
     }
 
+    /// Whether all that has to be saved is until when nodes hold their leases.
+    pub fn holds_leases_only(&self) -> bool {
+        self.rows() == self.nodes.len()
+            && self.happenings.is_empty()
+            && self.operations.is_empty()
+            && !self.raises_epoch
+    }
+
     /// Whether its commit raises the routing epoch.
     pub fn raises_epoch(&self) -> bool {
         self.raises_epoch

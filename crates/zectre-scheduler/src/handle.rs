@@ -1,0 +1,177 @@
+//! How the rest talks to the engine: two bounded queues, of which neither waits for the other one to be empty.
+
+use crate::{
+    core::{Cluster, Event},
+    error::Error,
+    order::Order,
+    wake::WakeReply,
+};
+use std::sync::Arc;
+use tokio::{
+    sync::{Mutex, OwnedMutexGuard, mpsc, oneshot},
+    time::Instant,
+};
+use zectre_common::id::DeploymentId;
+
+/// Messages that wait for the engine, in each of the two queues.
+pub const QUEUE_MAX: usize = 8_192;
+
+/// Looks at the state between two steps.
+pub(crate) type Look = Box<dyn FnOnce(&Cluster) + Send>;
+
+/// What a node is answered.
+#[derive(Debug)]
+pub struct Answer {
+    /// The orders that belong in the answer to the node that the event came from.
+    pub orders: Vec<Order>,
+    /// Whether the node that spoke has a row.
+    pub known: bool,
+}
+
+/// What the engine is told or asked.
+pub(crate) enum Message {
+    /// Something happened.
+    Event {
+        event: Event,
+        committed: Option<oneshot::Sender<Answer>>,
+    },
+    /// Somebody waits for a deployment.
+    Wake {
+        id: DeploymentId,
+        reply: oneshot::Sender<WakeReply>,
+    },
+    /// Somebody looks.
+    Look(Look),
+}
+
+/// Talks to the engine of one term.
+#[derive(Clone)]
+pub struct Handle {
+    messages: mpsc::Sender<(Instant, Message)>,
+    /// Heartbeats have a queue of their own: a node is not lost because of all that others have to tell.
+    heartbeats: mpsc::Sender<(Instant, Message)>,
+    reads: Arc<Mutex<()>>,
+}
+
+/// While this lives, nobody else reads rows and hands them in: what was read later comes later.
+pub type Reading = OwnedMutexGuard<()>;
+
+impl Handle {
+    /// Hands in an event; waits only for room in the queue.
+    pub async fn send(&self, event: Event) -> Result<(), Error> {
+        self.push(Message::Event {
+            event,
+            committed: None,
+        })
+        .await
+    }
+
+    /// Hands in an event and waits until its effects are committed. A heartbeat that calls for no order is answered
+    /// at once: the answer promises nothing, and the next digest says all of it again.
+    pub async fn apply(&self, event: Event) -> Result<Answer, Error> {
+        let done = self.submit(event).await?;
+        done.await.map_err(|_| Error::LeadLost)
+    }
+
+    /// Hands in an event; the answer comes when its effects are committed, and never when the term ends first.
+    pub async fn submit(&self, event: Event) -> Result<oneshot::Receiver<Answer>, Error> {
+        let (committed, done) = oneshot::channel();
+        self.push(Message::Event {
+            event,
+            committed: Some(committed),
+        })
+        .await?;
+        Ok(done)
+    }
+
+    /// To be held from before a read of rows that others write until they are handed in.
+    pub async fn reading(&self) -> Reading {
+        Arc::clone(&self.reads).lock_owned().await
+    }
+
+    /// Wakes a deployment and waits for it, or for its failure.
+    pub async fn wake(&self, id: DeploymentId) -> Result<WakeReply, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.push(Message::Wake { id, reply }).await?;
+        answer.await.map_err(|_| Error::LeadLost)
+    }
+
+    /// Looks at the state.
+    pub async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Cluster) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        // Whoever asked may be gone; then nobody wants the answer.
+        let look: Look = Box::new(move |cluster| drop(reply.send(look(cluster))));
+        self.push(Message::Look(look)).await?;
+        answer.await.map_err(|_| Error::LeadLost)
+    }
+
+    async fn push(&self, message: Message) -> Result<(), Error> {
+        let is_heartbeat = matches!(
+            &message,
+            Message::Event {
+                event: Event::Heartbeat { .. },
+                ..
+            }
+        );
+        let queue = if is_heartbeat {
+            &self.heartbeats
+        } else {
+            &self.messages
+        };
+        let sent = queue.send((Instant::now(), message)).await;
+        sent.map_err(|_| Error::LeadLost)
+    }
+}
+
+/// The engine's end.
+pub(crate) struct Queues {
+    messages: mpsc::Receiver<(Instant, Message)>,
+    heartbeats: mpsc::Receiver<(Instant, Message)>,
+    /// Whose turn it is.
+    heartbeats_next: bool,
+}
+
+/// Both ends.
+pub(crate) fn queues() -> (Handle, Queues) {
+    let (sender, messages) = mpsc::channel(QUEUE_MAX);
+    let (beat, heartbeats) = mpsc::channel(QUEUE_MAX);
+    let handle = Handle {
+        messages: sender,
+        heartbeats: beat,
+        reads: Arc::default(),
+    };
+    let queues = Queues {
+        messages,
+        heartbeats,
+        heartbeats_next: true,
+    };
+    (handle, queues)
+}
+
+impl Queues {
+    /// The next message and since when it waits; none when nobody can send any more.
+    pub(crate) async fn next(&mut self) -> Option<(Instant, Message)> {
+        if let Some(waiting) = self.try_next() {
+            return Some(waiting);
+        }
+        tokio::select! {
+            Some(message) = self.heartbeats.recv() => Some(message),
+            Some(message) = self.messages.recv() => Some(message),
+            else => None,
+        }
+    }
+
+    /// The same without waiting.
+    pub(crate) fn try_next(&mut self) -> Option<(Instant, Message)> {
+        self.heartbeats_next = !self.heartbeats_next;
+        let (first, second) = if self.heartbeats_next {
+            (&mut self.heartbeats, &mut self.messages)
+        } else {
+            (&mut self.messages, &mut self.heartbeats)
+        };
+        first.try_recv().or_else(|_| second.try_recv()).ok()
+    }
+}
