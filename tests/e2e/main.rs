@@ -1,6 +1,7 @@
 //! End-to-end tests, a module for each promise of the platform.
 
 mod bad_input;
+mod canary;
 mod chaos;
 mod churn;
 mod commands;

@@ -12,6 +12,7 @@ mod hosts;
 mod http;
 mod ledger;
 mod load;
+mod needles;
 mod network;
 mod postgres;
 mod process;
@@ -28,6 +29,7 @@ pub use hosts::{CONTROL, DAEMONS, DATABASE, Daemon, Hosts, NODE_LEASE, NODES, ST
 pub use http::{Answer, Http};
 pub use ledger::Ledger;
 pub use load::{ANSWER_DEADLINE, Failure, Kind, Load, Tally};
+pub use needles::{Needles, ProcessWatch, Seen};
 pub use network::Network;
 pub use postgres::Postgres;
 pub use process::{Process, is_alive, processes_with};
