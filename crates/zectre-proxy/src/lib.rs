@@ -262,7 +262,7 @@ impl Service {
             bounds: Bounds::new(&config),
             shutdown,
         };
-        doors.serve(listener, secure, &config, &tasks).await;
+        doors.serve(listener, secure, &config, &tasks, &wires).await;
         drain(&ingress, &wires, drain_timeout).await;
         // Only now does nobody need to wait for this proxy any longer.
         tasks.stop(GOODBYE).await;
@@ -363,7 +363,14 @@ struct Doors {
 
 impl Doors {
     /// Takes connections on both until the shutdown.
-    async fn serve(&self, plain: TcpListener, secure: Option<Secure>, config: &ProxyConfig, tasks: &Tasks) {
+    async fn serve(
+        &self,
+        plain: TcpListener,
+        secure: Option<Secure>,
+        config: &ProxyConfig,
+        tasks: &Tasks,
+        wires: &TaskTracker,
+    ) {
         let plain = Entrance {
             listener: plain,
             terminator: None,
@@ -374,7 +381,7 @@ impl Doors {
         };
         tracing::info!(address = %secure.address, "and over TLS");
         let terminator = Arc::clone(&secure.setup.terminator);
-        secure.setup.spawn(tasks);
+        secure.setup.spawn(tasks, wires, &self.shutdown);
         let secure = Entrance {
             listener: secure.listener,
             terminator: Some(terminator),

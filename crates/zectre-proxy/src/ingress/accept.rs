@@ -9,11 +9,12 @@ use super::{
     proxy_protocol,
     vigil::{Place, Stage},
 };
+use hyper_util::{rt::TokioExecutor, server::conn::auto};
 use rustix::net::sockopt;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
 use zectre_service::tasks::Shutdown;
@@ -55,13 +56,20 @@ pub async fn run(
     bounds: Bounds,
     shutdown: Shutdown,
 ) {
-    let server = Arc::new(connection::server(bounds));
     let Entrance {
         listener,
         terminator,
         proxy_protocol,
     } = entrance;
-    let tls = terminator.is_some();
+    let hall = Hall {
+        ingress,
+        workers,
+        server: Arc::new(connection::server(bounds)),
+        terminator,
+        proxy_protocol,
+        bounds,
+        shutdown: shutdown.clone(),
+    };
     loop {
         let next = async {
             let slot = Arc::clone(&slots)
@@ -71,18 +79,62 @@ pub async fn run(
             (accept(&listener).await, slot)
         };
         let Some(((stream, peer), slot)) = shutdown.or_requested(next).await else {
+            break;
+        };
+        hall.receive(stream, peer, slot);
+    }
+    for (stream, peer, slot) in queued(listener, &slots) {
+        hall.receive(stream, peer, slot);
+    }
+}
+
+/// The connections that the kernel has made already, and would break when the listener closes.
+fn queued(
+    listener: TcpListener,
+    slots: &Arc<Semaphore>,
+) -> impl Iterator<Item = (TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    // Asked directly: the runtime may not have heard of them yet.
+    let listener = listener.into_std().ok();
+    std::iter::from_fn(move || {
+        let slot = Arc::clone(slots).try_acquire_owned().ok()?;
+        let (stream, peer) = listener.as_ref()?.accept().ok()?;
+        stream.set_nonblocking(true).ok()?;
+        let stream = TcpStream::from_std(stream).ok()?;
+        let _ = tune(&stream);
+        Some((stream, peer, slot))
+    })
+}
+
+/// What connections of one listener share.
+struct Hall {
+    ingress: Arc<Ingress>,
+    workers: Workers,
+    server: Arc<auto::Builder<TokioExecutor>>,
+    terminator: Option<Arc<Terminator>>,
+    proxy_protocol: bool,
+    bounds: Bounds,
+    shutdown: Shutdown,
+}
+
+impl Hall {
+    /// Gives a connection to a worker, which serves it.
+    fn receive(&self, stream: TcpStream, peer: SocketAddr, slot: OwnedSemaphorePermit) {
+        let (ingress, bounds, tls) = (&self.ingress, self.bounds, self.terminator.is_some());
+        let Some(arrival) = Arrival::of(ingress, &stream, peer, tls) else {
             return;
         };
-        let Some(arrival) = Arrival::of(&ingress, &stream, peer, tls) else {
-            continue;
-        };
         // It moves to its worker's runtime; a failure means that its client is gone already.
-        let Ok(stream) = stream.into_std() else { continue };
-        let seat = workers.seat();
+        let Ok(stream) = stream.into_std() else { return };
+        let seat = self.workers.seat();
         let handle = seat.handle().clone();
         let counted = Counted::new(&ingress.metrics.connections);
-        let (served_by, server, terminator) = (Arc::clone(&ingress), Arc::clone(&server), terminator.clone());
-        let (cut, shutdown) = (ingress.cut.clone(), shutdown.clone());
+        let (served_by, server, terminator) = (
+            Arc::clone(ingress),
+            Arc::clone(&self.server),
+            self.terminator.clone(),
+        );
+        let (cut, shutdown, proxy_protocol) =
+            (ingress.cut.clone(), self.shutdown.clone(), self.proxy_protocol);
         let connection = async move {
             let Ok(mut stream) = TcpStream::from_std(stream) else {
                 return;

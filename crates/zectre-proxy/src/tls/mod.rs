@@ -27,8 +27,13 @@ use metrics::TlsMetrics;
 use sqlx::PgPool;
 use std::{sync::Arc, time::Duration};
 use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
 use zectre_common::{config::ProxyConfig, id::ProxyId};
-use zectre_service::{key::MasterKey, metrics::Registry, tasks::Tasks};
+use zectre_service::{
+    key::MasterKey,
+    metrics::Registry,
+    tasks::{Shutdown, Tasks},
+};
 
 /// How long the start waits for the certificates in PostgreSQL; they come later then.
 const FIRST_READ: Duration = Duration::from_secs(2);
@@ -151,8 +156,8 @@ impl Setup {
         }))
     }
 
-    /// Starts what keeps certificates up to date.
-    pub fn spawn(self, tasks: &Tasks) {
+    /// Starts what keeps certificates up to date. Orders are begun until `shutdown`, and `wires` waits for the steps under way.
+    pub fn spawn(self, tasks: &Tasks, wires: &TaskTracker, shutdown: &Shutdown) {
         let resolver = Arc::clone(&self.tls.resolver);
         tasks.spawn("certificate files", |stop| {
             files::run(self.watched, resolver, self.metrics, stop)
@@ -161,7 +166,12 @@ impl Setup {
             tasks.spawn("stored certificates", |stop| shelf.run(self.pool, stop));
         }
         if let Some(acme) = self.acme {
-            tasks.spawn("certificate orders", |stop| acme.run(stop));
+            let (step, shutdown) = (wires.token(), shutdown.clone());
+            tasks.spawn("certificate orders", |stop| async move {
+                acme.run(shutdown).await;
+                drop(step);
+                stop.requested().await;
+            });
         }
     }
 }

@@ -46,22 +46,67 @@ async fn three_proxies_restarted_twenty_times_order_once_a_name() {
         // an order whose name it could not see is lost.
         pebble
             .plain
-            .lead_to(proxies[1..].iter().map(|proxy| proxy.address).collect());
+            .lead_to(proxies[1..].iter().map(|proxy| proxy.address).collect())
+            .await;
         proxies.remove(0).stop().await;
         proxies.push(Running::start(&config).await);
     }
     pebble
         .plain
-        .lead_to(proxies.iter().map(|proxy| proxy.address).collect());
+        .lead_to(proxies.iter().map(|proxy| proxy.address).collect())
+        .await;
     for proxy in &proxies {
         for name in NAMES {
             certified(proxy, name).await;
         }
     }
-    assert_eq!(pebble.orders(), NAMES.len());
+    assert_eq!(pebble.orders(), NAMES.len(), "{}", pebble.complaints());
     for proxy in proxies {
         proxy.stop().await;
     }
+}
+
+/// Whoever is killed in the middle of an order, the next one goes on with it: a second one is never made.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_killed_in_any_step_of_an_order_leaves_it_to_the_next_one() {
+    let mut world = world().await;
+    let pebble = Pebble::start(&world, 5, false).await;
+    // This one only answers: Pebble looks at a name once.
+    world.configure(&pebble.configuration("http-01", &[]));
+    let answering = world.start().await;
+    pebble.plain.lead_to(vec![answering.address]).await;
+    let site = world.site("ordering", &pebble.section("http-01", &["one.test"]));
+    let mut killed = 0;
+    for step in ["/order-plz", "/chalZ/", "/finalize-order/", "/certZ/"] {
+        let process = site.start();
+        wait_until(LONG, step, || async {
+            (is_written_down(&world).await && pebble.said(&format!("POST {step}")) > 0).then_some(())
+        })
+        .await;
+        process.kill().await;
+        // As after the end of the lease.
+        let left = sqlx::query("UPDATE acme_orders SET lease_until = now() WHERE holder IS NOT NULL")
+            .execute(&world.pool)
+            .await
+            .expect("updated");
+        killed += left.rows_affected();
+    }
+    assert!(killed >= 2, "{killed}");
+    let process = site.start();
+    certified(&answering, "one.test").await;
+    assert_eq!(pebble.orders(), 1, "{}", pebble.complaints());
+    process.kill().await;
+    answering.stop().await;
+}
+
+/// Whether the order is known, or done with. (Before that nobody can know of it but the server.)
+async fn is_written_down(world: &World) -> bool {
+    sqlx::query_scalar(
+        "SELECT count(*) > 0 FROM acme_orders WHERE order_url IS NOT NULL OR revision > 1 AND holder IS NULL",
+    )
+    .fetch_one(&world.pool)
+    .await
+    .expect("readable")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -71,7 +116,7 @@ async fn a_failing_server_loses_no_certificate_and_renewal_comes_ahead_of_the_en
     world.configure(&pebble.configuration("tls-alpn-01", &["a.test"]));
     let config = world.config();
     let (one, two) = (Running::start(&config).await, Running::start(&config).await);
-    pebble.secure.lead_to(vec![one.secure(), two.secure()]);
+    pebble.secure.lead_to(vec![one.secure(), two.secure()]).await;
     // In the middle of the first order, all of it is lost: account, order and authorization.
     wait_until(LONG, "an order is under way", || async {
         (pebble.orders() > 0).then_some(())

@@ -1,13 +1,13 @@
 //! Starts, stops, and a database that goes away.
 
 use crate::{
-    client::{client, full, raw, send},
+    client::{client, full, raw, read_until, send},
     origin::{Origin, text},
     world::{Running, SOON, World},
 };
 use http::StatusCode;
 use std::sync::Arc;
-use tokio::{net::TcpStream, sync::Notify, task::JoinSet};
+use tokio::{io::AsyncWriteExt, net::TcpStream, sync::Notify, task::JoinSet};
 use zectre_testkit::wait_until;
 
 #[tokio::test]
@@ -47,6 +47,31 @@ async fn a_stop_lets_requests_finish_and_then_nobody_waits_for_the_proxy() {
     assert!(answer.ends_with("finished"), "{answer}");
     proxy.ended().await;
     assert!(world.proxies().await.is_empty());
+}
+
+/// The kernel makes connections whether or not anybody accepts them; those are not to be broken by a stop.
+#[tokio::test]
+async fn a_connection_that_came_before_the_stop_is_served() {
+    let world = World::new().await;
+    let origin = Origin::saying("served").await;
+    world.app_at("steady", &[&origin]).await;
+    let proxy = world.start().await;
+    // On the one thread of this test nobody accepts meanwhile.
+    let clients: Vec<_> = (0..8)
+        .map(|_| std::net::TcpStream::connect(proxy.address).expect("it listens"))
+        .collect();
+    proxy.shutdown.request();
+    let request = format!(
+        "GET / HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+        full("steady-default")
+    );
+    for client in clients {
+        client.set_nonblocking(true).expect("a socket");
+        let mut client = TcpStream::from_std(client).expect("a socket");
+        client.write_all(request.as_bytes()).await.expect("it reads");
+        read_until(&mut client, "served").await;
+    }
+    proxy.stop().await;
 }
 
 #[tokio::test]

@@ -20,47 +20,79 @@ use zectre_testkit::{free_port, wait_until};
 /// Leads connections to whichever of `targets` takes them, in turn.
 pub(crate) struct Balancer {
     pub(crate) port: u16,
-    pub(crate) targets: Arc<Mutex<Vec<SocketAddr>>>,
+    known: Arc<Mutex<Known>>,
     _running: JoinSet<()>,
+}
+
+#[derive(Default)]
+struct Known {
+    targets: Vec<SocketAddr>,
+    /// A connection each.
+    led: Vec<SocketAddr>,
+}
+
+impl Known {
+    fn done(&mut self, target: SocketAddr) {
+        let index = self.led.iter().position(|led| *led == target);
+        self.led.swap_remove(index.expect("it was led there"));
+    }
 }
 
 impl Balancer {
     async fn new() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("bound").port();
-        let targets: Arc<Mutex<Vec<SocketAddr>>> = Arc::default();
-        let known = Arc::clone(&targets);
+        let known: Arc<Mutex<Known>> = Arc::default();
+        let leading = Arc::clone(&known);
         let mut running = JoinSet::new();
         running.spawn(async move {
             let mut open = JoinSet::new();
             while let Ok((mut client, _)) = listener.accept().await {
-                let known = Arc::clone(&known);
+                let known = Arc::clone(&leading);
                 open.spawn(async move {
-                    let mut targets = {
+                    // Chosen and counted at once: or it could be led to one that is being left.
+                    let next = |tried: usize| {
                         let mut known = known.lock().expect("not poisoned");
-                        if !known.is_empty() {
-                            known.rotate_left(1);
+                        if tried >= known.targets.len() {
+                            return None;
                         }
-                        known.clone()
+                        known.targets.rotate_left(1);
+                        let target = known.targets[0];
+                        known.led.push(target);
+                        Some(target)
                     };
-                    while let Some(target) = targets.pop() {
-                        if let Ok(mut proxy) = TcpStream::connect(target).await {
-                            let _ = copy_bidirectional(&mut client, &mut proxy).await;
+                    let mut tried = 0;
+                    while let Some(target) = next(tried) {
+                        let proxy = TcpStream::connect(target).await;
+                        let led = match proxy {
+                            Ok(mut proxy) => Some(copy_bidirectional(&mut client, &mut proxy).await),
+                            Err(_) => None,
+                        };
+                        known.lock().expect("not poisoned").done(target);
+                        if led.is_some() {
                             return;
                         }
+                        tried += 1;
                     }
                 });
             }
         });
         Self {
             port,
-            targets,
+            known,
             _running: running,
         }
     }
 
-    pub(crate) fn lead_to(&self, targets: Vec<SocketAddr>) {
-        *self.targets.lock().expect("not poisoned") = targets;
+    /// From now on to these; waits for what was led elsewhere.
+    pub(crate) async fn lead_to(&self, targets: Vec<SocketAddr>) {
+        self.known.lock().expect("not poisoned").targets = targets;
+        wait_until(SOON, "what is left has drained", || async {
+            let known = self.known.lock().expect("not poisoned");
+            let left = known.led.iter().all(|target| known.targets.contains(target));
+            left.then_some(())
+        })
+        .await;
     }
 }
 
@@ -150,10 +182,16 @@ impl Pebble {
 
     pub(crate) fn configuration(&self, challenge: &str, names: &[&str]) -> String {
         let directory = self.directory.display();
+        let section = self.section(challenge, names);
+        format!("[secrets]\nmaster_key_file = '{directory}/master.key'\n{section}")
+    }
+
+    /// What `[proxy.tls]` says.
+    pub(crate) fn section(&self, challenge: &str, names: &[&str]) -> String {
+        let directory = self.directory.display();
         let quoted: Vec<_> = names.iter().map(|name| format!("'{name}'")).collect();
         format!(
-            "[secrets]\nmaster_key_file = '{directory}/master.key'\n[proxy.tls]\nenabled = true\n[proxy.tls.acme]\n\
-             directory_url = 'https://127.0.0.1:{}/dir'\nchallenge = '{challenge}'\nnames = [{}]\n\
+            "[proxy.tls]\nenabled = true\nport = 0\n[proxy.tls.acme]\ndirectory_url = 'https://127.0.0.1:{}/dir'\nchallenge = '{challenge}'\nnames = [{}]\n\
              root_ca_file = '{directory}/ca.pem'\nbackoff_initial_secs = 1\nbackoff_max_secs = 2\n\
              contact = 'ops@a.test'\neab_kid = 'kid-1'\neab_hmac = '{HMAC}'\n",
             self.port,
@@ -163,9 +201,24 @@ impl Pebble {
 
     /// How many orders it was given since its first start.
     pub(crate) fn orders(&self) -> usize {
+        self.said("Added order ")
+    }
+
+    /// What went wrong, in its words.
+    pub(crate) fn complaints(&self) -> String {
+        let log = fs::read_to_string(self.directory.join("pebble.log")).expect("readable");
+        let told = |line: &&str| {
+            let line = line.to_lowercase();
+            line.contains("fail") || line.contains("error") || line.contains("invalid")
+        };
+        log.lines().filter(told).collect::<Vec<_>>().join("\n")
+    }
+
+    /// How often its log says `words`.
+    pub(crate) fn said(&self, words: &str) -> usize {
         fs::read_to_string(self.directory.join("pebble.log"))
             .expect("readable")
-            .matches("Added order ")
+            .matches(words)
             .count()
     }
 }

@@ -24,11 +24,14 @@ impl World {
     /// A site of its own for proxies with `[proxy]` extended by `more`.
     pub(crate) fn site(&self, name: &str, more: &str) -> Site {
         let (port, admin_port) = (free_port(), free_port());
+        let master = self.directory.path().join("master.key");
+        let master = if master.exists() { master } else { PathBuf::new() };
         let text = format!(
-            "[database]\nurl = \"{}\"\nconnections_max = 4\n[secrets]\nservice_key_file = \"{}\"\n\
+            "[database]\nurl = \"{}\"\nconnections_max = 4\n[secrets]\nservice_key_file = \"{}\"\nmaster_key_file = '{}'\n\
              [proxy]\nport = {port}\nadmin_port = {admin_port}\n{more}",
             self.database.url().expose_secret(),
             self.directory.path().join("service.key").display(),
+            master.display(),
         );
         let config = self.directory.path().join(format!("{name}.toml"));
         std::fs::write(&config, text).expect("written");

@@ -55,7 +55,8 @@ impl Acme {
         })
     }
 
-    /// Orders what is due, until `shutdown`; orders under way end with the step they are at.
+    /// Orders what is due, until `shutdown`; orders under way end with the step they are at, which must not be cut off: what
+    /// the server was asked for and nobody wrote down is lost.
     pub async fn run(self, shutdown: Shutdown) {
         let mut failing = false;
         while !shutdown.is_requested() {

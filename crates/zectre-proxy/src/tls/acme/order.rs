@@ -192,6 +192,8 @@ impl Acme {
             return Ok((step(account.order(url.clone())).await?, key.clone()));
         }
         let key = KeyPair::generate()?.serialize_pem();
+        // What came before may have used up most of the lease; who loses it while the server makes the order can't keep it.
+        self.orders.extend(&held.name).await?;
         let identifiers = [Identifier::Dns(held.name.clone())];
         let order = step(account.new_order(&NewOrder::new(&identifiers))).await?;
         self.orders.keep(&held.name, order.url(), &key).await?;
