@@ -1,4 +1,4 @@
-//! Set-up and every developer chore: `cargo xtask up | test | bench | sim | cgroup2 | sqlx | tidy`.
+//! Set-up and every developer chore: `cargo xtask up | test | needs | bench | sim | cgroup2 | sqlx | tidy`.
 //!
 //! It has no dependencies, so it is there within seconds of a fresh checkout.
 
@@ -21,6 +21,7 @@ usage: cargo xtask COMMAND
 
   up            install what is missing, build, start the platform, deploy examples/hello
   test          every check and every test; what CI runs
+  needs         only install what tests need
   tidy          only the rules of the house over the sources
   bench [NAME]  measure: deploy, wake, logs, proxy, schedule (all when no name is given); --record adds the results to
                 bench/RESULTS.md; proxy takes --rounds N and --round-secs N (7 and 5 when not given)
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
     let result = match words.as_slice() {
         ["up", rest @ ..] => up::up(rest),
         ["test"] => test::test(),
+        ["needs"] => test::needs(),
         ["tidy"] => tidy::tidy(),
         ["bench", names @ ..] => bench::bench(names),
         ["sim", rest @ ..] => sim::sim(rest),

@@ -127,7 +127,7 @@ pub(crate) const SERVERS: [Need; 5] = [
     HAPROXY,
     Need {
         package: "nodejs",
-        why: "to test the proxy in front of its HTTP server",
+        why: "to test the proxy in front of its HTTP server, and for what plays GitHub",
         is_there: || is_installed("node"),
     },
     Need {
@@ -136,6 +136,13 @@ pub(crate) const SERVERS: [Need; 5] = [
         is_there: || is_installed("python3"),
     },
 ];
+
+/// Installs what plays GitHub.
+pub(crate) const NPM: Need = Need {
+    package: "npm",
+    why: "to install what plays GitHub in tests",
+    is_there: || is_installed("npm"),
+};
 
 /// A server that certificates are ordered from.
 pub(crate) const PEBBLE: Need = Need {

@@ -6,14 +6,13 @@ use crate::{
     run::{cargo, step},
     sim, tidy,
 };
-use std::{process::Command, time::Instant};
+use std::{fs, process::Command, time::Instant};
 
 /// The modules of the end-to-end tests that run a platform over six hosts.
 const HOST_TESTS: [&str; 3] = ["chaos::", "churn::", "stampede::"];
 
-/// Everything, cheapest first, so that a slip is told within seconds.
-pub(crate) fn test() -> Result<(), Fail> {
-    let started = Instant::now();
+/// Installs what tests need beside Rust.
+pub(crate) fn needs() -> Result<(), Fail> {
     packages::install(&[
         packages::LINKER,
         packages::LIBC,
@@ -26,8 +25,46 @@ pub(crate) fn test() -> Result<(), Fail> {
         packages::IPROUTE,
         packages::IMAGE_REGISTRY,
         packages::PEBBLE,
+        packages::NPM,
     ])?;
     packages::install(&packages::SERVERS)?;
+    github()
+}
+
+/// The npm package that plays GitHub, in the very versions that the lock file names.
+fn github() -> Result<(), Fail> {
+    let (home, source) = (
+        run::target_dir().join("test-github"),
+        run::root().join("crates/zectre-testkit/github"),
+    );
+    let wanted = fs::read(source.join("package-lock.json"));
+    let wanted = wanted.map_err(|error| Fail::new(format!("package-lock.json can't be read: {error}")))?;
+    // Written last, so that an installation that broke off is begun anew.
+    let done = home.join("installed-package-lock.json");
+    if fs::read(&done).is_ok_and(|installed| installed == wanted) {
+        return Ok(());
+    }
+    let io = |error: std::io::Error| Fail::new(format!("{} can't be written: {error}", home.display()));
+    fs::create_dir_all(&home).map_err(io)?;
+    for file in ["package.json", "package-lock.json"] {
+        fs::copy(source.join(file), home.join(file)).map_err(io)?;
+    }
+    let mut npm = Command::new("npm");
+    npm.args([
+        "ci",
+        "--ignore-scripts",
+        "--no-audit",
+        "--no-fund",
+        "--loglevel=error",
+    ]);
+    step("what plays GitHub", npm.current_dir(&home))?;
+    fs::write(&done, wanted).map_err(io)
+}
+
+/// Everything, cheapest first, so that a slip is told within seconds.
+pub(crate) fn test() -> Result<(), Fail> {
+    let started = Instant::now();
+    needs()?;
     step("formatting", cargo().args(["fmt", "--all", "--check"]))?;
     tidy::tidy()?;
     step(

@@ -117,6 +117,8 @@ ids! {
     EventId = "an event";
     /// A webhook: a program outside that is called when something happens.
     WebhookId = "a webhook";
+    /// A cluster that a catalog knows.
+    ClusterId = "a cluster";
     /// One event for one webhook.
     DeliveryId = "a delivery";
 }

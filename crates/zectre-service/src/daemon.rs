@@ -1,9 +1,14 @@
 //! A service as a program: flags, configuration, logs, signals, exit code.
 
 use crate::{log, problem::chain, tasks::Shutdown};
-use std::{error::Error as StdError, future::Future, path::PathBuf, process::ExitCode};
+use std::{
+    error::Error as StdError,
+    future::Future,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 use tokio::signal::unix::{SignalKind, signal};
-use zectre_common::config::Config;
+use zectre_common::config::{Config, ConfigError, LogFormat};
 
 /// The configuration is wrong (sysexits.h: `EX_USAGE`).
 pub const EXIT_CONFIG: u8 = 64;
@@ -17,11 +22,37 @@ where
     R: Future<Output = Result<(), E>>,
     E: StdError,
 {
-    let config = match Config::load(flags(name).as_deref()) {
+    let home = Home {
+        file: zectre_common::config::SYSTEM_FILE,
+        load: Config::load,
+        logs: |config: &Config| (&config.logs.filter, config.logs.format),
+    };
+    main_with(name, &home, run)
+}
+
+/// Where a daemon's configuration `C` comes from.
+pub struct Home<C> {
+    /// The file that is read when none is named, for `--help`.
+    pub file: &'static str,
+    /// Reads and checks it.
+    pub load: fn(Option<&Path>) -> Result<C, ConfigError>,
+    /// The logs' filter and format in it.
+    pub logs: fn(&C) -> (&str, LogFormat),
+}
+
+/// Like [`main`], for a daemon with a configuration of its own.
+pub fn main_with<C, F, R, E>(name: &'static str, home: &Home<C>, run: F) -> ExitCode
+where
+    F: FnOnce(C, Shutdown) -> R,
+    R: Future<Output = Result<(), E>>,
+    E: StdError,
+{
+    let config = match (home.load)(flags(name, home.file).as_deref()) {
         Ok(config) => config,
         Err(error) => return fail(name, &error, EXIT_CONFIG),
     };
-    if let Err(error) = log::init(&config.logs) {
+    let (filter, format) = (home.logs)(&config);
+    if let Err(error) = log::init(filter, format) {
         return fail(name, &error, EXIT_CONFIG);
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -54,12 +85,12 @@ async fn request_on_signal(shutdown: Shutdown) -> std::convert::Infallible {
     std::future::pending().await
 }
 
-fn flags(name: &'static str) -> Option<PathBuf> {
+fn flags(name: &'static str, file: &str) -> Option<PathBuf> {
     let config = clap::Arg::new("config")
         .long("config")
         .value_name("FILE")
         .value_parser(clap::value_parser!(PathBuf))
-        .help("Configuration file; default /etc/zectre/config.toml where it exists");
+        .help(format!("Configuration file; default {file} where it exists"));
     let command = clap::Command::new(name)
         .version(env!("CARGO_PKG_VERSION"))
         .arg(config);

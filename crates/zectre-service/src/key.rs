@@ -221,7 +221,8 @@ pub fn ensure_key_file(path: &Path) -> Result<(), KeyError> {
     file.sync_all().map_err(failed)
 }
 
-fn read(name: &'static str, path: &Path) -> Result<Option<[u8; KEY_BYTES]>, KeyError> {
+/// The key in a file that only its owner may read; `None` when `path` is empty. `name` is its key below `secrets`.
+pub fn read(name: &'static str, path: &Path) -> Result<Option<[u8; KEY_BYTES]>, KeyError> {
     if path.as_os_str().is_empty() {
         return Ok(None);
     }

@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
-use zectre_common::config::{LogFormat, LogsConfig};
+use zectre_common::config::LogFormat;
 
 /// The filter is not one.
 #[derive(Debug, thiserror::Error)]
@@ -13,20 +13,20 @@ pub struct FilterError {
 }
 
 /// Sets up the process's logs, to standard error. A second call changes nothing.
-pub fn init(config: &LogsConfig) -> Result<(), FilterError> {
-    init_to(config, std::io::stderr, std::io::stderr().is_terminal())
+pub fn init(filter: &str, format: LogFormat) -> Result<(), FilterError> {
+    init_to(filter, format, std::io::stderr, std::io::stderr().is_terminal())
 }
 
 /// Like [`init`], with another destination.
-pub fn init_to<W>(config: &LogsConfig, writer: W, terminal: bool) -> Result<(), FilterError>
+pub fn init_to<W>(filter: &str, format: LogFormat, writer: W, terminal: bool) -> Result<(), FilterError>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::try_new(&config.filter).map_err(|source| FilterError {
-        filter: config.filter.clone(),
+    let filter = EnvFilter::try_new(filter).map_err(|source| FilterError {
+        filter: filter.into(),
         source,
     })?;
-    let json = match config.format {
+    let json = match format {
         LogFormat::Json => true,
         LogFormat::Text => false,
         LogFormat::Auto => !terminal,

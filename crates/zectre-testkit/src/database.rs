@@ -27,6 +27,16 @@ impl TestDatabase {
         Self { server, name }
     }
 
+    /// A fresh database with nothing in it, for a service that has a schema of its own.
+    pub async fn empty() -> Self {
+        let server = tokio::task::spawn_blocking(SharedServer::get)
+            .await
+            .expect("the server starts");
+        let name = format!("test_{}", Uuid::now_v7().simple());
+        execute(&server, &format!("CREATE DATABASE {name}")).await;
+        Self { server, name }
+    }
+
     /// For a service's configuration.
     pub fn url(&self) -> SecretString {
         SecretString::from(self.server.url(&self.name))

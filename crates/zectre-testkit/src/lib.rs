@@ -4,6 +4,7 @@
 mod database;
 mod dns;
 mod docker;
+mod github;
 mod images;
 mod metrics_token;
 mod podman;
@@ -14,6 +15,7 @@ mod wait;
 pub use database::TestDatabase;
 pub use dns::DnsServer;
 pub use docker::DockerEngine;
+pub use github::{GITHUB_CLIENT_ID, GITHUB_CLIENT_SECRET, GithubServer};
 pub use images::{ImageRegistry, REGISTRY_PASSWORD, REGISTRY_USER};
 pub use metrics_token::{METRICS_TOKEN, metrics_token_file};
 pub use podman::PodmanEngine;

@@ -1,13 +1,15 @@
-//! `config/default.toml` is the documentation of the configuration: every key has a comment of its own.
+//! `config/*.toml` are the documentation of the configuration: every key has a comment of its own.
 
 use super::SourceFile;
 
 /// Every key without a comment above it.
 pub(crate) fn complaints(files: &[SourceFile]) -> Vec<String> {
-    let config = files.iter().filter(|file| file.path == "config/default.toml");
+    let config = files
+        .iter()
+        .filter(|file| file.path.starts_with("config/") && file.path.ends_with(".toml"));
     config
-        .flat_map(|file| uncommented(&file.text))
-        .map(|key| format!("config/default.toml: `{key}` has no comment"))
+        .flat_map(|file| uncommented(&file.text).into_iter().map(|key| (&file.path, key)))
+        .map(|(path, key)| format!("{path}: `{key}` has no comment"))
         .collect()
 }
 

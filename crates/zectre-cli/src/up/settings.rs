@@ -91,6 +91,6 @@ pub(super) fn init_log(config: &Config, data: &DataDir) -> Result<(), CliError> 
         .mode(0o640)
         .open(&path);
     let file = Arc::new(file.map_err(UpError::at(path, "opened"))?);
-    zectre_service::log::init_to(&config.logs, file, false)
+    zectre_service::log::init_to(&config.logs.filter, config.logs.format, file, false)
         .map_err(|error| CliError::Usage(error.to_string()))
 }

@@ -8,6 +8,7 @@ pub mod app;
 pub mod artifact;
 pub mod auth;
 pub mod build;
+pub mod catalog;
 pub mod cli_login;
 pub mod cluster;
 pub mod deployment;

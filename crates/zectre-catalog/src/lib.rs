@@ -1,0 +1,134 @@
+//! The directory above clusters: who people are, their organizations, and the clusters these have.
+//!
+//! Towards GitHub it is an OAuth client ([`github`]), towards command lines, dashboards and clusters an authorization server
+//! ([`routes`]). It shares nothing with any cluster: a cluster trusts its tokens by its published keys ([`keys`]), and
+//! docs/AUTH_CATALOG.md tells both stories. All state is in a PostgreSQL database of its own.
+
+pub mod claims;
+pub mod code;
+pub mod config;
+pub mod core;
+pub mod error;
+pub mod github;
+pub mod keys;
+pub mod metrics;
+pub mod page;
+pub mod policy;
+pub mod purge;
+pub mod routes;
+pub mod sealed;
+pub mod secret;
+pub mod store;
+
+use config::Config;
+use error::Error;
+use keys::Keyring;
+use metrics::Logins;
+use routes::App;
+use sqlx::PgPool;
+use std::{net::SocketAddr, time::Duration};
+use tokio::net::TcpListener;
+use zectre_service::{
+    key::{self, KeyError, MasterKey, MetricsKey},
+    server::{self, Base, BindError, Limits},
+    tasks::{Shutdown, Tasks},
+};
+
+/// Its name in logs, answers and the database.
+pub const NAME: &str = "zectre-catalog";
+
+/// How long background work may take to stop.
+const STOP: Duration = Duration::from_secs(5);
+
+/// The catalog, bound and ready to run.
+pub struct Service {
+    listener: TcpListener,
+    address: SocketAddr,
+    base: Base,
+    app: App,
+    limits: Limits,
+}
+
+impl Service {
+    /// Connects, brings the database to this version, opens the keys (the first start makes one), and binds.
+    pub async fn new(config: &Config) -> Result<Self, Error> {
+        let master = key::read("master_key_file", &config.secrets.master_key_file)?
+            .map(MasterKey::from_bytes)
+            .ok_or(KeyError::NotSet("master_key_file"))?;
+        let metrics = key::read("metrics_token_file", &config.secrets.metrics_token_file)?;
+        let callback = format!("{}/oauth/github/callback", config.server.public_url);
+        let github = github::Github::new(&config.github, config.client_secret()?, callback);
+        let pool = store::connect(&config.database).await?;
+        let keyring = Keyring::open(pool.clone(), master.clone(), config.tokens.clone()).await?;
+        let listener = bind(config).await?;
+        let address = listener.local_addr().map_err(Error::Serve)?;
+        let base = Base::new(NAME).readable_by(metrics.map(MetricsKey::from_bytes));
+        watch(&base, &pool);
+        let logins = Logins::new(&base.metrics);
+        let limits = Limits {
+            request_timeout: Some(Duration::from_millis(config.server.request_timeout_ms)),
+            concurrency_max: config.server.concurrency_max,
+            ..Limits::default()
+        };
+        Ok(Self {
+            listener,
+            address,
+            base,
+            app: App::new(config, pool, keyring, github, master, logins),
+            limits,
+        })
+    }
+
+    /// Where it listens.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Runs until `shutdown` is requested.
+    pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
+        let tasks = Tasks::new(shutdown.clone());
+        let (keys, pool) = (self.app.clone(), self.app.pool.clone());
+        tasks.spawn(
+            "keys",
+            |stop| async move { keys::maintain(&keys.keyring, stop).await },
+        );
+        tasks.spawn("purge", |stop| async move { purge::run(&pool, stop).await });
+        let router = self.base.wrap(routes::router(&self.app), self.limits);
+        tracing::info!(address = %self.address, "the catalog is up");
+        if !self.app.issuer_is_safe() {
+            tracing::warn!(
+                "server.public_url is http:// and no loopback address: codes and tokens can be read on their way"
+            );
+        }
+        server::serve(self.listener, router, self.limits, shutdown).await;
+        tasks.stop(STOP).await;
+        self.app.pool.close().await;
+        Ok(())
+    }
+}
+
+async fn bind(config: &Config) -> Result<TcpListener, Error> {
+    let bound = server::bind(NAME, "server", &config.server.host, config.server.port).await;
+    Ok(bound.map_err(|error| match error {
+        // Its variables are its own.
+        BindError::Taken { service, address, .. } => BindError::Taken {
+            service,
+            address,
+            key: "ZECTRE_CATALOG_SERVER__PORT".into(),
+        },
+        other @ BindError::Other { .. } => other,
+    })?)
+}
+
+fn watch(base: &Base, pool: &PgPool) {
+    let pool = pool.clone();
+    base.health.check("database", move || {
+        let pool = pool.clone();
+        async move {
+            store::ping(&pool)
+                .await
+                .map(drop)
+                .map_err(|error| error.to_string())
+        }
+    });
+}

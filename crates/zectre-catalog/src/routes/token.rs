@@ -1,0 +1,247 @@
+//! `POST /oauth/token` and `POST /oauth/revoke`: a code or a refresh token in, tokens out, or an end.
+//!
+//! Whatever is used twice ends all that came of it: of two who have it one is a thief, and nobody can tell which.
+
+use super::{App, form::Parameters};
+use crate::{
+    claims::AccessClaims,
+    core::pkce,
+    error::Error,
+    secret::{self, Refresh},
+    store::{codes, sessions, users},
+};
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use sqlx::PgConnection;
+use std::time::Duration;
+use uuid::Uuid;
+use zectre_common::{
+    id::UserId,
+    time::Time,
+    wire::catalog::{TokenRefusal, Tokens},
+};
+use zectre_service::problem::Failure;
+
+/// Why there are no tokens.
+enum Denied {
+    /// The client's fault, or its end.
+    Refused(&'static str, &'static str),
+    /// Ours.
+    Failed(Error),
+}
+
+impl<E: Into<Error>> From<E> for Denied {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl IntoResponse for Denied {
+    fn into_response(self) -> Response {
+        let (error, description) = match self {
+            Self::Refused(error, description) => (error, description),
+            Self::Failed(error) => return Failure::from(error).into_response(),
+        };
+        let body = TokenRefusal {
+            error: error.into(),
+            error_description: description.into(),
+        };
+        (StatusCode::BAD_REQUEST, Json(body)).into_response()
+    }
+}
+
+const BAD_GRANT: Denied = Denied::Refused(
+    "invalid_grant",
+    "the code or refresh token is not valid for this client, was used before, or has ended: sign in again",
+);
+
+/// `POST /oauth/token`
+pub(super) async fn token(State(app): State<App>, headers: HeaderMap, body: String) -> Response {
+    let result = match form(&headers, &body) {
+        Ok(form) => match form.get("grant_type") {
+            Some("authorization_code") => by_code(&app, &form).await,
+            Some("refresh_token") => by_refresh_token(&app, &form).await,
+            _ => Err(Denied::Refused(
+                "unsupported_grant_type",
+                "`grant_type` must be `authorization_code` or `refresh_token`",
+            )),
+        },
+        Err(denied) => Err(denied),
+    };
+    let mut response = match result {
+        Ok(tokens) => Json(tokens).into_response(),
+        Err(denied) => denied.into_response(),
+    };
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn form(headers: &HeaderMap, body: &str) -> Result<Parameters, Denied> {
+    let media = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let essence = media.and_then(|media| media.split(';').next()).map(str::trim);
+    if essence != Some("application/x-www-form-urlencoded") {
+        return Err(Denied::Refused(
+            "invalid_request",
+            "send the parameters as application/x-www-form-urlencoded",
+        ));
+    }
+    Parameters::parse(body)
+        .map_err(|_| Denied::Refused("invalid_request", "a parameter is given twice, or too long"))
+}
+
+fn required<'f>(form: &'f Parameters, name: &str, missing: &'static str) -> Result<&'f str, Denied> {
+    form.get(name).ok_or(Denied::Refused("invalid_request", missing))
+}
+
+async fn by_code(app: &App, form: &Parameters) -> Result<Tokens, Denied> {
+    let client = required(form, "client_id", "`client_id` is missing")?;
+    let code = required(form, "code", "`code` is missing")?;
+    let redirect_uri = required(form, "redirect_uri", "`redirect_uri` is missing")?;
+    let verifier = required(
+        form,
+        "code_verifier",
+        "`code_verifier` is missing: PKCE is required",
+    )?;
+    let code_hash = secret::hash(code);
+    let mut transaction = app.pool.begin().await?;
+    let Some(granted) = codes::spend(&mut transaction, &code_hash).await? else {
+        if codes::is_spent(&mut transaction, &code_hash).await?
+            && sessions::revoke_of_code(&mut transaction, &code_hash).await?
+        {
+            tracing::warn!(client, "a code was used twice: what came of it has ended");
+        }
+        transaction.commit().await?;
+        return Err(BAD_GRANT);
+    };
+    let same = granted.client_id == client && granted.redirect_uri == redirect_uri;
+    if !same || !pkce::verify(verifier, &granted.code_challenge) {
+        // The code stays spent: whoever tries it has seen it, and doesn't get a second guess.
+        transaction.commit().await?;
+        return Err(BAD_GRANT);
+    }
+    let refresh = Refresh::first();
+    let session = sessions::NewSession {
+        id: Uuid::now_v7(),
+        user: granted.user_id,
+        client,
+        code_hash: &code_hash,
+        family_hash: &refresh.family_hash(),
+        refresh_hash: &refresh.hash(),
+        expires_at: Time::now().plus(Duration::from_secs(app.session_ttl_secs)),
+    };
+    sessions::insert(&mut transaction, &session, app.limits.sessions_per_user_max).await?;
+    let audience = form.get("audience").unwrap_or(&granted.audience);
+    let tokens = tokens(
+        app,
+        &mut transaction,
+        (granted.user_id, session.id),
+        client,
+        audience,
+        &refresh,
+    )
+    .await?;
+    transaction.commit().await?;
+    Ok(tokens)
+}
+
+async fn by_refresh_token(app: &App, form: &Parameters) -> Result<Tokens, Denied> {
+    let client = required(form, "client_id", "`client_id` is missing")?;
+    let text = required(form, "refresh_token", "`refresh_token` is missing")?;
+    let old = Refresh::parse(text).ok_or(BAD_GRANT)?;
+    let (family, old_hash) = (old.family_hash(), old.hash());
+    let audience = form.get("audience").unwrap_or(&app.issuer);
+    let mut connection = app.pool.acquire().await?;
+    let Some(session) = sessions::find(&mut connection, &family, &old_hash, client).await? else {
+        return Err(reused(&mut connection, &family, &old_hash, client).await?);
+    };
+    let next = old.next();
+    // Made first: a refusal leaves the sign-in as it is.
+    let tokens = tokens(
+        app,
+        &mut connection,
+        (session.user_id, session.id),
+        client,
+        audience,
+        &next,
+    )
+    .await?;
+    if sessions::rotate(&mut connection, &family, &old_hash, &next.hash()).await? {
+        return Ok(tokens);
+    }
+    Err(reused(&mut connection, &family, &old_hash, client).await?)
+}
+
+async fn reused(
+    connection: &mut PgConnection,
+    family: &[u8],
+    hash: &[u8],
+    client: &str,
+) -> Result<Denied, Denied> {
+    if sessions::revoke_reused(connection, family, hash).await? {
+        tracing::warn!(client, "a refresh token was used twice: its sign-in has ended");
+    }
+    Ok(BAD_GRANT)
+}
+
+/// Tokens for `audience`, if the person may have some.
+async fn tokens(
+    app: &App,
+    connection: &mut PgConnection,
+    (user, session): (UserId, Uuid),
+    client: &str,
+    audience: &str,
+    refresh: &Refresh,
+) -> Result<Tokens, Denied> {
+    let own = audience == app.issuer;
+    let orgs = users::orgs(connection, user, (!own).then_some(audience)).await?;
+    if !own && orgs.is_empty() {
+        return Err(Denied::Refused(
+            "invalid_target",
+            "none of your organizations has this cluster",
+        ));
+    }
+    let person = users::get(connection, user).await?.ok_or(BAD_GRANT)?;
+    let now = u64::try_from(Time::now().unix_ms() / 1_000).unwrap_or(0);
+    let claims = AccessClaims {
+        iss: app.issuer.clone(),
+        sub: user,
+        aud: audience.into(),
+        exp: now + app.access_ttl_secs,
+        iat: now,
+        jti: Uuid::now_v7().to_string(),
+        client_id: client.into(),
+        sid: session.to_string(),
+        email: person.email,
+        email_verified: true,
+        name: person.name,
+        orgs,
+    };
+    Ok(Tokens {
+        access_token: app.keyring.sign(&claims)?,
+        token_type: "Bearer".into(),
+        expires_in: app.access_ttl_secs,
+        refresh_token: refresh.expose(),
+    })
+}
+
+/// `POST /oauth/revoke` (RFC 7009): signs out. A token that is none is ended already.
+pub(super) async fn revoke(State(app): State<App>, headers: HeaderMap, body: String) -> Response {
+    let form = match form(&headers, &body) {
+        Ok(form) => form,
+        Err(denied) => return denied.into_response(),
+    };
+    if let Some(refresh) = form.get("token").and_then(Refresh::parse)
+        && let Err(error) = sessions::revoke(&app.pool, &refresh.family_hash()).await
+    {
+        return error.into_response();
+    }
+    StatusCode::OK.into_response()
+}

@@ -1,0 +1,131 @@
+//! Invitations: shown once, kept as a hash, taken by a DELETE, so that one of two who come at once has it.
+
+use super::members;
+use crate::{
+    code::{INVITATION_NOT_FOUND, LIMIT_REACHED},
+    error::{Error, refuse},
+    page::Window,
+};
+use sqlx::PgPool;
+use zectre_common::{
+    id::{InvitationId, OrganizationId, UserId},
+    state::Role,
+    time::Time,
+    wire::{catalog::Invitation, page::Page},
+};
+
+/// Makes one, as `by` says.
+pub async fn create(
+    pool: &PgPool,
+    organization: OrganizationId,
+    by: UserId,
+    invitation: &Invitation,
+    token_hash: &[u8],
+    most: i64,
+) -> Result<(), Error> {
+    let mut transaction = pool.begin().await?;
+    let mine = members::hold(&mut transaction, organization, by).await?;
+    members::may_change(mine, invitation.role)?;
+    let open = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!" FROM invitations WHERE organization_id = $1"#,
+        organization as _
+    )
+    .fetch_one(&mut *transaction)
+    .await?;
+    if open >= most {
+        let detail =
+            format!("an organization has at most {most} invitations here (limits.per_organization_max)");
+        return Err(refuse(&LIMIT_REACHED, detail));
+    }
+    sqlx::query!(
+        "INSERT INTO invitations (id, organization_id, email, role, token_hash, created_at, expires_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        invitation.id as _,
+        organization as _,
+        invitation.email,
+        invitation.role as _,
+        token_hash,
+        invitation.created_at as _,
+        invitation.expires_at as _
+    )
+    .execute(&mut *transaction)
+    .await?;
+    transaction.commit().await?;
+    Ok(())
+}
+
+/// Those that hold.
+pub async fn list(
+    pool: &PgPool,
+    organization: OrganizationId,
+    window: Window,
+) -> Result<Page<Invitation>, Error> {
+    let rows = sqlx::query_as!(
+        Invitation,
+        r#"SELECT i.id AS "id: InvitationId", o.slug AS organization, i.email, i.role AS "role: Role", i.created_at, i.expires_at
+           FROM invitations i JOIN organizations o ON o.id = i.organization_id
+           WHERE i.organization_id = $1 AND i.expires_at > now() ORDER BY i.id LIMIT $2 OFFSET $3"#,
+        organization as _,
+        window.limit(),
+        window.offset()
+    )
+    .fetch_all(pool)
+    .await?;
+    let total = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!" FROM invitations WHERE organization_id = $1 AND expires_at > now()"#,
+        organization as _
+    )
+    .fetch_one(pool)
+    .await?;
+    Ok(window.page(rows, total))
+}
+
+/// Withdraws one; false when it is not there.
+pub async fn delete(pool: &PgPool, organization: OrganizationId, id: InvitationId) -> Result<bool, Error> {
+    let done = sqlx::query!(
+        "DELETE FROM invitations WHERE organization_id = $1 AND id = $2",
+        organization as _,
+        id as _
+    )
+    .execute(pool)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Makes `user` a member, if the invitation is for their address and holds; tells of what. A member who has more keeps it.
+pub async fn accept(
+    pool: &PgPool,
+    user: UserId,
+    token_hash: &[u8],
+    most: i64,
+) -> Result<OrganizationId, Error> {
+    let mut transaction = pool.begin().await?;
+    let taken = sqlx::query!(
+        "DELETE FROM invitations i USING users u WHERE i.token_hash = $1 AND i.expires_at > now() AND u.id = $2
+             AND lower(i.email) = lower(u.email)
+         RETURNING i.organization_id, i.role",
+        token_hash,
+        user as _
+    )
+    .fetch_optional(&mut *transaction)
+    .await?;
+    let invitation = taken.ok_or_else(|| {
+        refuse(
+            &INVITATION_NOT_FOUND,
+            "there is no such invitation for your address: it was used, withdrawn or has ended",
+        )
+    })?;
+    let has = members::hold(&mut transaction, invitation.organization_id, user).await?;
+    if has.is_none() {
+        members::room_for_one(&mut transaction, invitation.organization_id, most).await?;
+    }
+    let role = has.map_or(invitation.role, |has| has.max(invitation.role));
+    members::add(&mut transaction, invitation.organization_id, user, role).await?;
+    transaction.commit().await?;
+    Ok(invitation.organization_id)
+}
+
+/// When one made at `now` ends.
+pub fn end(now: Time) -> Time {
+    now.plus(std::time::Duration::from_secs(7 * 86_400))
+}

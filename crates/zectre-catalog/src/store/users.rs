@@ -1,0 +1,116 @@
+//! People, as GitHub knows them, and what follows from their organizations there.
+
+use crate::{claims::OrgClaim, error::Error};
+use sqlx::{PgConnection, PgPool};
+use zectre_common::{id::UserId, state::Role, time::Time};
+
+/// What GitHub says about someone who has just signed in.
+#[derive(Debug, Clone)]
+pub struct Profile {
+    /// Its number for the account.
+    pub subject: i64,
+    /// The account's name.
+    pub login: String,
+    /// The primary address, verified.
+    pub email: String,
+    /// What the person is called.
+    pub name: String,
+    /// The numbers of the organizations it is an active member of.
+    pub org_ids: Vec<i64>,
+}
+
+/// A person.
+#[derive(Debug, Clone)]
+pub struct UserRow {
+    /// Its id.
+    pub id: UserId,
+    /// The name of the account at GitHub.
+    pub login: String,
+    /// Its address.
+    pub email: String,
+    /// Its name.
+    pub name: String,
+    /// Since when it is known.
+    pub created_at: Time,
+}
+
+/// Someone signed in at `issuer`: makes or renews the account, and the memberships that follow from GitHub's.
+pub async fn sign_in(pool: &PgPool, issuer: &str, profile: &Profile) -> Result<UserId, Error> {
+    let mut transaction = pool.begin().await?;
+    let id = sqlx::query_scalar!(
+        "INSERT INTO users (id, issuer, subject, login, email, name) VALUES ($1, $2, $3, $4, $5, $6)
+         ON CONFLICT (issuer, subject) DO UPDATE SET login = EXCLUDED.login, email = EXCLUDED.email, name = EXCLUDED.name,
+             signed_in_at = now()
+         RETURNING id",
+        UserId::new() as _,
+        issuer,
+        profile.subject,
+        profile.login,
+        profile.email,
+        profile.name
+    )
+    .fetch_one(&mut *transaction)
+    .await?;
+    follow_github(&mut transaction, id, issuer, &profile.org_ids).await?;
+    transaction.commit().await?;
+    Ok(id)
+}
+
+/// Memberships that follow from GitHub come and go with it; those that someone gave here stay as they are.
+async fn follow_github(
+    connection: &mut PgConnection,
+    user: UserId,
+    issuer: &str,
+    org_ids: &[i64],
+) -> Result<(), Error> {
+    sqlx::query!(
+        "DELETE FROM memberships WHERE user_id = $1 AND from_github AND organization_id NOT IN
+             (SELECT organization_id FROM github_mappings WHERE issuer = $2 AND github_org_id = ANY($3))",
+        user as _,
+        issuer,
+        org_ids
+    )
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query!(
+        "INSERT INTO memberships (organization_id, user_id, role, from_github)
+         SELECT DISTINCT ON (organization_id) organization_id, $1::uuid, role, true FROM github_mappings
+         WHERE issuer = $2 AND github_org_id = ANY($3)
+         ORDER BY organization_id, array_position(ARRAY['admin', 'developer', 'viewer'], role)
+         ON CONFLICT (organization_id, user_id) DO UPDATE SET role = EXCLUDED.role WHERE memberships.from_github",
+        user as _,
+        issuer,
+        org_ids
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Reads one.
+pub async fn get(connection: &mut PgConnection, id: UserId) -> Result<Option<UserRow>, Error> {
+    let query = sqlx::query_as!(
+        UserRow,
+        "SELECT id, login, email, name, created_at FROM users WHERE id = $1",
+        id as _
+    );
+    Ok(query.fetch_optional(connection).await?)
+}
+
+/// Its memberships: all of them, or, for the audience of a cluster, that in the organization which has the cluster.
+pub async fn orgs(
+    connection: &mut PgConnection,
+    id: UserId,
+    audience: Option<&str>,
+) -> Result<Vec<OrgClaim>, Error> {
+    let query = sqlx::query_as!(
+        OrgClaim,
+        r#"SELECT o.slug, o.name, m.role AS "role: Role" FROM memberships m JOIN organizations o ON o.id = m.organization_id
+           WHERE m.user_id = $1 AND ($2::text IS NULL
+               OR EXISTS (SELECT 1 FROM clusters c WHERE c.organization_id = o.id AND c.audience = $2))
+           ORDER BY o.slug"#,
+        id as _,
+        audience
+    );
+    Ok(query.fetch_all(connection).await?)
+}

@@ -1,0 +1,297 @@
+//! Organizations, their members and their clusters.
+
+use crate::harness::{Catalog, person};
+use serde_json::{Value, json};
+
+async fn org(catalog: &Catalog, token: &str, slug: &str) {
+    catalog
+        .done(token, "POST", "/orgs", Some(json!({"slug": slug})), 201)
+        .await;
+}
+
+async fn id(catalog: &Catalog, token: &str) -> String {
+    let me = catalog.done(token, "GET", "/me", None, 200).await;
+    me["id"].as_str().expect("an id").to_owned()
+}
+
+#[tokio::test]
+async fn an_invitation_is_for_one_person_once() {
+    let catalog = Catalog::start().await;
+    let (ada, bob, eve) = (
+        catalog.sign_in(&person("ada")).await.access,
+        catalog.sign_in(&person("bob")).await.access,
+        catalog.sign_in(&person("eve")).await.access,
+    );
+    org(&catalog, &ada, "acme").await;
+    let invite = json!({"email": "Bob@Example.test", "role": "admin"});
+    let invited = catalog
+        .done(&ada, "POST", "/orgs/acme/invitations", Some(invite), 201)
+        .await;
+    let accept = json!({"token": invited["token"]});
+    catalog
+        .refused(
+            &eve,
+            "POST /invitations/accept",
+            Some(accept.clone()),
+            "404 INVITATION_NOT_FOUND",
+        )
+        .await;
+    let joined = catalog
+        .done(&bob, "POST", "/invitations/accept", Some(accept.clone()), 200)
+        .await;
+    assert_eq!(
+        (&joined["slug"], &joined["role"]),
+        (&json!("acme"), &json!("admin"))
+    );
+    catalog
+        .refused(
+            &bob,
+            "POST /invitations/accept",
+            Some(accept),
+            "404 INVITATION_NOT_FOUND",
+        )
+        .await;
+    let listed = catalog
+        .done(&ada, "GET", "/orgs/acme/invitations", None, 200)
+        .await;
+    assert_eq!(listed["total"], 0);
+}
+
+#[tokio::test]
+async fn admins_manage_all_but_owners_and_an_owner_stays() {
+    let catalog = Catalog::start().await;
+    let ada = catalog.sign_in(&person("ada")).await.access;
+    let bob = catalog.sign_in(&person("bob")).await.access;
+    org(&catalog, &ada, "acme").await;
+    let invite = json!({"email": "bob@example.test", "role": "admin"});
+    let invited = catalog
+        .done(&ada, "POST", "/orgs/acme/invitations", Some(invite), 201)
+        .await;
+    let accept = Some(json!({"token": invited["token"]}));
+    catalog
+        .done(&bob, "POST", "/invitations/accept", accept, 200)
+        .await;
+    let (ada_id, bob_id) = (id(&catalog, &ada).await, id(&catalog, &bob).await);
+    let owner = Some(json!({"role": "owner"}));
+    for target in [&ada_id, &bob_id] {
+        let path = format!("/orgs/acme/members/{target}");
+        catalog
+            .refused(&bob, &format!("PUT {path}"), owner.clone(), "403 FORBIDDEN")
+            .await;
+    }
+    let ada_path = format!("/orgs/acme/members/{ada_id}");
+    catalog
+        .refused(&bob, &format!("DELETE {ada_path}"), None, "403 FORBIDDEN")
+        .await;
+    let invite = json!({"email": "x@example.test", "role": "owner"});
+    catalog
+        .refused(&bob, "POST /orgs/acme/invitations", Some(invite), "403 FORBIDDEN")
+        .await;
+    // The last owner stays, until there is another.
+    catalog
+        .refused(&ada, &format!("DELETE {ada_path}"), None, "409 LAST_OWNER")
+        .await;
+    let viewer = Some(json!({"role": "viewer"}));
+    catalog
+        .refused(&ada, &format!("PUT {ada_path}"), viewer.clone(), "409 LAST_OWNER")
+        .await;
+    catalog
+        .done(&ada, "PUT", &format!("/orgs/acme/members/{bob_id}"), owner, 204)
+        .await;
+    catalog.done(&bob, "PUT", &ada_path, viewer, 204).await;
+    let members = catalog
+        .done(&ada, "GET", "/orgs/acme/members?page_size=1&page=2", None, 200)
+        .await;
+    assert_eq!(
+        (
+            &members["total"],
+            &members["data"][0]["login"],
+            &members["data"][0]["role"]
+        ),
+        (&json!(2), &json!("bob"), &json!("owner"))
+    );
+    catalog.done(&ada, "DELETE", &ada_path, None, 204).await;
+    catalog
+        .refused(&ada, "GET /orgs/acme", None, "404 ORGANIZATION_NOT_FOUND")
+        .await;
+}
+
+#[tokio::test]
+async fn membership_at_github_leads_to_a_role_and_goes_with_it() {
+    let catalog = Catalog::start().await;
+    let ada = catalog.sign_in(&person("ada")).await.access;
+    org(&catalog, &ada, "acme").await;
+    for (org, role) in [(1001, "viewer"), (1002, "developer")] {
+        catalog
+            .done(
+                &ada,
+                "PUT",
+                &format!("/orgs/acme/github/{org}"),
+                Some(json!({"role": role})),
+                204,
+            )
+            .await;
+    }
+    let owner = Some(json!({"role": "owner"}));
+    catalog
+        .refused(&ada, "PUT /orgs/acme/github/1003", owner, "400 INVALID_INPUT")
+        .await;
+    let with = |orgs: Value| {
+        let mut bob = person("bob");
+        bob["orgs"] = orgs;
+        bob
+    };
+    let role = async |orgs: Value| {
+        let bob = catalog.sign_in(&with(orgs)).await.access;
+        catalog.done(&bob, "GET", "/me", None, 200).await["orgs"][0]["role"].clone()
+    };
+    assert_eq!(role(json!([7])).await, Value::Null);
+    assert_eq!(role(json!([1001])).await, "viewer");
+    assert_eq!(role(json!([1001, 1002])).await, "developer");
+    assert_eq!(role(json!([7])).await, Value::Null);
+    // What someone gave here stays, whatever GitHub says.
+    let bob = catalog.sign_in(&with(json!([1001]))).await.access;
+    let path = format!("/orgs/acme/members/{}", id(&catalog, &bob).await);
+    catalog
+        .done(&ada, "PUT", &path, Some(json!({"role": "admin"})), 204)
+        .await;
+    assert_eq!(role(json!([1001])).await, "admin");
+    assert_eq!(role(json!([])).await, "admin");
+    // A mapping that is gone leaves nobody behind.
+    let mut eve = person("eve");
+    eve["orgs"] = json!([1002]);
+    let eve = catalog.sign_in(&eve).await.access;
+    catalog.done(&eve, "GET", "/orgs/acme", None, 200).await;
+    catalog
+        .done(&ada, "DELETE", "/orgs/acme/github/1002", None, 204)
+        .await;
+    catalog
+        .refused(&eve, "GET /orgs/acme", None, "404 ORGANIZATION_NOT_FOUND")
+        .await;
+    catalog
+        .refused(
+            &ada,
+            "DELETE /orgs/acme/github/1002",
+            None,
+            "404 MAPPING_NOT_FOUND",
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn a_cluster_is_its_organizations_and_so_is_its_audience() {
+    let catalog =
+        Catalog::start_with("[tokens]\nalgorithm = 'EdDSA'\n[limits]\norganizations_per_user_max = 1\n")
+            .await;
+    let (ada, eve) = (
+        catalog.sign_in(&person("ada")).await.access,
+        catalog.sign_in(&person("eve")).await.access,
+    );
+    org(&catalog, &ada, "acme").await;
+    org(&catalog, &eve, "evil").await;
+    let second = Some(json!({"slug": "acme-2"}));
+    catalog
+        .refused(&ada, "POST /orgs", second, "409 LIMIT_REACHED")
+        .await;
+    let cluster = |org: &str, name: &str, audience: &str| {
+        Some(
+            json!({"organization": org, "name": name, "api_base_url": "http://10.0.0.1:47080", "audience": audience}),
+        )
+    };
+    let made = catalog
+        .done(&ada, "POST", "/clusters", cluster("acme", "eu", "acme-eu-1"), 201)
+        .await;
+    // Nobody else gets tokens for it by an organization of theirs.
+    catalog
+        .refused(
+            &eve,
+            "POST /clusters",
+            cluster("evil", "eu", "acme-eu-1"),
+            "409 AUDIENCE_TAKEN",
+        )
+        .await;
+    catalog
+        .refused(
+            &eve,
+            "POST /clusters",
+            cluster("acme", "us", "acme-us-1"),
+            "404 ORGANIZATION_NOT_FOUND",
+        )
+        .await;
+    catalog
+        .refused(
+            &ada,
+            "POST /clusters",
+            cluster("acme", "eu", "acme-eu-2"),
+            "409 NAME_TAKEN",
+        )
+        .await;
+    let own = catalog.url.clone();
+    catalog
+        .refused(
+            &ada,
+            "POST /clusters",
+            cluster("acme", "us", &own),
+            "400 INVALID_INPUT",
+        )
+        .await;
+    let path = format!("/clusters/{}", made["id"].as_str().expect("an id"));
+    for method in ["GET", "DELETE"] {
+        catalog
+            .refused(&eve, &format!("{method} {path}"), None, "404 CLUSTER_NOT_FOUND")
+            .await;
+    }
+    assert_eq!(
+        catalog.done(&eve, "GET", "/clusters", None, 200).await["total"],
+        0
+    );
+}
+
+#[tokio::test]
+async fn a_cluster_moves_and_goes_and_its_audience_stays_taken() {
+    let catalog = Catalog::start().await;
+    let (ada, eve) = (
+        catalog.sign_in(&person("ada")).await.access,
+        catalog.sign_in(&person("eve")).await.access,
+    );
+    org(&catalog, &ada, "acme").await;
+    org(&catalog, &eve, "evil").await;
+    let cluster = |org: &str| {
+        Some(
+            json!({"organization": org, "name": "eu", "api_base_url": "http://10.0.0.1:47080", "audience": "acme-eu-1"}),
+        )
+    };
+    let made = catalog
+        .done(&ada, "POST", "/clusters", cluster("acme"), 201)
+        .await;
+    let path = format!("/clusters/{}", made["id"].as_str().expect("an id"));
+    // Left out, it is one that nobody can have taken before.
+    let free = json!({"organization": "acme", "name": "us", "api_base_url": "https://us.acme.test"});
+    let us = catalog.done(&ada, "POST", "/clusters", Some(free), 201).await;
+    assert!(
+        us["audience"]
+            .as_str()
+            .is_some_and(|audience| audience.len() > 40),
+        "{us}"
+    );
+    let moved = json!({"name": "europe", "api_base_url": "https://europe.acme.test"});
+    let moved = catalog.done(&ada, "PUT", &path, Some(moved), 200).await;
+    assert_eq!(
+        (&moved["audience"], &moved["name"]),
+        (&json!("acme-eu-1"), &json!("europe"))
+    );
+    let listed = catalog
+        .done(&ada, "GET", "/clusters?organization=acme", None, 200)
+        .await;
+    assert_eq!((&listed["total"], &listed["data"][0]), (&json!(2), &moved));
+    // Whoever takes it once it is free would get into a cluster that still trusts it: it never is.
+    catalog.done(&ada, "DELETE", &path, None, 204).await;
+    catalog
+        .refused(&eve, "POST /clusters", cluster("evil"), "409 AUDIENCE_TAKEN")
+        .await;
+    catalog.done(&ada, "DELETE", "/orgs/acme", None, 204).await;
+    assert_eq!(
+        catalog.done(&ada, "GET", "/clusters", None, 200).await["total"],
+        0
+    );
+}
