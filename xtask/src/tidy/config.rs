@@ -4,9 +4,7 @@ use super::SourceFile;
 
 /// Every key without a comment above it.
 pub(crate) fn complaints(files: &[SourceFile]) -> Vec<String> {
-    let config = files
-        .iter()
-        .filter(|file| file.path.starts_with("config/") && file.path.ends_with(".toml"));
+    let config = files.iter().filter(|file| file.path.starts_with("config/"));
     config
         .flat_map(|file| uncommented(&file.text).into_iter().map(|key| (&file.path, key)))
         .map(|(path, key)| format!("{path}: `{key}` has no comment"))
