@@ -102,6 +102,7 @@ impl Cluster {
 
     async fn with_work(mut self, seed: &Seed, pace: Pace) -> Self {
         self.leads().await;
+        self.fleet.greet().await;
         self.fleet.beat(pace.heartbeat, &mut self.agents);
         self.deployments = store::deployments(&self.pool, seed).await;
         eprintln!("seeded");

@@ -37,7 +37,7 @@ use zectre_service::{
 
 /// How long the scheduler may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
-/// Nodes that report at the same moment.
+/// Nodes that speak at the same moment when all are to speak at once.
 const REPORTERS: usize = 64;
 
 /// What is read of an order: agents need all of it, this one needs to know that it came.
@@ -153,6 +153,26 @@ impl Fleet {
                 }
             });
         }
+    }
+
+    /// Every node is heard once: a node takes tasks from its first heartbeat on, and a fleet that has just come up is
+    /// not what is measured.
+    pub(crate) async fn greet(self: &Arc<Self>) {
+        let mut greetings = JoinSet::new();
+        for index in 0..self.nodes.len() {
+            if greetings.len() >= REPORTERS {
+                drop(greetings.join_next().await);
+            }
+            let fleet = self.clone();
+            greetings.spawn(async move { fleet.beat_once(&fleet.nodes[index]).await });
+        }
+        drop(greetings.join_all().await);
+        let (heard, failed) = self.take_beats();
+        assert_eq!(
+            (heard.len(), failed),
+            (self.nodes.len(), 0),
+            "every node is heard"
+        );
     }
 
     async fn beat_once(&self, node: &Node) {
