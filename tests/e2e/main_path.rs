@@ -360,9 +360,9 @@ async fn a_container_is_served_from_a_real_engine() {
     assert_eq!(outcome.deployment["spec"]["process_type"], "docker");
     assert!(http.app(&app.subdomain, "/").await.text().starts_with("boxed "));
     let next = app
-        .deploy(json!({"image": "zectre-test/nowhere:9", "environment": "production"}))
+        .deploy(json!({"image": "localhost:1/nowhere:9", "environment": "production"}))
         .await;
-    assert_eq!(app.outcome(&next).await.failed(), "image_not_found");
+    assert_eq!(app.outcome(&next).await.failed(), "image_pull_failed");
     assert!(http.app(&app.subdomain, "/").await.text().starts_with("boxed "));
 }
 

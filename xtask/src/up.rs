@@ -63,11 +63,15 @@ pub(crate) fn up(arguments: &[&str]) -> Result<(), Fail> {
         .collect();
     // What runs already may be older than what was just built. Nothing to stop is no failure.
     let mut down = Command::new(&zectre);
-    down.arg("down")
+    down.args(["down", "--json"])
         .args(data_dir(&arguments))
-        .stdout(Stdio::null())
         .stderr(Stdio::null());
-    let _ = down.status();
+    if down
+        .output()
+        .is_ok_and(|said| String::from_utf8_lossy(&said.stdout).contains("\"stopped\": true"))
+    {
+        eprintln!("==> a platform ran already: it was stopped, and starts anew as it was just built");
+    }
     step(
         "start the platform",
         Command::new(&zectre).args(["up", "--detach"]).args(&arguments),

@@ -114,11 +114,12 @@ impl From<zectre_container::Error> for StartError {
         use zectre_container::Error as E;
         let reason = match &error {
             E::ImageNotFound { .. } | E::LoginUnusable { .. } => Reason::ImageNotFound,
+            E::RegistryUnreachable { .. } | E::PullFailed { .. } | E::PullTimeout { .. } => {
+                Reason::ImagePullFailed
+            }
             E::PortTaken(_) => Reason::PortTaken,
             E::StartFailed(_) => Reason::StartFailed,
             E::Unreachable { .. }
-            | E::PullFailed { .. }
-            | E::PullTimeout { .. }
             | E::DiskFull { .. }
             | E::NeverStarted(_)
             | E::Gone(_)

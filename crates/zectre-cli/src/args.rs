@@ -381,7 +381,7 @@ pub enum EnvCommand {
     },
     /// Writes the variables to a file, secrets as comments
     Pull {
-        /// The file
+        /// The file; `-` prints them
         #[arg(default_value = ".env")]
         file: PathBuf,
         /// Overwrites the file

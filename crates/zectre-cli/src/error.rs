@@ -120,6 +120,9 @@ impl CliError {
             (Some("SIGNUP_CLOSED"), _) => {
                 Some("An admin of the cluster can make the account: `zectre users add EMAIL`.")
             }
+            (Some("ARTIFACT_NOT_FOUND"), _) => Some(
+                "`zectre artifacts list` shows what there is; `zectre deploy --artifact FILE` uploads a file and runs it.",
+            ),
             (_, Some(401)) => Some("Sign in with `zectre login`."),
             (_, Some(403)) => {
                 Some("Ask an admin of the organization for the role; `zectre whoami` shows yours.")

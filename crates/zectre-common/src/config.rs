@@ -87,7 +87,7 @@ sections! {
     /// `[auth]`
     AuthConfig {
         signup: Signup, token_ttl_secs: u64, catalog_jwks_url: String, jwt_expected_iss: String,
-        jwt_expected_aud: String,
+        jwt_expected_aud: String, catalog_ca_file: PathBuf, catalog_organizations: Vec<String>,
     }
     /// `[quotas]`
     QuotasConfig {
@@ -203,18 +203,7 @@ impl Config {
 
     fn check(&self) -> Result<(), ConfigError> {
         let refuse = |message: String| Err(ConfigError::Invalid(message));
-        let catalog = [
-            &self.auth.catalog_jwks_url,
-            &self.auth.jwt_expected_iss,
-            &self.auth.jwt_expected_aud,
-        ];
-        let set = catalog.iter().filter(|value| !value.is_empty()).count();
-        if set != 0 && set != catalog.len() {
-            return refuse(
-                "auth.catalog_jwks_url, auth.jwt_expected_iss and auth.jwt_expected_aud go together: set all three or none"
-                    .into(),
-            );
-        }
+        self.auth.check().map_err(ConfigError::Invalid)?;
         if self.agent.port_min == 0 || self.agent.port_min > self.agent.port_max {
             return refuse("agent.port_min must be above 0 and not above agent.port_max".into());
         }
@@ -267,6 +256,47 @@ impl Config {
     }
 }
 
+impl AuthConfig {
+    fn check(&self) -> Result<(), String> {
+        let catalog = [
+            ("auth.catalog_jwks_url", &self.catalog_jwks_url),
+            ("auth.jwt_expected_iss", &self.jwt_expected_iss),
+            ("auth.jwt_expected_aud", &self.jwt_expected_aud),
+        ];
+        let named = |is_set: bool| {
+            let these = catalog.iter().filter(|(_, value)| value.is_empty() != is_set);
+            these.map(|(key, _)| *key).collect::<Vec<_>>()
+        };
+        let (set, unset) = (named(true), named(false));
+        if !set.is_empty() && !unset.is_empty() {
+            return Err(format!(
+                "a catalog is trusted by three keys, set all three or none: {} is set, {} is empty",
+                set.join(" and "),
+                unset.join(" and ")
+            ));
+        }
+        let url = &self.catalog_jwks_url;
+        let host = ["https://", "http://"]
+            .iter()
+            .find_map(|scheme| url.strip_prefix(scheme));
+        if !url.is_empty() && host.is_none_or(|host| host.is_empty() || host.starts_with('/')) {
+            return Err(format!(
+                "auth.catalog_jwks_url `{url}` is not a URL, such as https://catalog.example.com/.well-known/jwks.json"
+            ));
+        }
+        if let Some(wrong) = self
+            .catalog_organizations
+            .iter()
+            .find(|slug| !crate::spec::valid_slug(slug))
+        {
+            return Err(format!(
+                "auth.catalog_organizations: `{wrong}` is not an organization's slug"
+            ));
+        }
+        Ok(())
+    }
+}
+
 impl BuildConfig {
     fn check(&self) -> Result<(), String> {
         if self.memory_bytes_max < 256 << 20 {
@@ -309,13 +339,58 @@ fn explain(error: figment::Error) -> String {
                 .map_or_else(|| metadata.name.to_string(), ToString::to_string);
             format!(" (from {place})")
         });
+        let what = in_words(&one.kind);
         if key.is_empty() {
-            format!("{}{source}", one.kind)
+            format!("{what}{source}")
         } else {
-            format!("{key}: {}{source}", one.kind)
+            format!("{key}: {what}{source}")
         }
     };
     error.into_iter().map(explain_one).collect::<Vec<_>>().join("\n")
+}
+
+/// What is wrong, in our words: the library quotes what is quoted already, and knows no nearest key.
+fn in_words(kind: &figment::error::Kind) -> String {
+    use figment::error::Kind;
+    let plain = |text: &str| text.replace('`', "");
+    match kind {
+        Kind::UnknownField(given, known) | Kind::UnknownVariant(given, known) => {
+            let what = if matches!(kind, Kind::UnknownField(..)) {
+                "key"
+            } else {
+                "value"
+            };
+            let given = plain(given);
+            let known: Vec<String> = known.iter().map(|one| plain(one)).collect();
+            match crate::manifest::nearest(&given, known.iter().map(String::as_str)) {
+                Some(nearest) => format!("unknown {what} `{given}`; did you mean `{nearest}`?"),
+                None => format!("unknown {what} `{given}`; known here: {}", known.join(", ")),
+            }
+        }
+        Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected) => {
+            let found = match found {
+                figment::error::Actual::Str(text) => format!("the text `{text}`"),
+                found => plain(&found.to_string()),
+            };
+            format!("{found} stands where {} belongs", wanted(expected))
+        }
+        other => other.to_string(),
+    }
+}
+
+/// Rust's name of a type as its user would say it.
+fn wanted(expected: &str) -> String {
+    match expected {
+        "u8" => "a whole number from 0 to 255".into(),
+        "u16" => "a whole number from 0 to 65535".into(),
+        "u32" => "a whole number from 0 to 4294967295".into(),
+        "u64" | "usize" => "a whole number, 0 or more".into(),
+        "a boolean" | "bool" => "`true` or `false`".into(),
+        "a string" | "string" | "path string" => "a text".into(),
+        "a sequence" => "a list (`[…]`)".into(),
+        other if other.starts_with("struct ") || other == "a map" => "a section with keys".into(),
+        other => other.replace('`', ""),
+    }
 }
 
 #[cfg(test)]
@@ -355,16 +430,41 @@ mod tests {
         let unknown = Config::load_with(None, "[api]\nprot = 1")
             .expect_err("no such key")
             .to_string();
-        assert!(unknown.contains("prot"), "{unknown}");
+        assert!(
+            unknown.contains("api.prot: unknown key `prot`; did you mean `port`?"),
+            "{unknown}"
+        );
+        let value = Config::load_with(None, "[logs]\nformat = \"xml\"")
+            .expect_err("no such value")
+            .to_string();
+        assert!(
+            value.contains("unknown value `xml`; known here: auto, text, json"),
+            "{value}"
+        );
         let wrong = Config::load_with(None, "[api]\nport = \"many\"")
             .expect_err("not a number")
             .to_string();
-        assert!(wrong.contains("api.port"), "{wrong}");
+        assert!(
+            wrong.contains("api.port: the text `many` stands where a whole number from 0 to 65535 belongs"),
+            "{wrong}"
+        );
     }
 
     #[test]
     fn the_catalog_is_set_wholly_or_not_at_all() {
         let error = Config::load_with(None, "[auth]\njwt_expected_iss = \"x\"").expect_err("one of three");
-        assert!(error.to_string().contains("all three or none"), "{error}");
+        let said = error.to_string();
+        assert!(
+            said.contains("all three or none: auth.jwt_expected_iss is set"),
+            "{said}"
+        );
+        assert!(
+            said.contains("auth.catalog_jwks_url and auth.jwt_expected_aud is empty"),
+            "{said}"
+        );
+        let all = "[auth]\njwt_expected_iss = \"x\"\njwt_expected_aud = \"y\"\ncatalog_jwks_url = ";
+        let error = Config::load_with(None, &format!("{all}\"catalog\"")).expect_err("no URL");
+        assert!(error.to_string().contains("is not a URL"), "{error}");
+        Config::load_with(None, &format!("{all}\"http://catalog:1/jwks\"")).expect("all three");
     }
 }

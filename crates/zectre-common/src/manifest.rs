@@ -21,6 +21,7 @@ mod schema;
 mod yaml;
 
 pub use error::ManifestError;
+pub(crate) use error::nearest;
 pub use schema::json_schema;
 
 /// The file's name in the root of a project.

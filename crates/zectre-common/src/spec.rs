@@ -17,6 +17,7 @@ mod validate;
 
 pub use constraint::{Constraint, ConstraintOperator, Labels};
 pub use strategy::Strategy;
+pub(crate) use validate::range_of;
 pub use validate::{FieldError, valid_env_key, valid_slug};
 
 /// The most replicas one deployment may have; a bound on every loop over slots.

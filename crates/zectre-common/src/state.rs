@@ -285,6 +285,8 @@ text_enum! {
     Reason {
         /// The image is not in its registry, or may not be pulled.
         ImageNotFound = "image_not_found",
+        /// Its registry, or the way to it, failed: no such host, nobody there, no answer in time.
+        ImagePullFailed = "image_pull_failed",
         /// The artifact is not in the registry.
         ArtifactMissing = "artifact_missing",
         /// The artifact's bytes are not those that were announced.

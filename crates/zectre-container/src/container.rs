@@ -251,6 +251,15 @@ impl Engine {
         })
     }
 
+    /// Whether the kernel has killed some of a container for want of memory, and the container runs on.
+    ///
+    /// # Errors
+    /// [`Error::Gone`], or the engine's failure.
+    pub async fn survives_oom(&self, container: &str) -> Result<bool, Error> {
+        let state = self.inspect(container).await?.state.unwrap_or_default();
+        Ok(state.oom_killed.unwrap_or(false) && state_of(&state) == ContainerState::Running)
+    }
+
     /// What the container uses; `None` when the engine doesn't tell.
     ///
     /// # Errors

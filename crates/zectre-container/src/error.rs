@@ -26,6 +26,16 @@ pub enum Error {
         /// What the engine said.
         detail: String,
     },
+    /// The registry's name leads nowhere, or nobody answers there.
+    #[error(
+        "the image {image} can't be pulled: its registry can't be reached ({detail}); check its name, and the way from the node to it"
+    )]
+    RegistryUnreachable {
+        /// As it was asked for.
+        image: String,
+        /// What the engine said.
+        detail: String,
+    },
     /// The registry or the way to it failed, and the image may well be there.
     #[error("the image {image} could not be pulled: {detail}")]
     PullFailed {
@@ -127,6 +137,7 @@ impl Error {
         let (image, detail) = (image.to_owned(), words.trim().to_owned());
         match pull_failure(answer(&source).map(|(status, _)| status), &detail) {
             PullFailure::Absent => Self::ImageNotFound { image, detail },
+            PullFailure::Unreachable => Self::RegistryUnreachable { image, detail },
             PullFailure::DiskFull => Self::DiskFull { image, detail },
             PullFailure::Passing => Self::PullFailed { image, detail },
         }
@@ -143,14 +154,15 @@ impl Error {
 enum PullFailure {
     /// No registry has it under this name, or none gives it to us.
     Absent,
+    /// There is no registry of this name, or none there: a misspelt name looks like it, and that doesn't pass.
+    Unreachable,
     DiskFull,
     /// Anything that may be over in a moment.
     Passing,
 }
 
-/// Words of engines and registries, in lower case, for an image that isn't to be had. A registry that isn't there at
-/// all is among them: that is how a misspelt name looks.
-const ABSENT_WORDS: [&str; 12] = [
+/// Words of engines and registries, in lower case, for an image that isn't to be had.
+const ABSENT_WORDS: [&str; 10] = [
     "manifest unknown",
     "not found",
     "does not exist",
@@ -161,8 +173,13 @@ const ABSENT_WORDS: [&str; 12] = [
     "no basic auth credentials",
     "forbidden",
     "invalid reference",
+];
+/// The same for a registry that isn't there at all.
+const UNREACHABLE_WORDS: [&str; 4] = [
     "no such host",
     "connection refused",
+    "no route to host",
+    "network is unreachable",
 ];
 /// The same for want of room.
 const FULL_WORDS: [&str; 2] = ["no space left on device", "disk quota exceeded"];
@@ -180,6 +197,8 @@ fn pull_failure(status: Option<u16>, words: &str) -> PullFailure {
         PullFailure::DiskFull
     } else if has(&PASSING_WORDS) {
         PullFailure::Passing
+    } else if has(&UNREACHABLE_WORDS) {
+        PullFailure::Unreachable
     } else if status == Some(404) || has(&ABSENT_WORDS) {
         PullFailure::Absent
     } else {
@@ -193,7 +212,7 @@ mod tests {
 
     #[test]
     fn what_keeps_a_pull_from_its_end_is_told_apart() {
-        use PullFailure::{Absent, DiskFull, Passing};
+        use PullFailure::{Absent, DiskFull, Passing, Unreachable};
         for (status, words, expected) in [
             (Some(404), "anything", Absent),
             (
@@ -213,8 +232,13 @@ mod tests {
             ),
             (
                 Some(500),
-                "Get \"https://r/v2/\": dial tcp: lookup r: no such host",
-                Absent,
+                "Get \"https://r/v2/\": dial tcp: lookup r on 10.0.0.2:53: no such host",
+                Unreachable,
+            ),
+            (
+                Some(500),
+                "Get \"http://127.0.0.1:1/v2/\": dial tcp 127.0.0.1:1: connect: connection refused",
+                Unreachable,
             ),
             (
                 None,

@@ -87,7 +87,7 @@ impl Engine {
     /// it has come, many times a second.
     ///
     /// # Errors
-    /// [`Error::ImageNotFound`] when its registry doesn't have it or refuses it, [`Error::PullFailed`] when the
+    /// [`Error::ImageNotFound`] when its registry doesn't have it or refuses it, [`Error::RegistryUnreachable`], [`Error::PullFailed`] when the
     /// registry or the way to it fails, [`Error::DiskFull`], [`Error::PullTimeout`] after `deadline`, else the engine's
     /// failure.
     pub async fn pull_if_missing(

@@ -116,7 +116,7 @@ async fn the_other_engine_runs_the_same_containers() {
         .pull_if_missing("localhost:1/no/such:image", None, DEADLINE, |_| {})
         .await
         .expect_err("no such image");
-    assert!(matches!(error, Error::ImageNotFound { .. }), "{error}");
+    assert!(matches!(error, Error::RegistryUnreachable { .. }), "{error}");
 }
 
 async fn private_images_are_pulled_with_a_login(engine: &Engine, docker: &DockerEngine) {
@@ -315,7 +315,7 @@ async fn failures_are_named(engine: &Engine) {
         .pull_if_missing("localhost:1/no/such:image", None, DEADLINE, |_| {})
         .await
         .expect_err("no such image");
-    assert!(matches!(error, Error::ImageNotFound { .. }), "{error}");
+    assert!(matches!(error, Error::RegistryUnreachable { .. }), "{error}");
     assert!(error.to_string().contains("localhost:1/no/such:image"), "{error}");
     let missing = ContainerSpec {
         image: "nowhere:1".into(),

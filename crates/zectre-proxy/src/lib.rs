@@ -37,7 +37,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use store::{activity, feed, lease, snapshot};
+use store::{activity, feed, lease, snapshot, succession::Place};
 use tables::Tables;
 use tokio::{
     net::TcpListener,
@@ -230,8 +230,9 @@ impl Service {
         tasks.spawn("routing feed", |stop| {
             feed::run(pool.clone(), Arc::clone(&tables), stop)
         });
+        let place = Place::of(&config.snapshot_path);
         tasks.spawn("lease", |stop| {
-            lease::run(pool.clone(), Arc::clone(&tables), id, name, stop)
+            lease::run(pool.clone(), Arc::clone(&tables), (id, name), place, stop)
         });
         tasks.spawn("activity", |stop| {
             activity::run(pool.clone(), Arc::clone(&tables), id, stop)
@@ -292,7 +293,7 @@ fn write_down(
 async fn say_goodbye(pool: &PgPool, tables: &Tables, id: ProxyId) {
     let last_words = async {
         activity::flush(pool, tables, id).await?;
-        lease::release(pool, id).await
+        lease::release(pool, &[id]).await
     };
     match timeout(GOODBYE, last_words).await {
         Ok(Ok(())) => {}

@@ -44,8 +44,8 @@ impl Digest {
         &self.0
     }
 
-    /// What the client says that the content must be, if it says so. Other algorithms than SHA-256 are left
-    /// alone: the header may list several.
+    /// What the client says that the content must be, if it says so. The header may list several algorithms, and must
+    /// list SHA-256: a promise that nobody checks is none.
     pub fn announced(headers: &HeaderMap) -> Result<Option<Self>, DigestError> {
         let plain = headers.get(CONTENT_SHA256).map(|value| {
             let text = value.to_str().map_err(|_| DigestError::ContentSha256)?;
@@ -72,7 +72,7 @@ impl Digest {
                 return Ok(Some(Self::from_bytes(&bytes)));
             }
         }
-        Ok(None)
+        Err(DigestError::Header)
     }
 }
 
@@ -133,7 +133,8 @@ mod tests {
 
     #[test]
     fn a_list_of_algorithms_is_searched() {
-        assert_eq!(Digest::announced(&headers(&[(DIGEST, "md5=abc")])), Ok(None));
+        let unknown = headers(&[(DIGEST, "md5=abc")]);
+        assert_eq!(Digest::announced(&unknown), Err(DigestError::Header));
         let list = "md5=abc, SHA-256=47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
         assert!(matches!(
             Digest::announced(&headers(&[(DIGEST, list)])),

@@ -339,9 +339,10 @@ impl Engine {
 async fn load(store: &Store, settings: Settings, epoch: u64) -> Result<Cluster, Error> {
     let mut snapshot = store.load_live().await?;
     let now = Time::now();
-    for lease in store.proxies(false).await? {
-        snapshot.proxies.push(lease.at(now));
-    }
+    let leases = store.proxies(false).await?;
+    snapshot
+        .proxies
+        .extend(leases.into_iter().filter_map(|lease| lease.at(now)));
     snapshot.routing_epoch = store.routing_epoch().await?;
     // Ids must differ from those of every term before.
     let seed = epoch.rotate_left(32) ^ now.unix_ms() as u64;

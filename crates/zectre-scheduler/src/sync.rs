@@ -36,14 +36,15 @@ const DEAFNESS_MAX: Duration = Duration::from_secs(5);
 const GONE_EVERY: u32 = 5;
 
 impl ProxyLease {
-    /// With the end of its lease by this machine's clock, and time to read of a renewal in the last moment.
-    pub fn at(self, now: Time) -> Proxy {
-        Proxy {
+    /// With the end of its lease by this machine's clock, and time to read of a renewal in the last moment. `None` when it
+    /// doesn't count any more.
+    pub fn at(self, now: Time) -> Option<Proxy> {
+        Some(Proxy {
             id: self.id,
-            lease_expires_at: now.plus(self.remaining + RESYNC + RESYNC / 2),
+            lease_expires_at: now.plus(self.remaining? + RESYNC + RESYNC / 2),
             applied_epoch: self.applied_epoch,
             drained_epoch: self.drained_epoch,
-        }
+        })
     }
 }
 
@@ -156,7 +157,10 @@ async fn gone(store: &Store, engine: &Handle) -> Result<(), Error> {
 pub struct Listener {
     store: Store,
     engine: Handle,
+    /// Those whose lease held when last looked at.
     proxies: BTreeSet<ProxyId>,
+    /// Those that the engine was told of; asked of it first.
+    known: Option<BTreeSet<ProxyId>>,
     /// When the proxies' rows were read last.
     read_at: Instant,
     rounds: u32,
@@ -169,6 +173,7 @@ impl Listener {
             store,
             engine,
             proxies: BTreeSet::new(),
+            known: None,
             // The engine has just read them.
             read_at: Instant::now(),
             rounds: 0,
@@ -218,21 +223,42 @@ impl Listener {
 
     async fn proxies(&mut self) -> Result<(), Error> {
         let has_listened = self.read_at.elapsed() < DEAFNESS_MAX;
+        // Memory first: what the engine was given at the beginning of its term was spared, and may be gone by now.
+        let known = match self.known.take() {
+            Some(known) => known,
+            None => {
+                self.engine
+                    .look(|cluster| cluster.proxies().map(|p| p.id).collect())
+                    .await?
+            }
+        };
         let leases = self.store.proxies(has_listened).await?;
         let now = Time::now();
         self.read_at = Instant::now();
+        // One without a row has said good-bye, or the next one of its place has said it for it.
+        let rows: BTreeSet<ProxyId> = leases.iter().map(|lease| lease.id).collect();
+        let mut gone: BTreeSet<ProxyId> = known.difference(&rows).copied().collect();
+        let live: Vec<Proxy> = leases.into_iter().filter_map(|lease| lease.at(now)).collect();
+        let ids: BTreeSet<ProxyId> = live.iter().map(|proxy| proxy.id).collect();
+        self.known = Some(
+            known
+                .intersection(&rows)
+                .copied()
+                .chain(ids.iter().copied())
+                .collect(),
+        );
         if has_listened {
-            let live: BTreeSet<ProxyId> = leases.iter().map(|lease| lease.id).collect();
-            for gone in self.proxies.difference(&live) {
-                self.engine.send(Event::ProxyGone(*gone)).await?;
-            }
-            self.proxies = live;
+            gone.extend(self.proxies.difference(&ids));
+            self.proxies = ids;
         } else {
-            // Those of them that are gone are told by their leases.
+            // Those of them that are silent are told by their leases.
             self.proxies.clear();
         }
-        for lease in leases {
-            self.engine.send(Event::ProxyReport(lease.at(now))).await?;
+        for id in gone {
+            self.engine.send(Event::ProxyGone(id)).await?;
+        }
+        for proxy in live {
+            self.engine.send(Event::ProxyReport(proxy)).await?;
         }
         let activity = self.store.activity(ACTIVITY_WINDOW).await?;
         if !activity.is_empty() {

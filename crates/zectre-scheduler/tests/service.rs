@@ -376,3 +376,32 @@ async fn a_commit_that_another_transaction_waits_for_and_holds_up_is_tried_again
     });
     assert!(committed.expect("tried again").is_some_and(|raised| raised >= 2));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_leader_spares_a_silent_proxy_but_not_one_whose_row_is_gone() {
+    let world = World::new().await;
+    let app = App::create(&world).await;
+    sqlx::query("INSERT INTO proxies (id, name, lease_expires_at) VALUES (gen_random_uuid(), 'gone', now() - interval '1 minute')")
+        .execute(&app.pool)
+        .await
+        .expect("inserted");
+    let scheduler = world.scheduler().await;
+    scheduler.leads().await;
+    let state = scheduler.state().await;
+    let spared: Vec<_> = state.proxies().collect();
+    assert_eq!(spared.len(), 1);
+    sqlx::query("WITH gone AS (DELETE FROM proxies) SELECT pg_notify($1, '')")
+        .bind(zectre_common::db::channel::PROXY)
+        .execute(&app.pool)
+        .await
+        .expect("deleted");
+    wait_until(PATIENCE, "nobody waits for it", async || {
+        (scheduler.state().await.proxies().count() == 0).then_some(())
+    })
+    .await;
+    assert!(
+        Time::now() < spared[0].lease_expires_at,
+        "it was its lease that ended"
+    );
+    scheduler.stop().await;
+}

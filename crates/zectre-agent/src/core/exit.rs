@@ -25,6 +25,8 @@ pub enum Cause {
     },
     /// An order.
     Ordered,
+    /// The agent stops, and its tasks with it.
+    AgentStops,
     /// It ran longer than it may.
     MaxRuntime(Duration),
     /// It did not become ready in time.
@@ -46,6 +48,16 @@ pub enum Cause {
         /// The sentence.
         message: String,
     },
+}
+
+impl Cause {
+    /// The program went on until it was killed for what it did not do.
+    pub fn is_our_kill(&self) -> bool {
+        matches!(
+            self,
+            Self::MaxRuntime(_) | Self::NotReady { .. } | Self::Unhealthy { .. }
+        )
+    }
 }
 
 /// Why a task wasn't ready when its time was over.
@@ -83,7 +95,7 @@ pub struct Facts {
 pub struct Ending {
     /// [`TaskState::Stopped`] or [`TaskState::Failed`].
     pub state: TaskState,
-    /// The code, for a failure.
+    /// The code, for a failure, and for a stop that nobody ordered.
     pub reason: Option<Reason>,
     /// The sentence.
     pub message: String,
@@ -103,7 +115,12 @@ pub fn conclude(facts: &Facts) -> Ending {
     };
     let how = describe(facts.exit);
     // Memory explains an end better than the signal it came by, unless the end was ordered.
-    if facts.oom_killed && !matches!(facts.cause, Cause::Ordered | Cause::NotStarted { .. }) {
+    if facts.oom_killed
+        && !matches!(
+            facts.cause,
+            Cause::Ordered | Cause::AgentStops | Cause::NotStarted { .. }
+        )
+    {
         let limit_mib = facts.memory_bytes.div_ceil(1 << 20);
         return failed(
             Reason::OomKilled,
@@ -114,6 +131,12 @@ pub fn conclude(facts: &Facts) -> Ending {
     }
     match &facts.cause {
         Cause::Ordered => stopped(format!("stopped as ordered; the program {how}")),
+        Cause::AgentStops => Ending {
+            reason: Some(Reason::Stopped),
+            ..stopped(format!(
+                "stopped because the platform on its node was stopped; the program {how}"
+            ))
+        },
         Cause::NotStarted { reason, message } => failed(*reason, message.clone()),
         Cause::MaxRuntime(limit) => failed(
             Reason::MaxRuntime,

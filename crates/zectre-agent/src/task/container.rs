@@ -59,6 +59,8 @@ pub(super) struct Container {
     engine: Engine,
     id: String,
     oom_killed: Arc<AtomicBool>,
+    /// The kernel killed some of it for want of memory, and it lived on: the engine says so until its end.
+    survived_oom: Arc<AtomicBool>,
     output_done: watch::Receiver<bool>,
 }
 
@@ -238,6 +240,7 @@ fn watched(host: &Host, engine: &Engine, home: &Home, id: String) -> Workload {
         engine: engine.clone(),
         id,
         oom_killed: Arc::default(),
+        survived_oom: Arc::default(),
         output_done,
     };
     let (copied, home) = (container.clone(), home.clone());
@@ -261,7 +264,8 @@ impl Container {
         let exit = loop {
             match self.engine.wait(&self.id).await {
                 Ok(end) => {
-                    self.oom_killed.store(end.oom_killed, Ordering::Release);
+                    let explains = end.oom_killed && !self.survived_oom.load(Ordering::Acquire);
+                    self.oom_killed.store(explains, Ordering::Release);
                     break exit_of(end.exit_code);
                 }
                 Err(EngineError::Gone(_) | EngineError::NeverStarted(_)) => break Exit::default(),
@@ -302,6 +306,9 @@ impl Container {
     }
 
     pub(super) async fn usage(&self) -> Option<Reading> {
+        if self.engine.survives_oom(&self.id).await.unwrap_or(false) {
+            self.survived_oom.store(true, Ordering::Release);
+        }
         match self.engine.usage(&self.id).await {
             Ok(usage) => usage.map(|usage| Reading {
                 cpu: usage.cpu,

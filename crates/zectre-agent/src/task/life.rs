@@ -358,6 +358,11 @@ impl Life {
 
     /// The last report, with the last lines at hand.
     async fn conclude(&self, cause: Cause, exit: Exit, oom_killed: bool) {
+        let cause = match cause {
+            // One that was ordered to stop as well is told so by the scheduler, which knows its orders.
+            Cause::Ordered if self.host.board.is_closed() => Cause::AgentStops,
+            cause => cause,
+        };
         let facts = Facts {
             cause,
             exit,
@@ -367,6 +372,12 @@ impl Life {
             restart: self.order.restart,
         };
         let ending = conclude(&facts);
+        // How a program ends that we kill says nothing about it.
+        let exit = if facts.cause.is_our_kill() {
+            Exit::default()
+        } else {
+            exit
+        };
         let failed = ending.state == TaskState::Failed;
         if failed {
             self.follower.note(ending.message.clone());

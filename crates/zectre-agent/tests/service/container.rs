@@ -186,7 +186,7 @@ async fn containers_go_the_way_of_all_tasks() {
     let missing = world.start(order).await;
     assert_eq!(
         world.reported(missing, TaskState::Failed).await.reason,
-        Some(Reason::ImageNotFound)
+        Some(Reason::ImagePullFailed)
     );
 
     let order = container(&world, "hog");
@@ -234,7 +234,7 @@ async fn a_registry_that_falters_is_asked_again() {
     let mut order = container(&world, "serve");
     order.image = Some(format!("{registry}/team/app:1"));
     let task = world.start(order).await;
-    let report = world.failed(task, Reason::EngineFailed).await;
+    let report = world.failed(task, Reason::ImagePullFailed).await;
     let message = report.message.unwrap_or_default();
     assert!(
         message.contains("could not be pulled") && message.contains("503"),

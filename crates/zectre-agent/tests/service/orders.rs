@@ -8,7 +8,7 @@ use zectre_agent::Service;
 use zectre_common::{
     id::{NodeId, TaskId},
     quantity::DurationMs,
-    state::TaskState,
+    state::{Reason, TaskState},
     wire::{
         agent::{Action, ActionKind, ActionsResponse, TaskOrder},
         log::Stream,
@@ -243,5 +243,6 @@ async fn an_orderly_end_can_stop_the_tasks_too() {
     let (ended, (task, port)) = tokio::join!(service.run(shutdown.clone()), operator);
     ended.expect("in order");
     assert_eq!(ask(port, "/").await, None);
-    assert_eq!(world.reported(task, TaskState::Stopped).await.signal, Some(15));
+    let report = world.reported(task, TaskState::Stopped).await;
+    assert_eq!((report.signal, report.reason), (Some(15), Some(Reason::Stopped)));
 }

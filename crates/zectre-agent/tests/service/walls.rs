@@ -101,7 +101,9 @@ async fn no_wall_is_missing_that_this_machine_can_have() {
     let missing: Vec<_> = walls.iter().filter(|(_, can, does)| *can && !does).collect();
     assert!(missing.is_empty(), "{missing:?}: {:?}", report.gaps);
     if walls.iter().all(|(_, can, _)| *can) {
-        assert!(report.gaps.is_empty(), "{:?}", report.gaps);
+        // What no kernel can do yet.
+        let only_udp = matches!(&*report.gaps, [gap] if gap.contains("UDP"));
+        assert!(only_udp, "{:?}", report.gaps);
     }
     println!("{walls:?}");
 }

@@ -24,6 +24,12 @@ use zectre_common::{
     wire::{app::App, artifact::CreateArtifactRequest, deployment::Deployment},
 };
 
+/// The variable that tells a program where to listen.
+pub(crate) const PORT: &str = "PORT";
+/// What is said to whoever sets it.
+pub(crate) const PORT_IS_ASSIGNED: &str =
+    "Note: PORT has no effect as a variable: every task gets the port that the platform assigned to it.";
+
 pub(crate) async fn run(args: &DeployArgs, context: &Context, begun: &Begun) -> Result<Shown, CliError> {
     let began = Instant::now();
     let manifest = Manifest::load_dir(&args.dir)?;
@@ -119,6 +125,9 @@ async fn request(
     }
     // What the platform would refuse is refused before anything is built.
     check(&request)?;
+    if request.env.as_ref().is_some_and(|env| env.contains_key(PORT)) {
+        context.output.say(PORT_IS_ASSIGNED);
+    }
     if let Some(environment) = &args.env {
         project::ensure_environment(context, app, environment).await?;
     }
@@ -154,6 +163,11 @@ async fn artifact(context: &Context, app: &App, text: &str) -> Result<ArtifactId
         .await
         .map_err(std::io::Error::other)?
         .map_err(CliError::read(path))?;
+    if size_bytes == 0 {
+        return Err(CliError::Usage(format!(
+            "{text} is empty: an artifact is a program or a bundle of one. Build it and run the command again."
+        )));
+    }
     let name = path
         .file_name()
         .map(|name| name.to_string_lossy().into_owned())

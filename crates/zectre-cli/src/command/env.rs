@@ -2,6 +2,7 @@
 
 use crate::{
     args::{EnvCommand, VariableScope},
+    command::deploy::{PORT, PORT_IS_ASSIGNED},
     context::Context,
     error::CliError,
     output::Shown,
@@ -86,6 +87,9 @@ async fn add(
             "`{key}` is no name for a variable: use letters, digits and `_`, not starting with a digit."
         )));
     }
+    if key == PORT {
+        context.output.say(PORT_IS_ASSIGNED);
+    }
     let app = project::find(context, &scope.project).await?;
     let request = SetVariableRequest {
         value,
@@ -134,6 +138,14 @@ async fn pull(context: &Context, file: &Path, force: bool, scope: &VariableScope
         None => format!("# {} is a secret; set it here by hand\n", one.key),
     };
     let text: String = all.iter().map(line).collect();
+    if file == Path::new("-") {
+        let variables = serde_json::json!({"file": file, "variables": all.len(), "text": text});
+        return Ok(context.output.value(&variables, |_| {
+            for line in text.lines() {
+                context.output.data(line);
+            }
+        }));
+    }
     let mut options = fs::OpenOptions::new();
     options.write(true).mode(0o600);
     let opened = if force {

@@ -1,7 +1,12 @@
 //! `zectre logs`: what the program printed, of all replicas together.
 
 use crate::{
-    args::LogsArgs, context::Context, error::CliError, output::Shown, project, table::short,
+    args::LogsArgs,
+    context::Context,
+    error::{CliError, sentence},
+    output::Shown,
+    project,
+    table::short,
     terminal_text::harmless,
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -57,11 +62,28 @@ pub(crate) async fn run(args: &LogsArgs, context: &Context) -> Result<Shown, Cli
     }
     let lines = client.deployment_logs(deployment.id, query).await?;
     if lines.is_empty() {
-        context
-            .output
-            .say(format!("Version {} has printed nothing.", deployment.version));
+        context.output.say(silence(context, &deployment).await?);
     }
     Ok(print_all(context, &in_order(lines)))
+}
+
+/// Why there is nothing to show: it said nothing, or nothing of it ever ran.
+async fn silence(context: &Context, deployment: &Deployment) -> Result<String, CliError> {
+    let version = deployment.version;
+    let tasks = context
+        .client
+        .deployment_tasks(deployment.id, Paging::default())
+        .await?;
+    if tasks.data.iter().any(|task| task.started_at.is_some()) {
+        return Ok(format!("Version {version} has printed nothing."));
+    }
+    let why = match &deployment.message {
+        Some(why) => format!(": {}", sentence(why)),
+        None => ".".into(),
+    };
+    Ok(format!(
+        "Nothing of version {version} has run{why} `zectre status` shows how it stands, `zectre builds` its build."
+    ))
 }
 
 /// Lines arrive in batches, each from one replica: here they stand in the order in which they were printed. Those of one

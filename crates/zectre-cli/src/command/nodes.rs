@@ -6,9 +6,10 @@ use crate::{
     context::Context,
     error::CliError,
     output::Shown,
+    progress::Progress,
     table::{Table, age},
 };
-use std::{cell::Cell, time::Duration};
+use std::{cell::Cell, convert::Infallible, time::Duration};
 use zectre_client::collect;
 use zectre_common::{
     id::NodeId,
@@ -18,6 +19,8 @@ use zectre_common::{
 
 /// How long the API waits for a drained node to be empty.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(120);
+/// How often a draining node is looked at meanwhile.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 pub(crate) async fn run(command: &NodesCommand, context: &Context) -> Result<Shown, CliError> {
     let client = &context.client;
@@ -72,9 +75,12 @@ async fn drain(context: &Context, name: &str) -> Result<Shown, CliError> {
 /// `asked` is set once the platform may know of it.
 async fn drained(context: &Context, name: &str, asked: &Cell<bool>) -> Result<Shown, CliError> {
     let id = find(context, name).await?;
-    let progress = context.output.progress(format!("Draining {name}"));
+    let mut progress = context.output.progress(format!("Draining {name}"));
     asked.set(true);
-    let node = context.client.drain(id, Some(DRAIN_TIMEOUT)).await?;
+    let node = tokio::select! {
+        node = context.client.drain(id, Some(DRAIN_TIMEOUT)) => node?,
+        never = tell_left(context, id, &mut progress) => match never {},
+    };
     progress.clear();
     let shown = show(context, &node);
     if node.used.task_slots == 0 {
@@ -85,6 +91,24 @@ async fn drained(context: &Context, name: &str, asked: &Cell<bool>) -> Result<Sh
          on draining; `zectre nodes list` shows how far it is, `zectre nodes uncordon {name}` ends it.",
         DRAIN_TIMEOUT.as_secs()
     )))
+}
+
+/// Tells how many tasks are left, as they get fewer.
+async fn tell_left(context: &Context, id: NodeId, progress: &mut Progress) -> Infallible {
+    let mut ticks = tokio::time::interval(LOOK_INTERVAL);
+    loop {
+        ticks.tick().await;
+        // One look that fails is made up for by the next; what ends the wait is the other call.
+        if let Ok(node) = context.client.node(id).await
+            && node.eligibility == Eligibility::Draining
+        {
+            let left = match node.used.task_slots {
+                1 => "1 task is".into(),
+                count => format!("{count} tasks are"),
+            };
+            progress.update(format!("Draining {}: {left} left", node.name));
+        }
+    }
 }
 
 fn show(context: &Context, node: &Node) -> Shown {

@@ -26,8 +26,13 @@ pub(crate) async fn run(args: &PsArgs, context: &Context) -> Result<Shown, CliEr
     let mut tasks: Vec<(Deployment, Task)> = Vec::new();
     for deployment in deployments {
         let of = collect(async |paging| context.client.deployment_tasks(deployment.id, paging).await).await?;
-        let shown = of.into_iter().filter(|task| args.all || !task.state.is_ended());
-        tasks.extend(shown.map(|task| (deployment.clone(), task)));
+        let mut shown: Vec<Task> = of
+            .into_iter()
+            .filter(|task| args.all || !task.state.is_ended())
+            .collect();
+        // Those of a slot stay newest first.
+        shown.sort_by_key(|task| task.slot);
+        tasks.extend(shown.into_iter().map(|task| (deployment.clone(), task)));
     }
     let only: Vec<_> = tasks.iter().map(|(_, task)| task).collect();
     Ok(context.output.value(&only, |_| {
@@ -82,6 +87,9 @@ fn idle(all: bool, newest: Option<&Deployment>) -> &'static str {
         Some(_) if all => "No task was ever started. `zectre status` shows why.",
         Some(newest) if describe::is_job(newest) => {
             "No task runs now: the program runs to completion. `zectre ps --all` shows its runs, `zectre deploy` makes a new one."
+        }
+        Some(newest) if !newest.cold_start_enabled => {
+            "No task runs, and requests do not start one (`cold_start` is off). `zectre scale 1` does; `zectre ps --all` shows ended tasks."
         }
         Some(_) => {
             "No task runs. A request to its URL wakes a sleeping deployment; `zectre ps --all` shows ended tasks."

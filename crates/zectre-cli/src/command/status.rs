@@ -59,11 +59,14 @@ pub(crate) async fn run(args: &ProjectArgs, context: &Context) -> Result<Shown, 
 
 fn show(context: &Context, status: &Status) {
     let output = context.output;
-    output.data(format!(
-        "{}  {}",
-        project::full_name(&status.project),
-        status.project.url
-    ));
+    let name = project::full_name(&status.project);
+    // A job has no address.
+    let serves = status.deployments.is_empty() || status.deployments.iter().any(|one| !describe::is_job(one));
+    output.data(if serves {
+        format!("{name}  {}", status.project.url)
+    } else {
+        name
+    });
     if status.deployments.is_empty() {
         output.say("Nothing is deployed yet. Run `zectre deploy`.");
         return;

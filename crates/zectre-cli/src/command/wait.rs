@@ -7,7 +7,7 @@ use zectre_client::Paging;
 use zectre_common::{
     id::DeploymentId,
     spec::Strategy,
-    state::{DeploymentStatus, Health},
+    state::{DeploymentStatus, Health, Reason},
     time::Time,
     wire::deployment::Deployment,
 };
@@ -45,7 +45,7 @@ pub(crate) async fn until_rolled_out(
     match ended.status {
         DeploymentStatus::Failed | DeploymentStatus::Cancelled => {
             progress.clear();
-            Err(CliError::DeploymentFailed(explain(context, &ended)))
+            Err(CliError::DeploymentFailed(explain(context, &ended).await))
         }
         _ => Ok(ended),
     }
@@ -136,7 +136,9 @@ fn doing(deployment: &Deployment, waited: Duration) -> Option<String> {
     let place = format!("(version {}, {})", deployment.version, deployment.environment);
     match (deployment.status, &deployment.message) {
         // What fails at once says why in the end, and once is enough.
-        (DeploymentStatus::Pending, Some(why)) if waited >= WHY_AFTER => {
+        (DeploymentStatus::Pending, Some(why))
+            if waited >= WHY_AFTER || deployment.reason == Some(Reason::NoEligibleNode) =>
+        {
             Some(format!("Waiting for a place {place}: {why}"))
         }
         (DeploymentStatus::Pending, _) => Some(format!("Waiting for a place {place}")),
@@ -147,18 +149,40 @@ fn doing(deployment: &Deployment, waited: Duration) -> Option<String> {
 }
 
 /// Why it failed, and what to do.
-fn explain(context: &Context, deployment: &Deployment) -> String {
+async fn explain(context: &Context, deployment: &Deployment) -> String {
     // Whoever reads JSON gets the whole of it, failed or not.
     let _ = context.output.value(deployment, |_| {});
     let mut lines = describe::failure(deployment);
     let before = if describe::is_job(deployment) {
         ""
-    } else {
+    } else if serves_another(context, deployment).await {
         "It never took over; what served before it goes on serving. "
+    } else {
+        "It never took over, and nothing served before it. "
     };
-    lines.push(format!(
-        "{before}`zectre logs --deployment {}` shows all it printed.",
-        deployment.version
-    ));
+    let ran = deployment
+        .evidence
+        .as_ref()
+        .is_some_and(|evidence| evidence.task_id.is_some());
+    lines.push(if ran {
+        format!(
+            "{before}`zectre logs --deployment {}` shows all it printed.",
+            deployment.version
+        )
+    } else {
+        format!("{before}Nothing of it ran; `zectre status` shows how it stands.")
+    });
     lines.join("\n")
+}
+
+/// Whether the environment of a failed deployment has one that serves. Without an answer it is taken for the usual: it does.
+async fn serves_another(context: &Context, deployment: &Deployment) -> bool {
+    let Ok(environments) = context.client.environments(deployment.application_id).await else {
+        return true;
+    };
+    environments
+        .data
+        .iter()
+        .find(|environment| environment.slug == deployment.environment)
+        .is_none_or(|environment| environment.current_deployment_id.is_some())
 }

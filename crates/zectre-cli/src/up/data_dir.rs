@@ -29,6 +29,8 @@ struct Marker {
 #[derive(Debug)]
 pub(crate) struct DataDir {
     path: PathBuf,
+    /// It was empty, or wasn't there.
+    is_new: bool,
     _lock: Lock,
 }
 
@@ -62,7 +64,8 @@ impl DataDir {
             .create(&path)
             .map_err(UpError::at(&path, "made"))?;
         let path = fs::canonicalize(&path).map_err(UpError::at(&path, "opened"))?;
-        if !is_ours(&path)? {
+        let is_new = !is_ours(&path)?;
+        if is_new {
             let mut entries = fs::read_dir(&path).map_err(UpError::at(&path, "read"))?;
             let is_foreign =
                 |entry: io::Result<DirEntry>| !entry.is_ok_and(|entry| entry.file_name() == FRESH_MARKER);
@@ -72,7 +75,24 @@ impl DataDir {
             write_marker(&path)?;
         }
         let lock = lock::take(&path)?;
-        Ok(Self { path, _lock: lock })
+        Ok(Self {
+            path,
+            is_new,
+            _lock: lock,
+        })
+    }
+
+    /// A first start came to nothing before there was a database: takes back what was made of the directory.
+    pub(super) fn unmake(self) {
+        if !self.is_new || self.path.join("postgres").exists() {
+            return;
+        }
+        // What can't be taken back is taken up by the next start.
+        let _ = fs::remove_dir_all(self.path.join("keys"));
+        for name in ["zectre.log", lock::FILE, MARKER] {
+            let _ = fs::remove_file(self.path.join(name));
+        }
+        let _ = fs::remove_dir(&self.path);
     }
 
     /// Takes a directory that is ours and that nobody uses; none when it isn't ours.
@@ -157,6 +177,20 @@ mod tests {
             "{error}"
         );
         assert!(!foreign.path().join(MARKER).exists());
+    }
+
+    #[test]
+    fn a_first_start_that_fails_leaves_nothing_and_a_later_one_everything() {
+        let home = tempfile::tempdir().expect("a temporary directory");
+        let path = home.path().join("data");
+        let open = || DataDir::open(Some(&path)).expect("free");
+        open().unmake();
+        assert!(!path.exists());
+        let with_database = open();
+        with_database.directory("postgres", 0o700).expect("made");
+        with_database.unmake();
+        open().unmake();
+        assert!(path.join(MARKER).exists() && path.join("postgres").exists());
     }
 
     #[test]

@@ -14,7 +14,8 @@ use std::{
 };
 use tokio::time::Instant;
 
-const FILE: &str = "lock";
+/// The file's name in the directory.
+pub(super) const FILE: &str = "lock";
 /// How often a lock that should become free is tried.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// How long a holder may take to write its name into the file.

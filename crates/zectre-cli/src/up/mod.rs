@@ -86,7 +86,9 @@ async fn foreground(args: &UpArgs, output: Output) -> Result<Shown, CliError> {
         )),
     };
     stop(output, &mut signals, services, postgres).await;
-    drop(data);
+    if result.is_err() {
+        data.unmake();
+    }
     result
 }
 

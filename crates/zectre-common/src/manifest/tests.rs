@@ -124,11 +124,31 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "deploy:\n  replicas: three\n",
-        "zectre.yaml:2:13: `deploy.replicas` takes a whole number",
+        "zectre.yaml:2:13: `deploy.replicas` takes a whole number from 0 to 1000",
     ),
     (
         "deploy:\n  replicas: -1\n",
-        "zectre.yaml:2:13: `deploy.replicas` takes a whole number",
+        "zectre.yaml:2:13: `deploy.replicas` takes a whole number from 0 to 1000",
+    ),
+    (
+        "networking:\n  port: 70000\n",
+        "zectre.yaml:2:9: `networking.port` takes a whole number from 1 to 65535",
+    ),
+    (
+        "networking:\n  health_check: { failures: 1.5 }\n",
+        "zectre.yaml:2:29: `networking.health_check.failures` takes a whole number from 1 to 100",
+    ),
+    (
+        "deploy:\n  env:\n    A:\n",
+        "zectre.yaml:3:6: `deploy.env.A` takes text, and nothing stands here",
+    ),
+    (
+        "name: a\n---\nname: b\n",
+        "zectre.yaml:2:1: a second document begins with `---`: a manifest is one document",
+    ),
+    (
+        "# ours\n---\nname: a\n---\n",
+        "zectre.yaml:4:1: a second document",
     ),
     (
         "deploy:\n  cold_start: maybe\n",
@@ -157,7 +177,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ("deploy: 7\n", "zectre.yaml:1:9: `deploy` takes keys with values"),
     (
         "deploy:\n  replicas: 5000\n",
-        "zectre.yaml:2:13: `deploy.replicas`: at most 1000",
+        "zectre.yaml:2:13: `deploy.replicas`: from 0 to 1000",
     ),
     (
         "networking:\n  health_check: { path: health }\n",
@@ -228,7 +248,11 @@ fn an_alias_bomb_is_refused_and_not_expanded() {
         let items = [before.as_str(); 10].join(", ");
         text = format!("{text}a{level}: &a{level} [{items}]\n");
     }
-    assert!(Manifest::parse("zectre.yaml", &text).is_err());
+    let shown = refused(&text);
+    assert!(shown.contains("repeats itself"), "{shown}");
+    let deep = format!("deploy: {}{}", "[".repeat(3_000), "]".repeat(3_000));
+    let shown = refused(&deep);
+    assert!(shown.contains("nested too deeply"), "{shown}");
 }
 
 #[test]

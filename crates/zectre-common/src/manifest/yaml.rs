@@ -1,9 +1,13 @@
 //! The only place that knows the YAML crate: text in, typed value or an error with its place out.
 
 use super::{ManifestError, error::nearest};
+use crate::spec::range_of;
 use serde::{Deserialize, Deserializer, de};
 use serde_saphyr::{Error, Location, Spanned};
 use std::fmt;
+
+/// What is said of bombs.
+const TOO_MUCH: &str = "this is nested too deeply, or repeats itself (`*name`) too often, for a manifest";
 
 /// A text that is well-formed YAML, with the place of every key.
 pub(super) struct Document<'t> {
@@ -98,7 +102,7 @@ impl<'t> Document<'t> {
             .map(|place| place.location)
             .or(error.location());
         let takes = |expected: &str| match &key {
-            Some(key) => format!("`{key}` takes {}", in_words(expected)),
+            Some(key) => format!("`{key}` takes {}", of_key(key, expected)),
             None => format!("this must be {}", in_words(expected)),
         };
         let (message, nearest) = match error {
@@ -112,7 +116,24 @@ impl<'t> Document<'t> {
             }
             | Error::SerdeInvalidValue {
                 unexpected, expected, ..
-            } => (format!("{}, not {unexpected}", takes(expected)), None),
+            } => (format!("{}, {}", takes(expected), given(unexpected)), None),
+            Error::NullIntoString { .. } => (format!("{}, and nothing stands here", takes("string")), None),
+            Error::MultipleDocuments { .. } => {
+                let message =
+                    "a second document begins with `---`: a manifest is one document; remove it or the line";
+                let refused = self.error(error.location(), message.into(), None);
+                let (line, column) = self.second_document().unwrap_or((refused.line, refused.column));
+                return ManifestError {
+                    line,
+                    column,
+                    ..refused
+                };
+            }
+            Error::Budget { .. }
+            | Error::AliasReplayCounterOverflow { .. }
+            | Error::AliasReplayLimitExceeded { .. }
+            | Error::AliasExpansionLimitExceeded { .. }
+            | Error::AliasReplayStackDepthExceeded { .. } => (TOO_MUCH.into(), None),
             Error::InvalidScalar { ty, .. } => (takes(ty), None),
             Error::InvalidBooleanStrict { .. } => (takes("bool"), None),
             Error::Unexpected { expected, .. } => (takes(expected), None),
@@ -124,9 +145,23 @@ impl<'t> Document<'t> {
                 Some(key) => (format!("`{key}`: {msg}"), None),
                 None => (msg.clone(), None),
             },
-            other => (first_line(&other.render()), None),
+            other => match first_line(&other.render()) {
+                // The parser below the crate has only words for it.
+                line if line.contains("recursion limit") => (TOO_MUCH.into(), None),
+                line => (line, None),
+            },
         };
         self.error(location, message, nearest)
+    }
+
+    /// Where the second document begins; the YAML crate tells a place near it.
+    fn second_document(&self) -> Option<(u32, u32)> {
+        let is_marker = |line: &str| line == "---" || line.starts_with("--- ");
+        let is_content = |line: &str| !line.trim().is_empty() && !line.starts_with(['#', '%']);
+        let mut lines = self.text.lines().enumerate();
+        lines.find(|(_, line)| is_content(line))?;
+        let (index, _) = lines.find(|(_, line)| is_marker(line))?;
+        Some((index as u32 + 1, 1))
     }
 
     /// The value that stands at `location`, or whose key does.
@@ -164,6 +199,27 @@ impl<'t> Document<'t> {
         } else {
             of_key.or(of_value)
         }
+    }
+}
+
+/// What `key` takes: of numbers, those that it takes.
+fn of_key(key: &str, expected: &str) -> String {
+    let name = key.strip_prefix("deploy.").unwrap_or(key);
+    match (in_words(expected).as_str(), range_of(name)) {
+        ("a whole number", Some(range)) => {
+            format!("a whole number from {} to {}", range.start(), range.end())
+        }
+        (words, _) => words.to_owned(),
+    }
+}
+
+/// What stands there instead, in our words.
+fn given(unexpected: &str) -> String {
+    match unexpected {
+        "unit value" | "null" | "unit" => "and nothing stands here".into(),
+        "map" => "not keys with values".into(),
+        "sequence" => "not a list".into(),
+        other => format!("not {other}"),
     }
 }
 

@@ -5,6 +5,7 @@ use super::{
     REPLICAS_MAX, RestartPolicy,
 };
 use serde::{Deserialize, Serialize};
+use std::ops::RangeInclusive;
 use utoipa::ToSchema;
 
 /// One wrong field of a request.
@@ -46,6 +47,18 @@ pub fn valid_env_key(text: &str) -> bool {
         && bytes.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_')
 }
 
+/// The numbers that `field` takes, for those whose type takes more.
+pub(crate) fn range_of(field: &str) -> Option<RangeInclusive<u32>> {
+    Some(match field {
+        "replicas" => 0..=REPLICAS_MAX,
+        "max_runtime_secs" => 1..=TIMEOUT_SECS_MAX,
+        "networking.port" => 1..=u32::from(u16::MAX),
+        "networking.health_check.failures" | "networking.health_check.successes" => 1..=100,
+        "strategy.weight" => 1..=99,
+        _ => return None,
+    })
+}
+
 /// Longest time-out anyone may ask for, in seconds: a week.
 const TIMEOUT_SECS_MAX: u32 = 7 * 24 * 3_600;
 
@@ -57,9 +70,6 @@ pub(super) fn check(request: &DeploymentRequest, spec: &DeploymentSpec) -> Vec<F
             "environment",
             "lower case letters, digits and `-`, starting with a letter, at most 40".into(),
         );
-    }
-    if spec.replicas > REPLICAS_MAX {
-        refuse("replicas", format!("at most {REPLICAS_MAX}"));
     }
     if spec.replicas == 0 && spec.restart == RestartPolicy::Never {
         refuse(
@@ -94,6 +104,7 @@ pub(super) fn check(request: &DeploymentRequest, spec: &DeploymentSpec) -> Vec<F
             "write it as `name:tag` or `registry/name@sha256:…`".into(),
         );
     }
+    errors.extend(check_numbers(spec));
     errors.extend(check_env(spec));
     errors.extend(check_networking(spec));
     errors.extend(check_limits(spec));
@@ -131,6 +142,27 @@ fn check_env(spec: &DeploymentSpec) -> Vec<FieldError> {
     errors
 }
 
+fn check_numbers(spec: &DeploymentSpec) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let health = &spec.networking.health_check;
+    let port = spec.networking.port.map(u32::from);
+    let in_range = [
+        ("networking.health_check.failures", Some(health.failures)),
+        ("networking.health_check.successes", Some(health.successes)),
+        ("networking.port", port),
+        ("replicas", Some(spec.replicas)),
+    ];
+    for (field, number) in in_range {
+        if let (Some(number), Some(range)) = (number, range_of(field))
+            && !range.contains(&number)
+        {
+            let message = format!("from {} to {}", range.start(), range.end());
+            errors.push(FieldError::new(field, message));
+        }
+    }
+    errors
+}
+
 fn check_networking(spec: &DeploymentSpec) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let health = &spec.networking.health_check;
@@ -149,26 +181,11 @@ fn check_networking(spec: &DeploymentSpec) -> Vec<FieldError> {
             "interval at least 100ms, time-outs above 0",
         ));
     }
-    if !(1..=100).contains(&health.failures) {
-        errors.push(FieldError::new(
-            "networking.health_check.failures",
-            "from 1 to 100",
-        ));
-    }
-    if !(1..=100).contains(&health.successes) {
-        errors.push(FieldError::new(
-            "networking.health_check.successes",
-            "from 1 to 100",
-        ));
-    }
     if spec.networking.affinity == Affinity::Cookie && spec.networking.protocol == Protocol::Tcp {
         errors.push(FieldError::new(
             "networking.affinity",
             "`cookie` needs the protocol `http` or `grpc`: bytes carry no cookies",
         ));
-    }
-    if spec.networking.port == Some(0) {
-        errors.push(FieldError::new("networking.port", "from 1 to 65535"));
     }
     errors
 }

@@ -254,22 +254,11 @@ impl Ingress {
         deployment: &Arc<Deployment>,
         idle: Idle,
     ) -> Result<(), Refusal> {
-        let version = deployment.version;
-        let wake = match idle {
-            Idle::Pending => return Err(Refusal::DeploymentPending(version)),
-            Idle::Asleep => return Err(Refusal::Asleep(version)),
-            Idle::Failed => {
-                let (reason, message) = (deployment.reason, deployment.message.clone());
-                return Err(Refusal::DeploymentFailed {
-                    version,
-                    reason,
-                    message,
-                });
-            }
-            Idle::Await => false,
-            // A wake that was answered without a usable replica is not asked for a second time.
-            Idle::Wake => waiting.woken.is_none(),
-        };
+        if let Some(refusal) = refusal(deployment, idle) {
+            return Err(refusal);
+        }
+        // A wake that was answered without a usable replica is not asked for a second time.
+        let wake = idle == Idle::Wake && waiting.woken.is_none();
         if waiting
             .held
             .as_ref()
@@ -336,6 +325,22 @@ impl Ingress {
             }
             None => std::future::pending().await,
         }
+    }
+}
+
+/// Why a request is not to wait, if it isn't.
+fn refusal(deployment: &Deployment, idle: Idle) -> Option<Refusal> {
+    let version = deployment.version;
+    match idle {
+        Idle::Pending => Some(Refusal::DeploymentPending(version)),
+        Idle::Asleep => Some(Refusal::Asleep(version)),
+        Idle::Job => Some(Refusal::ServesNothing(version)),
+        Idle::Failed => Some(Refusal::DeploymentFailed {
+            version,
+            reason: deployment.reason,
+            message: deployment.message.clone(),
+        }),
+        Idle::Await | Idle::Wake => None,
     }
 }
 

@@ -88,6 +88,11 @@ pub enum Refusal {
         "version {0} is asleep, and requests do not wake it (cold_start_enabled is off): run `zectre scale` or `wake` it"
     )]
     Asleep(i32),
+    /// It runs to completion.
+    #[error(
+        "version {0} is a program that runs to completion: it serves nothing, and `zectre logs` shows what it printed"
+    )]
+    ServesNothing(i32),
     /// The wake call failed.
     #[error("the application is asleep and could not be woken: {}", .0.detail)]
     WakeFailed(Arc<WakeFailure>),
@@ -224,6 +229,7 @@ impl Refusal {
             Self::DeploymentFailed { .. } => (UNAVAILABLE, "DEPLOYMENT_FAILED", Some(30)),
             Self::DeploymentPending(_) => (UNAVAILABLE, "DEPLOYMENT_PENDING", Some(2)),
             Self::Asleep(_) => (UNAVAILABLE, "ASLEEP", Some(30)),
+            Self::ServesNothing(_) => (StatusCode::NOT_FOUND, "SERVES_NOTHING", None),
             Self::WakeFailed(failure) => (UNAVAILABLE, &failure.code, Some(5)),
             Self::Waking => (UNAVAILABLE, "WAKING", Some(WAKING_AGAIN_SECS)),
             Self::WakeTimeout(_) => (UNAVAILABLE, "WAKE_TIMEOUT", Some(5)),
@@ -387,6 +393,7 @@ mod tests {
             },
             Refusal::DeploymentPending(1),
             Refusal::Asleep(1),
+            Refusal::ServesNothing(1),
             Refusal::Waking,
             Refusal::WakeTimeout(1),
             Refusal::TooManyHeld,

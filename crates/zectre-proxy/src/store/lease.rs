@@ -3,7 +3,7 @@
 
 use crate::{
     live::Acknowledgement,
-    store::{STATEMENT_TIMEOUT, feed::too_slow},
+    store::{STATEMENT_TIMEOUT, feed::too_slow, succession::Place},
     tables::Tables,
 };
 use sqlx::PgPool;
@@ -15,8 +15,15 @@ use zectre_service::tasks::Shutdown;
 /// Renewed long before the ten seconds of the lease are over.
 const RENEW_EVERY: Duration = Duration::from_secs(2);
 
-/// Renews the lease of `proxy` until `shutdown`: in time, at each new table, and when an old one has drained.
-pub async fn run(pool: PgPool, tables: Arc<Tables>, proxy: ProxyId, name: String, shutdown: Shutdown) {
+/// Renews the lease of `proxy` until `shutdown`: in time, at each new table, and when an old one has drained. The rows of
+/// those who had its `place` before go.
+pub async fn run(
+    pool: PgPool,
+    tables: Arc<Tables>,
+    (proxy, name): (ProxyId, String),
+    mut place: Option<Place>,
+    shutdown: Shutdown,
+) {
     let mut changes = tables.changes();
     let mut renewal = interval(RENEW_EVERY);
     renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -40,6 +47,9 @@ pub async fn run(pool: PgPool, tables: Arc<Tables>, proxy: ProxyId, name: String
         match renewed.map_err(too_slow).and_then(|result| result) {
             Ok(()) => {
                 failing = false;
+                if let Some(place) = &mut place {
+                    succeed(&pool, place, proxy).await;
+                }
                 if !std::mem::replace(&mut swept, true) {
                     sweep(&pool).await;
                 }
@@ -78,14 +88,33 @@ async fn renew(
     .map(drop)
 }
 
-/// Nobody waits for `proxy` any longer.
-pub async fn release(pool: &PgPool, proxy: ProxyId) -> Result<(), sqlx::Error> {
+/// Nobody waits any longer for those who were where `proxy` is now. It has its own row already: there is never none.
+async fn succeed(pool: &PgPool, place: &mut Place, proxy: ProxyId) {
+    let former = match place.take(proxy) {
+        Ok(former) if former.is_empty() => return,
+        Ok(former) => former,
+        Err(error) => {
+            tracing::warn!(%error, "who was here before this proxy can't be read; its lease will run out");
+            return;
+        }
+    };
+    if let Err(error) = release(pool, &former).await {
+        tracing::warn!(%error, "the row of the proxy before this one could not be taken away; its lease will run out");
+        return;
+    }
+    if let Err(error) = place.cleared(proxy) {
+        tracing::warn!(%error, "that nobody was here before this proxy could not be written");
+    }
+}
+
+/// Nobody waits for these `proxies` any longer.
+pub async fn release(pool: &PgPool, proxies: &[ProxyId]) -> Result<(), sqlx::Error> {
     let released = sqlx::query!(
-        "WITH gone AS (DELETE FROM proxies WHERE id = $1 RETURNING id) SELECT pg_notify($2, id::text) FROM gone",
-        proxy as _,
+        "WITH gone AS (DELETE FROM proxies WHERE id = ANY($1) RETURNING id) SELECT pg_notify($2, id::text) FROM gone",
+        proxies as _,
         channel::PROXY,
     )
-    .fetch_optional(pool);
+    .fetch_all(pool);
     timeout(Duration::from_secs(2), released)
         .await
         .map_err(too_slow)?

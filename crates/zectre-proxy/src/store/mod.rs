@@ -6,6 +6,7 @@ pub mod certificates;
 pub mod feed;
 pub mod lease;
 pub mod snapshot;
+pub mod succession;
 
 use crate::table::{ApplicationRow, ClaimRow, DeploymentRow, EnvironmentRow, RouteRow, Rows, TaskRow};
 use sqlx::PgPool;
@@ -86,7 +87,8 @@ async fn load_deployments(connection: &mut sqlx::PgConnection) -> Result<Vec<Dep
         r#"SELECT d.id, d.environment_id, d.version, d.preview_label, d.status, d.reason AS "reason: String", d.message,
                   d.replicas, d.cold_start_enabled, d.asleep,
                   COALESCE(d.spec->'networking'->>'protocol' = 'grpc', false) AS "http2!",
-                  COALESCE(d.spec->'networking'->>'affinity' = 'cookie', false) AS "affinity!"
+                  COALESCE(d.spec->'networking'->>'affinity' = 'cookie', false) AS "affinity!",
+                  COALESCE(d.spec->>'restart' = 'never', false) AS "job!"
            FROM deployments d
            JOIN environments e ON e.id = d.environment_id
            JOIN applications a ON a.id = d.application_id

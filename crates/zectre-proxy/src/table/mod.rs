@@ -43,6 +43,8 @@ pub struct Deployment {
     pub http2: bool,
     /// Whether visitors come back to the same task.
     pub affinity: bool,
+    /// Whether it runs to completion and serves nothing.
+    pub job: bool,
     /// Without tasks on purpose.
     pub asleep: bool,
     /// Tasks that requests may be sent to.
@@ -64,12 +66,15 @@ pub enum Idle {
     Failed,
     /// It waits for a build, an artifact or a place.
     Pending,
+    /// It runs to completion: nothing of it ever serves.
+    Job,
 }
 
 impl Deployment {
     /// What a request finds when nothing is routed.
     pub fn idle(&self) -> Idle {
         match self.status {
+            _ if self.job => Idle::Job,
             DeploymentStatus::Pending => Idle::Pending,
             DeploymentStatus::Failed | DeploymentStatus::Cancelled => Idle::Failed,
             DeploymentStatus::Running => Idle::Await,
@@ -349,6 +354,7 @@ fn build_deployments(rows: &Rows, kept: &mut Kept) -> HashMap<DeploymentId, Arc<
             cold_start_enabled: row.cold_start_enabled,
             http2: row.http2,
             affinity: row.affinity,
+            job: row.job,
             // A superseded deployment and one with no replicas wanted run nothing either.
             asleep: row.asleep || row.replicas == 0 || !wanted.contains(&row.id),
             routed: routed

@@ -61,6 +61,9 @@ pub struct DeploymentRow {
     /// Whether visitors come back to the same task. Snapshots of earlier versions don't say.
     #[serde(default)]
     pub affinity: bool,
+    /// Whether it runs to completion and serves nothing. Snapshots of earlier versions don't say.
+    #[serde(default)]
+    pub job: bool,
 }
 
 /// A routed task.

@@ -56,6 +56,7 @@ impl World {
             asleep: false,
             http2: false,
             affinity: false,
+            job: false,
         });
         let task = |port| TaskRow {
             id: TaskId::new(),
@@ -221,6 +222,9 @@ fn what_becomes_of_a_request_without_replicas_follows_from_the_state() {
     assert_eq!(idle(&world, current), Idle::Wake);
     world.row(current).cold_start_enabled = false;
     assert_eq!(idle(&world, current), Idle::Asleep);
+    world.row(current).job = true;
+    assert_eq!(idle(&world, current), Idle::Job);
+    world.row(current).job = false;
     for (status, expected) in [
         (DeploymentStatus::Pending, Idle::Pending),
         (DeploymentStatus::Running, Idle::Await),

@@ -8,6 +8,7 @@ use crate::{
 use http::StatusCode;
 use std::sync::Arc;
 use tokio::{io::AsyncWriteExt, net::TcpStream, sync::Notify, task::JoinSet};
+use zectre_common::id::ProxyId;
 use zectre_testkit::wait_until;
 
 #[tokio::test]
@@ -177,4 +178,29 @@ async fn a_taken_port_is_a_sentence() {
         .to_string();
     assert!(error.contains("the port is taken"), "{error}");
     proxy.stop().await;
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_killed_proxy_once_another_has_its_place() {
+    let world = World::new().await;
+    let more = format!("snapshot_path = \"{}\"", world.snapshot_path().display());
+    let site = world.site("killed", &more);
+    let killed = site.ready().await;
+    let row = async |not: Option<ProxyId>| {
+        wait_until(SOON, "one row, of another proxy", || async {
+            let rows = world.proxies().await;
+            (rows.len() == 1 && Some(rows[0]) != not).then(|| rows[0])
+        })
+        .await
+    };
+    let first = row(None).await;
+    killed.kill().await;
+    // So that it is not the end of its lease that takes the row away.
+    sqlx::query("UPDATE proxies SET lease_expires_at = now() + interval '1 day'")
+        .execute(&world.pool)
+        .await
+        .expect("written");
+    let second = site.ready().await;
+    row(Some(first)).await;
+    second.kill().await;
 }

@@ -284,6 +284,20 @@ fn ended(cluster: &mut Cluster, report: &TaskReport, now: Time) {
         }
         return;
     }
+    // Its node's agent stops, and took its tasks with it. What must not run twice has failed all the same.
+    if (report.state, report.reason) == (TaskState::Stopped, Some(Reason::Stopped)) && !deployment.is_job() {
+        let message = report.message.clone();
+        finish(
+            cluster,
+            id,
+            TaskState::Stopped,
+            report.reason,
+            message,
+            Some(report),
+            now,
+        );
+        return;
+    }
     let reason = report
         .reason
         .filter(|reason| is_failure(*reason))

@@ -14,17 +14,35 @@ pub const OPERATIONS_MAX: usize = 1_000;
 /// The most deployments whose source arrived that are taken at once.
 const SOURCED_MAX: i64 = 500;
 
+/// How long after its end a lease is spared by whoever can't tell who was silent.
+const SPARED_FOR: Duration = Duration::from_secs(300);
+/// A lease that is spared starts anew.
+const LEASE: Duration = Duration::from_secs(10);
+
 /// A proxy's row, with what is left of its lease by the database's clock.
 #[derive(Debug, Clone, Copy)]
 pub struct ProxyLease {
     /// Its id.
     pub id: ProxyId,
-    /// How much longer it counts.
-    pub remaining: Duration,
+    /// How much longer it counts; `None` when it doesn't.
+    pub remaining: Option<Duration>,
     /// The newest epoch it routes by.
     pub applied_epoch: u64,
     /// The newest epoch of whose removed tasks none has a request left.
     pub drained_epoch: u64,
+}
+
+/// How much longer a lease counts that has `left_ms`. Whoever has not listened for a while can't tell who was silent, and perhaps
+/// nobody could write: for it, leases that ended not long ago start anew.
+fn remaining(left_ms: i64, has_listened: bool) -> Option<Duration> {
+    let spared = !has_listened && left_ms > -(SPARED_FOR.as_millis() as i64);
+    if spared {
+        return Some(LEASE);
+    }
+    u64::try_from(left_ms)
+        .ok()
+        .filter(|left| *left > 0)
+        .map(Duration::from_millis)
 }
 
 impl Store {
@@ -70,16 +88,12 @@ impl Store {
         Ok(epoch as u64)
     }
 
-    /// Proxies whose lease holds. Whoever has not listened for a while (`has_listened` is false) can't tell who was
-    /// silent, and perhaps nobody could write: for it, leases that ended not long ago start anew.
+    /// All proxies that have a row; those of proxies that stopped in order are gone.
     pub async fn proxies(&self, has_listened: bool) -> Result<Vec<ProxyLease>, sqlx::Error> {
         let rows = sqlx::query!(
             r#"SELECT id AS "id: ProxyId", applied_epoch, drained_epoch,
-                      CASE WHEN $1 THEN (EXTRACT(EPOCH FROM lease_expires_at - now()) * 1000)::bigint
-                           ELSE 10000 END AS "remaining_ms!"
-                 FROM proxies
-                WHERE lease_expires_at > now() - CASE WHEN $1 THEN interval '0' ELSE interval '5 minutes' END"#,
-            has_listened
+                      (EXTRACT(EPOCH FROM lease_expires_at - now()) * 1000)::bigint AS "left_ms!"
+                 FROM proxies"#
         )
         .fetch_all(&self.pool)
         .await?;
@@ -87,7 +101,7 @@ impl Store {
             .into_iter()
             .map(|row| ProxyLease {
                 id: row.id,
-                remaining: Duration::from_millis(row.remaining_ms.max(0) as u64),
+                remaining: remaining(row.left_ms, has_listened),
                 applied_epoch: row.applied_epoch.max(0) as u64,
                 drained_epoch: row.drained_epoch.max(0) as u64,
             })
@@ -145,5 +159,22 @@ impl Store {
         .fetch_all(&self.pool)
         .await?;
         Ok(rows.into_iter().map(|row| (row.id, row.eligibility)).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_that_ended_lately_is_spared_by_who_could_not_know() {
+        let secs = |secs| Some(Duration::from_secs(secs));
+        assert_eq!(remaining(4_000, true), secs(4));
+        assert_eq!((remaining(0, true), remaining(-1, true)), (None, None));
+        assert_eq!(
+            (remaining(4_000, false), remaining(-299_000, false)),
+            (secs(10), secs(10))
+        );
+        assert_eq!(remaining(-300_000, false), None);
     }
 }

@@ -147,3 +147,27 @@ fn a_server_that_may_not_run_longer_is_replaced_and_not_a_crash_loop() {
         .filter(|task| task.reason == Some(Reason::MaxRuntime));
     assert_eq!(ended.count(), 3);
 }
+
+#[test]
+fn a_task_that_stops_with_its_nodes_agent_is_no_failure() {
+    let stops = |told: &mut TaskReport| {
+        (told.state, told.reason, told.signal) = (TaskState::Stopped, Some(Reason::Stopped), Some(15));
+        told.message = Some("the platform stopped".into());
+    };
+    let (world, id) = fails("{}", stops);
+    let deployment = world.cluster.deployment(id).expect("known");
+    assert_eq!(deployment.reason, None);
+    let next = world.cluster.tasks_of(id).next().expect("its successor");
+    assert_eq!((next.restarts, next.not_before), (0, None));
+    let ended: Vec<_> = world
+        .rows
+        .tasks
+        .values()
+        .filter(|task| task.state.is_ended())
+        .collect();
+    assert_eq!(ended.len(), 1);
+    assert_eq!(
+        (ended[0].state, ended[0].reason),
+        (TaskState::Stopped, Some(Reason::Stopped))
+    );
+}
