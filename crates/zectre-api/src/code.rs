@@ -47,6 +47,7 @@ codes! {
     INVALID_CREDENTIALS UNAUTHORIZED "No account has this e-mail address and password.";
     FORBIDDEN FORBIDDEN "You are known, but your role does not allow this.";
     ACCOUNT_DISABLED FORBIDDEN "An admin has disabled this account: its password, logins and API keys are right, but not taken.";
+    CATALOG_ACCOUNT_REFUSED FORBIDDEN "The catalog's token is good, but makes no account here: the address belongs to an account of this cluster, or is not verified.";
     INSUFFICIENT_SCOPE FORBIDDEN "The API key's scopes do not allow this, whatever its owner may do.";
     ACCESS_DENIED FORBIDDEN "The login of this command line was denied.";
     INVITATION_REQUIRED FORBIDDEN "This cluster takes sign-ups with an invitation only: send its token as `invitation`.";
@@ -119,6 +120,7 @@ codes! {
     INTERNAL INTERNAL_SERVER_ERROR "The platform failed. The request id leads to the cause in its logs.";
     OVERLOADED SERVICE_UNAVAILABLE "Too many requests (or open streams) at once. Try again.";
     DATABASE_UNAVAILABLE SERVICE_UNAVAILABLE "PostgreSQL does not answer. Try again.";
+    CATALOG_UNAVAILABLE SERVICE_UNAVAILABLE "The trusted catalog does not tell its keys, and the token's is not among those known. Try again in a moment.";
     SERVICE_UNAVAILABLE SERVICE_UNAVAILABLE "A part of the platform does not answer. Try again.";
     DRAIN_INCOMPLETE GATEWAY_TIMEOUT "Tasks are still on the node after the longest wait; `errors` names them. The drain goes on.";
     TIMEOUT GATEWAY_TIMEOUT "The request took too long. It may still have its effect.";

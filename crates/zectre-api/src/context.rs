@@ -1,8 +1,8 @@
 //! What every handler may use.
 
 use crate::{
-    attempts::Attempts, domain::look::Looker, fanout::Fanout, outside::post::Poster, scheduler::Asked,
-    urls::Urls,
+    attempts::Attempts, catalog::Catalog, domain::look::Looker, fanout::Fanout, outside::post::Poster,
+    scheduler::Asked, urls::Urls,
 };
 use sqlx::PgPool;
 use std::{ops::Deref, sync::Arc, time::Duration};
@@ -29,6 +29,8 @@ pub(crate) struct Inner {
     pub(crate) scheduler: Asked,
     pub(crate) settings: Settings,
     pub(crate) attempts: Attempts,
+    /// The catalog that is trusted, where one is.
+    pub(crate) catalog: Option<Catalog>,
     pub(crate) fanout: Fanout,
     /// Looks for what shows whose a custom domain is.
     pub(crate) domains: Looker,

@@ -1,7 +1,7 @@
 //! Who calls: a login token, an API key, a service or a node.
 
 use crate::{
-    code,
+    catalog, code,
     context::Context,
     error::{Error, refuse},
     idempotency::Claim,
@@ -26,8 +26,8 @@ use zectre_service::{auth::bearer, request_id, server::Peer};
 pub(crate) const API_KEY_HEADER: &str = "x-api-key";
 /// What every API key begins with.
 pub(crate) const API_KEY_PREFIX: &str = "zk_";
-/// A credential longer than this is not one.
-const CREDENTIAL_BYTES_MAX: usize = 4_096;
+/// A credential longer than this is not one; a catalog's token names a person's organizations.
+const CREDENTIAL_BYTES_MAX: usize = 16_384;
 
 /// Who calls.
 #[derive(Debug, Clone)]
@@ -156,7 +156,12 @@ pub(crate) async fn authenticate(context: &Context, headers: &HeaderMap) -> Resu
         return by_api_key(context, key).await;
     }
     match bearer(headers) {
-        Some(token) if token.len() <= CREDENTIAL_BYTES_MAX => by_login(context, token).await,
+        Some(token) if token.len() <= CREDENTIAL_BYTES_MAX => match &context.catalog {
+            Some(trusted) if catalog::is_access_token(token) => {
+                catalog::sign_in(context, trusted, token).await
+            }
+            _ => by_login(context, token).await,
+        },
         Some(_) => Err(refuse(
             &code::UNAUTHENTICATED,
             "the bearer token is too long to be one",

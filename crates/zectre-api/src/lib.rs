@@ -6,10 +6,12 @@
 
 mod attempts;
 pub mod bootstrap;
+mod catalog;
 mod cli_login;
 pub mod code;
 mod context;
 mod domain;
+mod email;
 mod endpoint;
 mod error;
 mod fanout;
@@ -92,6 +94,7 @@ impl Service {
         let pool = db::connect(&config.database.url, name::API, config.database.connections_max).await?;
         db::migrate(&pool).await?;
         maintenance::prepare(&pool).await?;
+        let catalog = catalog::Catalog::new(&config.auth, &pool).await?;
         let base = Base::new(name::API).readable_by(keys.metrics());
         let checked = pool.clone();
         base.health
@@ -107,6 +110,7 @@ impl Service {
             scheduler: scheduler::Asked::new(&config.scheduler.public_url),
             settings: settings(config),
             attempts: Attempts::default(),
+            catalog,
             fanout: Fanout::new(),
             domains: domain::look::Looker::new(&config.domains),
             claimed: Notify::new(),
@@ -159,6 +163,15 @@ impl Service {
         tasks.spawn("domains", {
             let context = context.clone();
             move |stop| domain::recheck::run(context, stop)
+        });
+        tasks.spawn("catalog", {
+            let context = context.clone();
+            move |stop| async move {
+                match &context.catalog {
+                    Some(catalog) => catalog.run(&context.pool, stop).await,
+                    None => stop.requested().await,
+                }
+            }
         });
         tasks.spawn("webhooks", {
             let context = context.clone();

@@ -3,15 +3,13 @@
 use crate::{
     attempts, code,
     context::Context,
+    email::EMAIL_BYTES_MAX,
     error::{Error, refuse},
     password,
     store::account::{self, Login},
 };
 use secrecy::{ExposeSecret, SecretString};
 use std::net::IpAddr;
-
-/// No address is longer (RFC 5321, section 4.5.3.1.3).
-pub(crate) const EMAIL_BYTES_MAX: usize = 254;
 
 /// The account of this address, if the password is its own and it is not disabled. Wrong ones are counted.
 pub(crate) async fn by_password(

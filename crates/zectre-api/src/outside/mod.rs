@@ -2,5 +2,8 @@
 //! following nothing, within a deadline and a bound on what is read.
 
 pub(crate) mod address;
+pub(crate) mod exchange;
+pub(crate) mod get;
 pub(crate) mod post;
 pub(crate) mod resolve;
+pub(crate) mod tls;

@@ -1,29 +1,19 @@
 //! One POST to a URL that someone handed in.
 
-use super::resolve::Names;
-use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
-use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use reqwest::Url;
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, ServerName, pem::PemObject},
+use super::{
+    exchange::{Answer, exchange},
+    resolve::Names,
+    tls::{Tls, bare_host},
 };
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, header};
+use http_body_util::Full;
+use reqwest::Url;
 use std::{
-    future::{Future, pending},
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
-    sync::{Arc, OnceLock},
     time::Duration,
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-    time::timeout,
-};
-use tokio_rustls::TlsConnector;
+use tokio::{net::TcpStream, time::timeout};
 use zectre_common::config::{DomainsConfig, WebhooksConfig};
 
 /// What is read, and kept, of an answer.
@@ -33,21 +23,11 @@ const URL_BYTES_MAX: usize = 2_048;
 /// What would allow private addresses.
 const PRIVATE_KEY: &str = "webhooks.allow_private";
 
-/// What came back.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: StatusCode,
-    /// The first bytes.
-    pub(crate) body: Vec<u8>,
-    pub(crate) retry_after_secs: Option<u64>,
-}
-
 /// Sends POSTs.
 pub(crate) struct Poster {
     names: Names,
     timeout: Duration,
-    ca_file: PathBuf,
-    tls: OnceLock<Arc<ClientConfig>>,
+    tls: Tls,
 }
 
 /// What can be called: checked once, when it is handed in.
@@ -81,8 +61,7 @@ impl Poster {
         Self {
             names: Names::new(&domains.dns_server, config.allow_private),
             timeout: Duration::from_millis(config.timeout_ms),
-            ca_file: config.ca_file.clone(),
-            tls: OnceLock::new(),
+            tls: Tls::new(&config.ca_file, "webhooks.ca_file"),
         }
     }
 
@@ -128,51 +107,11 @@ impl Poster {
         let stream = connect(&addresses, port).await?;
         let request = request(url, headers, body)?;
         if url.scheme() == "http" {
-            return exchange(stream, request).await;
+            return exchange(stream, request, ANSWER_BYTES_MAX).await;
         }
-        let name = ServerName::try_from(bare_host(host).to_owned())
-            .map_err(|_| format!("`{host}` is not a name that a certificate can have"))?;
-        let connector = TlsConnector::from(self.tls()?);
-        let stream = connector
-            .connect(name, stream)
-            .await
-            .map_err(|error| format!("TLS with `{host}` failed ({error})"))?;
-        exchange(stream, request).await
+        let stream = self.tls.connect(host, stream).await?;
+        exchange(stream, request, ANSWER_BYTES_MAX).await
     }
-
-    /// Made when it is first needed: most clusters never call anything.
-    fn tls(&self) -> Result<Arc<ClientConfig>, String> {
-        if let Some(config) = self.tls.get() {
-            return Ok(Arc::clone(config));
-        }
-        let mut roots = RootCertStore::empty();
-        // Without one usable authority nothing is trusted, and the failed call says so.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if !self.ca_file.as_os_str().is_empty() {
-            let problem = |error: &dyn std::fmt::Display| {
-                format!(
-                    "webhooks.ca_file {} can't be used ({error})",
-                    self.ca_file.display()
-                )
-            };
-            for one in CertificateDer::pem_file_iter(&self.ca_file).map_err(|error| problem(&error))? {
-                let one = one.map_err(|error| problem(&error))?;
-                roots.add(one).map_err(|error| problem(&error))?;
-            }
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| format!("TLS can't be set up ({error})"))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Ok(Arc::clone(self.tls.get_or_init(|| Arc::new(config))))
-    }
-}
-
-/// Brackets belong to URLs, not to addresses.
-fn bare_host(host: &str) -> &str {
-    host.trim_start_matches('[').trim_end_matches(']')
 }
 
 fn literal(url: &Url) -> Option<IpAddr> {
@@ -208,47 +147,6 @@ fn request(url: &Url, mut headers: HeaderMap, body: Bytes) -> Result<Request<Ful
         .map_err(|error| unusable(&error))?;
     *request.headers_mut() = headers;
     Ok(request)
-}
-
-async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Answer, String>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let broke = |error: hyper::Error| format!("the connection broke off ({error})");
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broke)?;
-    let answered = async {
-        let mut response = sender.send_request(request).await.map_err(broke)?;
-        let retry_after = response.headers().get(header::RETRY_AFTER);
-        let retry_after_secs = retry_after
-            .and_then(|value| value.to_str().ok())
-            .and_then(|text| text.trim().parse().ok());
-        let mut body = Vec::new();
-        // An answer that breaks off later than its status has answered all the same.
-        while let Some(Ok(frame)) = response.body_mut().frame().await {
-            let Ok(data) = frame.into_data() else { continue };
-            body.extend_from_slice(&data[..data.len().min(ANSWER_BYTES_MAX - body.len())]);
-            if body.len() >= ANSWER_BYTES_MAX {
-                break;
-            }
-        }
-        Ok(Answer {
-            status: response.status(),
-            body,
-            retry_after_secs,
-        })
-    };
-    tokio::select! {
-        answer = answered => answer,
-        answer = forever(connection) => answer,
-    }
-}
-
-/// Drives the connection; what it comes to shows in the answer.
-async fn forever(connection: impl Future<Output = hyper::Result<()>>) -> Result<Answer, String> {
-    if let Err(error) = connection.await {
-        tracing::debug!(%error, "a webhook's connection ended badly");
-    }
-    pending().await
 }
 
 #[cfg(test)]

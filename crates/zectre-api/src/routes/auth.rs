@@ -5,12 +5,13 @@ use crate::{
     attempts::{self, Kind},
     code,
     context::Context,
+    email,
     endpoint::{Endpoint, endpoint},
     error::{Error, refuse},
     identity::{self, Actor, Credential, Person},
     login_token, password,
     policy::Policy,
-    sign_in::{self, EMAIL_BYTES_MAX},
+    sign_in,
     store::{
         account,
         change::{About, Change},
@@ -74,7 +75,7 @@ async fn signup(
         ));
     }
     let email = request.email.trim();
-    if !plausible_email(email) {
+    if !email::is_plausible(email) {
         return Err(refuse(
             &code::INVALID_EMAIL,
             "the e-mail address is not one: write it as name@example.com",
@@ -203,42 +204,4 @@ async fn logout(State(context): State<Context>, person: Person) -> Result<Status
 #[utoipa::path(get, path = "/user", tag = "auth", responses((status = 200, description = "You", body = User)))]
 async fn user(person: Person) -> Json<User> {
     Json(person.into())
-}
-
-pub(super) fn plausible_email(email: &str) -> bool {
-    email.len() <= EMAIL_BYTES_MAX
-        && is_plain(email)
-        && !email.contains(char::is_whitespace)
-        && email.split_once('@').is_some_and(|(local, domain)| {
-            !local.is_empty()
-                && !domain.contains('@')
-                && domain.split('.').count() > 1
-                && !domain.split('.').any(str::is_empty)
-        })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_that_can_not_be_are_refused() {
-        for good in ["a@b.c", "admin@zectre.localhost", "x+y@mail.example.org"] {
-            assert!(plausible_email(good), "{good}");
-        }
-        for bad in [
-            "",
-            "a",
-            "a@b",
-            "@b.c",
-            "a@.c",
-            "a@b..c",
-            "a b@c.d",
-            "a@b@c.d",
-            "a@b.c\n",
-            "\u{202e}a@b.c",
-        ] {
-            assert!(!plausible_email(bad), "{bad}");
-        }
-    }
 }

@@ -273,7 +273,7 @@ async fn invite(
     Json(request): Json<CreateInvitationRequest>,
 ) -> Result<Response, Error> {
     let email = request.email.trim();
-    if !super::auth::plausible_email(email) {
+    if !crate::email::is_plausible(email) {
         return Err(refuse(
             &code::INVALID_EMAIL,
             "the e-mail address is not one: write it as name@example.com",

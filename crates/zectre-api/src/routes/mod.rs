@@ -88,7 +88,7 @@ fn accepted<T: Serialize>(body: T) -> Response {
 
 /// A text of one line that shows as what it is: control characters drive terminals, and invisible ones that turn the
 /// direction of writing make one name look like another.
-fn is_plain(text: &str) -> bool {
+pub(crate) fn is_plain(text: &str) -> bool {
     let turns = |c: char| matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
     !text.chars().any(|c| c.is_control() || turns(c))
 }

@@ -76,7 +76,7 @@ pub(crate) async fn has_other_owner(
     Ok(query.fetch_one(connection).await?)
 }
 
-/// Makes the user a member with this role, or gives it this role.
+/// Makes the user a member with this role, or gives it this role; what a catalog said of it doesn't count from then on.
 pub(crate) async fn set(
     connection: &mut PgConnection,
     organization: OrganizationId,
@@ -85,7 +85,7 @@ pub(crate) async fn set(
 ) -> Result<(), Error> {
     sqlx::query!(
         "INSERT INTO memberships (user_id, organization_id, role) VALUES ($1, $2, $3)
-         ON CONFLICT (user_id, organization_id) DO UPDATE SET role = $3",
+         ON CONFLICT (user_id, organization_id) DO UPDATE SET role = $3, catalog_issuer = NULL",
         user as _,
         organization as _,
         role.as_str()

@@ -6,6 +6,7 @@ pub(crate) mod api_key;
 pub(crate) mod app;
 pub(crate) mod artifact;
 pub(crate) mod build;
+pub(crate) mod catalog;
 pub(crate) mod change;
 pub(crate) mod cli_login;
 pub(crate) mod custom_domain;

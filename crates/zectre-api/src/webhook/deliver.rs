@@ -6,7 +6,7 @@ use crate::{
     error::Error,
     fanout::Hint,
     identity::Actor,
-    outside::post::{self, Answer},
+    outside::{exchange::Answer, post},
     store::{
         change::{About, Change},
         delivery::{self, Outcome, Taken},

@@ -7,6 +7,7 @@ mod auth_walk;
 mod bad_input;
 mod bodies;
 mod builds;
+mod catalog;
 mod cli_login;
 mod cluster;
 mod custom_domains;
