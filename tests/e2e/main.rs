@@ -14,6 +14,7 @@ mod json;
 mod main_path;
 mod orchestration;
 mod recovery;
+mod rotation;
 mod sign_in;
 mod single;
 mod stampede;

@@ -10,7 +10,8 @@ use tokio::sync::{Notify, Semaphore};
 use zectre_common::{config::Signup, wire::quota::Amounts};
 use zectre_service::{
     call::Caller,
-    key::{MasterKey, ServiceKey, TokenKey},
+    key::{ServiceKey, TokenKey},
+    ring::KeyRing,
     tasks::Shutdown,
 };
 
@@ -23,7 +24,7 @@ pub(crate) struct Inner {
     pub(crate) pool: PgPool,
     pub(crate) service_key: ServiceKey,
     pub(crate) token_key: TokenKey,
-    pub(crate) master_key: MasterKey,
+    pub(crate) master_key: KeyRing,
     pub(crate) caller: Caller,
     pub(crate) urls: Urls,
     pub(crate) scheduler: Asked,

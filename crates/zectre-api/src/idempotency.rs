@@ -85,7 +85,11 @@ impl Claim {
         location: &str,
         body: &str,
     ) -> Result<(), Error> {
-        let sealed = seal::seal(&self.context.master_key, &purpose(self.user, &self.key), body);
+        let sealed = seal::seal(
+            &self.context.master_key,
+            &seal::place::idempotency(self.user, &self.key),
+            body,
+        );
         let answer = idempotency::Answer {
             status: StatusCode::CREATED.as_u16().into(),
             body: &serde_json::Value::String(STANDARD.encode(sealed)),
@@ -194,7 +198,8 @@ async fn repeat(context: &Context, user: UserId, key: &str, hash: &[u8]) -> Resu
     let sealed = STANDARD
         .decode(sealed)
         .map_err(|_| Error::Internal("a kept answer is damaged".into()))?;
-    let text = seal::open(&context.master_key, &purpose(user, key), &sealed).map_err(damaged)?;
+    let text =
+        seal::open(&context.master_key, &seal::place::idempotency(user, key), &sealed).map_err(damaged)?;
     let status = u16::try_from(status)
         .ok()
         .and_then(|status| StatusCode::from_u16(status).ok());
@@ -213,8 +218,4 @@ async fn repeat(context: &Context, user: UserId, key: &str, hash: &[u8]) -> Resu
         .headers_mut()
         .insert("idempotency-replayed", HeaderValue::from_static("true"));
     Ok(response)
-}
-
-fn purpose(user: UserId, key: &str) -> String {
-    format!("idempotency:{user}:{key}")
 }

@@ -27,6 +27,7 @@ mod password;
 pub mod policy;
 mod quota;
 mod registry;
+pub mod rotation;
 mod routes;
 mod scheduler;
 mod scope;

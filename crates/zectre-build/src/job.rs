@@ -25,13 +25,12 @@ use std::{
 };
 use tempfile::TempDir;
 use zectre_common::{
-    git,
     id::ArtifactId,
     manifest::{Manifest, ManifestError},
     state::Reason,
     wire::build::Diagnostic,
 };
-use zectre_service::{key::MasterKey, seal};
+use zectre_service::{ring::KeyRing, seal};
 
 /// What every build needs.
 #[derive(Debug, Clone)]
@@ -53,7 +52,7 @@ pub struct Workshop {
     /// Commits.
     pub fetcher: Fetcher,
     /// Opens tokens of private repositories.
-    pub master_key: Option<MasterKey>,
+    pub master_key: Option<KeyRing>,
 }
 
 impl Workshop {
@@ -162,7 +161,7 @@ impl Workshop {
         let key = self.master_key.as_ref().ok_or_else(|| {
             Outcome::Broken("the repository's token can't be opened: set secrets.master_key_file".into())
         })?;
-        seal::open(key, &git::token_context(claimed.application), &sealed)
+        seal::open(key, &seal::place::source_token(claimed.application), &sealed)
             .map(Some)
             .map_err(|error| Outcome::Broken(format!("the repository's token: {error}")))
     }

@@ -39,7 +39,8 @@ use worker::Worker;
 use zectre_common::{config::Config, db};
 use zectre_service::{
     call::Caller,
-    key::{Keys, MasterKey, ServiceKey},
+    key::{Keys, ServiceKey},
+    ring::KeyRing,
     server::{self, Base, Limits},
     tasks::{Shutdown, Tasks},
     token::name,
@@ -126,7 +127,7 @@ fn worker(
     config: &Config,
     base: &Base,
     pool: &PgPool,
-    (key, master_key): (&ServiceKey, Option<MasterKey>),
+    (key, master_key): (&ServiceKey, Option<KeyRing>),
     work_dir: &WorkDir,
 ) -> Worker {
     let build = &config.build;

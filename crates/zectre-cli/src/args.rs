@@ -1,11 +1,13 @@
 //! The grammar of the command line.
 
 mod domains;
+mod keys;
 mod login;
 mod users;
 mod webhooks;
 
 pub use domains::{DomainArgs, DomainsCommand, NewDomainArgs};
+pub use keys::{KeysCommand, KeysPlace};
 pub use login::{LoginArgs, NewTokenArgs, TokensCommand};
 pub use users::{NewUserArgs, UsersCommand};
 pub use webhooks::{NewWebhookArgs, WebhooksCommand};
@@ -88,6 +90,9 @@ pub enum Command {
     Down(DownArgs),
     /// Makes the first admin and a join token in the database of separate daemons
     Bootstrap(BootstrapArgs),
+    /// Master keys, on the machine that has their file
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Writes a zectre.yaml and a first program here; never overwrites
     Init(InitArgs),
     /// Signs in: with e-mail and password, or with an API key

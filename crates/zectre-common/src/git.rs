@@ -1,7 +1,5 @@
 //! Repositories: which URLs may be fetched, and how one repository is told from another. Pure.
 
-use crate::id::ApplicationId;
-
 /// The longest URL of a repository.
 const URL_BYTES_MAX: usize = 512;
 /// The longest branch, tag or commit.
@@ -52,11 +50,6 @@ fn parts(url: &str) -> Option<(&str, &str)> {
     let (host, path) = rest.split_once('/')?;
     let known = matches!(scheme, "https" | "http" | "git");
     (known && !host.is_empty() && !path.is_empty()).then_some((host, path))
-}
-
-/// What an application's token is sealed for: the API seals it, and a build worker opens it.
-pub fn token_context(application: ApplicationId) -> String {
-    format!("source:{application}:token")
 }
 
 /// Whether the text may name a branch, a tag or a commit (a part of git's own rules, so that none is taken for an

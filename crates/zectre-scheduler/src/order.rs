@@ -22,10 +22,7 @@ use zectre_common::{
         task::Phases,
     },
 };
-use zectre_service::{
-    key::{MasterKey, ServiceKey},
-    seal, signed_url,
-};
+use zectre_service::{key::ServiceKey, ring::KeyRing, seal, signed_url};
 
 /// What is to be done about one task.
 #[derive(Debug, Clone)]
@@ -142,7 +139,7 @@ pub struct Composer {
     /// Signs download URLs.
     pub service_key: ServiceKey,
     /// Opens variables; without one, a deployment with variables can't start.
-    pub master_key: Option<MasterKey>,
+    pub master_key: Option<KeyRing>,
     /// Where agents fetch artifacts.
     pub registry_url: String,
     /// How long a signed URL holds.
@@ -291,8 +288,8 @@ impl Composer {
     ) -> Result<BTreeMap<String, String>, (Reason, String)> {
         let mut env = BTreeMap::new();
         for variable in &context.variables {
-            let scope = variable.environment.as_deref().unwrap_or("*");
-            let sealed_for = format!("env:{}:{scope}:{}", context.application_id, variable.key);
+            let scope = variable.environment.as_deref();
+            let sealed_for = seal::place::variable(context.application_id, scope, &variable.key);
             let unreadable = |why: String| {
                 (
                     Reason::Internal,

@@ -2,8 +2,9 @@
 //!
 //! The service key signs what services say to each other; each node's key is derived from it, so an agent
 //! holds nothing that reaches beyond its own node, and nothing about it has to be stored. The token key signs
-//! logins; the master key seals variables.
+//! logins; the ring of master keys seals what the database holds.
 
+use crate::ring::KeyRing;
 use hmac::{Hmac, KeyInit, Mac};
 use secrecy::{ExposeSecret, SecretBox};
 use sha2::Sha256;
@@ -44,7 +45,9 @@ pub enum KeyError {
     #[error("the key file {0} can be read by others: run `chmod 600 {0}`")]
     Exposed(PathBuf),
     /// Its content is no key.
-    #[error("the key file {0} must hold 64 hexadecimal digits")]
+    #[error(
+        "the key file {0} must hold 64 hexadecimal digits (the master key's a line of them for each key, the first of which seals)"
+    )]
     Malformed(PathBuf),
     /// It could not be written.
     #[error("the key file {path} can't be written: {source}")]
@@ -58,10 +61,14 @@ pub enum KeyError {
 
 /// The bytes of a key; shared, never shown.
 #[derive(Clone)]
-struct Secret(Arc<SecretBox<[u8; KEY_BYTES]>>);
+pub(crate) struct Secret(Arc<SecretBox<[u8; KEY_BYTES]>>);
 
 impl Secret {
-    fn new(bytes: [u8; KEY_BYTES]) -> Self {
+    pub(crate) fn expose(&self) -> &[u8; KEY_BYTES] {
+        self.0.expose_secret()
+    }
+
+    pub(crate) fn new(bytes: [u8; KEY_BYTES]) -> Self {
         Self(Arc::new(SecretBox::new(Box::new(bytes))))
     }
 }
@@ -80,7 +87,7 @@ macro_rules! keys {
 
             /// The raw bytes, for the primitive that uses them.
             pub fn expose(&self) -> &[u8; KEY_BYTES] {
-                self.0.0.expose_secret()
+                self.0.expose()
             }
         }
 
@@ -99,11 +106,12 @@ keys! {
     NodeKey;
     /// Signs login tokens.
     TokenKey;
-    /// Seals variables in the database.
-    MasterKey;
     /// Lets its bearer read the metrics.
     MetricsKey;
 }
+
+/// What the catalog, which keeps one, calls its ring.
+pub type MasterKey = KeyRing;
 
 impl MetricsKey {
     /// From the file that the configuration names, if it names one.
@@ -159,7 +167,7 @@ pub(crate) fn authenticate(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
 pub struct Keys {
     service: Option<ServiceKey>,
     token: Option<TokenKey>,
-    master: Option<MasterKey>,
+    master: Option<KeyRing>,
     metrics: Option<MetricsKey>,
 }
 
@@ -169,7 +177,7 @@ impl Keys {
         Ok(Self {
             service: read("service_key_file", &config.service_key_file)?.map(ServiceKey::from_bytes),
             token: read("token_key_file", &config.token_key_file)?.map(TokenKey::from_bytes),
-            master: read("master_key_file", &config.master_key_file)?.map(MasterKey::from_bytes),
+            master: KeyRing::find(&config.master_key_file)?,
             metrics: MetricsKey::load(config)?,
         })
     }
@@ -184,8 +192,8 @@ impl Keys {
         self.token.clone().ok_or(KeyError::NotSet("token_key_file"))
     }
 
-    /// Seals variables.
-    pub fn master(&self) -> Result<MasterKey, KeyError> {
+    /// Seals what the database holds.
+    pub fn master(&self) -> Result<KeyRing, KeyError> {
         self.master.clone().ok_or(KeyError::NotSet("master_key_file"))
     }
 
@@ -226,6 +234,13 @@ pub fn read(name: &'static str, path: &Path) -> Result<Option<[u8; KEY_BYTES]>, 
     if path.as_os_str().is_empty() {
         return Ok(None);
     }
+    let text = read_private(name, path)?;
+    let key = from_hex(text.trim()).ok_or_else(|| KeyError::Malformed(path.into()))?;
+    Ok(Some(key))
+}
+
+/// The text of a file that nobody else may read.
+pub(crate) fn read_private(name: &'static str, path: &Path) -> Result<String, KeyError> {
     let failed = |source| KeyError::Read {
         name,
         path: path.into(),
@@ -235,9 +250,7 @@ pub fn read(name: &'static str, path: &Path) -> Result<Option<[u8; KEY_BYTES]>, 
     if mode & 0o077 != 0 {
         return Err(KeyError::Exposed(path.into()));
     }
-    let text = fs::read_to_string(path).map_err(failed)?;
-    let key = from_hex(text.trim()).ok_or_else(|| KeyError::Malformed(path.into()))?;
-    Ok(Some(key))
+    fs::read_to_string(path).map_err(failed)
 }
 
 /// Lower-case hex.

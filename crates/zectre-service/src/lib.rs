@@ -15,6 +15,7 @@ pub mod log;
 pub mod metrics;
 pub mod problem;
 pub mod request_id;
+pub mod ring;
 pub mod seal;
 pub mod server;
 pub mod signed_url;

@@ -11,7 +11,6 @@ use crate::{
     },
     identity::Actor,
     policy::Policy,
-    routes::source::secret_context,
     store::source,
 };
 use axum::{
@@ -83,7 +82,7 @@ async fn github(
     let signature = header("x-hub-signature-256");
     let mut signed = Vec::new();
     for one in sources {
-        let place = secret_context(one.application_id);
+        let place = seal::place::source_webhook(one.application_id);
         let secret = seal::open(&context.master_key, &place, &one.webhook_secret)
             .map_err(|error| Error::Internal(format!("the secret of {place}: {error}")))?;
         if is_signed(secret.expose_secret(), &body, signature) {

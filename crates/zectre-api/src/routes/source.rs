@@ -99,12 +99,17 @@ async fn set(
     let kept = source::get(change.connection(), id).await?;
     let credential = match (&request.token, &kept) {
         (Some(token), _) if token.is_empty() => None,
-        (Some(token), _) => Some(seal::seal(&context.master_key, &git::token_context(id), token)),
+        (Some(token), _) => Some(seal::seal(
+            &context.master_key,
+            &seal::place::source_token(id),
+            token,
+        )),
         // A token goes to the repository that it was given for, and to no other.
         (None, Some(kept)) if kept.repository == repository => kept.credential.clone(),
         (None, _) => None,
     };
-    let seal_secret = |secret: &str| seal::seal(&context.master_key, &secret_context(id), secret);
+    let seal_secret =
+        |secret: &str| seal::seal(&context.master_key, &seal::place::source_webhook(id), secret);
     let (webhook_secret, made) = match (&request.webhook_secret, &kept) {
         (Some(secret), _) => (seal_secret(secret), None),
         (None, Some(kept)) => (kept.webhook_secret.clone(), None),
@@ -208,9 +213,4 @@ async fn delete(
         .await?;
     change.commit().await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// What a forge's secret is sealed for.
-pub(super) fn secret_context(id: ApplicationId) -> String {
-    format!("source:{id}:webhook")
 }

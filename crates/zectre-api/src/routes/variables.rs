@@ -236,7 +236,11 @@ async fn apply_one(
     }
     match &one.value {
         Some(value) => {
-            let sealed = seal::seal(&context.master_key, &seal_context(id, slug, &one.key), value);
+            let sealed = seal::seal(
+                &context.master_key,
+                &seal::place::variable(id, slug, &one.key),
+                value,
+            );
             variable::set(change.connection(), id, slug, &one.key, &sealed, one.secret).await?;
         }
         None => {
@@ -271,15 +275,11 @@ fn check(one: &VariableChange) -> Option<FieldError> {
     }
 }
 
-fn seal_context(id: ApplicationId, environment: Option<&str>, key: &str) -> String {
-    format!("env:{id}:{}:{key}", environment.unwrap_or("*"))
-}
-
 fn show(context: &Context, id: ApplicationId, row: variable::Row) -> Result<Variable, Error> {
     let value = if row.secret {
         None
     } else {
-        let place = seal_context(id, row.environment.as_deref(), &row.key);
+        let place = seal::place::variable(id, row.environment.as_deref(), &row.key);
         let opened = seal::open(&context.master_key, &place, &row.value)
             .map_err(|error| Error::Internal(format!("variable `{}` of {id}: {error}", row.key)))?;
         Some(opened.expose_secret().to_owned())

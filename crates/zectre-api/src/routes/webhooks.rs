@@ -15,7 +15,7 @@ use crate::{
         change::{About, Change},
         delivery, ownership, webhook,
     },
-    webhook::{filter, seal_context, signature},
+    webhook::{filter, signature},
 };
 use axum::{extract::State, response::Response};
 use http::StatusCode;
@@ -108,7 +108,11 @@ async fn create(
     )
     .await?;
     let (id, secret) = (WebhookId::new(), signature::new_secret());
-    let sealed = seal::seal(&context.master_key, &seal_context(id), secret.expose_secret());
+    let sealed = seal::seal(
+        &context.master_key,
+        &seal::place::webhook(id),
+        secret.expose_secret(),
+    );
     let mut change = Change::begin(&context.pool, &actor).await?;
     if let Some(app) = request.application_id {
         app::lock(change.connection(), app)

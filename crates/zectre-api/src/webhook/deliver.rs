@@ -1,6 +1,6 @@
 //! The task that turns events into deliveries and sends them.
 
-use super::{filter, retry, seal_context, signature};
+use super::{filter, retry, signature};
 use crate::{
     context::Context,
     error::Error,
@@ -160,7 +160,7 @@ async fn attempt(context: &Context, taken: &Taken) -> Result<Answer, Fault> {
 fn sign(context: &Context, taken: &Taken, body: &str) -> Result<HeaderMap, String> {
     let secret = seal::open(
         &context.master_key,
-        &seal_context(taken.webhook_id),
+        &seal::place::webhook(taken.webhook_id),
         &taken.secret,
     )
     .map_err(|error| format!("the webhook's secret can't be used: {error}"))?;

@@ -8,10 +8,3 @@ pub(crate) mod deliver;
 pub(crate) mod filter;
 mod retry;
 pub(crate) mod signature;
-
-use zectre_common::id::WebhookId;
-
-/// What a secret is sealed for.
-pub(crate) fn seal_context(id: WebhookId) -> String {
-    format!("webhook:{id}")
-}

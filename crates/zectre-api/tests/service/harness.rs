@@ -29,7 +29,7 @@ pub(crate) struct Harness {
     base: String,
     shutdown: Shutdown,
     tasks: Tasks,
-    config: Config,
+    pub(crate) config: Config,
     service: Running,
     _directory: TempDir,
     // Last: the database is dropped after everything that uses it.

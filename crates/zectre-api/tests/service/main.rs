@@ -21,6 +21,7 @@ mod members;
 mod passwords;
 mod quotas;
 mod resume;
+mod rotation;
 mod rows;
 mod scopes;
 mod streams;

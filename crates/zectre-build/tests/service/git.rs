@@ -17,7 +17,7 @@ use std::{
 };
 use tempfile::TempDir;
 use tokio::{io::AsyncWriteExt, net::TcpListener, task::JoinSet};
-use zectre_common::{git::token_context, id::BuildId, state::BuildStatus};
+use zectre_common::{id::BuildId, state::BuildStatus};
 use zectre_service::{key::Keys, seal};
 
 const TOKEN: &str = "ghs_s3cr3t";
@@ -191,7 +191,7 @@ async fn connect(yard: &Yard, repository: &str) {
         .expect("it is there")
         .master()
         .expect("it is set");
-    let sealed = seal::seal(&key, &token_context(yard.application), TOKEN);
+    let sealed = seal::seal(&key, &seal::place::source_token(yard.application), TOKEN);
     sqlx::query(
         "INSERT INTO sources (application_id, repository, repository_key, branches, credential, webhook_secret)
          VALUES ($1, $2, 'x', '{}', $3, '')",

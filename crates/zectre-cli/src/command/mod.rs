@@ -21,6 +21,7 @@ mod domains;
 mod env;
 mod events;
 mod init;
+mod keys;
 mod login;
 mod logs;
 mod nodes;
@@ -82,6 +83,7 @@ async fn dispatch(command: Command, global: &Global, output: Output) -> Result<S
         Command::Up(args) => up::run(&args, output).await,
         Command::Down(args) => up::down(&args, global, output).await,
         Command::Bootstrap(args) => bootstrap::run(&args, output).await,
+        Command::Keys(command) => keys::run(command, output).await,
         Command::Init(args) => init::run(&args, output),
         Command::Login(args) => login::log_in(&args, global, output).await,
         Command::Logout => login::log_out(&context()?).await,

@@ -1,12 +1,20 @@
 //! The database brought to this version, the local admin, and the sign-in of this user's command line.
 
-use super::{data_dir::DataDir, error::UpError};
+use super::{
+    data_dir::{self, DataDir},
+    error::UpError,
+    keys,
+    postgres::Postgres,
+};
 use crate::{
     credentials::{Credentials, SignIn},
     error::CliError,
 };
 use secrecy::{ExposeSecret, SecretString};
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 use zectre_common::{config::Config, db};
 
 /// The local agent joins within seconds, if it has to join at all.
@@ -58,6 +66,12 @@ pub(crate) async fn prepare(
         api_key: admin.api_key,
         join_token,
     })
+}
+
+/// The file of master keys and the database of a data directory, whose platform may be running.
+pub(crate) fn keys_and_database(named: Option<&Path>) -> Result<(PathBuf, SecretString), UpError> {
+    let path = data_dir::resolve(named)?;
+    Ok((keys::master_in(&path), Postgres::url_in(&path)?))
 }
 
 /// Signs this user's command line in to the platform.

@@ -24,7 +24,7 @@ use crate::{
     error::CliError,
     output::{Output, Shown},
 };
-pub(crate) use bootstrap::prepare as bootstrap;
+pub(crate) use bootstrap::{keys_and_database, prepare as bootstrap};
 use data_dir::DataDir;
 pub(crate) use down::down;
 pub(crate) use error::UpError;

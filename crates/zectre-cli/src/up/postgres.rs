@@ -209,6 +209,11 @@ impl Postgres {
         &self.url
     }
 
+    /// The same for a server that another process runs, over the data directory `path`.
+    pub(super) fn url_in(path: &Path) -> Result<SecretString, UpError> {
+        place::url_in(path)
+    }
+
     /// Its own log.
     pub(super) fn log_path(&self) -> PathBuf {
         self.log.clone()

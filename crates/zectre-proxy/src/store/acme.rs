@@ -10,7 +10,7 @@ use std::{future::Future, time::Duration};
 use tokio::time::timeout;
 use zectre_common::id::ProxyId;
 use zectre_service::{
-    key::MasterKey,
+    ring::KeyRing,
     seal::{self, OpenError},
 };
 
@@ -50,7 +50,7 @@ pub struct Orders {
     /// The database.
     pub pool: PgPool,
     /// Seals keys.
-    pub key: MasterKey,
+    pub key: KeyRing,
     /// Who holds.
     pub me: ProxyId,
 }
@@ -109,13 +109,15 @@ impl Orders {
             return Ok(None);
         };
         let begun = match (row.order_url, row.sealed_key) {
-            (Some(url), Some(sealed)) => match seal::open(&self.key, &context(&subject.name), &sealed) {
-                Ok(key) => Some((url, key)),
-                Err(error) => {
-                    tracing::error!(name = subject.name, %error, "the key of an order is lost; ordering anew");
-                    None
+            (Some(url), Some(sealed)) => {
+                match seal::open(&self.key, &seal::place::acme_order(&subject.name), &sealed) {
+                    Ok(key) => Some((url, key)),
+                    Err(error) => {
+                        tracing::error!(name = subject.name, %error, "the key of an order is lost; ordering anew");
+                        None
+                    }
                 }
-            },
+            }
             _ => None,
         };
         Ok(Some(Held {
@@ -138,7 +140,7 @@ impl Orders {
 
     /// Keeps where the order is, and the key it is for, for whoever goes on with it.
     pub async fn keep(&self, name: &str, url: &str, key: &str) -> Result<(), StoreError> {
-        let sealed = seal::seal(&self.key, &context(name), key);
+        let sealed = seal::seal(&self.key, &seal::place::acme_order(name), key);
         let kept = sqlx::query!(
             "UPDATE acme_orders SET order_url = $3, sealed_key = $4 WHERE name = $1 AND holder = $2",
             name,
@@ -245,7 +247,8 @@ impl Orders {
             Ok((transaction, sealed))
         };
         let (transaction, sealed) = bounded(look).await?;
-        let opened = sealed.map(|sealed| seal::open(&self.key, &account_context(directory_url), &sealed));
+        let opened =
+            sealed.map(|sealed| seal::open(&self.key, &seal::place::acme_account(directory_url), &sealed));
         Ok((transaction, opened.transpose()?))
     }
 
@@ -259,7 +262,7 @@ impl Orders {
     ) -> Result<(), StoreError> {
         let sealed = seal::seal(
             &self.key,
-            &account_context(directory_url),
+            &seal::place::acme_account(directory_url),
             credentials.expose_secret(),
         );
         let keep = async {
@@ -301,14 +304,6 @@ pub async fn challenge(
     )
     .fetch_optional(pool)
     .await
-}
-
-fn context(name: &str) -> String {
-    format!("acme order:{name}")
-}
-
-fn account_context(directory_url: &str) -> String {
-    format!("acme account:{directory_url}")
 }
 
 fn held(rows: u64) -> Result<(), StoreError> {

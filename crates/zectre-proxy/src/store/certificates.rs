@@ -17,7 +17,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use uuid::Uuid;
 use zectre_common::db::channel;
 use zectre_service::{
-    key::MasterKey,
+    ring::KeyRing,
     seal::{self, OpenError},
     tasks::Shutdown,
 };
@@ -45,11 +45,11 @@ pub struct Issued<'c> {
 /// Stores it in place of the one before, and tells every proxy. The notification goes out when `connection` commits.
 pub async fn put(
     connection: &mut sqlx::PgConnection,
-    key: &MasterKey,
+    key: &KeyRing,
     issued: &Issued<'_>,
 ) -> Result<(), sqlx::Error> {
     let id = Uuid::now_v7();
-    let sealed = seal::seal(key, &context(issued.name, id), issued.key);
+    let sealed = seal::seal(key, &seal::place::certificate(issued.name, id), issued.key);
     sqlx::query!(
         "INSERT INTO certificates (name, id, chain, sealed_key, not_before, not_after)
          VALUES ($1, $2, $3, $4, to_timestamp($5), to_timestamp($6))
@@ -70,22 +70,17 @@ pub async fn put(
         .map(drop)
 }
 
-/// Where a key is sealed for.
-fn context(name: &str, id: Uuid) -> String {
-    format!("certificate:{name}:{id}")
-}
-
 /// The certificates of the database, as they were read last; `None` is one that can't be served.
 #[derive(Debug)]
 pub struct Shelf {
-    key: MasterKey,
+    key: KeyRing,
     resolver: Arc<Resolver>,
     known: Mutex<HashMap<Uuid, Option<Arc<Certificate>>>>,
 }
 
 impl Shelf {
     /// Empty; `key` opens private keys.
-    pub fn new(key: MasterKey, resolver: Arc<Resolver>) -> Self {
+    pub fn new(key: KeyRing, resolver: Arc<Resolver>) -> Self {
         Self {
             key,
             resolver,
@@ -154,7 +149,7 @@ impl Shelf {
     }
 
     fn open(&self, id: Uuid, name: &str, chain: &str, sealed_key: &[u8]) -> Option<Arc<Certificate>> {
-        let opened = seal::open(&self.key, &context(name, id), sealed_key)
+        let opened = seal::open(&self.key, &seal::place::certificate(name, id), sealed_key)
             .map_err(|error: OpenError| error.to_string());
         let certificate = opened.and_then(|key| {
             Certificate::from_pem(chain.as_bytes(), key.expose_secret().as_bytes())

@@ -30,8 +30,8 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use zectre_common::{config::ProxyConfig, id::ProxyId};
 use zectre_service::{
-    key::MasterKey,
     metrics::Registry,
+    ring::KeyRing,
     tasks::{Shutdown, Tasks},
 };
 
@@ -76,14 +76,14 @@ pub struct Sharing {
     /// The database.
     pub pool: PgPool,
     /// Opens private keys; without it there are no shared certificates.
-    pub master: Option<MasterKey>,
+    pub master: Option<KeyRing>,
     /// Who orders.
     pub proxy: ProxyId,
 }
 
 impl Sharing {
     /// From `pool`, for `proxy`.
-    pub fn new(pool: &PgPool, master: Option<MasterKey>, proxy: ProxyId) -> Self {
+    pub fn new(pool: &PgPool, master: Option<KeyRing>, proxy: ProxyId) -> Self {
         Self {
             pool: pool.clone(),
             master,

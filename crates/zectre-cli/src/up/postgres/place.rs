@@ -2,7 +2,7 @@
 
 use super::{
     super::{data_dir::DataDir, error::UpError},
-    Owner, give, write_private,
+    Owner, give, url, write_private,
 };
 use secrecy::SecretString;
 use std::{
@@ -84,6 +84,14 @@ impl Place {
             fs::read_to_string(&self.password_file).map_err(UpError::at(&self.password_file, "read"))?;
         Ok(text.trim().to_owned().into())
     }
+}
+
+/// The URL of the server of the data directory `path`, which may be running.
+pub(super) fn url_in(path: &Path) -> Result<SecretString, UpError> {
+    let root = path.join("postgres");
+    let file = root.join("password");
+    let password = fs::read_to_string(&file).map_err(UpError::at(&file, "read"))?;
+    Ok(url(&sockets(&root, path)?, &password.trim().to_owned().into()))
 }
 
 /// A socket's path is short by law: below the data where it fits, else in a place named after it.
