@@ -135,13 +135,15 @@ impl Hall {
         );
         let (cut, shutdown, proxy_protocol) =
             (ingress.cut.clone(), self.shutdown.clone(), self.proxy_protocol);
+        // What is boxed in here would be room that each connection keeps for its whole life, and three times over: of
+        // what it is handed on to by value every future keeps a copy.
         let connection = async move {
             let Ok(mut stream) = TcpStream::from_std(stream) else {
                 return;
             };
             let mut arrival = arrival;
             if proxy_protocol && arrival.trusted {
-                match arrival.introduced(&served_by, &mut stream, bounds, tls).await {
+                match Box::pin(arrival.introduced(&served_by, &mut stream, bounds, tls)).await {
                     Some(introduced) => arrival = introduced,
                     None => return,
                 }
@@ -156,12 +158,16 @@ impl Hall {
             match terminator {
                 None => {
                     let client = Client::new(peer, None, trusted);
-                    connection::serve(served_by, server, stream, client, place, bounds, shutdown).await;
+                    let serving =
+                        connection::serve(served_by, server, stream, client, place, bounds, shutdown);
+                    Box::pin(serving).await;
                 }
                 Some(terminator) => {
-                    if let Some((stream, hello)) = terminator.accept(stream).await {
+                    if let Some((stream, hello)) = Box::pin(terminator.accept(stream)).await {
                         let client = Client::new(peer, Some(hello), trusted);
-                        connection::serve(served_by, server, stream, client, place, bounds, shutdown).await;
+                        let serving =
+                            connection::serve(served_by, server, stream, client, place, bounds, shutdown);
+                        Box::pin(serving).await;
                     }
                 }
             }

@@ -120,13 +120,14 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let service = service_fn(move |request| {
         let turn = watch.begin();
         let (ingress, client, vigil) = (Arc::clone(&serving), Arc::clone(&visitor), Arc::clone(&watch));
-        async move {
+        // Boxed, since the library keeps room for it as long as the connection lives, and most are idle.
+        Box::pin(async move {
             let response = ingress.serve(request, &client).await;
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 vigil.set_upgraded();
             }
             Ok::<_, Infallible>(response.map(|body| Watched::new(body, turn)))
-        }
+        })
     });
     let mut connection = pin!(server.serve_connection_with_upgrades(io, service));
     let mut stopping = pin!(shutdown.requested());
