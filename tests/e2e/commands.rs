@@ -8,6 +8,11 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
 use zectre_e2e::{Cli, Single, native_program, server_program};
 use zectre_testkit::wait_until;
 
@@ -29,6 +34,87 @@ pub(crate) fn project(platform: &Single, name: &str, deploy: &str) -> PathBuf {
     fs::write(directory.join("zectre.yaml"), format!("name: {name}\n{deploy}")).expect("it is ours");
     directory
 }
+/// Greets with its variable `GREETING` and sends back what it is sent.
+fn echo_program() -> PathBuf {
+    let source = "use std::{env, io::{copy, Write}, net::TcpListener, thread};
+        fn main() {
+            let port: u16 = env::var(\"PORT\").unwrap().parse().unwrap();
+            let greeting = env::var(\"GREETING\").unwrap_or_default();
+            for stream in TcpListener::bind((\"0.0.0.0\", port)).unwrap().incoming().flatten() {
+                let greeting = greeting.clone();
+                thread::spawn(move || {
+                    let mut to = stream.try_clone().unwrap();
+                    let _ = to.write_all(greeting.as_bytes());
+                    let _ = copy(&mut &stream, &mut to);
+                });
+            }
+        }";
+    native_program("echo", source)
+}
+
+async fn hears(stream: &mut TcpStream, words: &str) {
+    let mut got = vec![0; words.len()];
+    let read = timeout(Duration::from_secs(30), stream.read_exact(&mut got)).await;
+    read.expect("in time").expect("it says something");
+    assert_eq!(String::from_utf8_lossy(&got), words);
+}
+
+#[tokio::test]
+async fn a_program_of_plain_tcp_keeps_its_port_from_version_to_version_asleep_or_awake() {
+    let platform = Single::start().await;
+    let (cli, echo) = (platform.cli(), text(&echo_program()));
+    let spec = |greeting: &str| format!("  env:\n    GREETING: {greeting}\nnetworking:\n  protocol: tcp\n");
+    let directory = project(&platform, "echo", &format!("deploy:\n{}", spec("one")));
+    let deploy = async || {
+        let deployed = cli
+            .run(&directory, &["deploy", "--artifact", &echo, "--prod", "--wait"])
+            .await;
+        deployed.success().to_owned()
+    };
+    let address = deploy().await;
+    let (first, last) = platform.settings().tcp_ports;
+    let port: u16 = address
+        .strip_prefix("127.0.0.1:")
+        .expect("an address")
+        .parse()
+        .expect("a port");
+    assert!((first..=last).contains(&port), "{address}");
+    let mut open = TcpStream::connect(&address).await.expect("it listens");
+    hears(&mut open, "one").await;
+    fs::write(
+        directory.join("zectre.yaml"),
+        format!("name: echo\ndeploy:\n{}", spec("two")),
+    )
+    .expect("ours");
+    assert_eq!(deploy().await, address);
+    let status = cli.run(&directory, &["status"]).await;
+    assert!(status.success().contains(&address), "{}", status.stdout);
+    // The old version stays with who has it, as long as draining takes.
+    open.write_all(b"still here").await.expect("it reads");
+    hears(&mut open, "still here").await;
+    drop(open);
+    let mut next = TcpStream::connect(&address).await.expect("it listens");
+    hears(&mut next, "two").await;
+    drop(next);
+    let status = cli.run(&directory, &["status", "--json"]).await;
+    let status: Value = serde_json::from_str(status.success()).expect("JSON");
+    let id = status["deployments"][0]["id"].as_str().expect("an id");
+    let slept = platform
+        .http()
+        .post(&format!("/deployments/{id}/sleep"), serde_json::json!({}))
+        .await;
+    slept.expect_ok();
+    wait_until(Duration::from_secs(30), "it sleeps", async || {
+        let status = cli.run(&directory, &["status"]).await;
+        status.success().contains("asleep").then_some(())
+    })
+    .await;
+    let mut first = TcpStream::connect(&address).await.expect("it listens");
+    hears(&mut first, "two").await;
+    let opened = cli.run(&directory, &["open", "--prod"]).await;
+    assert!(opened.failure().contains("speaks plain TCP"), "{}", opened.stderr);
+}
+
 #[tokio::test]
 async fn a_newcomer_is_told_what_happened_and_what_to_do_next() {
     let platform = Single::start().await;

@@ -27,6 +27,8 @@ pub struct Settings {
     pub build_port: u16,
     /// Ports for tasks.
     pub task_ports: (u16, u16),
+    /// Ports for applications that speak plain TCP.
+    pub tcp_ports: (u16, u16),
     /// The container engine's socket, if containers are to run.
     pub container_socket: Option<PathBuf>,
 }
@@ -42,6 +44,7 @@ impl Default for Settings {
             registry_port: free_port(),
             build_port: free_port(),
             task_ports: free_port_range(),
+            tcp_ports: free_port_range(),
             container_socket: None,
         }
     }
@@ -67,6 +70,11 @@ impl Settings {
             ("proxy", "port", self.proxy_port.to_string()),
             ("proxy", "admin_port", self.proxy_admin_port.to_string()),
             ("proxy", "drain_timeout_ms", "5000".into()),
+            (
+                "proxy",
+                "tcp_port_range",
+                format!("\"{}-{}\"", self.tcp_ports.0, self.tcp_ports.1),
+            ),
             ("registry", "port", self.registry_port.to_string()),
             ("registry", "public_url", local(self.registry_port)),
             ("build", "port", self.build_port.to_string()),

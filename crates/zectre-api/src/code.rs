@@ -86,6 +86,7 @@ codes! {
     APP_EXISTS CONFLICT "The namespace has an application of this name, or another one has the same subdomain.";
     ENVIRONMENT_EXISTS CONFLICT "The application has this environment already.";
     ENVIRONMENT_PROTECTED CONFLICT "`production` and `development` belong to every application and can't be deleted.";
+    NO_PUBLIC_PORT CONFLICT "All ports for plain TCP (`proxy.tcp_port_range`) are given away. Delete an environment that has one, or widen the range.";
     TOO_MANY_ENVIRONMENTS CONFLICT "The application has as many environments as it may. Delete one.";
     TOO_MANY_VARIABLES CONFLICT "The application has as many variables as it may. Delete some.";
     DOMAIN_EXISTS CONFLICT "The application has claimed this domain already.";

@@ -39,6 +39,17 @@ impl Urls {
         format!("{}/api/v1/webhooks/github", self.api)
     }
 
+    /// The ports that environments are given for plain TCP: first and last.
+    pub(crate) fn tcp_ports(&self) -> Option<(u16, u16)> {
+        self.proxy.tcp_port_range.bounds()
+    }
+
+    /// Where an environment of the application with this host label takes plain TCP.
+    pub(crate) fn tcp_address(&self, label: &str, port: i32) -> Option<String> {
+        let port = u16::try_from(port).ok()?;
+        Some(self.proxy.tcp_address(label, port))
+    }
+
     /// The URL of a host label under the platform domain.
     pub(crate) fn of_label(&self, label: &str) -> String {
         self.of_host(&format!("{label}.{}", self.domain))

@@ -4,7 +4,7 @@
 
 use crate::terminal_text::harmless;
 use zectre_common::{
-    spec::RestartPolicy,
+    spec::{Protocol, RestartPolicy},
     state::{DeploymentStatus, Health, Reason, TaskState, Wanted},
     wire::{deployment::Deployment, task::Task},
 };
@@ -51,10 +51,18 @@ pub(crate) fn outcome(deployment: &Deployment) -> &'static str {
     }
 }
 
-/// Where it answers; none for a job.
+/// Whether it is no place for a browser.
+pub(crate) fn speaks_tcp(deployment: &Deployment) -> bool {
+    deployment.spec.networking.protocol == Protocol::Tcp
+}
+
+/// Where it answers: a URL, host and port for plain TCP, none for a job.
 pub(crate) fn url(deployment: &Deployment) -> Option<&str> {
     if is_job(deployment) {
         return None;
+    }
+    if speaks_tcp(deployment) {
+        return deployment.tcp_address.as_deref();
     }
     Some(deployment.url.as_ref().unwrap_or(&deployment.preview_url))
 }

@@ -2,9 +2,11 @@
 //!
 //! It is parsed and checked before a port is bound; an error names the key and where its value came from.
 
+mod port_range;
 mod proxy;
 mod tls;
 
+pub use port_range::PortRange;
 pub use proxy::{AccessLogConfig, ProxyLimits, ProxyMetrics, TrustedHeader};
 pub use tls::{AcmeConfig, CertificateFiles, Challenge, TlsConfig};
 
@@ -72,7 +74,7 @@ sections! {
         connections_max: usize, header_timeout_ms: u64, header_bytes_max: usize, response_timeout_ms: u64,
         connect_timeout_ms: u64, wake_timeout_ms: u64, waiting_page_after_ms: u64, held_requests_max: usize, drain_timeout_ms: u64,
         tls: TlsConfig, trusted_peers: Vec<Cidr>, trusted_header: TrustedHeader, proxy_protocol: bool, limits: ProxyLimits,
-        trace_sample_rate: f64, metrics: ProxyMetrics, access_log: AccessLogConfig,
+        trace_sample_rate: f64, tcp_port_range: PortRange, tcp_idle_timeout_ms: u64, tcp_proxy_protocol: bool, metrics: ProxyMetrics, access_log: AccessLogConfig,
     }
     /// `[registry]`
     RegistryConfig {

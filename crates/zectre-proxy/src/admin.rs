@@ -3,6 +3,8 @@
 
 use crate::{
     live::{Acknowledgement, Replica, SLOW_START_STEPS},
+    raw::ports::Ports,
+    table::Table,
     tables::Tables,
 };
 use axum::{Json, Router, extract::State, response::IntoResponse, routing::get};
@@ -21,6 +23,7 @@ const CALLERS: [&str; 2] = ["zectre-api", "zectre-scheduler"];
 #[derive(Clone)]
 struct Admin {
     tables: Arc<Tables>,
+    ports: Arc<Ports>,
     key: ServiceKey,
     started: Instant,
 }
@@ -30,6 +33,10 @@ struct Routes {
     epoch: u64,
     acknowledged: Option<Epochs>,
     hosts: BTreeMap<String, Option<DeploymentId>>,
+    /// Where plain TCP is spoken, with the deployment that serves there.
+    ports: BTreeMap<u16, Option<DeploymentId>>,
+    /// Those of them that can't be listened at here, and why.
+    ports_failed: BTreeMap<u16, String>,
     deployments: BTreeMap<DeploymentId, DeploymentView>,
 }
 
@@ -88,15 +95,23 @@ impl BackendView {
 }
 
 /// The admin port's own routes.
-pub(crate) fn router(tables: Arc<Tables>, key: ServiceKey, started: Instant) -> Router {
-    Router::new()
-        .route("/routes", get(routes))
-        .with_state(Admin { tables, key, started })
+pub(crate) fn router(tables: Arc<Tables>, ports: Arc<Ports>, key: ServiceKey, started: Instant) -> Router {
+    Router::new().route("/routes", get(routes)).with_state(Admin {
+        tables,
+        ports,
+        key,
+        started,
+    })
 }
 
 async fn routes(State(admin): State<Admin>, headers: HeaderMap) -> Result<impl IntoResponse, Failure> {
     auth::service(&admin.key, &headers, AUDIENCE, &CALLERS)?;
     Ok(Json(view(&admin)))
+}
+
+fn at_port(table: &Table, port: u16) -> Option<DeploymentId> {
+    let serving = table.at_port(port)?.deployment(0)?;
+    Some(serving.id)
 }
 
 fn view(admin: &Admin) -> Routes {
@@ -125,6 +140,11 @@ fn view(admin: &Admin) -> Routes {
         epoch: table.epoch(),
         acknowledged: admin.tables.acknowledgement().map(epochs),
         hosts: table.hosts().collect(),
+        ports: table
+            .raw_ports()
+            .map(|port| (port, at_port(&table, port)))
+            .collect(),
+        ports_failed: admin.ports.failed(),
         deployments: deployments.collect(),
     }
 }

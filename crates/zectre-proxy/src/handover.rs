@@ -5,13 +5,18 @@
 //! of what they are; the new one says a byte once it knows its routes. Until then the old one serves; a
 //! successor that fails before changes nothing. Each looks at whom it talks to: only the same user, or root, counts.
 
-use crate::{Error, NAME, tables::Tables};
+use crate::{
+    Error, NAME,
+    raw::{LISTENERS_MAX, ports::Ports},
+    tables::Tables,
+};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, recvmsg, sendmsg,
 };
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::BTreeMap,
     fs::{self, Permissions},
     io::{self, ErrorKind, IoSlice, IoSliceMut},
     mem::MaybeUninit,
@@ -21,6 +26,7 @@ use std::{
         unix::fs::PermissionsExt,
     },
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 use tokio::{
@@ -37,10 +43,12 @@ use zectre_service::{
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// For the new process to begin: it reads its routes meanwhile, for which PostgreSQL may have to come back first.
 const BEGIN_TIMEOUT: Duration = Duration::from_secs(600);
-/// The most listeners that one process has.
-const LISTENERS_MAX: usize = 8;
-/// The longest list of them.
-const LIST_BYTES_MAX: usize = 1_024;
+/// Listeners in one message; the kernel takes at most 253.
+const BATCH: usize = 64;
+/// The longest list of one message.
+const LIST_BYTES_MAX: usize = 4_096;
+/// More than this no process has.
+const MESSAGES_MAX: usize = LISTENERS_MAX / BATCH + 2;
 /// What the new process says when it begins.
 const BEGIN: u8 = b'B';
 
@@ -54,13 +62,23 @@ pub enum Role {
     Tls,
     /// Health and metrics.
     Admin,
+    /// Clients of the environment that has this port.
+    Raw(u16),
+}
+
+/// What goes with a batch of listeners.
+#[derive(Debug, Serialize, Deserialize)]
+struct List {
+    roles: Vec<Role>,
+    /// Another batch follows.
+    more: bool,
 }
 
 impl Role {
     /// Its part of the configuration.
     fn section(self) -> &'static str {
         match self {
-            Self::Plain | Self::Admin => "proxy",
+            Self::Plain | Self::Admin | Self::Raw(_) => "proxy",
             Self::Tls => "proxy__tls",
         }
     }
@@ -128,6 +146,17 @@ impl Old {
         Some(self.listeners.swap_remove(index).1)
     }
 
+    /// Its listeners for plain TCP by port.
+    pub fn take_raw(&mut self) -> BTreeMap<u16, TcpListener> {
+        let is_raw = |(role, _): &mut (Role, TcpListener)| matches!(role, Role::Raw(_));
+        let raw = self.listeners.extract_if(.., is_raw);
+        raw.filter_map(|(role, listener)| match role {
+            Role::Raw(port) => Some((port, listener)),
+            _ => None,
+        })
+        .collect()
+    }
+
     /// Waits until `tables` has routes, or the old process is gone.
     pub async fn wait_for_routes(&mut self, tables: &Tables) {
         let mut changes = tables.changes();
@@ -154,11 +183,13 @@ impl Old {
 pub struct Giver {
     meeting: UnixListener,
     listeners: Vec<(Role, OwnedFd)>,
+    /// Those that come and go.
+    ports: Arc<Ports>,
 }
 
 impl Giver {
     /// Listens at `path`, in place of whoever did before.
-    pub fn open(path: &Path, listeners: &[(Role, &TcpListener)]) -> io::Result<Self> {
+    pub fn open(path: &Path, listeners: &[(Role, &TcpListener)], ports: Arc<Ports>) -> io::Result<Self> {
         let listeners = listeners
             .iter()
             .map(|(role, listener)| Ok((*role, listener.as_fd().try_clone_to_owned()?)));
@@ -171,7 +202,11 @@ impl Giver {
         let meeting = UnixListener::bind(&fresh)?;
         fs::set_permissions(&fresh, Permissions::from_mode(0o600))?;
         fs::rename(&fresh, path)?;
-        Ok(Self { meeting, listeners })
+        Ok(Self {
+            meeting,
+            listeners,
+            ports,
+        })
     }
 
     /// Gives them to whoever asks, until one of them begins or `service` stops. Then `handed` is requested, and `service`
@@ -205,25 +240,36 @@ impl Giver {
     async fn give(&self) -> io::Result<bool> {
         let (mut stream, _) = self.meeting.accept().await?;
         check_peer(&stream)?;
-        let roles: Vec<Role> = self.listeners.iter().map(|(role, _)| *role).collect();
-        let list = serde_json::to_vec(&roles)?;
-        let fds: Vec<BorrowedFd<'_>> = self.listeners.iter().map(|(_, fd)| fd.as_fd()).collect();
-        let send = || {
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(LISTENERS_MAX))];
-            let mut control = SendAncillaryBuffer::new(&mut space);
-            control.push(SendAncillaryMessage::ScmRights(&fds));
-            Ok(sendmsg(
-                &stream,
-                &[IoSlice::new(&list)],
-                &mut control,
-                SendFlags::NOSIGNAL,
-            )?)
-        };
-        // A list this short goes in one piece.
-        stream.async_io(Interest::WRITABLE, send).await?;
+        let raw = self.ports.open();
+        let raw = raw.iter().map(|(port, fd)| (Role::Raw(*port), fd.as_fd()));
+        let all = self.listeners.iter().map(|(role, fd)| (*role, fd.as_fd()));
+        let all: Vec<(Role, BorrowedFd<'_>)> = all.chain(raw).collect();
+        let mut batches = all.chunks(BATCH).peekable();
+        while let Some(batch) = batches.next() {
+            send(&stream, batch, batches.peek().is_some()).await?;
+        }
         let begins = timeout(BEGIN_TIMEOUT, stream.read_u8()).await;
         Ok(matches!(begins, Ok(Ok(BEGIN))))
     }
+}
+
+/// One batch of listeners; a list this short goes in one piece, and one with sockets is not merged with the next one.
+async fn send(stream: &UnixStream, batch: &[(Role, BorrowedFd<'_>)], more: bool) -> io::Result<()> {
+    let roles = batch.iter().map(|(role, _)| *role).collect();
+    let list = serde_json::to_vec(&List { roles, more })?;
+    let fds: Vec<BorrowedFd<'_>> = batch.iter().map(|(_, fd)| *fd).collect();
+    let send = || {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(BATCH))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        control.push(SendAncillaryMessage::ScmRights(&fds));
+        Ok(sendmsg(
+            stream,
+            &[IoSlice::new(&list)],
+            &mut control,
+            SendFlags::NOSIGNAL,
+        )?)
+    };
+    stream.async_io(Interest::WRITABLE, send).await.map(drop)
 }
 
 /// Beside `path`, so that it can be renamed.
@@ -246,9 +292,24 @@ fn check_peer(stream: &UnixStream) -> io::Result<()> {
 }
 
 async fn receive(stream: &UnixStream) -> io::Result<Vec<(Role, TcpListener)>> {
+    let mut all = Vec::new();
+    for _ in 0..MESSAGES_MAX {
+        let (batch, more) = receive_batch(stream).await?;
+        all.extend(batch);
+        if !more {
+            return Ok(all);
+        }
+    }
+    Err(io::Error::new(
+        ErrorKind::InvalidData,
+        "it has no end of listeners",
+    ))
+}
+
+async fn receive_batch(stream: &UnixStream) -> io::Result<(Vec<(Role, TcpListener)>, bool)> {
     let mut list = [0; LIST_BYTES_MAX];
     let receive = || {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(LISTENERS_MAX))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(BATCH))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut parts = [IoSliceMut::new(&mut list)];
         let received = recvmsg(stream, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC)?;
@@ -259,7 +320,7 @@ async fn receive(stream: &UnixStream) -> io::Result<Vec<(Role, TcpListener)>> {
         Ok((received.bytes, rights.flatten().collect::<Vec<OwnedFd>>()))
     };
     let (bytes, fds) = stream.async_io(Interest::READABLE, receive).await?;
-    let roles: Vec<Role> = serde_json::from_slice(&list[..bytes])?;
+    let List { roles, more } = serde_json::from_slice(&list[..bytes])?;
     if roles.len() != fds.len() {
         return Err(io::Error::new(
             ErrorKind::InvalidData,
@@ -271,5 +332,6 @@ async fn receive(stream: &UnixStream) -> io::Result<Vec<(Role, TcpListener)>> {
         listener.set_nonblocking(true)?;
         Ok((role, TcpListener::from_std(listener)?))
     };
-    roles.into_iter().zip(fds).map(listener).collect()
+    let batch = roles.into_iter().zip(fds).map(listener);
+    Ok((batch.collect::<io::Result<_>>()?, more))
 }

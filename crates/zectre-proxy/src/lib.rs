@@ -10,6 +10,7 @@ pub mod handover;
 pub mod ingress;
 pub mod live;
 pub mod metrics;
+pub mod raw;
 pub mod series;
 pub mod store;
 pub mod table;
@@ -20,15 +21,16 @@ pub mod wake;
 pub mod workers;
 
 mod admin;
+mod doors;
 
 pub use error::Error;
 
 use access::AccessLog;
+use doors::{Doors, Open, Secure, drain};
 use handover::{Giver, Old, Role};
-use ingress::{
-    Ingress, Limits, Marks, accept::Entrance, admit::Door, connection::Bounds, crowd::Crowd, forwarded::Trust,
-};
+use ingress::{Ingress, Limits, Marks, admit::Door, connection::Bounds, crowd::Crowd, forwarded::Trust};
 use metrics::{LogMetrics, Metrics};
+use raw::ports::Ports;
 use series::Series;
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use std::{
@@ -47,7 +49,6 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use upstream::Upstream;
 use wake::{Calls, Waker};
-use workers::Workers;
 use zectre_common::{
     config::{Config, ProxyConfig},
     db,
@@ -86,30 +87,8 @@ pub struct Service {
     secure: Option<Secure>,
     admin: TcpListener,
     old: Option<Old>,
+    ports: Arc<Ports>,
     admin_address: SocketAddr,
-}
-
-/// The listener for TLS.
-struct Secure {
-    setup: tls::Setup,
-    listener: TcpListener,
-    address: SocketAddr,
-}
-
-impl Secure {
-    async fn open(
-        setup: Option<tls::Setup>,
-        config: &ProxyConfig,
-        old: Option<&mut Old>,
-    ) -> Result<Option<Self>, Error> {
-        let Some(setup) = setup else { return Ok(None) };
-        let listener = handover::listener(old, Role::Tls, &config.host, config.tls.port).await?;
-        Ok(Some(Self {
-            setup,
-            address: listener.local_addr().map_err(Error::Address)?,
-            listener,
-        }))
-    }
 }
 
 impl Service {
@@ -139,11 +118,7 @@ impl Service {
         let (wires, cut) = (TaskTracker::new(), CancellationToken::new());
         let (access, access_writer) = access_log(proxy, &base, cut.clone())?;
         let connect_timeout = Duration::from_millis(proxy.connect_timeout_ms);
-        let calls = Calls {
-            timeout: Duration::from_millis(proxy.wake_timeout_ms),
-            tasks: wires.clone(),
-            cut: cut.clone(),
-        };
+        let calls = Calls::new(proxy, &wires, &cut);
         let waker = Waker::new(
             Caller::new(NAME, key.clone()),
             &config.api.public_url,
@@ -183,6 +158,7 @@ impl Service {
             admin_address: admin.local_addr().map_err(Error::Address)?,
             admin,
             old,
+            ports: Arc::default(),
         })
     }
 
@@ -217,9 +193,11 @@ impl Service {
             address,
             secure,
             admin,
-            old,
+            mut old,
+            ports,
             ..
         } = self;
+        let inherited = old.as_mut().map(Old::take_raw).unwrap_or_default();
         // A process that takes over stops this service, and nothing else that runs beside it.
         let shutdown = shutdown.child();
         let tables = Arc::clone(&ingress.tables);
@@ -227,17 +205,8 @@ impl Service {
         let tasks = Tasks::new(shutdown.clone());
         let (workers, threads) = workers::start().map_err(Error::Workers)?;
         tasks.spawn("workers", |stop| threads.supervise(stop));
-        tasks.spawn("routing feed", |stop| {
-            feed::run(pool.clone(), Arc::clone(&tables), stop)
-        });
         let place = Place::of(&config.snapshot_path);
-        tasks.spawn("lease", |stop| {
-            lease::run(pool.clone(), Arc::clone(&tables), (id, name), place, stop)
-        });
-        tasks.spawn("activity", |stop| {
-            activity::run(pool.clone(), Arc::clone(&tables), id, stop)
-        });
-        tasks.spawn("upkeep", |stop| upkeep(Arc::clone(&ingress), stop));
+        follow(&pool, &ingress, &ports, lease::Proxy { id, name }, place, &tasks);
         write_down(&config, &tables, access_writer, &tasks);
         let handed = hand_over(
             &config.handover_path,
@@ -245,6 +214,7 @@ impl Service {
             &tables,
             &tasks,
             &shutdown,
+            &ports,
             &[
                 (Role::Plain, Some(&listener)),
                 (Role::Tls, secure.as_ref().map(|secure| &secure.listener)),
@@ -252,7 +222,7 @@ impl Service {
             ],
         )
         .await;
-        let router = admin::router(Arc::clone(&tables), key, ingress.started);
+        let router = admin::router(Arc::clone(&tables), Arc::clone(&ports), key, ingress.started);
         let router = base.wrap(router, server::Limits::default());
         tasks.spawn("admin", |stop| serve_admin(admin, router, handed, stop));
         tracing::info!(%address, domain = config.domain, proxy = %id, "the proxy takes requests");
@@ -263,13 +233,42 @@ impl Service {
             bounds: Bounds::new(&config),
             shutdown,
         };
-        doors.serve(listener, secure, &config, &tasks, &wires).await;
+        let open = Open {
+            plain: listener,
+            secure,
+            ports,
+            inherited,
+        };
+        doors.serve(open, &config, &tasks, &wires).await;
         drain(&ingress, &wires, drain_timeout).await;
         // Only now does nobody need to wait for this proxy any longer.
         tasks.stop(GOODBYE).await;
         say_goodbye(&pool, &tables, id).await;
         Ok(())
     }
+}
+
+/// Starts what keeps the proxy and PostgreSQL in step.
+fn follow(
+    pool: &PgPool,
+    ingress: &Arc<Ingress>,
+    ports: &Arc<Ports>,
+    proxy: lease::Proxy,
+    place: Option<Place>,
+    tasks: &Tasks,
+) {
+    let (tables, id) = (&ingress.tables, proxy.id);
+    tasks.spawn("routing feed", |stop| {
+        feed::run(pool.clone(), Arc::clone(tables), stop)
+    });
+    tasks.spawn("lease", |stop| {
+        let (tables, ports) = (Arc::clone(tables), Arc::clone(ports));
+        lease::run(pool.clone(), tables, ports, proxy, place, stop)
+    });
+    tasks.spawn("activity", |stop| {
+        activity::run(pool.clone(), Arc::clone(tables), id, stop)
+    });
+    tasks.spawn("upkeep", |stop| upkeep(Arc::clone(ingress), stop));
 }
 
 /// Starts what writes to disk, where that is wanted.
@@ -309,6 +308,7 @@ async fn hand_over(
     tables: &Arc<Tables>,
     tasks: &Tasks,
     service: &Shutdown,
+    ports: &Arc<Ports>,
     listeners: &[(Role, Option<&TcpListener>)],
 ) -> Shutdown {
     let handed = Shutdown::new();
@@ -324,7 +324,7 @@ async fn hand_over(
             .iter()
             .filter_map(|(role, listener)| Some((*role, (*listener)?)))
             .collect();
-        match Giver::open(path, &listeners) {
+        match Giver::open(path, &listeners, Arc::clone(ports)) {
             Ok(giver) => tasks.spawn("hand-over", |stop| {
                 giver.run(service.clone(), handed.clone(), stop)
             }),
@@ -351,66 +351,6 @@ async fn serve_admin(listener: TcpListener, router: axum::Router, handed: Shutdo
         ends
     );
     stop.requested().await;
-}
-
-/// The listeners, and what they share.
-struct Doors {
-    ingress: Arc<Ingress>,
-    workers: Workers,
-    slots: Arc<Semaphore>,
-    bounds: Bounds,
-    shutdown: Shutdown,
-}
-
-impl Doors {
-    /// Takes connections on both until the shutdown.
-    async fn serve(
-        &self,
-        plain: TcpListener,
-        secure: Option<Secure>,
-        config: &ProxyConfig,
-        tasks: &Tasks,
-        wires: &TaskTracker,
-    ) {
-        let plain = Entrance {
-            listener: plain,
-            terminator: None,
-            proxy_protocol: config.proxy_protocol,
-        };
-        let Some(secure) = secure else {
-            return self.take(plain).await;
-        };
-        tracing::info!(address = %secure.address, "and over TLS");
-        let terminator = Arc::clone(&secure.setup.terminator);
-        secure.setup.spawn(tasks, wires, &self.shutdown);
-        let secure = Entrance {
-            listener: secure.listener,
-            terminator: Some(terminator),
-            proxy_protocol: config.tls.proxy_protocol,
-        };
-        tokio::join!(self.take(plain), self.take(secure));
-    }
-
-    async fn take(&self, entrance: Entrance) {
-        let (ingress, slots) = (Arc::clone(&self.ingress), Arc::clone(&self.slots));
-        let (workers, shutdown) = (self.workers.clone(), self.shutdown.clone());
-        ingress::accept::run(ingress, workers, entrance, slots, self.bounds, shutdown).await;
-    }
-}
-
-/// Waits for connections and tunnels to end, then ends them and what served them.
-async fn drain(ingress: &Ingress, wires: &TaskTracker, drain_timeout: Duration) {
-    ingress.connections.close();
-    if timeout(drain_timeout, ingress.connections.wait()).await.is_err() {
-        tracing::warn!(
-            in_flight = ingress.metrics.in_flight.get(),
-            "requests were cut off: they did not finish in time"
-        );
-    }
-    ingress.cut.cancel();
-    ingress.connections.wait().await;
-    wires.close();
-    wires.wait().await;
 }
 
 /// Keeps connections to tasks and the epoch's gauge up to date.

@@ -68,6 +68,66 @@ pub enum UpstreamError {
     Timeout,
 }
 
+/// How a connection of plain TCP ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RawEnd {
+    /// Both sides said that they were done.
+    Done,
+    /// One of them broke it off.
+    Broken,
+    /// Nothing moved for too long.
+    Idle,
+    /// There was no task for it.
+    Refused,
+    /// The client left before there was one.
+    Gone,
+}
+
+const RAW_ENDS: [&str; 5] = ["done", "broken", "idle", "refused", "gone"];
+
+/// What is counted of plain TCP.
+#[derive(Debug, Clone)]
+pub struct RawMetrics {
+    /// Open listeners.
+    pub listeners: Gauge,
+    /// Listeners that can't be opened.
+    pub listeners_failed: Gauge,
+    /// Connections joined with a task.
+    pub connections: Gauge,
+    /// Connections that ended, each at its [`RawEnd`].
+    pub ended: [Counter; RAW_ENDS.len()],
+    /// Bytes from clients.
+    pub received: Counter,
+    /// Bytes to clients.
+    pub sent: Counter,
+}
+
+impl RawMetrics {
+    fn new(registry: &Registry) -> Self {
+        let ended = registry.register(
+            "proxy_tcp_ended",
+            "Connections of plain TCP that ended, by how",
+            Family::<Reason, Counter>::default(),
+        );
+        let gauge = |name, help| registry.register(name, help, Gauge::default());
+        let counter = |name, help| registry.register(name, help, Counter::default());
+        Self {
+            listeners: gauge("proxy_tcp_listeners", "Open listeners for plain TCP"),
+            listeners_failed: gauge(
+                "proxy_tcp_listeners_failed",
+                "Listeners for plain TCP that can't be opened",
+            ),
+            connections: gauge(
+                "proxy_tcp_connections",
+                "Connections of plain TCP that are joined with a task",
+            ),
+            ended: RAW_ENDS.map(|reason| ended.get_or_create(&Reason { reason }).clone()),
+            received: counter("proxy_tcp_received_bytes", "Bytes of plain TCP from clients"),
+            sent: counter("proxy_tcp_sent_bytes", "Bytes of plain TCP to clients"),
+        }
+    }
+}
+
 /// Counters that the hot path reaches without a lookup.
 #[derive(Debug, Clone)]
 pub struct Metrics {
@@ -88,6 +148,8 @@ pub struct Metrics {
     pub wake_seconds: Histogram,
     /// The epoch that is routed by.
     pub epoch: Gauge,
+    /// Plain TCP.
+    pub raw: RawMetrics,
 }
 
 impl Metrics {
@@ -111,6 +173,7 @@ impl Metrics {
         // 0.5 ms to 16 s.
         let wake_seconds = Histogram::new(exponential_buckets(0.0005, 2.0, 16));
         Self {
+            raw: RawMetrics::new(registry),
             requests: CLASSES.map(|class| requests.get_or_create(&Class { class }).clone()),
             upstream_errors: ["connect", "lost", "timeout"]
                 .map(|kind| upstream_errors.get_or_create(&Kind { kind }).clone()),

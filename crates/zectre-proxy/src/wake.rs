@@ -8,7 +8,10 @@ use std::{
 };
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use zectre_common::wire::{deployment::WakeResponse, task::Phases};
+use zectre_common::{
+    config::ProxyConfig,
+    wire::{deployment::WakeResponse, task::Phases},
+};
 use zectre_service::{
     call::{CallError, Caller},
     request_id,
@@ -64,6 +67,17 @@ pub struct Calls {
     pub tasks: TaskTracker,
     /// Gives them up.
     pub cut: CancellationToken,
+}
+
+impl Calls {
+    /// By the configuration.
+    pub fn new(proxy: &ProxyConfig, tasks: &TaskTracker, cut: &CancellationToken) -> Self {
+        Self {
+            timeout: Duration::from_millis(proxy.wake_timeout_ms),
+            tasks: tasks.clone(),
+            cut: cut.clone(),
+        }
+    }
 }
 
 /// Makes wake calls.

@@ -5,7 +5,7 @@ use crate::{
     endpoint::{Endpoint, endpoint},
     error::Error,
     policy::Policy,
-    store::node,
+    store::{node, proxy},
 };
 use axum::extract::State;
 use std::time::Duration;
@@ -33,8 +33,9 @@ async fn status(State(context): State<Context>) -> Result<Json<ClusterStatus>, E
         (name::PROXY, urls.proxy_admin.as_str()),
     ];
     let answers = futures_util::future::join_all(asked.map(|(service, url)| ask(&context, service, url)));
-    let (others, counts) = tokio::join!(answers, node::counts(&context.pool));
-    let counts = counts?;
+    let (others, counts, proxies) =
+        tokio::join!(answers, node::counts(&context.pool), proxy::live(&context.pool));
+    let (counts, proxies) = (counts?, proxies?);
     // Whoever reads this has its answer: the API is ready.
     let mut services = vec![ServiceStatus {
         name: name::API.into(),
@@ -46,6 +47,7 @@ async fn status(State(context): State<Context>) -> Result<Json<ClusterStatus>, E
         version: env!("CARGO_PKG_VERSION").into(),
         domain: urls.domain.clone(),
         services,
+        proxies,
         nodes_ready: counts.nodes_ready as u32,
         nodes_total: counts.nodes_total as u32,
         applications: counts.applications as u32,

@@ -20,9 +20,9 @@ use axum::{extract::State, response::Response};
 use sqlx::PgConnection;
 use utoipa_axum::routes;
 use zectre_common::{
-    id::{ApplicationId, ArtifactId, BuildId, DeploymentId, OrganizationId, UserId},
+    id::{ApplicationId, ArtifactId, BuildId, DeploymentId, EnvironmentId, OrganizationId, UserId},
     routing,
-    spec::{DeploymentRequest, DeploymentSpec, ProcessType},
+    spec::{DeploymentRequest, DeploymentSpec, ProcessType, Protocol, RestartPolicy},
     state::{ArtifactKind, ArtifactState, BuildStatus, OperationKind, Role},
     wire::{deployment::Deployment, quota::Amounts},
 };
@@ -74,6 +74,8 @@ pub(crate) struct Wish {
     quotas: Amounts,
     wanted: DeploymentRequest,
     spec: DeploymentSpec,
+    /// What proxies listen at for plain TCP: first and last.
+    tcp_ports: Option<(u16, u16)>,
 }
 
 /// Checks a request against the application, before the change that makes it.
@@ -94,12 +96,44 @@ pub(crate) async fn prepare(
         .resolve(&without_program(&app.default_deployment_spec))
         .map_err(invalid)?;
     cap_runtime(&mut spec, context.settings.max_runtime_secs_cap)?;
+    let tcp_ports = context.urls.tcp_ports();
+    if spec.networking.protocol == Protocol::Tcp && tcp_ports.is_none() {
+        return Err(invalid_field(
+            "networking.protocol",
+            "`tcp` is not offered by this cluster: it has no ports for it (proxy.tcp_port_range)",
+        ));
+    }
     Ok(Wish {
         owner,
         quotas: context.settings.quotas,
         wanted,
         spec,
+        tcp_ports,
     })
+}
+
+/// Gives the environment a port of its own, unless it has one.
+async fn assign_port(
+    change: &mut Change<'_>,
+    environment: EnvironmentId,
+    range: Option<(u16, u16)>,
+) -> Result<(), Error> {
+    if environment::public_port(change.connection(), environment)
+        .await?
+        .is_some()
+    {
+        return Ok(());
+    }
+    // Before the environment's row, as the scheduler's commits take them: or the two wait for each other.
+    change.raise_routing_epoch().await?;
+    let (first, last) = range.unwrap_or((1, 0));
+    if environment::assign_port(change.connection(), environment, first, last).await? {
+        return Ok(());
+    }
+    let detail = format!(
+        "all ports from {first} to {last} are given to environments that speak plain TCP: delete one, or widen proxy.tcp_port_range"
+    );
+    Err(refuse(&code::NO_PUBLIC_PORT, detail))
 }
 
 /// Makes the deployment; the scheduler is to be nudged once the change is committed.
@@ -114,6 +148,7 @@ pub(crate) async fn make(
         quotas,
         wanted,
         spec,
+        tcp_ports,
     } = wish;
     let locked = app::lock(change.connection(), id)
         .await?
@@ -127,6 +162,9 @@ pub(crate) async fn make(
             );
             refuse(&code::ENVIRONMENT_NOT_FOUND, detail)
         })?;
+    if spec.networking.protocol == Protocol::Tcp && spec.restart != RestartPolicy::Never {
+        assign_port(change, environment_id, *tcp_ports).await?;
+    }
     let watch = Watch::begin(change, quotas, *owner, Resource::Work).await?;
     let program = choose_program(change.connection(), id, *owner, wanted, spec.process_type).await?;
     let mut made = None;

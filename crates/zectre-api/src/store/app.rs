@@ -168,7 +168,7 @@ pub(crate) async fn lock(connection: &mut PgConnection, id: ApplicationId) -> Re
     Ok(query.fetch_optional(connection).await?)
 }
 
-/// Hides it and frees its names; the rows go once its last task has ended. False when it is gone already.
+/// Hides it and frees its names and ports; the rows go once its last task has ended. False when it is gone already.
 pub(crate) async fn hide(connection: &mut PgConnection, id: ApplicationId) -> Result<bool, Error> {
     let hidden = sqlx::query!(
         "UPDATE applications SET deleted_at = now(), name = 'deleted:' || id, subdomain = 'deleted:' || id
@@ -184,6 +184,11 @@ pub(crate) async fn hide(connection: &mut PgConnection, id: ApplicationId) -> Re
         id as _
     );
     previews.execute(&mut *connection).await?;
+    let ports = sqlx::query!(
+        "UPDATE environments SET public_port = NULL WHERE application_id = $1 AND public_port IS NOT NULL",
+        id as _
+    );
+    ports.execute(&mut *connection).await?;
     custom_domain::delete_all(connection, id, None).await?;
     Ok(true)
 }

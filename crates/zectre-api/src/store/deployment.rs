@@ -25,6 +25,8 @@ pub(crate) struct Row {
     current: bool,
     /// It answers at the application's own host.
     at_app_host: bool,
+    /// Where its environment takes plain TCP, when that is what it speaks.
+    tcp_port: Option<i32>,
     artifact_id: Option<ArtifactId>,
     image: Option<String>,
     build_id: Option<BuildId>,
@@ -61,6 +63,9 @@ impl Row {
             spec: self.spec.0,
             preview_url: urls.of_label(&self.preview_label),
             preview_label: self.preview_label,
+            tcp_address: self
+                .tcp_port
+                .and_then(|port| urls.tcp_address(&self.subdomain, port)),
             url: self.at_app_host.then(|| urls.of_label(&self.subdomain)),
             created_at: self.created_at,
             finished_at: self.finished_at,
@@ -81,6 +86,7 @@ macro_rules! deployments {
                    (e.slug = 'production' OR (e.slug = 'development' AND NOT EXISTS (
                        SELECT 1 FROM environments p WHERE p.application_id = d.application_id
                          AND p.slug = 'production' AND p.current_deployment_id IS NOT NULL)))) AS "at_app_host!",
+                  CASE WHEN d.spec->'networking'->>'protocol' = 'tcp' THEN e.public_port END AS tcp_port,
                   d.artifact_id AS "artifact_id: ArtifactId", d.image, d.build_id AS "build_id: BuildId",
                   d.replicas, d.idle_timeout_secs, d.cold_start_enabled, d.spec AS "spec: Json<DeploymentSpec>",
                   d.preview_label, a.subdomain, d.created_at, d.finished_at"#,

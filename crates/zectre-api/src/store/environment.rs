@@ -61,14 +61,47 @@ pub(crate) async fn id(
     Ok(query.fetch_optional(connection).await?)
 }
 
-/// Hides it and frees its slug; its id, or `None` when there is no such environment.
+/// Where it takes plain TCP.
+pub(crate) async fn public_port(
+    connection: &mut PgConnection,
+    id: EnvironmentId,
+) -> Result<Option<i32>, Error> {
+    let query = sqlx::query_scalar!("SELECT public_port FROM environments WHERE id = $1", id as _);
+    Ok(query.fetch_one(connection).await?)
+}
+
+/// Gives it the lowest port from `first` to `last` that is free; false when none is.
+pub(crate) async fn assign_port(
+    connection: &mut PgConnection,
+    id: EnvironmentId,
+    first: u16,
+    last: u16,
+) -> Result<bool, Error> {
+    // One at a time: two must not find the same one free.
+    sqlx::query!("SELECT pg_advisory_xact_lock(hashtext('zectre public ports'))")
+        .execute(&mut *connection)
+        .await?;
+    let assigned = sqlx::query!(
+        "UPDATE environments SET public_port = free.port
+         FROM (SELECT p.port FROM generate_series($2::int, $3::int) AS p (port)
+               WHERE NOT EXISTS (SELECT 1 FROM environments e WHERE e.public_port = p.port)
+               ORDER BY p.port LIMIT 1) AS free
+         WHERE id = $1",
+        id as _,
+        i32::from(first),
+        i32::from(last)
+    );
+    Ok(assigned.execute(connection).await?.rows_affected() == 1)
+}
+
+/// Hides it and frees its slug and its port; its id, or `None` when there is no such environment.
 pub(crate) async fn hide(
     connection: &mut PgConnection,
     app: ApplicationId,
     slug: &str,
 ) -> Result<Option<EnvironmentId>, Error> {
     let hidden = sqlx::query_scalar!(
-        r#"UPDATE environments SET deleted_at = now(), slug = 'deleted:' || id
+        r#"UPDATE environments SET deleted_at = now(), slug = 'deleted:' || id, public_port = NULL
            WHERE application_id = $1 AND slug = $2 AND deleted_at IS NULL RETURNING id AS "id: EnvironmentId""#,
         app as _,
         slug

@@ -23,6 +23,7 @@ pub(crate) mod node;
 pub(crate) mod organization;
 pub(crate) mod ownership;
 pub(crate) mod password_reset;
+pub(crate) mod proxy;
 pub(crate) mod quota;
 mod rows;
 pub(crate) mod sealed;

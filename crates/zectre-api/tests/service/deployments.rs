@@ -56,6 +56,57 @@ async fn a_deployment_is_a_row_an_operation_an_event_and_a_nudge() {
     api.stop().await;
 }
 
+/// Each environment keeps one, nobody gets another's, and a deleted one's is free.
+#[tokio::test]
+async fn environments_that_speak_plain_tcp_have_a_port_of_their_own() {
+    let api = Harness::start_with("proxy.tcp_port_range = '30000-30001'").await;
+    let (shop, cache) = (api.app("shop").await, api.app("cache").await);
+    let deploy = async |app: &str, environment: &str| {
+        let body = json!({
+            "image": "redis", "environment": environment, "networking": { "protocol": "tcp" },
+        });
+        api.post(&format!("/apps/{app}/deployments"), body).await
+    };
+    let first = deploy(&shop, "production").await.expect(201).json();
+    assert_eq!(first["tcp_address"], "127.0.0.1:30000");
+    assert_eq!(
+        deploy(&shop, "production").await.expect(201).json()["tcp_address"],
+        "127.0.0.1:30000"
+    );
+    assert_eq!(
+        deploy(&cache, "production").await.expect(201).json()["tcp_address"],
+        "127.0.0.1:30001"
+    );
+    let none = deploy(&cache, "development").await.expect(409).json();
+    assert_eq!(none["code"], "NO_PUBLIC_PORT");
+    let http = json!({ "image": "nginx" });
+    let http = api
+        .post(&format!("/apps/{cache}/deployments"), http)
+        .await
+        .expect(201)
+        .json();
+    assert!(http.get("tcp_address").is_none(), "{http}");
+    let path = format!("/apps/{shop}");
+    api.call(&api.admin, Method::DELETE, &path, None)
+        .await
+        .expect(204);
+    assert_eq!(
+        deploy(&cache, "development").await.expect(201).json()["tcp_address"],
+        "127.0.0.1:30000"
+    );
+    let unknown = json!({ "image": "nginx", "networking": { "protocol": "udp" } });
+    let unknown = api
+        .post(&format!("/apps/{cache}/deployments"), unknown)
+        .await
+        .expect(400)
+        .json();
+    assert!(
+        unknown["detail"].as_str().expect("a sentence").contains("udp"),
+        "{unknown}"
+    );
+    api.stop().await;
+}
+
 #[tokio::test]
 async fn what_is_asked_of_a_deployment_is_written_down() {
     let api = Harness::start().await;

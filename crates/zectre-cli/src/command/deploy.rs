@@ -52,7 +52,7 @@ pub(crate) async fn run(args: &DeployArgs, context: &Context, begun: &Begun) -> 
         name(&app, &deployment),
         describe::outcome(&deployment)
     ));
-    if !describe::is_job(&deployment) {
+    if !describe::is_job(&deployment) && !describe::speaks_tcp(&deployment) {
         context
             .output
             .say(format!("  preview  {}", deployment.preview_url));

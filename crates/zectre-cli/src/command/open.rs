@@ -40,6 +40,14 @@ async fn url(args: &OpenArgs, context: &Context) -> Result<String, CliError> {
             app.name, deployment.version
         )));
     }
+    if describe::speaks_tcp(&deployment) {
+        return Err(CliError::Usage(format!(
+            "{} version {} speaks plain TCP, which no browser shows; it answers at {}.",
+            app.name,
+            deployment.version,
+            deployment.tcp_address.as_deref().unwrap_or("a port of its own")
+        )));
+    }
     Ok(match deployment.url {
         Some(url) if !args.preview => url,
         _ => deployment.preview_url,

@@ -314,7 +314,9 @@ pub(crate) async fn restart(args: &EnvironmentArgs, context: &Context) -> Result
 
 fn show(context: &Context, deployment: &Deployment) -> Shown {
     context.output.value(deployment, |one| {
-        context.output.data(one.url.as_ref().unwrap_or(&one.preview_url));
+        if let Some(url) = describe::url(one) {
+            context.output.data(url);
+        }
     })
 }
 

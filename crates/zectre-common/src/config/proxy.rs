@@ -88,10 +88,28 @@ impl ProxyConfig {
         }
     }
 
+    /// Where an environment of the application with this host label takes plain TCP.
+    pub fn tcp_address(&self, label: &str, port: u16) -> String {
+        let domain = &self.domain;
+        if domain == "localhost" || domain.ends_with(".localhost") {
+            // Not every program knows that such names are this machine's.
+            return format!("127.0.0.1:{port}");
+        }
+        format!("{label}.{domain}:{port}")
+    }
+
     /// What is wrong with whom it believes, how much it takes and what it writes down, if anything.
     pub(super) fn check(&self) -> Result<(), String> {
-        if (self.proxy_protocol || self.tls.proxy_protocol) && self.trusted_peers.is_empty() {
+        if (self.proxy_protocol || self.tls.proxy_protocol || self.tcp_proxy_protocol)
+            && self.trusted_peers.is_empty()
+        {
             return Err("proxy_protocol needs proxy.trusted_peers: nobody else is believed".into());
+        }
+        let own = [self.port, self.admin_port, self.tls.port];
+        if let Some(taken) = own.into_iter().find(|port| self.tcp_port_range.contains(*port)) {
+            return Err(format!(
+                "proxy.tcp_port_range holds {taken}, which the proxy itself listens at"
+            ));
         }
         if !(0.0..=1.0).contains(&self.trace_sample_rate) {
             return Err("proxy.trace_sample_rate must be between 0 and 1".into());

@@ -1,6 +1,7 @@
 //! The cluster at a glance.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
 /// How one service is.
@@ -15,6 +16,18 @@ pub struct ServiceStatus {
     pub reasons: Vec<String>,
 }
 
+/// A proxy whose lease holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ProxyStatus {
+    /// Its name.
+    pub name: String,
+    /// The newest routing epoch that it routes by.
+    pub epoch: u64,
+    /// Ports of applications that speak plain TCP which it can't listen at, and why.
+    #[serde(default)]
+    pub ports_failed: BTreeMap<u16, String>,
+}
+
 /// `GET /cluster/status`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ClusterStatus {
@@ -24,6 +37,9 @@ pub struct ClusterStatus {
     pub domain: String,
     /// The services it could ask.
     pub services: Vec<ServiceStatus>,
+    /// The proxies.
+    #[serde(default)]
+    pub proxies: Vec<ProxyStatus>,
     /// Nodes whose lease holds.
     pub nodes_ready: u32,
     /// Nodes in all.

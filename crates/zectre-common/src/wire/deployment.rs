@@ -88,6 +88,10 @@ pub struct Deployment {
     pub preview_url: String,
     /// Where its environment answers, while this is the current deployment of an environment with a host of its own.
     pub url: Option<String>,
+    /// Where its environment takes connections (host and port), for a deployment that speaks plain TCP. It stays the same
+    /// across deployments.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp_address: Option<String>,
     /// When it was asked for.
     pub created_at: Time,
     /// When its rollout ended.

@@ -21,6 +21,7 @@ use zectre_service::tasks::Shutdown;
 
 use crate::{
     metrics::{Closed, Counted},
+    raw,
     tls::Terminator,
     workers::Workers,
 };
@@ -30,7 +31,7 @@ pub(super) const KEEPALIVE: Duration = Duration::from_secs(60);
 /// Between attempts when the process is out of file descriptors: longest.
 const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// For a client with too many connections; TLS clients are not talked to.
+/// For a client with too many connections; others than those of plain HTTP are not talked to.
 const TOO_MANY: &[u8] =
     b"HTTP/1.1 429 Too Many Requests\r\nx-error-detail: too many connections from your address\r\n\
     retry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
@@ -40,10 +41,28 @@ const TOO_MANY: &[u8] =
 pub struct Entrance {
     /// Where they come in.
     pub listener: TcpListener,
-    /// They begin with a handshake.
-    pub terminator: Option<Arc<Terminator>>,
+    /// What comes in.
+    pub kind: Kind,
     /// Those of trusted peers begin with a header of the PROXY protocol.
     pub proxy_protocol: bool,
+}
+
+/// What connections of a listener carry.
+#[derive(Debug, Clone)]
+pub enum Kind {
+    /// HTTP.
+    Plain,
+    /// HTTP behind a handshake.
+    Tls(Arc<Terminator>),
+    /// Bytes for the environment that has this port; connections on which nothing moves for so long end.
+    Raw(u16, Duration),
+}
+
+impl Kind {
+    /// Whether a client can be told in plain HTTP.
+    fn is_plain(&self) -> bool {
+        matches!(self, Self::Plain)
+    }
 }
 
 /// Serves connections until `shutdown`; those that are open then go on, and end with their request. `slots` bounds
@@ -58,29 +77,26 @@ pub async fn run(
 ) {
     let Entrance {
         listener,
-        terminator,
+        kind,
         proxy_protocol,
     } = entrance;
     let hall = Hall {
         ingress,
         workers,
         server: Arc::new(connection::server(bounds)),
-        terminator,
+        kind,
         proxy_protocol,
         bounds,
         shutdown: shutdown.clone(),
     };
-    loop {
-        let next = async {
-            let slot = Arc::clone(&slots)
-                .acquire_owned()
-                .await
-                .expect("the semaphore is never closed");
-            (accept(&listener).await, slot)
+    while let Some((stream, peer)) = shutdown.or_requested(accept(&listener)).await {
+        // Not before: a listener at which nobody comes must not keep a slot from the others.
+        let slot = shutdown.or_requested(Arc::clone(&slots).acquire_owned()).await;
+        let slot = match slot {
+            Some(slot) => slot.ok(),
+            None => Arc::clone(&slots).try_acquire_owned().ok(),
         };
-        let Some(((stream, peer), slot)) = shutdown.or_requested(next).await else {
-            break;
-        };
+        let Some(slot) = slot else { break };
         hall.receive(stream, peer, slot);
     }
     for (stream, peer, slot) in queued(listener, &slots) {
@@ -110,7 +126,7 @@ struct Hall {
     ingress: Arc<Ingress>,
     workers: Workers,
     server: Arc<auto::Builder<TokioExecutor>>,
-    terminator: Option<Arc<Terminator>>,
+    kind: Kind,
     proxy_protocol: bool,
     bounds: Bounds,
     shutdown: Shutdown,
@@ -119,8 +135,8 @@ struct Hall {
 impl Hall {
     /// Gives a connection to a worker, which serves it.
     fn receive(&self, stream: TcpStream, peer: SocketAddr, slot: OwnedSemaphorePermit) {
-        let (ingress, bounds, tls) = (&self.ingress, self.bounds, self.terminator.is_some());
-        let Some(arrival) = Arrival::of(ingress, &stream, peer, tls) else {
+        let (ingress, bounds, plain) = (&self.ingress, self.bounds, self.kind.is_plain());
+        let Some(arrival) = Arrival::of(ingress, &stream, peer, plain) else {
             return;
         };
         // It moves to its worker's runtime; a failure means that its client is gone already.
@@ -128,11 +144,7 @@ impl Hall {
         let seat = self.workers.seat();
         let handle = seat.handle().clone();
         let counted = Counted::new(&ingress.metrics.connections);
-        let (served_by, server, terminator) = (
-            Arc::clone(ingress),
-            Arc::clone(&self.server),
-            self.terminator.clone(),
-        );
+        let (served_by, server, kind) = (Arc::clone(ingress), Arc::clone(&self.server), self.kind.clone());
         let (cut, shutdown, proxy_protocol) =
             (ingress.cut.clone(), self.shutdown.clone(), self.proxy_protocol);
         // What is boxed in here would be room that each connection keeps for its whole life, and three times over: of
@@ -143,7 +155,7 @@ impl Hall {
             };
             let mut arrival = arrival;
             if proxy_protocol && arrival.trusted {
-                match Box::pin(arrival.introduced(&served_by, &mut stream, bounds, tls)).await {
+                match Box::pin(arrival.introduced(&served_by, &mut stream, bounds, plain)).await {
                     Some(introduced) => arrival = introduced,
                     None => return,
                 }
@@ -155,14 +167,18 @@ impl Hall {
                 seat,
                 counted,
             };
-            match terminator {
-                None => {
+            match kind {
+                Kind::Plain => {
                     let client = Client::new(peer, None, trusted);
                     let serving =
                         connection::serve(served_by, server, stream, client, place, bounds, shutdown);
                     Box::pin(serving).await;
                 }
-                Some(terminator) => {
+                Kind::Raw(port, idle) => {
+                    let serving = raw::serve(served_by, stream, peer.ip(), port, place, idle);
+                    Box::pin(serving).await;
+                }
+                Kind::Tls(terminator) => {
                     if let Some((stream, hello)) = Box::pin(terminator.accept(stream)).await {
                         let client = Client::new(peer, Some(hello), trusted);
                         let serving =
@@ -190,7 +206,7 @@ struct Arrival {
 
 impl Arrival {
     /// `None` when it has too many connections, and has been told so.
-    fn of(ingress: &Ingress, stream: &TcpStream, peer: SocketAddr, tls: bool) -> Option<Self> {
+    fn of(ingress: &Ingress, stream: &TcpStream, peer: SocketAddr, plain: bool) -> Option<Self> {
         let trusted = ingress.trust.holds(peer.ip());
         let guest = if trusted {
             None
@@ -198,7 +214,7 @@ impl Arrival {
             let guest = ingress.crowd.enter(ClientKey::new(peer.ip()));
             if guest.is_none() {
                 ingress.metrics.refused(Refusal::TOO_MANY_CONNECTIONS);
-                turn_away(stream, tls);
+                turn_away(stream, plain);
                 return None;
             }
             guest
@@ -212,12 +228,12 @@ impl Arrival {
         ingress: &Ingress,
         stream: &mut TcpStream,
         bounds: Bounds,
-        tls: bool,
+        plain: bool,
     ) -> Option<Self> {
         let patience = bounds.times.of(Stage::New).unwrap_or(KEEPALIVE);
         let read = timeout(patience, proxy_protocol::read(stream)).await;
         match read.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(Some(client)) => Self::of(ingress, stream, client, tls),
+            Ok(Some(client)) => Self::of(ingress, stream, client, plain),
             Ok(None) => Some(self),
             Err(error) => {
                 tracing::debug!(%error, peer = %self.peer, "a trusted peer sent no header of the PROXY protocol");
@@ -229,8 +245,8 @@ impl Arrival {
 }
 
 /// Says why, as far as that goes without waiting: nothing is kept for a connection that is not wanted.
-fn turn_away(stream: &TcpStream, tls: bool) {
-    if !tls {
+fn turn_away(stream: &TcpStream, plain: bool) {
+    if plain {
         // What stays unread would turn the end into a reset, and the answer would be lost.
         let _ = stream.try_read(&mut [0; 4_096]);
         let _ = stream.try_write(TOO_MANY);

@@ -172,7 +172,7 @@ impl Ingress {
             // the scheduler, too, has given up the task.
             let may_leave = || {
                 if repeatable {
-                    self.has_other(waiting.host(), replica)
+                    self.has_other(waiting.target(), replica)
                 } else {
                     replica.has_left()
                 }

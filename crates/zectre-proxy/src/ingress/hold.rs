@@ -16,10 +16,19 @@ use std::{
 use tokio::{sync::watch, time::timeout_at};
 use zectre_common::wire::task::Phases;
 
+/// Whom a request, or a connection, is for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Target<'r> {
+    /// Whoever answers at this host.
+    Host(&'r str),
+    /// Whoever has this port.
+    Port(u16),
+}
+
 /// A request on its way to a replica.
 #[derive(Debug)]
-pub(super) struct Waiting<'r> {
-    host: &'r str,
+pub(crate) struct Waiting<'r> {
+    target: Target<'r>,
     id: &'r HeaderValue,
     entry: &'r mut Entry,
     visit: Option<Visit>,
@@ -46,15 +55,24 @@ pub(super) struct Waiting<'r> {
 
 /// A place on a replica, and what is spoken there.
 #[derive(Debug)]
-pub(super) struct Place {
-    pub(super) lease: Lease,
+pub(crate) struct Place {
+    pub(crate) lease: Lease,
     pub(super) http2: bool,
 }
 
 impl<'r> Waiting<'r> {
     pub(super) fn new(host: &'r str, id: &'r HeaderValue, entry: &'r mut Entry) -> Self {
+        Self::of(Target::Host(host), id, entry)
+    }
+
+    /// A connection without a request.
+    pub(crate) fn at_port(port: u16, id: &'r HeaderValue, entry: &'r mut Entry) -> Self {
+        Self::of(Target::Port(port), id, entry)
+    }
+
+    fn of(target: Target<'r>, id: &'r HeaderValue, entry: &'r mut Entry) -> Self {
         Self {
-            host,
+            target,
             id,
             entry,
             visit: None,
@@ -88,23 +106,23 @@ impl<'r> Waiting<'r> {
         self.visit.as_ref()
     }
 
-    /// The host that was asked for.
-    pub(super) fn host(&self) -> &'r str {
-        self.host
+    /// Whom it is for.
+    pub(super) fn target(&self) -> Target<'r> {
+        self.target
     }
 
     /// The replica that was tried is gone; the next place must be elsewhere.
-    pub(super) fn unreachable(&mut self, cause: String) {
+    pub(crate) fn unreachable(&mut self, cause: String) {
         self.unreachable = Some(cause);
     }
 
     /// What was wrong with the last replica that was tried.
-    pub(super) fn last_failure(&self) -> Option<&str> {
+    pub(crate) fn last_failure(&self) -> Option<&str> {
         self.unreachable.as_deref()
     }
 
     /// Ends the waiting with a refusal.
-    pub(super) fn refuse(mut self, status: StatusCode, after: Duration) {
+    pub(crate) fn refuse(mut self, status: StatusCode, after: Duration) {
         self.told();
         if let Some(visit) = self.visit.take() {
             visit.red().answered(status, after);
@@ -112,7 +130,7 @@ impl<'r> Waiting<'r> {
     }
 
     /// Ends the waiting: the count of the deployment, and how long a woken request waited with the wake's phases.
-    pub(super) fn finish(mut self) -> (Option<Visit>, Option<(Duration, Phases)>) {
+    pub(crate) fn finish(mut self) -> (Option<Visit>, Option<(Duration, Phases)>) {
         let told = self.told();
         (self.visit.take(), told)
     }
@@ -159,7 +177,7 @@ impl Drop for Waiting<'_> {
 
 impl Ingress {
     /// A place for the request. Each turn looks at the table of now: what a request waits for may change.
-    pub(super) async fn place(&self, waiting: &mut Waiting<'_>) -> Result<Place, Refusal> {
+    pub(crate) async fn place(&self, waiting: &mut Waiting<'_>) -> Result<Place, Refusal> {
         loop {
             let deployment = {
                 let table = self.tables.current();
@@ -204,14 +222,17 @@ impl Ingress {
         table: &'t table::Table,
         waiting: &Waiting<'_>,
     ) -> Result<&'t Arc<Deployment>, Refusal> {
-        let found = find(table, waiting.host)?;
+        let found = find(table, waiting.target)?;
         let Some(mark) = waiting.mark.as_deref().filter(|_| found.affinity) else {
             return Ok(found);
         };
         let is_it = |replica: &Arc<Replica>| self.marks.of(replica) == mark;
         let holds =
             |deployment: &&Arc<Deployment>| deployment.with_replicas(|replicas| replicas.iter().any(is_it));
-        let route = table.resolve(waiting.host);
+        let Target::Host(host) = waiting.target else {
+            return Ok(found);
+        };
+        let route = table.resolve(host);
         Ok(route
             .and_then(|route| route.affine().find(holds))
             .unwrap_or(found))
@@ -227,11 +248,11 @@ impl Ingress {
     }
 
     /// Whether some other replica than this one would take the request.
-    pub(super) fn has_other(&self, host: &str, than: &Replica) -> bool {
+    pub(super) fn has_other(&self, target: Target<'_>, than: &Replica) -> bool {
         let now_ms = self.now_ms();
         let usable =
             |replica: &Arc<Replica>| replica.task() != than.task() && replica.ejected_until_ms() <= now_ms;
-        find(&self.tables.current(), host)
+        find(&self.tables.current(), target)
             .is_ok_and(|found| found.with_replicas(|replicas| replicas.iter().any(usable)))
     }
 
@@ -353,14 +374,30 @@ fn is_navigation(parts: &Parts) -> bool {
         && header("upgrade").is_none()
 }
 
-fn find<'t>(table: &'t table::Table, host: &str) -> Result<&'t Arc<Deployment>, Refusal> {
+fn find<'t>(table: &'t table::Table, target: Target<'_>) -> Result<&'t Arc<Deployment>, Refusal> {
     if table.epoch() == 0 {
         return Err(Refusal::NoTable);
     }
-    let route = table
-        .resolve(host)
-        .ok_or_else(|| Refusal::UnknownHost(host.to_owned()))?;
-    route
-        .deployment(roll())
-        .ok_or_else(|| Refusal::NothingDeployed(host.to_owned()))
+    let (found, is_raw) = match target {
+        Target::Host(host) => {
+            let route = table
+                .resolve(host)
+                .ok_or_else(|| Refusal::UnknownHost(host.to_owned()))?;
+            let found = route.deployment(roll());
+            (
+                found.ok_or_else(|| Refusal::NothingDeployed(host.to_owned()))?,
+                false,
+            )
+        }
+        Target::Port(port) => {
+            let found = table.at_port(port).and_then(|route| route.deployment(roll()));
+            (found.ok_or(Refusal::UnknownPort(port))?, true)
+        }
+    };
+    // A rollout may change what is spoken.
+    if found.raw == is_raw {
+        Ok(found)
+    } else {
+        Err(Refusal::OtherProtocol(found.version))
+    }
 }

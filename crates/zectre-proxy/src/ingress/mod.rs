@@ -31,7 +31,7 @@ pub mod frames;
 mod grpc;
 pub mod guard;
 mod headers;
-mod hold;
+pub(crate) mod hold;
 pub mod pace;
 mod proxy_protocol;
 pub mod rate;
@@ -220,7 +220,7 @@ impl Ingress {
         let sender = self.trust.sender(request.headers(), client);
         let address = sender.as_ref().map_or(client.address, |sender| sender.address);
         entry.sent_by(address, sender.as_ref().and_then(|sender| sender.secure));
-        self.door.admit(&self.metrics, address, self.now_ns())?;
+        self.admit(address)?;
         if request.method() == Method::CONNECT {
             return Err(Refusal::Connect);
         }
@@ -270,13 +270,18 @@ impl Ingress {
         self.forward(visitor, in_flight, entry).await
     }
 
+    /// Room for one more connection of `client`, which is counted as under way by now.
+    pub(crate) fn admit(&self, client: std::net::IpAddr) -> Result<(), Refusal> {
+        self.door.admit(&self.metrics, client, self.now_ns())
+    }
+
     /// Nanoseconds of the proxy's clock.
     fn now_ns(&self) -> u64 {
         self.started.elapsed().as_nanos() as u64
     }
 
     /// Milliseconds of the proxy's clock.
-    fn now_ms(&self) -> u64 {
+    pub(crate) fn now_ms(&self) -> u64 {
         self.started.elapsed().as_millis() as u64
     }
 }

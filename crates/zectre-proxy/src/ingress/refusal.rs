@@ -63,6 +63,12 @@ pub enum Refusal {
         "no application answers at `{0}`: check the name, that it was deployed, and, for a domain of your own, that it is verified"
     )]
     UnknownHost(String),
+    /// No table has this port.
+    #[error("no application answers at port {0}")]
+    UnknownPort(u16),
+    /// Plain TCP is not HTTP.
+    #[error("version {0} speaks plain TCP at a port of its own, not HTTP: `zectre status` shows where")]
+    OtherProtocol(i32),
     /// The host is known, and nothing was ever deployed there.
     #[error("nothing has been deployed at `{0}` yet: run `zectre deploy`")]
     NothingDeployed(String),
@@ -224,6 +230,8 @@ impl Refusal {
             Self::Connect => (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", None),
             Self::Misdirected(_) => (StatusCode::MISDIRECTED_REQUEST, "MISDIRECTED", None),
             Self::UnknownHost(_) => (StatusCode::NOT_FOUND, "UNKNOWN_HOST", None),
+            Self::UnknownPort(_) => (StatusCode::NOT_FOUND, "UNKNOWN_PORT", None),
+            Self::OtherProtocol(_) => (StatusCode::MISDIRECTED_REQUEST, "OTHER_PROTOCOL", None),
             Self::NothingDeployed(_) => (UNAVAILABLE, "NOTHING_DEPLOYED", Some(10)),
             Self::NoTable => (UNAVAILABLE, "NO_ROUTES", Some(1)),
             Self::DeploymentFailed { .. } => (UNAVAILABLE, "DEPLOYMENT_FAILED", Some(30)),
@@ -384,6 +392,8 @@ mod tests {
             Refusal::Connect,
             Refusal::Misdirected(String::new()),
             Refusal::UnknownHost(String::new()),
+            Refusal::UnknownPort(1),
+            Refusal::OtherProtocol(1),
             Refusal::NothingDeployed(String::new()),
             Refusal::NoTable,
             Refusal::DeploymentFailed {

@@ -3,11 +3,12 @@
 
 use crate::{
     live::Acknowledgement,
+    raw::ports::Ports,
     store::{STATEMENT_TIMEOUT, feed::too_slow, succession::Place},
     tables::Tables,
 };
-use sqlx::PgPool;
-use std::{sync::Arc, time::Duration};
+use sqlx::{PgPool, types::Json};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use zectre_common::{db::channel, id::ProxyId};
 use zectre_service::tasks::Shutdown;
@@ -15,12 +16,22 @@ use zectre_service::tasks::Shutdown;
 /// Renewed long before the ten seconds of the lease are over.
 const RENEW_EVERY: Duration = Duration::from_secs(2);
 
+/// Who renews.
+#[derive(Debug, Clone)]
+pub struct Proxy {
+    /// Another one with every start.
+    pub id: ProxyId,
+    /// For people.
+    pub name: String,
+}
+
 /// Renews the lease of `proxy` until `shutdown`: in time, at each new table, and when an old one has drained. The rows of
 /// those who had its `place` before go.
 pub async fn run(
     pool: PgPool,
     tables: Arc<Tables>,
-    (proxy, name): (ProxyId, String),
+    ports: Arc<Ports>,
+    proxy: Proxy,
     mut place: Option<Place>,
     shutdown: Shutdown,
 ) {
@@ -43,12 +54,13 @@ pub async fn run(
         let Some(acknowledgement) = tables.acknowledgement() else {
             continue;
         };
-        let renewed = timeout(STATEMENT_TIMEOUT, renew(&pool, proxy, &name, acknowledgement)).await;
+        let failed = ports.failed();
+        let renewed = timeout(STATEMENT_TIMEOUT, renew(&pool, &proxy, acknowledgement, failed)).await;
         match renewed.map_err(too_slow).and_then(|result| result) {
             Ok(()) => {
                 failing = false;
                 if let Some(place) = &mut place {
-                    succeed(&pool, place, proxy).await;
+                    succeed(&pool, place, proxy.id).await;
                 }
                 if !std::mem::replace(&mut swept, true) {
                     sweep(&pool).await;
@@ -65,23 +77,25 @@ pub async fn run(
 
 async fn renew(
     pool: &PgPool,
-    proxy: ProxyId,
-    name: &str,
+    proxy: &Proxy,
     acknowledged: Acknowledgement,
+    ports_failed: BTreeMap<u16, String>,
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "WITH renewed AS (
-             INSERT INTO proxies (id, name, lease_expires_at, applied_epoch, drained_epoch)
-             VALUES ($1, $2, now() + interval '10 seconds', $3, $4)
+             INSERT INTO proxies (id, name, lease_expires_at, applied_epoch, drained_epoch, ports_failed)
+             VALUES ($1, $2, now() + interval '10 seconds', $3, $4, $6)
              ON CONFLICT (id) DO UPDATE SET lease_expires_at = excluded.lease_expires_at,
-                 applied_epoch = excluded.applied_epoch, drained_epoch = excluded.drained_epoch
+                 applied_epoch = excluded.applied_epoch, drained_epoch = excluded.drained_epoch,
+                 ports_failed = excluded.ports_failed
              RETURNING id)
          SELECT pg_notify($5, id::text) FROM renewed",
-        proxy as _,
-        name,
+        proxy.id as _,
+        proxy.name,
         acknowledged.applied_epoch as i64,
         acknowledged.drained_epoch as i64,
         channel::PROXY,
+        Json(ports_failed) as _,
     )
     .fetch_one(pool)
     .await

@@ -40,7 +40,8 @@ pub async fn load(pool: &PgPool) -> Result<Rows, sqlx::Error> {
     .await?;
     let environments = sqlx::query_as!(
         EnvironmentRow,
-        "SELECT e.id, e.application_id, e.slug, e.current_deployment_id, e.target_deployment_id, e.target_weight
+        "SELECT e.id, e.application_id, e.slug, e.current_deployment_id, e.target_deployment_id, e.target_weight,
+                e.public_port
          FROM environments e JOIN applications a ON a.id = e.application_id
          WHERE e.deleted_at IS NULL AND a.deleted_at IS NULL"
     )
@@ -88,7 +89,8 @@ async fn load_deployments(connection: &mut sqlx::PgConnection) -> Result<Vec<Dep
                   d.replicas, d.cold_start_enabled, d.asleep,
                   COALESCE(d.spec->'networking'->>'protocol' = 'grpc', false) AS "http2!",
                   COALESCE(d.spec->'networking'->>'affinity' = 'cookie', false) AS "affinity!",
-                  COALESCE(d.spec->>'restart' = 'never', false) AS "job!"
+                  COALESCE(d.spec->>'restart' = 'never', false) AS "job!",
+                  COALESCE(d.spec->'networking'->>'protocol' = 'tcp', false) AS "raw!"
            FROM deployments d
            JOIN environments e ON e.id = d.environment_id
            JOIN applications a ON a.id = d.application_id

@@ -41,6 +41,8 @@ pub struct Deployment {
     pub cold_start_enabled: bool,
     /// Whether its tasks speak HTTP/2.
     pub http2: bool,
+    /// Whether its tasks speak plain TCP.
+    pub raw: bool,
     /// Whether visitors come back to the same task.
     pub affinity: bool,
     /// Whether it runs to completion and serves nothing.
@@ -113,6 +115,12 @@ pub struct Environment {
 }
 
 impl Environment {
+    /// Whether any of its deployments that matter speaks plain TCP.
+    fn is_raw(&self) -> bool {
+        let mut all = [&self.current, &self.target, &self.newest].into_iter().flatten();
+        all.any(|deployment| deployment.raw)
+    }
+
     /// The deployment for one request; `roll` is a random number.
     fn choose(&self, roll: u64) -> Option<&Arc<Deployment>> {
         let (Some(current), Some(target)) = (&self.current, &self.target) else {
@@ -184,6 +192,8 @@ pub struct Table {
     claims: HashMap<String, String>,
     /// The candidates of an application's subdomain, best first; empty when it has neither.
     subdomains: HashMap<String, Vec<EnvironmentId>>,
+    /// Where environments take plain TCP.
+    ports: HashMap<u16, EnvironmentId>,
     environments: HashMap<EnvironmentId, Environment>,
     deployments: HashMap<DeploymentId, Arc<Deployment>>,
     /// An application without an environment of these names.
@@ -235,6 +245,11 @@ impl Table {
                 .map(|claim| (claim.domain.clone(), claim.token.clone()))
                 .collect(),
             subdomains: build_subdomains(rows),
+            ports: rows
+                .environments
+                .iter()
+                .filter_map(|row| Some((u16::try_from(row.public_port?).ok()?, row.id)))
+                .collect(),
             environments: rows
                 .environments
                 .iter()
@@ -270,6 +285,21 @@ impl Table {
         Some(Route::Environment(
             serving.or_else(deployed).unwrap_or(&self.nowhere),
         ))
+    }
+
+    /// Where a port leads.
+    pub fn at_port(&self, port: u16) -> Option<Route<'_>> {
+        let environment = self.environments.get(self.ports.get(&port)?)?;
+        Some(Route::Environment(environment))
+    }
+
+    /// The ports at which something may be spoken, in no order.
+    pub fn raw_ports(&self) -> impl Iterator<Item = u16> {
+        let is_raw = |(port, id): (&u16, &EnvironmentId)| {
+            let environment = self.environments.get(id)?;
+            environment.is_raw().then_some(*port)
+        };
+        self.ports.iter().filter_map(is_raw)
     }
 
     /// The token whose page a host that leads nowhere must show for the one who claims it.
@@ -353,6 +383,7 @@ fn build_deployments(rows: &Rows, kept: &mut Kept) -> HashMap<DeploymentId, Arc<
             message: row.message.clone(),
             cold_start_enabled: row.cold_start_enabled,
             http2: row.http2,
+            raw: row.raw,
             affinity: row.affinity,
             job: row.job,
             // A superseded deployment and one with no replicas wanted run nothing either.

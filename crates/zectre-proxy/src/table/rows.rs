@@ -31,6 +31,9 @@ pub struct EnvironmentRow {
     pub target_deployment_id: Option<DeploymentId>,
     /// Percent of the traffic that the target gets already.
     pub target_weight: Option<i16>,
+    /// Where it takes plain TCP.
+    #[serde(default)]
+    pub public_port: Option<i32>,
 }
 
 /// A deployment.
@@ -64,6 +67,9 @@ pub struct DeploymentRow {
     /// Whether it runs to completion and serves nothing. Snapshots of earlier versions don't say.
     #[serde(default)]
     pub job: bool,
+    /// Whether its tasks speak plain TCP.
+    #[serde(default)]
+    pub raw: bool,
 }
 
 /// A routed task.

@@ -34,6 +34,7 @@ impl World {
             current_deployment_id: None,
             target_deployment_id: None,
             target_weight: None,
+            public_port: None,
         };
         let rows: Vec<_> = environments.iter().map(row).collect();
         let ids = rows.iter().map(|row| row.id).collect();
@@ -57,6 +58,7 @@ impl World {
             http2: false,
             affinity: false,
             job: false,
+            raw: false,
         });
         let task = |port| TaskRow {
             id: TaskId::new(),

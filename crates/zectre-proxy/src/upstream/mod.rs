@@ -186,6 +186,13 @@ impl Upstream {
         }
     }
 
+    /// A connection to `replica` for whatever is spoken there.
+    pub async fn open(&self, replica: &Replica) -> Result<TcpStream, String> {
+        let stream = self.reach(replica).await?;
+        tune(&stream).map_err(|error| error.to_string())?;
+        Ok(stream)
+    }
+
     /// Opens a connection to `replica`, and remembers whether its host gave any answer: a refusal is one.
     async fn reach(&self, replica: &Replica) -> Result<TcpStream, String> {
         let began = Instant::now();

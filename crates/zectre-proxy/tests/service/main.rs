@@ -26,6 +26,7 @@ mod routing;
 mod secure;
 mod sockets;
 mod streaming;
+mod tcp;
 mod tls;
 mod trace;
 mod uploads;
