@@ -212,7 +212,7 @@ impl Ingress {
             } else {
                 deployment.idle()
             };
-            self.wait(waiting, &deployment, idle).await?;
+            Box::pin(self.wait(waiting, &deployment, idle)).await?;
         }
     }
 

@@ -180,8 +180,8 @@ impl Ingress {
             in_flight,
             began,
         };
-        let answered = self.answer(request, arrival, &mut entry);
-        let mut response = match answered.await {
+        // Awaited where it is made: a future with a name is one more copy of it in this one.
+        let mut response = match self.answer(request, arrival, &mut entry).await {
             Ok(response) => response,
             Err(refusal) => {
                 tracing::debug!(request_id = ?id, trace_id = trace.id(), %refusal, "refused a request");
@@ -246,7 +246,7 @@ impl Ingress {
                 None if sender.as_ref().is_some_and(|sender| sender.secure == Some(true)) => {}
                 None => {
                     if let Some(challenges) = &tls.challenges
-                        && let Some(page) = challenges.page(&host.name, parts.uri.path()).await
+                        && let Some(page) = Box::pin(challenges.page(&host.name, parts.uri.path())).await
                     {
                         return Ok(page);
                     }

@@ -162,7 +162,8 @@ impl Upstream {
                 continue;
             };
             drop(turn.take());
-            match self.connect(replica).await {
+            // Seldom needed, and large: boxed, it is no part of every request.
+            match Box::pin(self.connect(replica)).await {
                 Ok(Some(link)) => break (link, opening),
                 Ok(None) => {
                     opening.overflowed();
@@ -171,7 +172,7 @@ impl Upstream {
                 Err(cause) => return Err(Failed::Unsent(Box::new(request), cause)),
             }
         };
-        let mut exchange = std::pin::pin!(self.exchange(replica, link, request, terms));
+        let mut exchange = Box::pin(self.exchange(replica, link, request, terms));
         if replica.http2() {
             // It is shared by now, with everyone in line.
             drop(opening);
@@ -294,7 +295,7 @@ impl Upstream {
 
     /// Runs a connection's I/O until it closes. Its errors reach whoever waits for an answer on it.
     fn drive(&self, connection: impl Future<Output = hyper::Result<()>> + Send + 'static) {
-        let cut = self.cut.clone();
+        let (cut, connection) = (self.cut.clone(), Box::pin(connection));
         self.connections.spawn(async move {
             let _ = cut.run_until_cancelled(connection).await;
         });
