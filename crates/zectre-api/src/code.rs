@@ -99,7 +99,7 @@ codes! {
     ARTIFACT_NOT_READY CONFLICT "The artifact was announced, but not uploaded. Upload it first.";
     ARTIFACT_IMMUTABLE CONFLICT "The artifact was uploaded already. Make a new one for other bytes.";
     ARTIFACT_IN_USE CONFLICT "A deployment or a build refers to the artifact.";
-    ARTIFACT_KIND_MISMATCH CONFLICT "The artifact is of a kind that can't be run.";
+    ARTIFACT_KIND_MISMATCH CONFLICT "The artifact is of a kind that can't be run, or empty.";
     BUILD_NOT_USABLE CONFLICT "The build failed or was cancelled. Start another one.";
     BUILD_FINISHED CONFLICT "The build has ended.";
     SOURCE_NOT_CONNECTED CONFLICT "The application has no connected repository. Send a tar archive as the body.";

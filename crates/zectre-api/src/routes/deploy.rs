@@ -308,6 +308,10 @@ async fn check_artifact(
         let detail = format!("artifact {id} holds sources; build them first, or upload a binary or a bundle");
         return Err(refuse(&code::ARTIFACT_KIND_MISMATCH, detail));
     }
+    if artifact.size == Some(0) {
+        let detail = format!("artifact {id} is empty; upload a program, or a bundle of one");
+        return Err(refuse(&code::ARTIFACT_KIND_MISMATCH, detail));
+    }
     Ok(())
 }
 

@@ -185,20 +185,16 @@ async fn what_can_not_be_deployed_says_what_to_do() {
     .await
     .expect(200);
     let foreign = rows::organization(&api.pool).await;
-    let elsewhere = api
-        .post(
-            "/artifacts",
-            json!({ "name": "hello", "organization": foreign.slug }),
-        )
-        .await
-        .expect(201)
-        .id();
+    let foreign = json!({ "name": "hello", "organization": foreign.slug });
+    let elsewhere = api.post("/artifacts", foreign).await.expect(201).id();
     let nowhere = Uuid::now_v7();
+    let empty = api.artifact("").await;
     for (body, status, code) in [
         (json!({}), 400, "NOTHING_TO_DEPLOY"),
         (json!({ "process_type": "docker" }), 400, "INVALID_INPUT"),
         (json!({ "artifact_id": announced }), 409, "ARTIFACT_NOT_READY"),
         (json!({ "artifact_id": source }), 409, "ARTIFACT_KIND_MISMATCH"),
+        (json!({ "artifact_id": empty }), 409, "ARTIFACT_KIND_MISMATCH"),
         (json!({ "artifact_id": elsewhere }), 404, "ARTIFACT_NOT_FOUND"),
         (json!({ "artifact_id": nowhere }), 404, "ARTIFACT_NOT_FOUND"),
         (json!({ "build_id": nowhere }), 404, "BUILD_NOT_FOUND"),

@@ -81,8 +81,13 @@ async fn silence(context: &Context, deployment: &Deployment) -> Result<String, C
         Some(why) => format!(": {}", sentence(why)),
         None => ".".into(),
     };
+    let build = if deployment.build_id.is_some() {
+        ", `zectre builds` its build"
+    } else {
+        ""
+    };
     Ok(format!(
-        "Nothing of version {version} has run{why} `zectre status` shows how it stands, `zectre builds` its build."
+        "Nothing of version {version} has run{why} `zectre status` shows how it stands{build}."
     ))
 }
 
