@@ -1,11 +1,13 @@
 //! The grammar of the command line.
 
+mod clusters;
 mod domains;
 mod keys;
 mod login;
 mod users;
 mod webhooks;
 
+pub use clusters::{CatalogArgs, ClustersCommand, NewClusterArgs};
 pub use domains::{DomainArgs, DomainsCommand, NewDomainArgs};
 pub use keys::{KeysCommand, KeysPlace};
 pub use login::{LoginArgs, NewTokenArgs, TokensCommand};
@@ -152,6 +154,9 @@ pub enum Command {
     /// Programs outside that are told what happens
     #[command(subcommand)]
     Webhooks(WebhooksCommand),
+    /// Clusters that a catalog knows
+    #[command(subcommand)]
+    Clusters(ClustersCommand),
     /// Shows what happened
     Events(EventsArgs),
     /// Checks this machine and the platform, and says what to do about what is wrong

@@ -7,7 +7,7 @@ use zectre_client::{Client, Credential};
 /// The API unless something names another one.
 const API_URL_DEFAULT: &str = "http://localhost:47080";
 /// A key that goes before the stored sign-ins.
-const API_KEY_VARIABLE: &str = "ZECTRE_API_KEY";
+pub(crate) const API_KEY_VARIABLE: &str = "ZECTRE_API_KEY";
 
 /// A command's surroundings.
 #[derive(Clone)]

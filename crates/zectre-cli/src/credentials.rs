@@ -28,6 +28,9 @@ pub(crate) struct SignIn {
     /// Whose.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) email: Option<String>,
+    /// Where the login token comes from, where a catalog gave it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) catalog: Option<CatalogOrigin>,
     /// The data directory, where it is a platform that this user started with `zectre up`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) data_dir: Option<PathBuf>,
@@ -43,6 +46,28 @@ impl SignIn {
     }
 }
 
+/// Where a token comes from, and the next one.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct CatalogOrigin {
+    /// The catalog's URL.
+    pub(crate) url: String,
+    /// What it is asked for: the cluster.
+    pub(crate) audience: String,
+    /// The cluster as the catalog calls it: `organization/name`.
+    pub(crate) cluster: String,
+    /// When there is to be another token, in milliseconds since the Unix epoch; well before this one ends.
+    pub(crate) renew_at_ms: i64,
+}
+
+/// A sign-in at a catalog. No `Debug`: it holds a secret.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct CatalogSession {
+    /// What gets tokens; it changes each time.
+    pub(crate) refresh_token: String,
+    /// Whose.
+    pub(crate) email: String,
+}
+
 /// All sign-ins of this user.
 #[derive(Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Credentials {
@@ -52,6 +77,12 @@ pub(crate) struct Credentials {
     /// By API URL.
     #[serde(default)]
     pub(crate) apis: BTreeMap<String, SignIn>,
+    /// The catalog signed in to last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) catalog: Option<String>,
+    /// By catalog URL.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) catalogs: BTreeMap<String, CatalogSession>,
 }
 
 impl Credentials {
@@ -76,46 +107,52 @@ impl Credentials {
 
     /// Remembers a sign-in and makes its API the default; where that runs stays known.
     pub(crate) fn remember(url: &str, mut sign_in: SignIn) -> Result<(), CliError> {
-        let path = path()?;
-        let mut all = Self::load_from(&path)?;
-        let known = all.apis.remove(url);
-        sign_in.data_dir = sign_in.data_dir.or(known.and_then(|known| known.data_dir));
-        all.apis.insert(url.into(), sign_in);
-        all.default = Some(url.into());
-        all.save(&path)
+        Self::change(|all| {
+            let known = all.apis.remove(url);
+            sign_in.data_dir = sign_in.data_dir.or(known.and_then(|known| known.data_dir));
+            all.apis.insert(url.into(), sign_in);
+            all.default = Some(url.into());
+        })
     }
 
     /// Replaces the login token of an API, where one is stored: the old one has ended.
     pub(crate) fn renew(url: &str, token: String) -> Result<(), CliError> {
-        let path = path()?;
-        let mut all = Self::load_from(&path)?;
-        match all.apis.get_mut(url) {
-            Some(sign_in) if sign_in.token.is_some() => sign_in.token = Some(token),
-            _ => return Ok(()),
-        }
-        all.save(&path)
+        Self::change(|all| {
+            if let Some(sign_in) = all.apis.get_mut(url).filter(|sign_in| sign_in.token.is_some()) {
+                sign_in.token = Some(token);
+            }
+        })
     }
 
     /// Forgets the sign-in of an API; false when there was none.
     pub(crate) fn forget(url: &str) -> Result<bool, CliError> {
-        let path = path()?;
-        let mut all = Self::load_from(&path)?;
-        let known = all.apis.remove(url).is_some();
-        if all.default.as_deref() == Some(url) {
-            all.default = None;
-        }
-        all.save(&path)?;
+        let mut known = false;
+        Self::change(|all| {
+            known = all.apis.remove(url).is_some();
+            if all.default.as_deref() == Some(url) {
+                all.default = None;
+            }
+        })?;
         Ok(known)
+    }
+
+    /// Changes what is stored, in one step: of two commands that do so at once neither forgets what the other remembers.
+    pub(crate) fn change(change: impl FnOnce(&mut Self)) -> Result<(), CliError> {
+        let path = path()?;
+        let _lock = lock(&path.with_file_name("credentials.lock"))?;
+        let mut all = Self::load_from(&path)?;
+        change(&mut all);
+        all.save(&path)
+    }
+
+    /// Holds the sign-ins of catalogs until it is dropped: of two commands that refresh at once one would look like a thief.
+    pub(crate) fn lock_catalogs() -> Result<fs::File, CliError> {
+        lock(&path()?.with_file_name("catalogs.lock"))
     }
 
     /// Replaces the file in one step, so that a crash leaves the old or the new one.
     fn save(&self, path: &Path) -> Result<(), CliError> {
-        let directory = path.parent().expect("the file has a directory by construction");
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)
-            .map_err(CliError::write(directory))?;
+        let directory = make_directory_of(path)?;
         let fresh = directory.join(format!(".credentials.{}", std::process::id()));
         let text = serde_json::to_string_pretty(self).expect("strings are valid JSON");
         let written = fs::OpenOptions::new()
@@ -131,6 +168,30 @@ impl Credentials {
         }
         written.map_err(CliError::write(path))
     }
+}
+
+fn make_directory_of(path: &Path) -> Result<&Path, CliError> {
+    let directory = path.parent().expect("the file has a directory by construction");
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .map_err(CliError::write(directory))?;
+    Ok(directory)
+}
+
+/// Waits until no other command holds `path`; the returned file holds it until it is dropped.
+fn lock(path: &Path) -> Result<fs::File, CliError> {
+    make_directory_of(path)?;
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(CliError::write(path))?;
+    file.lock().map_err(CliError::write(path))?;
+    Ok(file)
 }
 
 /// Where they are kept: `$XDG_CONFIG_HOME` or `~/.config`, then `zectre/credentials.json`.
@@ -165,6 +226,7 @@ mod tests {
         let all = Credentials {
             default: None,
             apis: BTreeMap::from([("http://a".into(), sign_in)]),
+            ..Credentials::default()
         };
         all.save(&path).expect("writable");
         all.save(&path).expect("writable again");

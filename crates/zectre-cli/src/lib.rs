@@ -5,6 +5,7 @@
 //! runs all services in this process.
 
 pub mod args;
+mod catalog;
 mod command;
 mod context;
 mod credentials;

@@ -11,6 +11,7 @@
 //! ```
 
 mod api;
+mod catalog;
 mod credential;
 mod error;
 mod sse;
@@ -23,6 +24,7 @@ pub use api::{
     deployments::LogQuery,
     paging::{Paging, collect},
 };
+pub use catalog::{CatalogTokens, CodeGrant};
 pub use credential::Credential;
 pub use error::ClientError;
 pub use sse::SseEvent;

@@ -69,6 +69,23 @@ impl Client {
         self.inner.credential.apply(self.inner.http.request(method, url))
     }
 
+    /// A request to `path` (which begins with `/`) of the server itself, without the credential.
+    pub(crate) fn at_root(&self, method: Method, path: &str) -> RequestBuilder {
+        let url = format!("{}{path}", self.inner.base_url);
+        self.inner.http.request(method, url)
+    }
+
+    /// Sends, and reads whatever comes.
+    pub(crate) async fn send_raw(
+        &self,
+        request: RequestBuilder,
+    ) -> Result<(StatusCode, Vec<u8>), ClientError> {
+        let sent = request.timeout(CALL_TIMEOUT).send().await;
+        let response = sent.map_err(|error| self.network(&error, CALL_TIMEOUT))?;
+        let status = response.status();
+        Ok((status, self.bytes(response).await?))
+    }
+
     /// A read: tried again, a bounded number of times, when the API is away or overloaded.
     pub(crate) async fn get<T: DeserializeOwned>(
         &self,

@@ -1,5 +1,6 @@
 //! The grammar of `zectre login` and `zectre tokens`.
 
+use super::CatalogArgs;
 use clap::{Args as ClapArgs, Subcommand};
 use zectre_common::state::Scope;
 
@@ -18,6 +19,25 @@ pub struct LoginArgs {
     /// Lets another command line, which shows this code, act as you
     #[arg(long, value_name = "CODE")]
     pub approve: Option<String>,
+    /// Signs in at a catalog, in a browser.
+    #[command(flatten)]
+    pub catalog: CatalogArgs,
+    /// The cluster to use then: its name, organization/name or id [default: the only one]
+    #[arg(
+        long,
+        env = "ZECTRE_CLUSTER_ID",
+        value_name = "CLUSTER",
+        hide_env_values = true
+    )]
+    pub cluster: Option<String>,
+    /// The same, by the audience of its tokens
+    #[arg(
+        long,
+        env = "ZECTRE_JWT_AUDIENCE",
+        value_name = "AUDIENCE",
+        hide_env_values = true
+    )]
+    pub audience: Option<String>,
 }
 
 /// `zectre tokens …`

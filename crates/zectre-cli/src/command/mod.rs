@@ -2,6 +2,7 @@
 
 use crate::{
     args::{Args, Command, Global, NodesCommand},
+    catalog,
     context::Context,
     error::CliError,
     output::{Output, Shown},
@@ -13,6 +14,8 @@ mod begun;
 mod bootstrap;
 mod build;
 mod builds;
+mod catalog_login;
+mod clusters;
 mod completion;
 mod deploy;
 mod device;
@@ -77,7 +80,25 @@ fn ends_in_order(command: &Command) -> bool {
     )
 }
 
+/// Whether it needs a token that still holds.
+fn speaks_to_the_api(command: &Command) -> bool {
+    !matches!(
+        command,
+        Command::Up(_)
+            | Command::Down(_)
+            | Command::Bootstrap(_)
+            | Command::Init(_)
+            | Command::Login(_)
+            | Command::Logout
+            | Command::Clusters(_)
+            | Command::Completion { .. }
+    )
+}
+
 async fn dispatch(command: Command, global: &Global, output: Output) -> Result<Shown, CliError> {
+    if speaks_to_the_api(&command) {
+        catalog::freshen(global).await?;
+    }
     let context = || Context::new(global, output);
     match command {
         Command::Up(args) => up::run(&args, output).await,
@@ -86,6 +107,7 @@ async fn dispatch(command: Command, global: &Global, output: Output) -> Result<S
         Command::Keys(command) => keys::run(command, output).await,
         Command::Init(args) => init::run(&args, output),
         Command::Login(args) => login::log_in(&args, global, output).await,
+        Command::Clusters(command) => clusters::run(command, output).await,
         Command::Logout => login::log_out(&context()?).await,
         Command::Whoami => login::whoami(&context()?).await,
         Command::Users(command) => users::run(command, &context()?).await,

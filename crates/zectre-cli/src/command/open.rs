@@ -8,25 +8,30 @@ use std::{
 
 pub(crate) async fn run(args: &OpenArgs, context: &Context) -> Result<Shown, CliError> {
     let url = url(args, context).await?;
-    let has_display = ["DISPLAY", "WAYLAND_DISPLAY"]
-        .iter()
-        .any(|name| env::var_os(name).is_some_and(|value| !value.is_empty()));
-    let opens = has_display && !context.output.json && !args.print;
-    if opens {
-        let opened = Command::new("xdg-open")
-            .arg(&url)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        if opened.is_err() {
-            context
-                .output
-                .say("No browser could be opened (xdg-open is missing); the address is:");
-        }
+    if !context.output.json && !args.print && !browse(&url) {
+        context
+            .output
+            .say("No browser could be opened (xdg-open is missing); the address is:");
     }
     let shown = serde_json::json!({"url": url});
     Ok(context.output.value(&shown, |_| context.output.data(&url)))
+}
+
+/// Shows `url` in a browser, where there is a display; false when there is one and no browser could be opened.
+pub(super) fn browse(url: &str) -> bool {
+    let has_display = ["DISPLAY", "WAYLAND_DISPLAY"]
+        .iter()
+        .any(|name| env::var_os(name).is_some_and(|value| !value.is_empty()));
+    if !has_display {
+        return true;
+    }
+    Command::new("xdg-open")
+        .arg(url)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .is_ok()
 }
 
 async fn url(args: &OpenArgs, context: &Context) -> Result<String, CliError> {

@@ -4,6 +4,7 @@ pub(crate) mod apps;
 pub(crate) mod artifacts;
 mod auth;
 mod builds;
+mod catalog;
 mod cluster;
 pub(crate) mod deployments;
 mod domains;
