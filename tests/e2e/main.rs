@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod canary;
+mod catalog;
 mod chaos;
 mod churn;
 mod commands;

@@ -65,6 +65,9 @@ impl Cli {
             .env("XDG_DATA_HOME", self.home.join("data"))
             .env_remove("ZECTRE_API_URL")
             .env_remove("ZECTRE_API_KEY")
+            .env_remove("ZECTRE_CATALOG_URL")
+            .env_remove("DISPLAY")
+            .env_remove("WAYLAND_DISPLAY")
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null());
         command

@@ -6,6 +6,7 @@
 
 mod aftermath;
 mod app;
+mod catalog;
 mod cli;
 mod daemons;
 mod hosts;
@@ -23,6 +24,7 @@ mod single;
 mod store;
 
 pub use app::{App, Outcome, archive};
+pub use catalog::Catalog;
 pub use cli::{Cli, CliOutput};
 pub use daemons::{Daemons, SERVICES, tasks_of};
 pub use hosts::{CONTROL, DAEMONS, DATABASE, Daemon, Hosts, NODE_LEASE, NODES, STANDBY};

@@ -31,6 +31,8 @@ pub struct Settings {
     pub tcp_ports: (u16, u16),
     /// The container engine's socket, if containers are to run.
     pub container_socket: Option<PathBuf>,
+    /// A catalog that the platform trusts: its URL, and the platform's audience there.
+    pub catalog: Option<(String, String)>,
 }
 
 impl Default for Settings {
@@ -46,6 +48,7 @@ impl Default for Settings {
             task_ports: free_port_range(),
             tcp_ports: free_port_range(),
             container_socket: None,
+            catalog: None,
         }
     }
 }
@@ -82,6 +85,12 @@ impl Settings {
             ("build", "cache_dir", quoted(&crate::tish_cache())),
             ("build", "compiler", quoted(&crate::program("zectre-tishc"))),
         ];
+        if let Some((url, audience)) = &self.catalog {
+            let jwks_url = format!("\"{url}/.well-known/jwks.json\"");
+            entries.push(("auth", "catalog_jwks_url", jwks_url));
+            entries.push(("auth", "jwt_expected_iss", format!("\"{url}\"")));
+            entries.push(("auth", "jwt_expected_aud", format!("\"{audience}\"")));
+        }
         match &self.container_socket {
             Some(socket) => {
                 entries.push(("agent", "container_enabled", "true".into()));

@@ -9,8 +9,23 @@ use zectre_service::{
     seal::{self, OpenError},
 };
 
-/// A login under way, in the browser that began it.
-const LOGIN: &str = "catalog:login";
+/// What waits in a browser's cookie.
+#[derive(Debug, Clone, Copy)]
+pub enum Waiting {
+    /// A login, for GitHub's answer.
+    Login,
+    /// A login, for its person's word.
+    Consent,
+}
+
+impl Waiting {
+    const fn context(self) -> &'static str {
+        match self {
+            Self::Login => "catalog:login",
+            Self::Consent => "catalog:consent",
+        }
+    }
+}
 
 /// The private half of the key `kid`, for the database.
 pub fn signing_key(master: &MasterKey, kid: &str, private: &SecretString) -> Vec<u8> {
@@ -26,16 +41,16 @@ fn key_context(kid: &str) -> String {
     format!("catalog:signing-key:{kid}")
 }
 
-/// A login under way, as a cookie's value.
-pub fn login<T: Serialize>(master: &MasterKey, login: &T) -> Result<String, Error> {
-    let text = serde_json::to_string(login)
+/// It, as a cookie's value.
+pub fn cookie<T: Serialize>(master: &MasterKey, waiting: Waiting, what: &T) -> Result<String, Error> {
+    let text = serde_json::to_string(what)
         .map_err(|error| Error::Internal(format!("a login can't be written: {error}")))?;
-    Ok(URL_SAFE_NO_PAD.encode(seal::seal(master, LOGIN, &text)))
+    Ok(URL_SAFE_NO_PAD.encode(seal::seal(master, waiting.context(), &text)))
 }
 
-/// What [`login`] sealed; `None` for anything else.
-pub fn open_login<T: DeserializeOwned>(master: &MasterKey, cookie: &str) -> Option<T> {
-    let sealed = URL_SAFE_NO_PAD.decode(cookie).ok()?;
-    let text = seal::open(master, LOGIN, &sealed).ok()?;
+/// What [`cookie`] sealed as the same; `None` for anything else.
+pub fn open_cookie<T: DeserializeOwned>(master: &MasterKey, waiting: Waiting, value: &str) -> Option<T> {
+    let sealed = URL_SAFE_NO_PAD.decode(value).ok()?;
+    let text = seal::open(master, waiting.context(), &sealed).ok()?;
     serde_json::from_str(text.expose_secret()).ok()
 }

@@ -1,15 +1,20 @@
 //! `GET /oauth/authorize` sends a browser to GitHub; `GET /oauth/github/callback` takes it from there back to the client,
-//! with a code.
+//! with a code; `POST /oauth/consent` does so where its person was asked first.
 //!
 //! Until it is known that a client may have answers sent to a redirect, nothing is sent there.
 
-use super::{App, browser, form::Parameters, login, login::Login};
+use super::{
+    App, browser, cookie,
+    form::{self, Parameters},
+    login::{Consent, Login, TTL},
+};
 use crate::{
     code,
     core::{pkce, target},
     error::{Error, refuse},
     github::Visit,
     metrics::Outcome,
+    sealed::Waiting,
     secret,
     store::{codes, users},
 };
@@ -31,6 +36,15 @@ const REDIRECT_BYTES_MAX: usize = 512;
 struct Denial {
     error: &'static str,
     description: String,
+}
+
+impl Denial {
+    fn by_person() -> Self {
+        Self {
+            error: "access_denied",
+            description: "the sign-in was refused".into(),
+        }
+    }
 }
 
 /// `GET /oauth/authorize`
@@ -59,14 +73,15 @@ fn try_begin(app: &App, query: &str) -> Result<Response, Error> {
         Ok(login) => {
             app.logins.count(Outcome::Begun);
             let url = app.github.authorize_url(&login.state, &login.verifier);
-            redirect(&url, &login.cookie(&app.master, &app.issuer)?)
+            let remember = cookie::remember(&app.master, &app.issuer, Waiting::Login, &login, TTL)?;
+            redirect(&url, &remember)
         }
         Err(denial) => {
             let state = parameters
                 .get("state")
                 .filter(|state| state.len() <= STATE_BYTES_MAX);
             let back = back(app, redirect_uri, state, Err(&denial))?;
-            redirect(&back, &login::forget(&app.issuer)?)
+            redirect(&back, &cookie::forget(&app.issuer, Waiting::Login)?)
         }
     }
 }
@@ -107,7 +122,7 @@ fn login(app: &App, parameters: &Parameters, client: &str, redirect_uri: &str) -
         client_state: client_state.map(str::to_owned),
         code_challenge: challenge.into(),
         audience: audience.into(),
-        expires_at: Time::now().plus(login::TTL),
+        expires_at: Time::now().plus(TTL),
     })
 }
 
@@ -117,54 +132,104 @@ pub(super) async fn finish(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response {
-    match try_finish(&app, query.as_deref().unwrap_or_default(), &headers).await {
-        Ok(response) => response,
-        Err(error) => {
-            app.logins.count(Outcome::Failed);
-            let mut response = browser::answer(Failure::from(error), &headers);
-            if let Ok(forget) = login::forget(&app.issuer) {
-                response.headers_mut().insert(header::SET_COOKIE, forget);
-            }
-            response
-        }
+    let result = try_finish(&app, query.as_deref().unwrap_or_default(), &headers).await;
+    ended(&app, result, Waiting::Login, &headers)
+}
+
+/// `POST /oauth/consent`
+pub(super) async fn consent(State(app): State<App>, headers: HeaderMap, body: String) -> Response {
+    let result = try_consent(&app, &headers, &body).await;
+    ended(&app, result, Waiting::Consent, &headers)
+}
+
+/// The answer, after which the browser has nothing to remember of what it waited for.
+fn ended(app: &App, result: Result<Response, Error>, waited: Waiting, headers: &HeaderMap) -> Response {
+    let mut response = result.unwrap_or_else(|error| {
+        app.logins.count(Outcome::Failed);
+        browser::answer(Failure::from(error), headers)
+    });
+    if let Ok(forget) = cookie::forget(&app.issuer, waited) {
+        response.headers_mut().append(header::SET_COOKIE, forget);
     }
+    response
+}
+
+fn expired() -> Error {
+    refuse(
+        &code::LOGIN_EXPIRED,
+        "this sign-in was not begun in this browser, or more than ten minutes ago: begin it anew",
+    )
 }
 
 async fn try_finish(app: &App, query: &str, headers: &HeaderMap) -> Result<Response, Error> {
-    let expired = || {
-        refuse(
-            &code::LOGIN_EXPIRED,
-            "this sign-in was not begun in this browser, or more than ten minutes ago: begin it anew",
-        )
-    };
     let parameters = Parameters::parse(query).map_err(|_| expired())?;
     let state = parameters.get("state").ok_or_else(expired)?;
-    let login = Login::of(headers, &app.master, &app.issuer, state).ok_or_else(expired)?;
-    let outcome = match parameters.get("code") {
-        Some(github_code) => match app.github.visit(github_code, &login.verifier).await? {
-            Visit::Known(profile) => {
-                let user = users::sign_in(&app.pool, app.github.issuer(), &profile).await?;
-                grant(app, user, &login).await?
-            }
-            Visit::BadCode => return Err(expired()),
-            Visit::NoEmail => {
-                let detail = "GitHub knows no primary e-mail address of yours that it has verified: verify one in GitHub's settings";
-                return Err(refuse(&code::NO_VERIFIED_EMAIL, detail));
-            }
-        },
-        None => Err(Denial {
-            error: "access_denied",
-            description: "the sign-in was refused at GitHub".into(),
-        }),
+    let login: Option<Login> = cookie::recall(headers, &app.master, &app.issuer, Waiting::Login);
+    let login = login.filter(|login| login.answers(state)).ok_or_else(expired)?;
+    let Some(github_code) = parameters.get("code") else {
+        return answer(app, &login, Err(Denial::by_person()));
     };
-    app.logins.count(if outcome.is_ok() {
+    let profile = match app.github.visit(github_code, &login.verifier).await? {
+        Visit::Known(profile) => profile,
+        Visit::BadCode => return Err(expired()),
+        Visit::NoEmail => {
+            let detail = "GitHub knows no primary e-mail address of yours that it has verified: verify one in GitHub's settings";
+            return Err(refuse(&code::NO_VERIFIED_EMAIL, detail));
+        }
+    };
+    let user = users::sign_in(&app.pool, app.github.issuer(), &profile).await?;
+    if login.asks() {
+        return ask(app, user, &profile.email, login);
+    }
+    let granted = grant(app, user, &login).await?;
+    answer(app, &login, granted)
+}
+
+fn ask(app: &App, user: UserId, email: &str, login: Login) -> Result<Response, Error> {
+    let nonce = secret::random();
+    let address =
+        Url::parse(&login.redirect_uri).map_or_else(|_| String::new(), |url| url.authority().to_owned());
+    let mut response = browser::ask(email, &login.client_id, &address, &nonce);
+    let consent = Consent {
+        user,
+        nonce,
+        login,
+        expires_at: Time::now().plus(TTL),
+    };
+    let remember = cookie::remember(&app.master, &app.issuer, Waiting::Consent, &consent, TTL)?;
+    response.headers_mut().append(header::SET_COOKIE, remember);
+    Ok(response)
+}
+
+async fn try_consent(app: &App, headers: &HeaderMap, body: &str) -> Result<Response, Error> {
+    let form = form::read(headers, body).map_err(|_| expired())?;
+    let nonce = form.get("nonce").ok_or_else(expired)?;
+    let consent: Option<Consent> = cookie::recall(headers, &app.master, &app.issuer, Waiting::Consent);
+    let consent = consent
+        .filter(|consent| consent.answers(nonce))
+        .ok_or_else(expired)?;
+    let granted = if form.get("decision") == Some("allow") {
+        grant(app, consent.user, &consent.login).await?
+    } else {
+        Err(Denial::by_person())
+    };
+    answer(app, &consent.login, granted)
+}
+
+/// Back to the client.
+fn answer(app: &App, login: &Login, granted: Result<String, Denial>) -> Result<Response, Error> {
+    app.logins.count(if granted.is_ok() {
         Outcome::Granted
     } else {
         Outcome::Denied
     });
-    let result = outcome.as_deref();
-    let url = back(app, &login.redirect_uri, login.client_state.as_deref(), result)?;
-    redirect(&url, &login::forget(&app.issuer)?)
+    let granted = granted.as_ref().map(String::as_str);
+    away(&back(
+        app,
+        &login.redirect_uri,
+        login.client_state.as_deref(),
+        granted,
+    )?)
 }
 
 /// A code for what was asked, if this person may have it.
@@ -220,12 +285,17 @@ fn back(
 }
 
 fn redirect(url: &str, cookie: &HeaderValue) -> Result<Response, Error> {
+    let mut response = away(url)?;
+    response.headers_mut().append(header::SET_COOKIE, cookie.clone());
+    Ok(response)
+}
+
+fn away(url: &str) -> Result<Response, Error> {
     let location = HeaderValue::from_str(url)
         .map_err(|error| Error::Internal(format!("a redirect can't be sent: {error}")))?;
     let mut response = StatusCode::SEE_OTHER.into_response();
     let headers = response.headers_mut();
     headers.insert(header::LOCATION, location);
-    headers.insert(header::SET_COOKIE, cookie.clone());
     // A code in a URL goes to nobody else.
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -1,5 +1,6 @@
 //! Parameters of OAuth: bounded, and each at most once (RFC 6749, section 3.1), so that nobody reads another one than we do.
 
+use http::{HeaderMap, header};
 use std::collections::BTreeMap;
 use url::form_urlencoded;
 
@@ -38,6 +39,21 @@ impl Parameters {
             .map(String::as_str)
             .filter(|value| !value.is_empty())
     }
+}
+
+/// The form in a body.
+///
+/// # Errors
+/// A sentence that says what is wrong with it.
+pub(super) fn read(headers: &HeaderMap, body: &str) -> Result<Parameters, &'static str> {
+    let media = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let essence = media.and_then(|media| media.split(';').next()).map(str::trim);
+    if essence != Some("application/x-www-form-urlencoded") {
+        return Err("send the parameters as application/x-www-form-urlencoded");
+    }
+    Parameters::parse(body).map_err(|_| "a parameter is given twice, or too long")
 }
 
 #[cfg(test)]

@@ -1,15 +1,11 @@
-//! A login under way: sealed in a cookie of the browser that began it, so that nobody can finish another's, and so that
-//! beginning one costs the catalog nothing.
+//! A login under way, as the browser that began it remembers it.
 
-use crate::{error::Error, sealed};
-use http::{HeaderMap, HeaderValue, header};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use subtle::ConstantTimeEq;
-use zectre_common::time::Time;
-use zectre_service::key::MasterKey;
+use zectre_common::{id::UserId, time::Time};
 
-/// How long someone may take at GitHub.
+/// How long someone may take at GitHub, and how long on the page that asks for their word.
 pub(super) const TTL: Duration = Duration::from_secs(600);
 
 /// What is remembered until GitHub sends the browser back.
@@ -34,53 +30,38 @@ pub(super) struct Login {
 }
 
 impl Login {
-    /// The `Set-Cookie` that remembers it.
-    pub(super) fn cookie(&self, master: &MasterKey, issuer: &str) -> Result<HeaderValue, Error> {
-        set_cookie(issuer, &sealed::login(master, self)?, TTL.as_secs())
+    /// Whether it is the one that GitHub speaks of with `state`, and holds.
+    pub(super) fn answers(&self, state: &str) -> bool {
+        same(&self.state, state) && self.expires_at > Time::now()
     }
 
-    /// The one of this browser that GitHub speaks of with `state`, while it holds.
-    pub(super) fn of(headers: &HeaderMap, master: &MasterKey, issuer: &str, state: &str) -> Option<Self> {
-        let name = cookie_name(issuer);
-        let values = headers
-            .get_all(header::COOKIE)
-            .iter()
-            .filter_map(|value| value.to_str().ok());
-        let mut cookies = values
-            .flat_map(|value| value.split("; "))
-            .filter_map(|pair| pair.split_once('='));
-        let (_, sealed) = cookies.find(|(key, _)| *key == name)?;
-        let login: Self = sealed::open_login(master, sealed)?;
-        let same = bool::from(login.state.as_bytes().ct_eq(state.as_bytes()));
-        (same && login.expires_at > Time::now()).then_some(login)
+    /// Whether its person is asked before the code goes out. A redirect to this machine reaches whatever program listens
+    /// there, and any page can begin such a login (RFC 8252, section 8.6).
+    pub(super) fn asks(&self) -> bool {
+        !self.redirect_uri.starts_with("https://")
     }
 }
 
-/// The `Set-Cookie` that forgets it.
-pub(super) fn forget(issuer: &str) -> Result<HeaderValue, Error> {
-    set_cookie(issuer, "", 0)
+/// A login whose person is known and asked.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Consent {
+    /// Who it is.
+    pub(super) user: UserId,
+    /// What the page sends back.
+    pub(super) nonce: String,
+    /// The login.
+    pub(super) login: Login,
+    /// When it ends.
+    pub(super) expires_at: Time,
 }
 
-/// Lax, because GitHub's redirect comes from another site.
-fn set_cookie(issuer: &str, value: &str, max_age_secs: u64) -> Result<HeaderValue, Error> {
-    let secure = if issuer.starts_with("https://") {
-        "; Secure"
-    } else {
-        ""
-    };
-    let cookie = format!(
-        "{}={value}; Max-Age={max_age_secs}; Path=/; HttpOnly; SameSite=Lax{secure}",
-        cookie_name(issuer)
-    );
-    HeaderValue::from_str(&cookie)
-        .map_err(|error| Error::Internal(format!("a cookie can't be sent: {error}")))
-}
-
-/// With https no other host of the domain can set it (`__Host-`).
-fn cookie_name(issuer: &str) -> &'static str {
-    if issuer.starts_with("https://") {
-        "__Host-zectre-login"
-    } else {
-        "zectre-login"
+impl Consent {
+    /// Whether it is what the page with `nonce` asks for, and holds.
+    pub(super) fn answers(&self, nonce: &str) -> bool {
+        same(&self.nonce, nonce) && self.expires_at > Time::now()
     }
+}
+
+fn same(a: &str, b: &str) -> bool {
+    bool::from(a.as_bytes().ct_eq(b.as_bytes()))
 }

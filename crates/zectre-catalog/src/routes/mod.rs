@@ -3,6 +3,7 @@
 mod authorize;
 mod browser;
 mod clusters;
+mod cookie;
 mod form;
 mod github;
 mod invitations;
@@ -145,6 +146,7 @@ routes! {
     GET "/.well-known/oauth-authorization-server", Public => well_known::metadata;
     GET "/oauth/authorize", Public => authorize::begin;
     GET "/oauth/github/callback", Public => authorize::finish;
+    POST "/oauth/consent", Public => authorize::consent;
     POST "/oauth/token", Public => token::token;
     POST "/oauth/revoke", Public => token::revoke;
     GET "/api/v1/me", SignedIn => me::get;

@@ -2,7 +2,10 @@
 //!
 //! Whatever is used twice ends all that came of it: of two who have it one is a thief, and nobody can tell which.
 
-use super::{App, form::Parameters};
+use super::{
+    App,
+    form::{self, Parameters},
+};
 use crate::{
     claims::AccessClaims,
     core::pkce,
@@ -83,18 +86,7 @@ pub(super) async fn token(State(app): State<App>, headers: HeaderMap, body: Stri
 }
 
 fn form(headers: &HeaderMap, body: &str) -> Result<Parameters, Denied> {
-    let media = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
-    let essence = media.and_then(|media| media.split(';').next()).map(str::trim);
-    if essence != Some("application/x-www-form-urlencoded") {
-        return Err(Denied::Refused(
-            "invalid_request",
-            "send the parameters as application/x-www-form-urlencoded",
-        ));
-    }
-    Parameters::parse(body)
-        .map_err(|_| Denied::Refused("invalid_request", "a parameter is given twice, or too long"))
+    form::read(headers, body).map_err(|why| Denied::Refused("invalid_request", why))
 }
 
 fn required<'f>(form: &'f Parameters, name: &str, missing: &'static str) -> Result<&'f str, Denied> {

@@ -1,7 +1,7 @@
 //! What must not work.
 
 use crate::harness::{
-    Begun, CLI, Catalog, LOOPBACK, claims, cookie, denied, location, param, person, tokens,
+    Begun, CLI, Catalog, LOOPBACK, asked, claims, cookie, denied, location, param, person, tokens,
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -190,7 +190,7 @@ async fn a_login_is_finished_in_the_browser_that_began_it() {
     expired(other_state, Some(&evil_cookie)).await;
     // The right one works, once: GitHub's code is spent.
     let first = catalog.callback(evil.clone(), Some(&evil_cookie)).await;
-    assert!(param(&location(&first), "code").is_some());
+    assert_eq!(first.status(), 200);
     expired(evil, Some(&evil_cookie)).await;
     // A page for people holds no markup of others.
     let page = catalog.request(
@@ -206,6 +206,43 @@ async fn a_login_is_finished_in_the_browser_that_began_it() {
         .await
         .expect("text");
     assert!(page.contains("UNKNOWN_CLIENT") && !page.contains("<b>"), "{page}");
+}
+
+#[tokio::test]
+async fn no_page_gives_a_persons_word_for_them() {
+    let catalog = Catalog::start().await;
+    catalog.visitor(&person("ada")).await;
+    let ask = async || {
+        let (callback, login) = catalog.at_github(&Begun::new()).await;
+        let asked = asked(catalog.callback(callback, Some(&login)).await).await;
+        (login, asked.0, asked.1)
+    };
+    let (login, cookie, nonce) = ask().await;
+    let (_, other_cookie, other_nonce) = ask().await;
+    // Without the cookie, with the wrong one, with one that waits for something else, with a guess.
+    let sealed = login.split_once('=').expect("a pair").1;
+    let moved = format!("zectre-consent={sealed}");
+    for (cookie, nonce) in [
+        (None, nonce.as_str()),
+        (Some(other_cookie.as_str()), nonce.as_str()),
+        (Some(cookie.as_str()), other_nonce.as_str()),
+        (Some(login.as_str()), nonce.as_str()),
+        (Some(moved.as_str()), nonce.as_str()),
+        (Some(cookie.as_str()), ""),
+    ] {
+        let answer = catalog.consent(cookie, nonce, "allow").await;
+        assert_eq!(answer.status(), 400);
+        let problem: Value = answer.json().await.expect("a problem");
+        assert_eq!(problem["code"], "LOGIN_EXPIRED");
+    }
+    // Anything but yes is no.
+    for decision in ["deny", ""] {
+        let end = location(&catalog.consent(Some(&cookie), &nonce, decision).await);
+        assert_eq!(param(&end, "error").as_deref(), Some("access_denied"));
+        assert_eq!(param(&end, "code"), None);
+    }
+    let end = location(&catalog.consent(Some(&cookie), &nonce, "allow").await);
+    assert!(param(&end, "code").is_some());
 }
 
 /// A token with this header and these claims, signed by `sign`.

@@ -169,12 +169,29 @@ impl Catalog {
         (location(&back), cookie)
     }
 
-    /// The whole way: the address of the client that the browser ends at.
+    /// The whole way, saying yes where it is asked: the address of the client that the browser ends at.
     pub(crate) async fn browse(&self, begun: &Begun) -> Url {
-        let (callback, cookie) = self.at_github(begun).await;
-        let back = self.callback(callback, Some(&cookie)).await;
+        let (callback, login) = self.at_github(begun).await;
+        let shown = self.callback(callback, Some(&login)).await;
+        if shown.status() == StatusCode::SEE_OTHER {
+            return location(&shown);
+        }
+        let (cookie, nonce) = asked(shown).await;
+        let back = self.consent(Some(&cookie), &nonce, "allow").await;
         assert_eq!(back.status(), StatusCode::SEE_OTHER, "{:?}", back.text().await);
         location(&back)
+    }
+
+    /// What the page sends that asks for a person's word.
+    pub(crate) async fn consent(&self, cookie: Option<&str>, nonce: &str, decision: &str) -> Response {
+        let mut request = self
+            .request(Method::POST, "/oauth/consent")
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(form_body(&[("nonce", nonce), ("decision", decision)]));
+        if let Some(cookie) = cookie {
+            request = request.header(header::COOKIE, cookie);
+        }
+        request.send().await.expect("it answers")
     }
 
     pub(crate) async fn callback(&self, url: Url, cookie: Option<&str>) -> Response {
@@ -323,6 +340,28 @@ pub(crate) fn cookie(answer: &Response) -> Option<String> {
     let set = answer.headers().get(header::SET_COOKIE)?.to_str().ok()?;
     assert!(set.contains("HttpOnly") && set.contains("SameSite=Lax"), "{set}");
     set.split(';').next().map(str::to_owned)
+}
+
+/// The page that asks for a person's word: its cookie and its nonce.
+pub(crate) async fn asked(shown: Response) -> (String, String) {
+    assert_eq!(shown.status(), StatusCode::OK);
+    let policy = shown.headers()[header::CONTENT_SECURITY_POLICY]
+        .to_str()
+        .expect("text");
+    assert!(policy.contains("frame-ancestors 'none'"), "{policy}");
+    let cookies = shown.headers().get_all(header::SET_COOKIE);
+    let mut cookies = cookies.iter().filter_map(|cookie| cookie.to_str().ok());
+    let cookie = cookies
+        .find(|cookie| cookie.starts_with("zectre-consent="))
+        .expect("it is remembered");
+    assert!(
+        cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"),
+        "{cookie}"
+    );
+    let cookie = cookie.split(';').next().expect("a pair").to_owned();
+    let page = shown.text().await.expect("text");
+    let (_, rest) = page.split_once("name=nonce value=\"").expect("a nonce");
+    (cookie, rest.split('"').next().expect("quoted").to_owned())
 }
 
 pub(crate) fn param(url: &Url, name: &str) -> Option<String> {
