@@ -167,7 +167,7 @@ async fn try_finish(app: &App, query: &str, headers: &HeaderMap) -> Result<Respo
     let login: Option<Login> = cookie::recall(headers, &app.master, &app.issuer, Waiting::Login);
     let login = login.filter(|login| login.answers(state)).ok_or_else(expired)?;
     let Some(github_code) = parameters.get("code") else {
-        return answer(app, &login, Err(Denial::by_person()));
+        return answer(app, &login, &Err(Denial::by_person()));
     };
     let profile = match app.github.visit(github_code, &login.verifier).await? {
         Visit::Known(profile) => profile,
@@ -182,7 +182,7 @@ async fn try_finish(app: &App, query: &str, headers: &HeaderMap) -> Result<Respo
         return ask(app, user, &profile.email, login);
     }
     let granted = grant(app, user, &login).await?;
-    answer(app, &login, granted)
+    answer(app, &login, &granted)
 }
 
 fn ask(app: &App, user: UserId, email: &str, login: Login) -> Result<Response, Error> {
@@ -213,11 +213,11 @@ async fn try_consent(app: &App, headers: &HeaderMap, body: &str) -> Result<Respo
     } else {
         Err(Denial::by_person())
     };
-    answer(app, &consent.login, granted)
+    answer(app, &consent.login, &granted)
 }
 
 /// Back to the client.
-fn answer(app: &App, login: &Login, granted: Result<String, Denial>) -> Result<Response, Error> {
+fn answer(app: &App, login: &Login, granted: &Result<String, Denial>) -> Result<Response, Error> {
     app.logins.count(if granted.is_ok() {
         Outcome::Granted
     } else {
