@@ -17,6 +17,23 @@ async fn a_program_is_served_by_separate_daemons_that_all_tell_how_they_are() {
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert!(answer.text().starts_with("hi task="), "{}", answer.text());
 
+    zectre_testkit::wait_until(
+        std::time::Duration::from_secs(60),
+        "the series tell of it",
+        async || {
+            let series = http.get(&format!("/metrics/apps/{}", app.id)).await.expect(200);
+            let points = series["points"].as_array().expect("points").clone();
+            let sum = |field: &str| {
+                points
+                    .iter()
+                    .filter_map(|point| point[field].as_f64())
+                    .sum::<f64>()
+            };
+            let told = sum("requests") >= 1.0 && sum("replicas") > 0.0 && sum("memory_bytes") > 0.0;
+            told.then_some(())
+        },
+    )
+    .await;
     for service in SERVICES {
         let url = |path: &str| format!("http://127.0.0.1:{}{path}", platform.admin_port(service));
         for (path, marker) in [

@@ -62,6 +62,8 @@ pub(crate) struct Settings {
     pub(crate) domain_pending_ttl_secs: u64,
     /// What repositories' URLs begin with.
     pub(crate) git_sources: Vec<String>,
+    /// How long steps of metrics are kept, the finest first.
+    pub(crate) metrics_keep: [Duration; 3],
 }
 
 impl Context {

@@ -20,6 +20,7 @@ mod idempotency;
 mod identity;
 mod login_token;
 mod maintenance;
+mod metrics;
 pub mod openapi;
 mod outside;
 mod page;
@@ -157,6 +158,10 @@ impl Service {
             let (pool, logs) = (pool.clone(), self.logs);
             move |stop| maintenance::run(pool, logs, stop)
         });
+        tasks.spawn("metrics", {
+            let (pool, keeps) = (pool.clone(), context.settings.metrics_keep);
+            move |stop| metrics::rollup::run(pool, keeps, stop)
+        });
         tasks.spawn("fanout", {
             let (pool, fanout) = (pool.clone(), context.fanout.clone());
             move |stop| fanout.run(pool, stop)
@@ -215,6 +220,7 @@ fn settings(config: &Config) -> Settings {
         artifact_bytes_max: config.registry.artifact_bytes_max,
         domain_pending_ttl_secs: config.domains.pending_ttl_secs,
         git_sources: config.build.git_sources.clone(),
+        metrics_keep: metrics::keeps(&config.metrics),
     }
 }
 

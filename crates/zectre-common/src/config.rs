@@ -105,12 +105,14 @@ sections! {
     SecretsConfig { service_key_file: PathBuf, token_key_file: PathBuf, master_key_file: PathBuf, metrics_token_file: PathBuf, }
     /// `[logs]`
     LogsConfig { filter: String, format: LogFormat, task_retention_days: u32, task_bytes_max: u64, }
+    /// `[metrics]`
+    MetricsConfig { step_10s_keep_hours: u32, step_60s_keep_days: u32, step_1h_keep_days: u32, }
     /// All of it.
     Config {
         database: DatabaseConfig, api: ApiConfig, scheduler: SchedulerConfig, agent: AgentConfig,
         proxy: ProxyConfig, registry: RegistryConfig, build: BuildConfig, auth: AuthConfig,
         quotas: QuotasConfig, domains: DomainsConfig, webhooks: WebhooksConfig,
-        secrets: SecretsConfig, logs: LogsConfig,
+        secrets: SecretsConfig, logs: LogsConfig, metrics: MetricsConfig,
     }
 }
 
@@ -251,6 +253,7 @@ impl Config {
         }
         self.webhooks.check().map_err(ConfigError::Invalid)?;
         self.build.check().map_err(ConfigError::Invalid)?;
+        self.metrics.check().map_err(ConfigError::Invalid)?;
         if self.logs.task_bytes_max < 16 << 20 {
             return refuse("logs.task_bytes_max must be at least 16777216".into());
         }
@@ -317,6 +320,24 @@ impl BuildConfig {
             Some(wrong) => Err(format!(
                 "build.git_sources: `{wrong}` is not what URLs of repositories begin with, such as https://github.com/"
             )),
+        }
+    }
+}
+
+impl MetricsConfig {
+    /// Longer than what may come late, and no longer than one would wait for the answer.
+    fn check(&self) -> Result<(), String> {
+        let bounds = [
+            ("step_10s_keep_hours", self.step_10s_keep_hours, 48),
+            ("step_60s_keep_days", self.step_60s_keep_days, 60),
+            ("step_1h_keep_days", self.step_1h_keep_days, 730),
+        ];
+        match bounds
+            .into_iter()
+            .find(|(_, keep, most)| !(1..=*most).contains(keep))
+        {
+            None => Ok(()),
+            Some((name, _, most)) => Err(format!("metrics.{name} must be from 1 to {most}")),
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod cidr;
 pub mod config;
 pub mod db;
 pub mod git;
+pub mod histogram;
 pub mod id;
 pub mod manifest;
 pub mod quantity;

@@ -39,11 +39,11 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use store::{activity, feed, lease, snapshot, succession::Place};
+use store::{activity, feed, history, lease, snapshot, succession::Place};
 use tables::Tables;
 use tokio::{
     net::TcpListener,
-    sync::Semaphore,
+    sync::{Mutex, Semaphore},
     time::{MissedTickBehavior, interval, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -207,6 +207,7 @@ impl Service {
         tasks.spawn("workers", |stop| threads.supervise(stop));
         let place = Place::of(&config.snapshot_path);
         follow(&pool, &ingress, &ports, lease::Proxy { id, name }, place, &tasks);
+        let past = keep_history(&pool, &tables, id, &tasks);
         write_down(&config, &tables, access_writer, &tasks);
         let handed = hand_over(
             &config.handover_path,
@@ -243,7 +244,7 @@ impl Service {
         drain(&ingress, &wires, drain_timeout).await;
         // Only now does nobody need to wait for this proxy any longer.
         tasks.stop(GOODBYE).await;
-        say_goodbye(&pool, &tables, id).await;
+        say_goodbye(&pool, &tables, &past, id).await;
         Ok(())
     }
 }
@@ -271,6 +272,20 @@ fn follow(
     tasks.spawn("upkeep", |stop| upkeep(Arc::clone(ingress), stop));
 }
 
+/// Starts what tells PostgreSQL what routes were asked for.
+fn keep_history(
+    pool: &PgPool,
+    tables: &Arc<Tables>,
+    id: ProxyId,
+    tasks: &Tasks,
+) -> Arc<Mutex<history::History>> {
+    let past = Arc::new(Mutex::new(history::History::new(Arc::clone(tables), id)));
+    tasks.spawn("history", |stop| {
+        history::run(pool.clone(), Arc::clone(&past), stop)
+    });
+    past
+}
+
 /// Starts what writes to disk, where that is wanted.
 fn write_down(
     config: &ProxyConfig,
@@ -289,9 +304,10 @@ fn write_down(
 }
 
 /// Tells PostgreSQL what it has not heard yet, and that this proxy is gone.
-async fn say_goodbye(pool: &PgPool, tables: &Tables, id: ProxyId) {
+async fn say_goodbye(pool: &PgPool, tables: &Tables, past: &Mutex<history::History>, id: ProxyId) {
     let last_words = async {
         activity::flush(pool, tables, id).await?;
+        history::finish(pool, past).await?;
         lease::release(pool, &[id]).await
     };
     match timeout(GOODBYE, last_words).await {

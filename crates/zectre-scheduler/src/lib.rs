@@ -16,6 +16,7 @@ pub mod routes;
 pub mod service;
 pub mod store;
 pub mod sync;
+pub mod usage;
 pub mod wake;
 
 pub use error::Error;

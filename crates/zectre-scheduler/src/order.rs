@@ -308,7 +308,7 @@ impl Composer {
     }
 }
 
-fn failure(task_id: TaskId, generation: u64, reason: Reason, message: String) -> TaskReport {
+pub(crate) fn failure(task_id: TaskId, generation: u64, reason: Reason, message: String) -> TaskReport {
     TaskReport {
         task_id,
         generation,

@@ -8,10 +8,11 @@ use crate::{
     order::Composer,
     routes::{self, App},
     store::Store,
+    usage::UsageBoard,
 };
 use axum::Router;
 use sqlx::postgres::PgConnectOptions;
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::watch};
 use zectre_common::{config::Config, db};
 use zectre_service::{
@@ -32,6 +33,7 @@ pub struct Service {
     router: Router,
     limits: Limits,
     candidate: Candidate,
+    usage: Arc<UsageBoard>,
 }
 
 impl Service {
@@ -75,6 +77,7 @@ impl Service {
             let pool = pool.clone();
             async move { pool.acquire().await.map(drop).map_err(|error| error.to_string()) }
         });
+        let usage = Arc::<UsageBoard>::default();
         let app = App {
             term: current,
             store: store.clone(),
@@ -82,6 +85,7 @@ impl Service {
             caller: caller.clone(),
             key,
             settings,
+            usage: Arc::clone(&usage),
             address: own_url.clone(),
         };
         let limits = Limits::default();
@@ -102,6 +106,7 @@ impl Service {
             router,
             limits,
             candidate,
+            usage,
         })
     }
 
@@ -122,10 +127,13 @@ impl Service {
             router,
             limits,
             candidate,
+            usage,
             ..
         } = self;
+        let store = candidate.store.clone();
         let tasks = Tasks::new(shutdown.clone());
         tasks.spawn("leader", |stop| candidate.run(stop));
+        tasks.spawn("usage", |stop| async move { usage.run(store, stop).await });
         tasks.spawn("http", |stop| server::serve(listener, router, limits, stop));
         shutdown.requested().await;
         tasks.stop(STOP_TIMEOUT).await;

@@ -21,6 +21,7 @@ pub(crate) mod environments;
 mod events;
 mod inbound;
 mod members;
+mod metrics;
 mod nodes;
 mod orgs;
 mod passwords;
@@ -57,6 +58,7 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
         source::endpoints(),
         inbound::endpoints(),
         nodes::endpoints(),
+        metrics::endpoints(),
         webhooks::endpoints(),
         events::endpoints(),
         cluster::endpoints(),

@@ -19,6 +19,7 @@ pub(crate) mod invitation;
 pub(crate) mod leader;
 pub(crate) mod maintenance;
 pub(crate) mod member;
+pub(crate) mod metric;
 pub(crate) mod node;
 pub(crate) mod organization;
 pub(crate) mod ownership;

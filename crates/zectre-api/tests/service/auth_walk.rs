@@ -124,7 +124,9 @@ impl Things {
     }
 
     pub(crate) fn path(&self, template: &str) -> String {
-        let id = match template.split('/').nth(1) {
+        // A thing's series are found by the thing's id.
+        let thing = template.strip_prefix("/metrics").unwrap_or(template);
+        let id = match thing.split('/').nth(1) {
             Some("apps") => self.app.clone(),
             Some("deployments") => self.deployment.clone(),
             Some("tasks") => self.task.to_string(),

@@ -1,8 +1,8 @@
 //! Rotation of the master keys under a running API.
 
-use crate::harness::Harness;
+use crate::harness::{Answer, Harness};
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::Row;
 use std::collections::BTreeSet;
 use uuid::Uuid;
@@ -62,13 +62,7 @@ async fn plant(api: &Harness) -> String {
     api.post("/webhooks", json!({"url": "https://example.com/"}))
         .await
         .expect(201);
-    let once = api
-        .request(Method::POST, "/api-keys")
-        .header("X-API-Key", &api.admin);
-    let once = once
-        .header("Idempotency-Key", "again")
-        .json(&json!({"name": "once"}));
-    api.send(once).await.expect(201);
+    make_once(api).await;
     let id = Uuid::now_v7();
     let sealed = |context: String| seal::seal(&key, &context, "private");
     sqlx::query("INSERT INTO certificates VALUES ('a.example', $1, '', $2, now(), now())")
@@ -93,6 +87,24 @@ async fn plant(api: &Harness) -> String {
     app
 }
 
+async fn variable(api: &Harness, app: &str, key: &str) -> Option<Value> {
+    let path = format!("/apps/{app}/env?page_size=100&sort_by=key");
+    let all = api.get(&path).await.expect(200).json();
+    let mut all = all["data"].as_array().expect("a page").iter();
+    all.find(|one| one["key"] == key).map(|one| one["value"].clone())
+}
+
+/// What was made with an `Idempotency-Key`; the answer says whether it is a repetition.
+async fn make_once(api: &Harness) -> Answer {
+    let once = api
+        .request(Method::POST, "/api-keys")
+        .header("X-API-Key", &api.admin);
+    let once = once
+        .header("Idempotency-Key", "again")
+        .json(&json!({"name": "once"}));
+    api.send(once).await.expect(201)
+}
+
 #[tokio::test]
 async fn a_rotation_that_is_broken_off_goes_on_and_the_api_reads_and_writes_meanwhile() {
     let api = Harness::start().await;
@@ -106,21 +118,13 @@ async fn a_rotation_that_is_broken_off_goes_on_and_the_api_reads_and_writes_mean
             .collect::<Vec<_>>()
     };
     let first = ids()[0].clone();
-    let value = async |key: &str| {
-        let all = api
-            .get(&format!("/apps/{app}/env?page_size=100&sort_by=key"))
-            .await
-            .expect(200)
-            .json();
-        let all = all["data"].as_array().expect("a page").clone();
-        all.iter()
-            .find(|one| one["key"] == key)
-            .map(|one| one["value"].clone())
-    };
+    let value = async |key: &str| variable(&api, &app, key).await;
 
     // Broken off after the first values.
     let (begun, mut has_begun) = tokio::sync::watch::channel(0);
-    let rotating = rotation::rotate(&api.pool, &file, false, |count| drop(begun.send(count)));
+    let rotating = rotation::rotate(&api.pool, &file, false, |count| {
+        begun.send_replace(count);
+    });
     tokio::select! {
         ended = rotating => panic!("it ended: {ended:?}"),
         changed = has_begun.wait_for(|count| *count > 0) => { changed.expect("it told"); }
@@ -141,7 +145,7 @@ async fn a_rotation_that_is_broken_off_goes_on_and_the_api_reads_and_writes_mean
     let rotated = rotated.expect("it ends");
     assert_eq!(rotated.lost, [("acme_accounts.sealed_credentials".to_owned(), 1)]);
     assert_eq!(rotated.retired, [first]);
-    assert_eq!(ids(), [rotated.newest.clone()]);
+    assert_eq!(ids(), std::slice::from_ref(&rotated.newest));
 
     let uses = rotation::uses(&api.pool, &file)
         .await
@@ -155,16 +159,7 @@ async fn a_rotation_that_is_broken_off_goes_on_and_the_api_reads_and_writes_mean
     assert_eq!((uses.len(), of(1)), (2, vec!["acme_accounts.sealed_credentials"]));
     assert_eq!(value("M9").await, Some(json!("meanwhile 9")));
     assert_eq!(value("V0").await, Some(json!("value 0")));
-    let once = api
-        .request(Method::POST, "/api-keys")
-        .header("X-API-Key", &api.admin);
-    let once = once
-        .header("Idempotency-Key", "again")
-        .json(&json!({"name": "once"}));
-    assert_eq!(
-        api.send(once).await.expect(201).headers["idempotency-replayed"],
-        "true"
-    );
+    assert_eq!(make_once(&api).await.headers["idempotency-replayed"], "true");
     let key = api.keys.master().expect("it is set");
     let sealed: Vec<u8> = sqlx::query_scalar("SELECT sealed_key FROM acme_orders")
         .fetch_one(&api.pool)

@@ -16,6 +16,7 @@ pub mod domain;
 pub mod event;
 pub mod log;
 pub mod member;
+pub mod metrics;
 pub mod node;
 pub mod page;
 pub mod problem;

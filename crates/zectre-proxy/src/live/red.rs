@@ -12,6 +12,7 @@ use std::{
     },
     time::Duration,
 };
+use zectre_common::histogram::{BUCKETS, bucket};
 
 /// Classes of answers; the last one is for clients that left before there was any.
 pub const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "gone"];
@@ -35,6 +36,17 @@ struct Shard {
     sum_us: AtomicU64,
     classes: [AtomicU64; CLASSES.len()],
     durations: [AtomicU64; BOUNDS_US.len() + 1],
+    /// The same, finer.
+    buckets: Buckets,
+}
+
+#[derive(Debug)]
+struct Buckets([AtomicU64; BUCKETS]);
+
+impl Default for Buckets {
+    fn default() -> Self {
+        Self([const { AtomicU64::new(0) }; BUCKETS])
+    }
 }
 
 /// The counts of one route, or of all that share.
@@ -46,7 +58,7 @@ pub struct Red {
 }
 
 /// The sum over all workers.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sum {
     /// Requests under way.
     pub in_flight: u64,
@@ -54,8 +66,22 @@ pub struct Sum {
     pub classes: [u64; CLASSES.len()],
     /// Answers by duration, each in one of them.
     pub durations: [u64; BOUNDS_US.len() + 1],
+    /// The same in the buckets of the series in PostgreSQL, which are told to more than one proxy's readers.
+    pub buckets: [u64; BUCKETS],
     /// Of all durations.
     pub sum_us: u64,
+}
+
+impl Default for Sum {
+    fn default() -> Self {
+        Self {
+            in_flight: 0,
+            classes: [0; CLASSES.len()],
+            durations: [0; BOUNDS_US.len() + 1],
+            buckets: [0; BUCKETS],
+            sum_us: 0,
+        }
+    }
 }
 
 impl Red {
@@ -99,6 +125,7 @@ impl Red {
         shard.classes[class].fetch_add(1, Relaxed);
         shard.sum_us.fetch_add(after_us, Relaxed);
         shard.durations[BOUNDS_US.partition_point(|bound| *bound < after_us)].fetch_add(1, Relaxed);
+        shard.buckets.0[bucket(after_us)].fetch_add(1, Relaxed);
     }
 
     /// The client left before there was an answer.
@@ -117,6 +144,9 @@ impl Red {
                 *total += count.load(Relaxed);
             }
             for (total, count) in sum.durations.iter_mut().zip(&shard.durations) {
+                *total += count.load(Relaxed);
+            }
+            for (total, count) in sum.buckets.iter_mut().zip(&shard.buckets.0) {
                 *total += count.load(Relaxed);
             }
             sum.sum_us += shard.sum_us.load(Relaxed);
@@ -148,7 +178,7 @@ impl Series {
     }
 
     /// Those of a route that had none so far.
-    pub(super) fn take(&self, app: &str, environment: &str) -> Arc<Red> {
+    pub(crate) fn take(&self, app: &str, environment: &str) -> Arc<Red> {
         let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
         if own.len() >= self.own_max {
             return Arc::clone(&self.other);
@@ -159,7 +189,7 @@ impl Series {
     }
 
     /// The route is gone; another one may have its place.
-    pub(super) fn give_back(&self, red: &Arc<Red>) {
+    pub(crate) fn give_back(&self, red: &Arc<Red>) {
         self.own
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -195,6 +225,8 @@ mod tests {
         assert_eq!(sum.classes, [1, 1, 0, 1, 1, 1]);
         assert_eq!((sum.durations[0], sum.durations[1], sum.durations[15]), (2, 1, 1));
         assert_eq!(sum.durations.iter().sum::<u64>(), 4);
+        assert_eq!((sum.buckets[0], sum.buckets[BUCKETS - 1]), (1, 1));
+        assert_eq!(sum.buckets.iter().sum::<u64>(), 4);
     }
 
     #[test]

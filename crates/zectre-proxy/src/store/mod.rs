@@ -4,6 +4,7 @@ pub mod acme;
 pub mod activity;
 pub mod certificates;
 pub mod feed;
+pub mod history;
 pub mod lease;
 pub mod snapshot;
 pub mod succession;

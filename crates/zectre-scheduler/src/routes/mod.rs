@@ -12,11 +12,13 @@ use crate::{
     leader::{CurrentTerm, Term},
     order::Composer,
     store::Store,
+    usage::UsageBoard,
 };
 use axum::{
     Router, middleware,
     routing::{get, post},
 };
+use std::sync::Arc;
 use zectre_service::{
     auth::{Guard, guard},
     call::Caller,
@@ -39,6 +41,8 @@ pub struct App {
     pub key: ServiceKey,
     /// The rules' numbers.
     pub settings: Settings,
+    /// What agents say that tasks use.
+    pub usage: Arc<UsageBoard>,
     /// Where this scheduler is reached; the leader's row with this address is ours.
     pub address: String,
 }

@@ -125,6 +125,7 @@ pub(super) async fn heartbeat(
 ) -> Result<Json<HeartbeatResponse>, Failure> {
     let term = app.term()?;
     let node_id = speaker(&app, &headers, request.node_id, &request.tasks)?;
+    app.usage.told(&request.tasks);
     let answer = term
         .engine
         .apply(Event::Heartbeat {

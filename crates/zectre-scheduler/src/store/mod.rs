@@ -10,6 +10,7 @@ mod needed;
 mod nodes;
 mod orders;
 mod session;
+mod usage;
 mod writer;
 
 pub use batch::Batch;

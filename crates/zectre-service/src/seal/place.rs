@@ -136,4 +136,5 @@ pub const HASHES: &[(&str, &str)] = &[
     ("invitations", "token_hash"),
     ("join_tokens", "hash"),
     ("password_resets", "token_hash"),
+    ("users", "catalog_claims"),
 ];

@@ -1,0 +1,254 @@
+//! Points of a series from rows, of whatever step and however many: counts add up, gauges are averages weighted by time.
+
+use super::span::Span;
+use std::collections::BTreeMap;
+use zectre_common::{
+    histogram::Histogram,
+    time::Time,
+    wire::metrics::{AppPoint, Latency, NodePoint},
+};
+
+/// What one proxy counted of one environment within one step.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestRow {
+    pub(crate) at: Time,
+    /// Of what has no series of its own: says that somebody told of the step.
+    pub(crate) is_others: bool,
+    pub(crate) requests: i64,
+    pub(crate) errors: i64,
+    pub(crate) durations: Vec<i64>,
+}
+
+/// What was in use within one step.
+#[derive(Debug, Clone)]
+pub(crate) struct UsageRow {
+    pub(crate) at: Time,
+    /// Says that somebody looked.
+    pub(crate) is_mark: bool,
+    pub(crate) step_secs: i32,
+    pub(crate) cpu_millis: Option<f64>,
+    pub(crate) memory_bytes: Option<f64>,
+    pub(crate) tasks: f64,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Requests {
+    is_told: bool,
+    has_own: bool,
+    others: i64,
+    count: i64,
+    errors: i64,
+    durations: Histogram,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Usage {
+    /// Seconds that were looked at.
+    looked_secs: f64,
+    has_own: bool,
+    cpu: Option<f64>,
+    memory: Option<f64>,
+    tasks: f64,
+}
+
+impl Usage {
+    /// The average over what was looked at. A subject without a row had no tasks; one whose agents did not tell is unknown.
+    fn average(&self, sum: Option<f64>) -> Option<f64> {
+        let looked = self.looked_secs > 0.0;
+        let sum = if self.has_own { sum } else { Some(0.0) };
+        sum.filter(|_| looked).map(|sum| sum / self.looked_secs)
+    }
+}
+
+fn unsigned(count: i64) -> u64 {
+    u64::try_from(count).unwrap_or(0)
+}
+
+fn requests(span: Span, rows: &[RequestRow]) -> Vec<Requests> {
+    let mut steps = vec![Requests::default(); span.count() as usize];
+    for row in rows {
+        let Some(step) = span.place(row.at).and_then(|place| steps.get_mut(place)) else {
+            continue;
+        };
+        step.is_told = true;
+        if row.is_others {
+            step.others += row.requests;
+            continue;
+        }
+        step.has_own = true;
+        step.count += row.requests;
+        step.errors += row.errors;
+        step.durations
+            .add(&Histogram::of(row.durations.iter().map(|count| unsigned(*count))));
+    }
+    steps
+}
+
+impl Requests {
+    /// Without a row of its own, an environment had no requests; or they are among those of the others.
+    fn is_known(&self) -> bool {
+        self.has_own || (self.is_told && self.others == 0)
+    }
+
+    fn latency(&self) -> Option<Latency> {
+        Some(Latency {
+            p50: self.durations.quantile_ms(0.5)?,
+            p90: self.durations.quantile_ms(0.9)?,
+            p99: self.durations.quantile_ms(0.99)?,
+        })
+    }
+}
+
+fn usage(span: Span, rows: &[UsageRow]) -> Vec<Usage> {
+    let mut steps = vec![Usage::default(); span.count() as usize];
+    for row in rows {
+        let Some(step) = span.place(row.at).and_then(|place| steps.get_mut(place)) else {
+            continue;
+        };
+        let secs = f64::from(row.step_secs);
+        if row.is_mark {
+            step.looked_secs += secs;
+            continue;
+        }
+        step.has_own = true;
+        step.tasks += row.tasks * secs;
+        for (sum, value) in [
+            (&mut step.cpu, row.cpu_millis),
+            (&mut step.memory, row.memory_bytes),
+        ] {
+            if let Some(value) = value {
+                *sum = Some(sum.unwrap_or(0.0) + value * secs);
+            }
+        }
+    }
+    steps
+}
+
+fn at(span: Span, place: usize) -> Time {
+    Time::from_unix_ms(span.from_ms + span.step_ms() * place as i64)
+}
+
+/// The points of an application. `wakes` is by step; none is known before `wakes_since`.
+pub(crate) fn of_app(
+    span: Span,
+    (request_rows, usage_rows): (&[RequestRow], &[UsageRow]),
+    wakes: &BTreeMap<Time, i64>,
+    (wakes_since, now): (Time, Time),
+) -> Vec<AppPoint> {
+    let usage = usage(span, usage_rows);
+    let requests = requests(span, request_rows);
+    let point = |(place, (requests, usage)): (usize, (Requests, Usage))| {
+        let at = at(span, place);
+        let is_known = requests.is_known();
+        AppPoint {
+            at,
+            requests: is_known.then(|| unsigned(requests.count)),
+            errors: is_known.then(|| unsigned(requests.errors)),
+            latency_ms: requests.latency(),
+            cpu_millis: usage.average(usage.cpu),
+            memory_bytes: usage.average(usage.memory),
+            replicas: usage.average(Some(usage.tasks)),
+            wakes: (wakes_since <= at && at <= now).then(|| unsigned(wakes.get(&at).copied().unwrap_or(0))),
+        }
+    };
+    requests.into_iter().zip(usage).enumerate().map(point).collect()
+}
+
+/// The points of a node.
+pub(crate) fn of_node(span: Span, rows: &[UsageRow]) -> Vec<NodePoint> {
+    let point = |(place, usage): (usize, Usage)| NodePoint {
+        at: at(span, place),
+        cpu_millis: usage.average(usage.cpu),
+        memory_bytes: usage.average(usage.memory),
+        replicas: usage.average(Some(usage.tasks)),
+    };
+    usage(span, rows).into_iter().enumerate().map(point).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPAN: Span = Span {
+        from_ms: 0,
+        to_ms: 240_000,
+        step_secs: 60,
+    };
+
+    fn secs(secs: i64) -> Time {
+        Time::from_unix_ms(secs * 1_000)
+    }
+
+    #[test]
+    fn what_nobody_told_is_null_and_what_was_told_to_be_nothing_is_zero() {
+        let row = |at, is_others, requests| RequestRow {
+            at: secs(at),
+            is_others,
+            requests,
+            errors: requests / 2,
+            durations: vec![requests],
+        };
+        // Two proxies in the first minute, silence in the second, nothing for us in the third, too many routes in the fourth.
+        let rows = [
+            row(0, true, 0),
+            row(10, false, 4),
+            row(10, false, 2),
+            row(120, true, 0),
+            row(180, true, 9),
+        ];
+        let points = of_app(
+            SPAN,
+            (&rows, &[]),
+            &BTreeMap::from([(secs(60), 3)]),
+            (secs(60), secs(130)),
+        );
+        let requests: Vec<_> = points
+            .iter()
+            .map(|point| (point.requests, point.errors))
+            .collect();
+        assert_eq!(
+            requests,
+            [(Some(6), Some(3)), (None, None), (Some(0), Some(0)), (None, None)]
+        );
+        assert_eq!(points[0].latency_ms.map(|latency| latency.p99), Some(0.128));
+        assert_eq!(points[2].latency_ms, None);
+        let wakes: Vec<_> = points.iter().map(|point| point.wakes).collect();
+        assert_eq!(wakes, [None, Some(3), Some(0), None]);
+        assert_eq!(points[0].replicas, None);
+    }
+
+    #[test]
+    fn gauges_are_averages_over_what_was_looked_at() {
+        let row = |at, is_mark, step_secs, cpu: Option<f64>, tasks| UsageRow {
+            at: secs(at),
+            is_mark,
+            step_secs,
+            cpu_millis: cpu,
+            memory_bytes: cpu,
+            tasks,
+        };
+        let rows = [
+            // Half of what was looked at it had two tasks; in the second minute nobody knows what they used; none in the third.
+            row(0, true, 10, None, 0.0),
+            row(10, true, 10, None, 0.0),
+            row(10, false, 10, Some(100.0), 2.0),
+            row(60, true, 60, None, 0.0),
+            row(60, false, 60, None, 1.0),
+            row(120, true, 60, None, 0.0),
+        ];
+        let points = of_node(SPAN, &rows);
+        let told: Vec<_> = points
+            .iter()
+            .map(|point| (point.cpu_millis, point.replicas))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                (Some(50.0), Some(1.0)),
+                (None, Some(1.0)),
+                (Some(0.0), Some(0.0)),
+                (None, None)
+            ]
+        );
+    }
+}

@@ -1,0 +1,134 @@
+//! Time series of applications and nodes.
+
+use crate::harness::Harness;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use uuid::Uuid;
+
+/// As a proxy writes it: of an environment, or of what has no series of its own.
+async fn told(pool: &PgPool, environment: Uuid, secs_ago: f64, requests: i64) {
+    sqlx::query(
+        "INSERT INTO request_metrics VALUES (10, $1, date_bin('10 s', now() - make_interval(secs => $2), 'epoch'), $3, $4, $4 / 2,
+                                             array_append(array_fill(0::bigint, ARRAY[50]), $4))",
+    )
+    .bind(environment)
+    .bind(secs_ago)
+    .bind(Uuid::now_v7())
+    .bind(requests)
+    .execute(pool)
+    .await
+    .expect("a row");
+}
+
+fn known(series: &Value, field: &str) -> Vec<Value> {
+    let points = series["points"].as_array().expect("points");
+    points
+        .iter()
+        .map(|point| point[field].clone())
+        .filter(|value| !value.is_null())
+        .collect()
+}
+
+#[tokio::test]
+async fn series_tell_what_was_measured_and_null_for_what_was_not() {
+    let api = Harness::start().await;
+    let app = api.app("hello").await;
+    let environment: Uuid = sqlx::query_scalar(
+        "SELECT id FROM environments WHERE application_id = $1::uuid AND slug = 'production'",
+    )
+    .bind(app.parse::<Uuid>().expect("an id"))
+    .fetch_one(&api.pool)
+    .await
+    .expect("it was made");
+    for (of, secs_ago, requests) in [
+        (environment, 65.0, 4),
+        (environment, 65.0, 6),
+        (Uuid::nil(), 65.0, 0),
+        (Uuid::nil(), 125.0, 0),
+    ] {
+        told(&api.pool, of, secs_ago, requests).await;
+    }
+    let series = api
+        .get(&format!("/metrics/apps/{app}?environment=production"))
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(
+        (&series["step_secs"], &series["environment"]),
+        (&json!(10), &json!("production"))
+    );
+    let points = series["points"].as_array().expect("points").len();
+    assert!((360..=361).contains(&points), "{points}");
+    assert_eq!(
+        known(&series, "requests"),
+        [json!(0), json!(10)],
+        "zero is not null"
+    );
+    assert_eq!(known(&series, "errors"), [json!(0), json!(5)]);
+    let latency = &known(&series, "latency_ms")[0];
+    assert_eq!(latency["p50"], latency["p99"], "{latency}");
+    assert_eq!(
+        known(&series, "wakes").len(),
+        points,
+        "events tell of all that time"
+    );
+    let hours = api
+        .get(&format!("/metrics/apps/{app}?step=61"))
+        .await
+        .expect(200)
+        .json();
+    // The hour may have changed meanwhile.
+    let all: i64 = known(&hours, "requests").iter().filter_map(Value::as_i64).sum();
+    assert_eq!((&hours["step_secs"], all), (&json!(3_600), 10));
+    let development = api
+        .get(&format!("/metrics/apps/{app}?environment=development"))
+        .await;
+    assert_eq!(
+        known(&development.expect(200).json(), "requests"),
+        [json!(0), json!(0)]
+    );
+
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn what_does_not_fit_and_what_is_not_there_is_told() {
+    let api = Harness::start().await;
+    let app = api.app("hello").await;
+    for (query, status, code) in [
+        ("?step=0", 400, "INVALID_INPUT"),
+        ("?step=ten", 400, "INVALID_QUERY"),
+        (
+            "?from=2026-01-02T00:00:00Z&to=2026-01-01T00:00:00Z",
+            400,
+            "INVALID_INPUT",
+        ),
+        ("?from=1999-01-01T00:00:00Z", 400, "INVALID_INPUT"),
+        ("?from=yesterday", 400, "INVALID_QUERY"),
+        ("?until=now", 400, "INVALID_QUERY"),
+        ("?environment=nowhere", 404, "ENVIRONMENT_NOT_FOUND"),
+        ("?environment=%00", 400, "INVALID_INPUT"),
+    ] {
+        let answer = api
+            .get(&format!("/metrics/apps/{app}{query}"))
+            .await
+            .expect(status);
+        assert_eq!(answer.code(), code, "{query}");
+    }
+    let nobody = Uuid::now_v7();
+    assert_eq!(
+        api.get(&format!("/metrics/apps/{nobody}"))
+            .await
+            .expect(404)
+            .code(),
+        "APP_NOT_FOUND"
+    );
+    assert_eq!(
+        api.get(&format!("/metrics/nodes/{nobody}"))
+            .await
+            .expect(404)
+            .code(),
+        "NODE_NOT_FOUND"
+    );
+    api.stop().await;
+}
