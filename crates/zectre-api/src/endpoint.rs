@@ -10,7 +10,7 @@ use axum::{
     middleware::{from_fn, from_fn_with_state},
 };
 use utoipa::openapi::{
-    OpenApi,
+    ContentBuilder, OpenApi, Ref, ResponseBuilder,
     extensions::Extensions,
     path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem},
     security::SecurityRequirement,
@@ -100,12 +100,14 @@ impl Endpoint {
         router.routes(described)
     }
 
-    /// The description with what the policy adds to it.
+    /// The description with what the policy and the way of every request add to it.
     fn described(self) -> UtoipaMethodRouter<Context> {
         let (schemas, mut paths, methods) = self.described;
-        for item in paths.paths.values_mut() {
+        for (path, item) in &mut paths.paths {
+            let is_read = item.get.is_some();
             for operation in operations(item) {
                 annotate(operation, self.policy, self.creates);
+                add_problems(operation, path, self.policy, is_read);
             }
         }
         (schemas, paths, methods)
@@ -149,6 +151,54 @@ fn annotate(operation: &mut Operation, policy: Policy, creates: bool) {
         operation.parameters.get_or_insert_with(Vec::new).push(key.into());
     }
 }
+
+/// The problems that a request may be answered with, beside what its own description says.
+fn add_problems(operation: &mut Operation, path: &str, policy: Policy, is_read: bool) {
+    let (is_public, takes_body) = (matches!(policy, Policy::Public), operation.request_body.is_some());
+    let checks_secret = ["/auth/", "/invitations/", "/webhooks/github"]
+        .iter()
+        .any(|begin| path.starts_with(begin));
+    let problems = [
+        ("400", true, "The path, the query or the body does not fit"),
+        (
+            "401",
+            !is_public || checks_secret,
+            "Nobody is signed in, or not with this",
+        ),
+        ("403", !is_public || checks_secret, "Not for you"),
+        ("404", !is_public || takes_body, "There is no such thing, for you"),
+        (
+            "409",
+            !is_read || path.ends_with("/download"),
+            "It does not go with what there is",
+        ),
+        ("413", !is_read, "The body is too large"),
+        ("415", takes_body, "The body is of another kind"),
+        ("422", takes_body, "The body is not what it was said to be"),
+        (
+            "429",
+            checks_secret || !is_read,
+            "Too many at once; see Retry-After",
+        ),
+        ("503", true, "Not now; see Retry-After"),
+        ("504", true, "It took too long"),
+    ];
+    for (status, _, description) in problems.into_iter().filter(|(_, may_be, _)| *may_be) {
+        let problem = ContentBuilder::new()
+            .schema(Some(Ref::from_schema_name("Problem")))
+            .build();
+        let problem = ResponseBuilder::new()
+            .description(description)
+            .content(PROBLEM, problem);
+        let responses = &mut operation.responses.responses;
+        responses
+            .entry(status.to_owned())
+            .or_insert_with(|| problem.build().into());
+    }
+}
+
+/// The media type of problems (RFC 9457).
+const PROBLEM: &str = "application/problem+json";
 
 /// The whole document.
 pub(crate) fn document(endpoints: Vec<Endpoint>, base: OpenApi, prefix: &str) -> OpenApi {

@@ -104,7 +104,9 @@ fn render_operation(page: &mut String, path: &str, method: &str, operation: &Val
         );
     }
     let answers = operation["responses"].as_object();
-    for (status, answer) in answers.into_iter().flatten() {
+    // Problems are the same everywhere, and told of above.
+    let is_own = |(_, answer): &(&String, &Value)| answer["content"]["application/problem+json"].is_null();
+    for (status, answer) in answers.into_iter().flatten().filter(is_own) {
         let schema = answer["content"]
             .as_object()
             .and_then(|content| content.values().next());
