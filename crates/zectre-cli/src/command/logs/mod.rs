@@ -1,5 +1,7 @@
 //! `zectre logs`: what the program printed, of all replicas together.
 
+mod merge;
+
 use crate::{
     args::LogsArgs,
     context::Context,
@@ -9,12 +11,15 @@ use crate::{
     table::short,
     terminal_text::harmless,
 };
+use merge::Merge;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     io::{IsTerminal, stdout},
+    time::Instant,
 };
+use tokio::time::sleep_until;
 use zectre_client::{EventStream, LogQuery, Paging, collect};
 use zectre_common::{
     id::TaskId,
@@ -152,12 +157,35 @@ fn print_all<L: Line>(context: &Context, lines: &[L]) -> Shown {
 }
 
 async fn follow<L: Line>(context: &Context, mut stream: EventStream<L>) -> Result<Shown, CliError> {
-    let mut tasks = BTreeSet::new();
-    while let Some(line) = stream.next().await? {
-        tasks.extend(line.parts().0);
-        context.output.item(&line, |line| shown(line, tasks.len() > 1));
+    let (mut merge, mut tasks) = (Merge::new(), BTreeSet::new());
+    let mut print = |lines: Vec<L>| {
+        for line in lines {
+            tasks.extend(line.parts().0);
+            context.output.item(&line, |line| shown(line, tasks.len() > 1));
+        }
+    };
+    loop {
+        let line = {
+            let mut next = std::pin::pin!(stream.next());
+            loop {
+                let due = merge.next_due();
+                tokio::select! {
+                    line = &mut next => break line,
+                    () = sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => {
+                        print(merge.due(Instant::now()));
+                    }
+                }
+            }
+        };
+        let Ok(Some(line)) = line else {
+            print(merge.finish());
+            return line.map(|_| context.output.stream_ended()).map_err(Into::into);
+        };
+        let (task, parts) = line.parts();
+        let time = parts.time;
+        merge.push(task, time, line, Instant::now());
+        print(merge.due(Instant::now()));
     }
-    Ok(context.output.stream_ended())
 }
 
 /// A line, with its task in front once there are several.
