@@ -11,7 +11,7 @@ use zectre_common::{
     id::{ApplicationId, CustomDomainId, EnvironmentId, RouteId},
     state::{DomainProof, DomainState},
     time::Time,
-    wire::domain::CustomDomain,
+    wire::domain::{CertificateState, CustomDomain, DomainCertificate},
 };
 
 /// As stored.
@@ -27,6 +27,11 @@ pub(crate) struct Row {
     verified_at: Option<Time>,
     expires_at: Time,
     created_at: Time,
+    /// The certificate ends then, and not before now.
+    certified_until: Option<Time>,
+    /// A certificate was ordered at some time.
+    ordered: bool,
+    order_problem: Option<String>,
 }
 
 impl Row {
@@ -51,6 +56,16 @@ impl Row {
             checked_at: self.checked_at,
             verified_at: self.verified_at,
             expires_at: pending.then_some(self.expires_at),
+            certificate: DomainCertificate {
+                state: match (&self.certified_until, &self.order_problem) {
+                    (Some(_), _) => CertificateState::Valid,
+                    (None, Some(_)) => CertificateState::Failed,
+                    (None, None) if self.ordered => CertificateState::Ordered,
+                    (None, None) => CertificateState::None,
+                },
+                valid_until: self.certified_until,
+                problem: self.order_problem,
+            },
             created_at: self.created_at,
         }
     }
@@ -61,9 +76,13 @@ macro_rules! domains {
         $form!(
             Row,
             r#"c.id AS "id: CustomDomainId", c.domain, e.slug AS environment, a.subdomain, c.token,
-                  c.proof AS "proof: DomainProof", c.problem, c.checked_at, c.verified_at, c.expires_at, c.created_at"#,
+                  c.proof AS "proof: DomainProof", c.problem, c.checked_at, c.verified_at, c.expires_at, c.created_at,
+                  CASE WHEN t.not_after > now() THEN t.not_after END AS certified_until,
+                  (o.name IS NOT NULL) AS "ordered!", o.last_error AS order_problem"#,
             r#"custom_domains c JOIN environments e ON e.id = c.environment_id
                JOIN applications a ON a.id = c.application_id
+               LEFT JOIN certificates t ON t.name = c.domain AND c.verified_at IS NOT NULL
+               LEFT JOIN acme_orders o ON o.name = c.domain AND c.verified_at IS NOT NULL
                WHERE a.deleted_at IS NULL AND e.deleted_at IS NULL AND "#,
             $($rest)*
         )

@@ -523,3 +523,42 @@ async fn an_application_has_a_bound_and_an_environment_gives_its_names_up() {
     assert!(!routes(&api).await.contains(&"staging.example.com".to_owned()));
     api.stop().await;
 }
+
+/// What the proxies write about their orders is shown beside the name, from the first order to a renewal that fails.
+#[tokio::test]
+async fn a_domain_tells_how_far_its_certificate_is() {
+    let (dns, site) = (DnsServer::start().await, Site::start().await);
+    let api = api_asking(&dns, &site, "").await;
+    let app = api.app("hello").await;
+    let made = claim(&api, &app, "shop.example.com").await;
+    let (name, value) = record(&made);
+    dns.add_txt(&name, &value);
+    verify(&api, &app, "shop.example.com").await.expect(200);
+    let path = format!("/apps/{app}/custom-domains");
+    let told = async |statement: &'static str| {
+        sqlx::raw_sql(statement)
+            .execute(&api.pool)
+            .await
+            .expect("it runs");
+        let listed = api.get(&path).await.expect(200).json();
+        let certificate = &listed["data"][0]["certificate"];
+        let text = |field: &str| certificate[field].as_str().unwrap_or_default().to_owned();
+        (text("state"), text("valid_until"), text("problem"))
+    };
+    let is = |state: &str, until: &str, problem: &str| (state.into(), until.into(), problem.into());
+    assert_eq!(told("SELECT 1").await, is("none", "", ""));
+    let ordered = "INSERT INTO acme_orders (name, revision) VALUES ('shop.example.com', 1)";
+    assert_eq!(told(ordered).await, is("ordered", "", ""));
+    let failed = "UPDATE acme_orders SET last_error = 'no answer', attempts = 1";
+    assert_eq!(told(failed).await, is("failed", "", "no answer"));
+    let until = "2100-01-01T00:00:00Z";
+    let issued = "INSERT INTO certificates (name, id, chain, sealed_key, not_before, not_after)
+                  VALUES ('shop.example.com', gen_random_uuid(), '', '', now(), '2100-01-01T00:00:00Z');
+                  UPDATE acme_orders SET last_error = NULL";
+    assert_eq!(told(issued).await, is("valid", until, ""));
+    assert_eq!(told(failed).await, is("valid", until, "no answer"));
+    // One that has ended is none.
+    let ended = "UPDATE certificates SET not_after = now()";
+    assert_eq!(told(ended).await, is("failed", "", "no answer"));
+    api.stop().await;
+}

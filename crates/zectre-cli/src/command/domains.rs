@@ -7,13 +7,16 @@ use crate::{
     output::Shown,
     project,
     table::{Table, age},
+    terminal_text::harmless,
 };
 use zectre_client::{ClientError, collect};
 use zectre_common::{
     state::DomainState,
     wire::{
         app::App,
-        domain::{CreateCustomDomainRequest, CustomDomain, DomainVerification},
+        domain::{
+            CertificateState, CreateCustomDomainRequest, CustomDomain, DomainCertificate, DomainVerification,
+        },
     },
 };
 
@@ -83,7 +86,7 @@ async fn list(context: &Context, args: &ProjectArgs) -> Result<Shown, CliError> 
     let all = collect(async |paging| context.client.custom_domains(app.id, paging).await).await?;
     Ok(context.output.value(&all, |all| {
         let output = context.output;
-        let mut table = Table::new(["domain", "environment", "state", "age", "proof"]);
+        let mut table = Table::new(["domain", "environment", "state", "age", "certificate", "proof"]);
         for one in all {
             let proof = match (&one.verification, one.proof) {
                 (Some(missing), _) => format!(
@@ -97,6 +100,7 @@ async fn list(context: &Context, args: &ProjectArgs) -> Result<Shown, CliError> 
                 one.environment.clone(),
                 one.state.to_string(),
                 age(one.created_at),
+                certificate(&one.certificate),
                 proof,
             ]);
         }
@@ -111,6 +115,20 @@ async fn list(context: &Context, args: &ProjectArgs) -> Result<Shown, CliError> 
             output.say("`zectre domains verify DOMAIN` says what is missing of a pending one.");
         }
     }))
+}
+
+/// `valid until 2026-12-24T…`, `ordered`, `failed: …`, with what is wrong with a renewal.
+fn certificate(of: &DomainCertificate) -> String {
+    let problem = of.problem.as_deref().map(harmless);
+    match (of.state, of.valid_until, problem) {
+        (CertificateState::Valid, Some(until), None) => format!("valid until {until}"),
+        (CertificateState::Valid, Some(until), Some(problem)) => {
+            format!("valid until {until}; the renewal fails: {problem}")
+        }
+        (CertificateState::Failed, _, Some(problem)) => format!("failed: {problem}"),
+        (CertificateState::Ordered, ..) => "ordered".into(),
+        _ => "-".into(),
+    }
 }
 
 async fn verify(context: &Context, args: &DomainArgs) -> Result<Shown, CliError> {

@@ -39,6 +39,9 @@ pub struct CustomDomain {
     pub proof: Option<DomainProof>,
     /// Where it answers, once it is verified.
     pub url: String,
+    /// What it is served with over TLS.
+    #[serde(default)]
+    pub certificate: DomainCertificate,
     /// The application's own host name: let the domain be a CNAME of it (or point at the same addresses).
     pub target: String,
     /// What to set; none once it is verified.
@@ -53,6 +56,34 @@ pub struct CustomDomain {
     pub expires_at: Option<Time>,
     /// When it was claimed.
     pub created_at: Time,
+}
+
+/// How far the certificate of a name is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CertificateState {
+    /// There is none: the name is not verified yet, or the cluster orders none.
+    #[default]
+    None,
+    /// It is on its way.
+    Ordered,
+    /// There is one.
+    Valid,
+    /// The last try came to nothing; another one follows.
+    Failed,
+}
+
+/// The certificate that the proxies ordered for a name. (One from a file of an operator's is not known here.)
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DomainCertificate {
+    /// How far it is.
+    pub state: CertificateState,
+    /// When the one there is ends; it is renewed before.
+    #[serde(default)]
+    pub valid_until: Option<Time>,
+    /// Why the last order came to nothing; a valid certificate whose renewal fails has one, too.
+    #[serde(default)]
+    pub problem: Option<String>,
 }
 
 /// How to show that a domain is yours: one of these is enough.
