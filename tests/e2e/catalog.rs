@@ -116,7 +116,16 @@ async fn who_signs_in_at_a_catalog_deploys_on_its_cluster() {
     let host = "shop-acme.zectre.localhost";
     assert!(platform.http().app(host, "/").await.status.is_success());
 
+    // Signed out, it is signed out of both, and a copy of the refresh token is worth nothing.
+    let copy = credentials(home)["catalogs"].clone();
     cli.run(here, &["logout"]).await.success();
+    let who = cli.run(here, &["whoami", "--api-url", &api]).await;
+    assert_eq!(who.code, 3, "{}", who.stderr);
+    let mut stored = credentials(home);
+    stored["catalogs"] = copy;
+    stored["catalog"] = json!(catalog.url());
+    fs::write(home.join("config/zectre/credentials.json"), stored.to_string()).expect("written");
+    assert_eq!(cli.run(here, &["clusters", "list"]).await.code, 3);
 }
 
 #[tokio::test]
