@@ -27,6 +27,7 @@ mod page;
 mod password;
 pub mod policy;
 mod quota;
+pub mod reference;
 mod registry;
 pub mod rotation;
 mod routes;

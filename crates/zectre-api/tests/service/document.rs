@@ -23,6 +23,12 @@ fn the_committed_openapi_document_is_the_served_one() {
 }
 
 #[test]
+fn the_committed_reference_lists_every_endpoint() {
+    let document = serde_json::from_str(&zectre_api::openapi::json()).expect("it is JSON");
+    same("API.md", &zectre_api::reference::page(&document));
+}
+
+#[test]
 fn the_committed_error_page_lists_every_code() {
     same("ERRORS.md", &zectre_api::code::errors_page());
 }
