@@ -16,6 +16,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, request::Parts};
+use std::time::Duration;
 use zectre_common::{
     id::{ApplicationId, ArtifactId, BuildId, DeploymentId, OrganizationId, TaskId, WebhookId},
     state::Role,
@@ -174,21 +175,27 @@ pub(crate) async fn enforce(
     let patient = guard.patient;
     let answer = async move {
         let (mut parts, body) = request.into_parts();
-        match admit(&guard, &params, &mut parts).await {
-            Ok(()) => next.run(Request::from_parts(parts, body)).await,
-            Err(error) => error.into_response(),
+        // Who calls is found out in time even where the answer may take as long as it needs.
+        match tokio::time::timeout(timeout, admit(&guard, &params, &mut parts)).await {
+            Ok(Ok(())) => next.run(Request::from_parts(parts, body)).await,
+            Ok(Err(error)) => error.into_response(),
+            Err(_) => late(timeout),
         }
     };
     if patient {
         return answer.await;
     }
-    tokio::time::timeout(timeout, answer).await.unwrap_or_else(|_| {
-        let detail = format!(
-            "this took longer than {} s; it may still finish",
-            timeout.as_secs()
-        );
-        refuse(&code::TIMEOUT, detail).into_response()
-    })
+    tokio::time::timeout(timeout, answer)
+        .await
+        .unwrap_or_else(|_| late(timeout))
+}
+
+fn late(timeout: Duration) -> Response {
+    let detail = format!(
+        "this took longer than {} s; it may still finish",
+        timeout.as_secs()
+    );
+    refuse(&code::TIMEOUT, detail).into_response()
 }
 
 async fn admit(guard: &Guard, params: &RawPathParams, parts: &mut Parts) -> Result<(), Error> {

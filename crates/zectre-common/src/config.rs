@@ -2,6 +2,7 @@
 //!
 //! It is parsed and checked before a port is bound; an error names the key and where its value came from.
 
+mod auth;
 mod port_range;
 mod proxy;
 mod tls;
@@ -261,47 +262,6 @@ impl Config {
     }
 }
 
-impl AuthConfig {
-    fn check(&self) -> Result<(), String> {
-        let catalog = [
-            ("auth.catalog_jwks_url", &self.catalog_jwks_url),
-            ("auth.jwt_expected_iss", &self.jwt_expected_iss),
-            ("auth.jwt_expected_aud", &self.jwt_expected_aud),
-        ];
-        let named = |is_set: bool| {
-            let these = catalog.iter().filter(|(_, value)| value.is_empty() != is_set);
-            these.map(|(key, _)| *key).collect::<Vec<_>>()
-        };
-        let (set, unset) = (named(true), named(false));
-        if !set.is_empty() && !unset.is_empty() {
-            return Err(format!(
-                "a catalog is trusted by three keys, set all three or none: {} is set, {} is empty",
-                set.join(" and "),
-                unset.join(" and ")
-            ));
-        }
-        let url = &self.catalog_jwks_url;
-        let host = ["https://", "http://"]
-            .iter()
-            .find_map(|scheme| url.strip_prefix(scheme));
-        if !url.is_empty() && host.is_none_or(|host| host.is_empty() || host.starts_with('/')) {
-            return Err(format!(
-                "auth.catalog_jwks_url `{url}` is not a URL, such as https://catalog.example.com/.well-known/jwks.json"
-            ));
-        }
-        if let Some(wrong) = self
-            .catalog_organizations
-            .iter()
-            .find(|slug| !crate::spec::valid_slug(slug))
-        {
-            return Err(format!(
-                "auth.catalog_organizations: `{wrong}` is not an organization's slug"
-            ));
-        }
-        Ok(())
-    }
-}
-
 impl BuildConfig {
     fn check(&self) -> Result<(), String> {
         if self.memory_bytes_max < 256 << 20 {
@@ -471,23 +431,5 @@ mod tests {
             wrong.contains("api.port: the text `many` stands where a whole number from 0 to 65535 belongs"),
             "{wrong}"
         );
-    }
-
-    #[test]
-    fn the_catalog_is_set_wholly_or_not_at_all() {
-        let error = Config::load_with(None, "[auth]\njwt_expected_iss = \"x\"").expect_err("one of three");
-        let said = error.to_string();
-        assert!(
-            said.contains("all three or none: auth.jwt_expected_iss is set"),
-            "{said}"
-        );
-        assert!(
-            said.contains("auth.catalog_jwks_url and auth.jwt_expected_aud is empty"),
-            "{said}"
-        );
-        let all = "[auth]\njwt_expected_iss = \"x\"\njwt_expected_aud = \"y\"\ncatalog_jwks_url = ";
-        let error = Config::load_with(None, &format!("{all}\"catalog\"")).expect_err("no URL");
-        assert!(error.to_string().contains("is not a URL"), "{error}");
-        Config::load_with(None, &format!("{all}\"http://catalog:1/jwks\"")).expect("all three");
     }
 }

@@ -23,20 +23,24 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
-use tokio::{sync::Mutex, time::Instant};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
 pub(crate) use verify::Claims;
 use verify::{Expected, Refused, verify};
 use zectre_common::{config::AuthConfig, time::Time};
 use zectre_service::tasks::Shutdown;
 
-/// How often the keys are read although nobody asked: a key that the catalog withdrew is not trusted for longer.
+/// How often the keys are read although nobody asked: a key that the catalog withdrew is not trusted for longer, as long
+/// as the catalog answers. While it doesn't, the keys known stay, over restarts too: it may be away, people may not.
 const READ_EVERY: Duration = Duration::from_secs(300);
 /// The same while it does not answer.
 const RETRY_AFTER: Duration = Duration::from_secs(15);
-/// The least between two readings, however many tokens name unknown keys.
-const READ_FLOOR: Duration = Duration::from_secs(5);
-/// How long one may take.
-const READ_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a reading may take, and the least from its end to the next one, however many tokens name unknown keys.
+const READ_PACE: Duration = Duration::from_secs(5);
+/// How long a request waits for a reading that is under way: no longer than one takes, and what keeps it takes.
+const WAIT_MAX: Duration = Duration::from_secs(6);
 
 /// The catalog that this cluster trusts.
 pub(crate) struct Catalog {
@@ -47,18 +51,22 @@ pub(crate) struct Catalog {
     tls: Tls,
     keys: RwLock<Arc<KeySet>>,
     reading: Mutex<Reading>,
+    /// [`READ_PACE`].
+    pace: Duration,
 }
 
 /// The last attempt to read the keys; held while one is under way, so that all who need it share it.
 #[derive(Default)]
 struct Reading {
-    began: Option<Instant>,
+    /// When it ended, or began where it was broken off.
+    at: Option<Instant>,
     failed: bool,
 }
 
-/// Whether the keys may be read (again).
-fn may_read(began: Option<Instant>, now: Instant) -> bool {
-    began.is_none_or(|began| now.duration_since(began) >= READ_FLOOR)
+/// Whether the keys may be read (again). It counts from the end of the last reading: those who waited for it are all
+/// answered by it, also where it took as long as it may.
+fn may_read(last: Option<Instant>, now: Instant, pace: Duration) -> bool {
+    last.is_none_or(|last| now.duration_since(last) >= pace)
 }
 
 impl Catalog {
@@ -83,6 +91,7 @@ impl Catalog {
             tls: Tls::new(&config.catalog_ca_file, "auth.catalog_ca_file"),
             keys: RwLock::new(Arc::new(keys)),
             reading: Mutex::default(),
+            pace: READ_PACE,
         }))
     }
 
@@ -121,8 +130,10 @@ impl Catalog {
 
     /// Reads the keys, and keeps them; how many there are.
     async fn read(&self, reading: &mut Reading, pool: &PgPool) -> Result<usize, String> {
-        (reading.began, reading.failed) = (Some(Instant::now()), true);
-        let text = get(&self.url, &self.tls, JWKS_BYTES_MAX, READ_TIMEOUT).await?;
+        (reading.at, reading.failed) = (Some(Instant::now()), true);
+        let answer = get(&self.url, &self.tls, JWKS_BYTES_MAX, self.pace).await;
+        reading.at = Some(Instant::now());
+        let text = answer?;
         let keys = KeySet::parse(&text)?;
         let count = keys.len();
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
@@ -141,8 +152,10 @@ impl Catalog {
         let refused = match first {
             Ok(claims) => return Ok(claims),
             Err(Refused::UnknownKey) => {
-                let mut reading = self.reading.lock().await;
-                if may_read(reading.began, Instant::now())
+                let Ok(mut reading) = timeout(WAIT_MAX, self.reading.lock()).await else {
+                    return Err(away());
+                };
+                if may_read(reading.at, Instant::now(), self.pace)
                     && let Err(error) = self.read(&mut reading, pool).await
                 {
                     tracing::warn!(url = %self.url, error, "a key of the catalog can't be looked for");
@@ -174,12 +187,56 @@ fn away() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+    use tokio::net::TcpListener;
+
+    #[test]
+    fn between_two_readings_there_is_a_while() {
+        let now = Instant::now();
+        assert!(may_read(None, now, READ_PACE));
+        assert!(!may_read(Some(now), now, READ_PACE));
+        assert!(may_read(Some(now), now + READ_PACE, READ_PACE));
+    }
 
     #[tokio::test]
-    async fn between_two_readings_there_is_a_while() {
-        let now = Instant::now();
-        assert!(may_read(None, now));
-        assert!(!may_read(Some(now), now));
-        assert!(may_read(Some(now), now + READ_FLOOR));
+    async fn a_catalog_that_hangs_is_waited_for_once_by_all_who_need_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let catalog = Catalog {
+            expected: Expected {
+                issuer: "https://catalog.test".into(),
+                audience: "cluster-1".into(),
+            },
+            shared: Vec::new(),
+            url: Url::parse(&format!("http://{address}/jwks.json")).expect("a URL"),
+            tls: Tls::new(std::path::Path::new(""), "auth.catalog_ca_file"),
+            keys: RwLock::default(),
+            reading: Mutex::default(),
+            pace: Duration::from_secs(1),
+        };
+        // Nothing is read, so nothing is kept there.
+        let pool = PgPool::connect_lazy("postgres://127.0.0.1:1/none").expect("a URL");
+        let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+        let token = format!(
+            "{}.{}.AAAA",
+            part(r#"{"alg":"RS256","typ":"at+jwt","kid":"nobody's"}"#),
+            part("{}")
+        );
+        let asked = tokio::join!(
+            catalog.claims(&pool, &token),
+            catalog.claims(&pool, &token),
+            catalog.claims(&pool, &token)
+        );
+        for answer in [asked.0, asked.1, asked.2] {
+            let Err(error) = answer else {
+                panic!("nobody signed it")
+            };
+            assert!(format!("{error:?}").contains("CATALOG_UNAVAILABLE"), "{error:?}");
+        }
+        let mut readings = 0;
+        while timeout(Duration::from_millis(1), listener.accept()).await.is_ok() {
+            readings += 1;
+        }
+        assert_eq!(readings, 1);
     }
 }
