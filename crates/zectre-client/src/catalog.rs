@@ -35,7 +35,7 @@ impl CatalogTokens {
     /// Of the catalog at `url`. Nothing is sent yet.
     ///
     /// # Errors
-    /// `url` is no http URL.
+    /// `url` is neither an http nor an https URL.
     pub fn new(url: &str) -> Result<Self, ClientError> {
         Client::new(url, Credential::None).map(Self)
     }
@@ -103,7 +103,7 @@ impl CatalogTokens {
         }
     }
 
-    fn form(&self, path: &str, form: &[(&str, &str)]) -> reqwest::RequestBuilder {
+    fn form(&self, path: &str, form: &[(&str, &str)]) -> reqwest_tls::RequestBuilder {
         let body = Serializer::new(String::new()).extend_pairs(form).finish();
         let media = "application/x-www-form-urlencoded";
         let request = self.0.at_root(Method::POST, path);

@@ -15,7 +15,7 @@ pub enum Credential {
 }
 
 impl Credential {
-    pub(crate) fn apply(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+    pub(crate) fn apply(&self, request: reqwest_tls::RequestBuilder) -> reqwest_tls::RequestBuilder {
         match self {
             Self::None => request,
             Self::ApiKey(key) => request.header("x-api-key", key.expose_secret()),

@@ -6,9 +6,7 @@ use zectre_common::wire::problem::Problem;
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// The base URL can't be used.
-    #[error(
-        "`{url}` is not the address of an API: write it as http://host:port (https is not supported yet)"
-    )]
+    #[error("`{url}` is not the address of an API: write it as https://host or http://host:port")]
     BadUrl {
         /// What was given.
         url: String,
@@ -22,6 +20,16 @@ pub enum ClientError {
         url: String,
         /// What the network said.
         reason: String,
+    },
+    /// Who answers there can't be believed to be the API.
+    #[error("TLS with {url} failed ({reason}), and nothing was sent. {advice}")]
+    Untrusted {
+        /// The API's base URL.
+        url: String,
+        /// What is wrong, with its certificate mostly.
+        reason: String,
+        /// What to do about it.
+        advice: &'static str,
     },
     /// The API took too long.
     #[error(

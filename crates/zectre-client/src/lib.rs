@@ -16,6 +16,7 @@ mod credential;
 mod error;
 mod sse;
 mod stream;
+mod tls;
 mod transport;
 
 pub use api::{
@@ -27,6 +28,8 @@ pub use api::{
 pub use catalog::{CatalogTokens, CodeGrant};
 pub use credential::Credential;
 pub use error::ClientError;
+/// What is sent: an artifact, for one.
+pub use reqwest_tls::Body;
 pub use sse::SseEvent;
 pub use stream::{EventStream, LogStream, TaskLogStream};
 pub use transport::Client;

@@ -38,7 +38,7 @@ pub struct EventStream<T> {
     path: String,
     query: Vec<(&'static str, String)>,
     last_event_id: Option<String>,
-    connection: Option<reqwest::Response>,
+    connection: Option<reqwest_tls::Response>,
     parser: Parser,
     ready: VecDeque<SseEvent>,
     /// When the connection was opened, while it has delivered nothing.

@@ -1,8 +1,8 @@
 //! One request: its deadline, its repetition, and what its answer means.
 
-use crate::{ClientError, Credential};
+use crate::{ClientError, Credential, tls};
 use http::{Method, StatusCode, header};
-use reqwest::{RequestBuilder, Response};
+use reqwest_tls::{RequestBuilder, Response};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{sync::Arc, time::Duration};
 use zectre_common::wire::problem::{self, Problem};
@@ -26,26 +26,29 @@ pub struct Client {
 
 #[derive(Debug)]
 struct Inner {
-    http: reqwest::Client,
+    http: reqwest_tls::Client,
     base_url: String,
     credential: Credential,
 }
 
 impl Client {
-    /// A client of the API at `base_url`, e.g. `http://localhost:47080`. Nothing is sent yet.
+    /// A client of the API at `base_url`, e.g. `https://api.example.com` or `http://localhost:47080`. Nothing is sent yet.
     ///
     /// # Errors
-    /// `base_url` is no http URL.
+    /// `base_url` is neither an http nor an https URL.
     pub fn new(base_url: &str, credential: Credential) -> Result<Self, ClientError> {
         let bad = || ClientError::BadUrl { url: base_url.into() };
-        let url = reqwest::Url::parse(base_url).map_err(|_| bad())?;
-        if url.scheme() != "http" || !url.has_host() || url.query().is_some() {
+        let url = reqwest_tls::Url::parse(base_url).map_err(|_| bad())?;
+        let secure = url.scheme() == "https";
+        if !(secure || url.scheme() == "http") || !url.has_host() || url.query().is_some() {
             return Err(bad());
         }
-        let http = reqwest::Client::builder()
+        let http = reqwest_tls::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .user_agent(concat!("zectre/", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none())
+            // Never followed: a credential goes nowhere but to the API that was named, least of all from https to http.
+            .redirect(reqwest_tls::redirect::Policy::none())
+            .use_preconfigured_tls(tls::config(secure).map_err(|_| bad())?)
             .build()
             .map_err(|_| bad())?;
         let base_url = base_url.trim_end_matches('/').to_owned();
@@ -171,6 +174,17 @@ impl Client {
             return Ok(response);
         }
         let url = response.url().to_string();
+        if let Some(elsewhere) = response
+            .headers()
+            .get(header::LOCATION)
+            .filter(|_| status.is_redirection())
+        {
+            let elsewhere = String::from_utf8_lossy(elsewhere.as_bytes()).into_owned();
+            return Err(ClientError::Protocol {
+                url,
+                what: format!("it points to {elsewhere}, where no credential is sent"),
+            });
+        }
         let is_problem = response
             .headers()
             .get(header::CONTENT_TYPE)
@@ -226,9 +240,16 @@ impl Client {
     }
 
     /// What the network's error means.
-    pub(crate) fn network(&self, error: &reqwest::Error, timeout: Duration) -> ClientError {
+    pub(crate) fn network(&self, error: &reqwest_tls::Error, timeout: Duration) -> ClientError {
         if error.is_timeout() && !error.is_connect() {
             return self.timed_out(timeout);
+        }
+        if let Some(failure) = tls::failure(error).filter(|_| error.is_connect()) {
+            return ClientError::Untrusted {
+                url: self.inner.base_url.clone(),
+                reason: failure.to_string(),
+                advice: tls::advice(failure),
+            };
         }
         ClientError::Unreachable {
             url: self.inner.base_url.clone(),

@@ -1,5 +1,8 @@
 //! The client against a server that answers as the API does, and as it should not.
 
+#[path = "answers/secure.rs"]
+mod secure;
+
 use axum::{
     Json, Router,
     extract::State,
@@ -123,7 +126,7 @@ async fn what_is_no_api_is_named_as_such() {
         matches!(error, ClientError::Unreachable { .. }) && error.to_string().contains("zectre up"),
         "{error}"
     );
-    for bad in ["localhost:1", "https://localhost", "ftp://x", "http://x/?a=b"] {
+    for bad in ["localhost:1", "https://", "ftp://x", "http://x/?a=b"] {
         assert!(
             matches!(
                 Client::new(bad, Credential::None),

@@ -17,7 +17,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     time::timeout,
 };
-use url::{Url, form_urlencoded};
+use url::{Host, Url, form_urlencoded};
 use zectre_client::{CatalogTokens, Client, CodeGrant, Credential};
 use zectre_service::key::random_bytes;
 
@@ -33,6 +33,12 @@ pub(super) async fn log_in(url: &str, args: &LoginArgs, output: Output) -> Resul
         url: trimmed(url).to_owned(),
     };
     let tokens = CatalogTokens::new(&catalog.url)?;
+    if !keeps_secrets(&catalog.url) {
+        return Err(CliError::Usage(format!(
+            "{} would carry your sign-in over the network in the clear: name the catalog by https (plain http is for loopback addresses).",
+            catalog.url
+        )));
+    }
     let issuer = tokens.issuer().await?;
     if issuer != catalog.url {
         return Err(CliError::Usage(format!(
@@ -66,6 +72,18 @@ pub(super) async fn log_in(url: &str, args: &LoginArgs, output: Output) -> Resul
     let cluster = clusters::after_login(&catalog, args, output).await?;
     let done = serde_json::json!({"catalog_url": catalog.url, "email": me.email, "cluster": cluster});
     Ok(output.done(&done, remark))
+}
+
+/// Whether nobody on the way reads along: by TLS, or because there is no way.
+fn keeps_secrets(url: &str) -> bool {
+    let Ok(url) = Url::parse(url) else { return false };
+    let is_here = match url.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    };
+    url.scheme() == "https" || is_here
 }
 
 fn random() -> String {
@@ -170,4 +188,29 @@ async fn answer(stream: &mut TcpStream, status: &str, text: &str) {
         stream.shutdown().await
     };
     let _ = timeout(REQUEST_TIMEOUT, sent).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_catalog_is_signed_in_to_by_tls_or_on_this_machine() {
+        for good in [
+            "https://id.example.com",
+            "http://localhost:1",
+            "http://127.0.0.2:1",
+            "http://[::1]:1",
+        ] {
+            assert!(keeps_secrets(good), "{good}");
+        }
+        for bad in [
+            "http://id.example.com",
+            "http://10.0.0.1",
+            "http://localhost.example.com",
+            "http://127.0.0.1.example.com",
+        ] {
+            assert!(!keeps_secrets(bad), "{bad}");
+        }
+    }
 }

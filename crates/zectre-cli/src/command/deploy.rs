@@ -194,7 +194,7 @@ async fn artifact(context: &Context, app: &App, text: &str) -> Result<ArtifactId
     };
     let artifact = context.client.create_artifact(&announced).await?;
     let file = tokio::fs::File::open(path).await.map_err(CliError::read(path))?;
-    let body = reqwest::Body::wrap_stream(ReaderStream::with_capacity(file, 256 * 1024));
+    let body = zectre_client::Body::wrap_stream(ReaderStream::with_capacity(file, 256 * 1024));
     let upload = Upload {
         body,
         size_bytes,

@@ -2,7 +2,7 @@
 
 use crate::{Client, ClientError, Paging, api::apps::segment};
 use http::Method;
-use reqwest::Body;
+use reqwest_tls::Body;
 use std::time::Duration;
 use zectre_common::{
     id::ArtifactId,
@@ -67,7 +67,7 @@ impl Client {
     }
 
     /// `GET /artifacts/{id}/download`: the bytes, as they come.
-    pub async fn download_artifact(&self, id: ArtifactId) -> Result<reqwest::Response, ClientError> {
+    pub async fn download_artifact(&self, id: ArtifactId) -> Result<reqwest_tls::Response, ClientError> {
         self.open(self.request(Method::GET, &format!("/artifacts/{id}/download")))
             .await
     }
