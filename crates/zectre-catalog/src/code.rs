@@ -37,6 +37,7 @@ codes! {
     MEMBER_NOT_FOUND = NOT_FOUND, "The organization has no such member.";
     INVITATION_NOT_FOUND = NOT_FOUND, "There is no such invitation for this account: it was used, withdrawn or has ended.";
     MAPPING_NOT_FOUND = NOT_FOUND, "The organization has no such mapping.";
+    MAPPING_REFUSED = FORBIDDEN, "Only an administrator of an organization at GitHub maps it. Whoever has become one signs in again.";
     SLUG_TAKEN = CONFLICT, "Another organization has this slug.";
     NAME_TAKEN = CONFLICT, "The organization has a cluster of this name.";
     AUDIENCE_TAKEN = CONFLICT, "A cluster has, or had, this audience, and none is given out twice. Choose another one.";

@@ -48,11 +48,19 @@ function api(request, response, path) {
   const answers = {
     '/user': () => ({ id: person.id, login: person.login, name: person.name ?? null }),
     '/user/emails': () => person.emails,
-    '/user/orgs': () => (person.orgs ?? []).map((id) => ({ id, login: `org-${id}` })),
+    '/user/memberships/orgs': () => [
+      ...(person.orgs ?? []).map((id) => membership(id, 'active', 'member')),
+      ...(person.administers ?? []).map((id) => membership(id, 'active', 'admin')),
+      ...(person.invited ?? []).map((id) => membership(id, 'pending', 'admin')),
+    ],
   };
   if (!request.headers['user-agent']) return send(response, 403, { message: 'no user agent' });
   if (!person) return send(response, 401, { message: 'Bad credentials' });
   send(response, 200, answers[path]());
+}
+
+function membership(id, state, role) {
+  return { state, role, organization: { id, login: `org-${id}` } };
 }
 
 function send(response, status, body) {
@@ -62,7 +70,7 @@ function send(response, status, body) {
 
 const server = createServer((request, response) => {
   const { pathname } = new URL(request.url, 'http://localhost');
-  if (['/user', '/user/emails', '/user/orgs'].includes(pathname)) return api(request, response, pathname);
+  if (['/user', '/user/emails', '/user/memberships/orgs'].includes(pathname)) return api(request, response, pathname);
   if (pathname !== '/test/visitor') return service.requestHandler(request, response);
   let body = '';
   request.on('data', (data) => (body += data));

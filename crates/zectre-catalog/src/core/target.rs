@@ -7,7 +7,7 @@ const NAME_CHARS_MAX: usize = 64;
 const AUDIENCE_CHARS_MAX: usize = 200;
 const URL_CHARS_MAX: usize = 500;
 
-/// Lower-case letters, digits and `-`, as in organizations' slugs.
+/// Lower-case letters, digits and `-`: names of clusters.
 pub fn is_slug(text: &str) -> bool {
     let good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     (1..=NAME_CHARS_MAX).contains(&text.len())

@@ -59,8 +59,22 @@ struct Email {
 }
 
 #[derive(Deserialize)]
+struct Membership {
+    state: String,
+    role: String,
+    organization: Org,
+}
+
+#[derive(Deserialize)]
 struct Org {
     id: i64,
+}
+
+/// Numbers of organizations.
+#[derive(Default)]
+struct Orgs {
+    member: Vec<i64>,
+    administers: Vec<i64>,
 }
 
 impl Github {
@@ -108,9 +122,11 @@ impl Github {
             .name
             .filter(|name| !name.trim().is_empty())
             .unwrap_or_else(|| user.login.clone());
+        let orgs = self.orgs(&token).await?;
         Ok(Visit::Known(Profile {
             subject: user.id,
-            org_ids: self.orgs(&token).await?,
+            org_ids: orgs.member,
+            administers: orgs.administers,
             email: email.address,
             name: name
                 .chars()
@@ -153,18 +169,24 @@ impl Github {
             .filter(|_| answer.status.is_success()))
     }
 
-    async fn orgs(&self, token: &SecretString) -> Result<Vec<i64>, Error> {
-        let mut ids = Vec::new();
+    async fn orgs(&self, token: &SecretString) -> Result<Orgs, Error> {
+        let mut found = Orgs::default();
         for page in 1..=ORGS_PAGES_MAX {
-            let path = format!("/user/orgs?per_page={ORGS_PAGE}&page={page}");
-            let orgs: Vec<Org> = self.ask(&path, token).await?;
-            let last = orgs.len() < ORGS_PAGE;
-            ids.extend(orgs.into_iter().map(|org| org.id));
+            let path = format!("/user/memberships/orgs?state=active&per_page={ORGS_PAGE}&page={page}");
+            let page: Vec<Membership> = self.ask(&path, token).await?;
+            let last = page.len() < ORGS_PAGE;
+            // Who was invited and has not accepted is no member: anybody may invite anyone.
+            for one in page.into_iter().filter(|one| one.state == "active") {
+                found.member.push(one.organization.id);
+                if one.role == "admin" {
+                    found.administers.push(one.organization.id);
+                }
+            }
             if last {
                 break;
             }
         }
-        Ok(ids)
+        Ok(found)
     }
 
     async fn ask<T: DeserializeOwned>(&self, path: &str, token: &SecretString) -> Result<T, Error> {

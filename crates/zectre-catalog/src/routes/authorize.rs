@@ -177,7 +177,13 @@ async fn try_finish(app: &App, query: &str, headers: &HeaderMap) -> Result<Respo
             return Err(refuse(&code::NO_VERIFIED_EMAIL, detail));
         }
     };
-    let user = users::sign_in(&app.pool, app.github.issuer(), &profile).await?;
+    let user = users::sign_in(
+        &app.pool,
+        app.github.issuer(),
+        &profile,
+        app.limits.per_organization_max,
+    )
+    .await?;
     if login.asks() {
         return ask(app, user, &profile.email, login);
     }

@@ -90,7 +90,14 @@ pub(super) async fn update(
 ) -> Result<Json<Cluster>, Error> {
     cluster.name = name(request.name)?;
     cluster.api_base_url = base_url(&request.api_base_url)?;
-    clusters::update(&app.pool, cluster.id, &cluster.name, &cluster.api_base_url).await?;
+    clusters::update(
+        &app.pool,
+        cluster.id,
+        person.user.id,
+        &cluster.name,
+        &cluster.api_base_url,
+    )
+    .await?;
     tracing::info!(by = %person.user.id, cluster = %cluster.id, "changed a cluster");
     Ok(Json(cluster))
 }

@@ -58,7 +58,15 @@ pub(super) async fn delete(
     Granted(organization): Granted<Organization>,
     Path((_, github_org_id)): Path<(String, i64)>,
 ) -> Result<StatusCode, Error> {
-    if !mappings::delete(&app.pool, organization.id, app.github.issuer(), github_org_id).await? {
+    if !mappings::delete(
+        &app.pool,
+        organization.id,
+        person.user.id,
+        app.github.issuer(),
+        github_org_id,
+    )
+    .await?
+    {
         let detail = format!("no mapping for GitHub's organization {github_org_id}");
         return Err(refuse(&MAPPING_NOT_FOUND, detail));
     }

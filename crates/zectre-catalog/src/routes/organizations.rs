@@ -2,7 +2,6 @@
 
 use super::App;
 use crate::{
-    core::target::is_slug,
     error::{Error, invalid_field},
     page::PageQuery,
     policy::{Granted, Person},
@@ -10,9 +9,12 @@ use crate::{
 };
 use axum::extract::State;
 use http::StatusCode;
-use zectre_common::wire::{
-    catalog::{CreateOrganizationRequest, Organization},
-    page::Page,
+use zectre_common::{
+    spec::valid_slug,
+    wire::{
+        catalog::{CreateOrganizationRequest, Organization},
+        page::Page,
+    },
 };
 use zectre_service::extract::{Json, Query};
 
@@ -34,8 +36,9 @@ pub(super) async fn create(
     Granted(person): Granted<Person>,
     Json(request): Json<CreateOrganizationRequest>,
 ) -> Result<(StatusCode, Json<Organization>), Error> {
-    if !is_slug(&request.slug) {
-        let rule = "1 to 64 lower-case letters, digits and `-`, not at an end";
+    if !valid_slug(&request.slug) {
+        let rule =
+            "1 to 40 lower-case letters, digits and `-`, beginning with a letter and not ending with `-`";
         return Err(invalid_field("slug", rule));
     }
     let name = request.name.as_deref().unwrap_or(&request.slug).trim();

@@ -2,7 +2,7 @@
 
 use super::{duplicate, members};
 use crate::{
-    code::{AUDIENCE_TAKEN, LIMIT_REACHED, NAME_TAKEN},
+    code::{AUDIENCE_TAKEN, CLUSTER_NOT_FOUND, LIMIT_REACHED, NAME_TAKEN},
     error::{Error, refuse},
     page::Window,
 };
@@ -128,15 +128,45 @@ pub async fn of_member(pool: &PgPool, id: ClusterId, user: UserId) -> Result<Opt
     }))
 }
 
-/// Moves one elsewhere, or renames it. Its audience stays: tokens for it are under way.
-pub async fn update(pool: &PgPool, id: ClusterId, name: &str, api_base_url: &str) -> Result<(), Error> {
+/// Moves one elsewhere, or renames it, as `by` says. Its audience stays: tokens for it are under way. Whoever moves it gets
+/// everybody's tokens for it, those of owners too, so only an owner does.
+pub async fn update(
+    pool: &PgPool,
+    id: ClusterId,
+    by: UserId,
+    name: &str,
+    api_base_url: &str,
+) -> Result<(), Error> {
+    let gone = || refuse(&CLUSTER_NOT_FOUND, format!("there is no cluster {id}"));
+    let mut transaction = pool.begin().await?;
+    let organization = sqlx::query_scalar!(
+        r#"SELECT organization_id AS "id: OrganizationId" FROM clusters WHERE id = $1"#,
+        id as _
+    )
+    .fetch_optional(&mut *transaction)
+    .await?
+    .ok_or_else(gone)?;
+    let mine = members::hold(&mut transaction, organization, by).await?;
+    let before = sqlx::query_scalar!(
+        "SELECT api_base_url FROM clusters WHERE id = $1 FOR UPDATE",
+        id as _
+    )
+    .fetch_optional(&mut *transaction)
+    .await?
+    .ok_or_else(gone)?;
+    let least = if before == api_base_url {
+        Role::Admin
+    } else {
+        Role::Owner
+    };
+    crate::policy::allow(mine, least)?;
     sqlx::query!(
         "UPDATE clusters SET name = $2, api_base_url = $3 WHERE id = $1",
         id as _,
         name,
         api_base_url
     )
-    .execute(pool)
+    .execute(&mut *transaction)
     .await
     .map_err(|error| match duplicate(&error) {
         Some(_) => refuse(
@@ -145,6 +175,7 @@ pub async fn update(pool: &PgPool, id: ClusterId, name: &str, api_base_url: &str
         ),
         None => error.into(),
     })?;
+    transaction.commit().await?;
     Ok(())
 }
 

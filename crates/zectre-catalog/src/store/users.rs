@@ -17,6 +17,8 @@ pub struct Profile {
     pub name: String,
     /// The numbers of the organizations it is an active member of.
     pub org_ids: Vec<i64>,
+    /// Those of them that it administers.
+    pub administers: Vec<i64>,
 }
 
 /// A person.
@@ -35,23 +37,25 @@ pub struct UserRow {
 }
 
 /// Someone signed in at `issuer`: makes or renews the account, and the memberships that follow from GitHub's.
-pub async fn sign_in(pool: &PgPool, issuer: &str, profile: &Profile) -> Result<UserId, Error> {
+/// An organization that has `most` members takes nobody else.
+pub async fn sign_in(pool: &PgPool, issuer: &str, profile: &Profile, most: i64) -> Result<UserId, Error> {
     let mut transaction = pool.begin().await?;
     let id = sqlx::query_scalar!(
-        "INSERT INTO users (id, issuer, subject, login, email, name) VALUES ($1, $2, $3, $4, $5, $6)
+        "INSERT INTO users (id, issuer, subject, login, email, name, administers) VALUES ($1, $2, $3, $4, $5, $6, $7)
          ON CONFLICT (issuer, subject) DO UPDATE SET login = EXCLUDED.login, email = EXCLUDED.email, name = EXCLUDED.name,
-             signed_in_at = now()
+             administers = EXCLUDED.administers, signed_in_at = now()
          RETURNING id",
         UserId::new() as _,
         issuer,
         profile.subject,
         profile.login,
         profile.email,
-        profile.name
+        profile.name,
+        &profile.administers
     )
     .fetch_one(&mut *transaction)
     .await?;
-    follow_github(&mut transaction, id, issuer, &profile.org_ids).await?;
+    follow_github(&mut transaction, id, issuer, &profile.org_ids, most).await?;
     transaction.commit().await?;
     Ok(id)
 }
@@ -62,7 +66,20 @@ async fn follow_github(
     user: UserId,
     issuer: &str,
     org_ids: &[i64],
+    most: i64,
 ) -> Result<(), Error> {
+    // In one order, so that two who sign in never wait for each other.
+    let held = sqlx::query_scalar!(
+        "SELECT id FROM organizations WHERE id IN
+             (SELECT organization_id FROM github_mappings WHERE issuer = $2 AND github_org_id = ANY($3)
+              UNION SELECT organization_id FROM memberships WHERE user_id = $1 AND from_github)
+         ORDER BY id FOR UPDATE",
+        user as _,
+        issuer,
+        org_ids
+    )
+    .fetch_all(&mut *connection)
+    .await?;
     sqlx::query!(
         "DELETE FROM memberships WHERE user_id = $1 AND from_github AND organization_id NOT IN
              (SELECT organization_id FROM github_mappings WHERE issuer = $2 AND github_org_id = ANY($3))",
@@ -74,13 +91,17 @@ async fn follow_github(
     .await?;
     sqlx::query!(
         "INSERT INTO memberships (organization_id, user_id, role, from_github)
-         SELECT DISTINCT ON (organization_id) organization_id, $1::uuid, role, true FROM github_mappings
-         WHERE issuer = $2 AND github_org_id = ANY($3)
+         SELECT DISTINCT ON (organization_id) organization_id, $1::uuid, role, true FROM github_mappings g
+         WHERE issuer = $2 AND github_org_id = ANY($3) AND organization_id = ANY($4)
+             AND ($5 > (SELECT count(*) FROM memberships m WHERE m.organization_id = g.organization_id AND m.user_id <> $1::uuid)
+                  OR EXISTS (SELECT 1 FROM memberships m WHERE m.organization_id = g.organization_id AND m.user_id = $1::uuid))
          ORDER BY organization_id, array_position(ARRAY['admin', 'developer', 'viewer'], role)
          ON CONFLICT (organization_id, user_id) DO UPDATE SET role = EXCLUDED.role WHERE memberships.from_github",
         user as _,
         issuer,
-        org_ids
+        org_ids,
+        &held as _,
+        most
     )
     .execute(connection)
     .await?;

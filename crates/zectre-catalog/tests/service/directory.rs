@@ -119,7 +119,9 @@ async fn admins_manage_all_but_owners_and_an_owner_stays() {
 #[tokio::test]
 async fn membership_at_github_leads_to_a_role_and_goes_with_it() {
     let catalog = Catalog::start().await;
-    let ada = catalog.sign_in(&person("ada")).await.access;
+    let mut ada = person("ada");
+    ada["administers"] = json!([1001, 1002, 1003]);
+    let ada = catalog.sign_in(&ada).await.access;
     org(&catalog, &ada, "acme").await;
     for (org, role) in [(1001, "viewer"), (1002, "developer")] {
         catalog
@@ -161,6 +163,17 @@ async fn membership_at_github_leads_to_a_role_and_goes_with_it() {
     let mut eve = person("eve");
     eve["orgs"] = json!([1002]);
     let eve = catalog.sign_in(&eve).await.access;
+    // What changes nothing for them leaves them there.
+    for (org, role) in [(1002, "developer"), (1003, "viewer")] {
+        let path = format!("/orgs/acme/github/{org}");
+        catalog
+            .done(&ada, "PUT", &path, Some(json!({"role": role})), 204)
+            .await;
+    }
+    let nothing = "DELETE /orgs/acme/github/1";
+    catalog
+        .refused(&ada, nothing, None, "404 MAPPING_NOT_FOUND")
+        .await;
     catalog.done(&eve, "GET", "/orgs/acme", None, 200).await;
     catalog
         .done(&ada, "DELETE", "/orgs/acme/github/1002", None, 204)
@@ -274,6 +287,21 @@ async fn a_cluster_moves_and_goes_and_its_audience_stays_taken() {
             .is_some_and(|audience| audience.len() > 40),
         "{us}"
     );
+    // An admin renames it, but gets nobody's tokens by moving it.
+    let invite = json!({"email": "eve@example.test", "role": "admin"});
+    let invited = catalog
+        .done(&ada, "POST", "/orgs/acme/invitations", Some(invite), 201)
+        .await;
+    let accept = Some(json!({"token": invited["token"]}));
+    catalog
+        .done(&eve, "POST", "/invitations/accept", accept, 200)
+        .await;
+    let renamed = json!({"name": "eu-west", "api_base_url": "http://10.0.0.1:47080/"});
+    catalog.done(&eve, "PUT", &path, Some(renamed), 200).await;
+    let stolen = json!({"name": "eu", "api_base_url": "https://evil.test"});
+    catalog
+        .refused(&eve, &format!("PUT {path}"), Some(stolen), "403 FORBIDDEN")
+        .await;
     let moved = json!({"name": "europe", "api_base_url": "https://europe.acme.test"});
     let moved = catalog.done(&ada, "PUT", &path, Some(moved), 200).await;
     assert_eq!(
@@ -294,4 +322,33 @@ async fn a_cluster_moves_and_goes_and_its_audience_stays_taken() {
         catalog.done(&ada, "GET", "/clusters", None, 200).await["total"],
         0
     );
+}
+
+#[tokio::test]
+async fn administrators_at_github_enlist_their_organization_while_there_is_room() {
+    let limits = "[tokens]\nalgorithm = 'EdDSA'\n[limits]\nper_organization_max = 2\n";
+    let catalog = Catalog::start_with(limits).await;
+    let mut ada = person("ada");
+    ada["administers"] = json!([1001]);
+    ada["orgs"] = json!([1004]);
+    ada["invited"] = json!([1005]);
+    let ada = catalog.sign_in(&ada).await.access;
+    org(&catalog, &ada, "acme").await;
+    let viewer = Some(json!({"role": "viewer"}));
+    for org in [1004, 1005, 9999] {
+        let path = format!("PUT /orgs/acme/github/{org}");
+        catalog
+            .refused(&ada, &path, viewer.clone(), "403 MAPPING_REFUSED")
+            .await;
+    }
+    catalog
+        .done(&ada, "PUT", "/orgs/acme/github/1001", viewer, 204)
+        .await;
+    for (name, orgs) in [("bob", 1), ("eve", 0), ("bob", 1)] {
+        let mut one = person(name);
+        one["orgs"] = json!([1001]);
+        let token = catalog.sign_in(&one).await.access;
+        let listed = catalog.done(&token, "GET", "/orgs", None, 200).await;
+        assert_eq!(listed["total"], orgs, "{name}");
+    }
 }

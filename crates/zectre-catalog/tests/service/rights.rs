@@ -122,6 +122,8 @@ async fn what_is_sent_is_read_strictly() {
         ("/orgs", json!({"slug": "Acme"})),
         ("/orgs", json!({"slug": "a", "nmae": "x"})),
         ("/orgs", json!({"slug": "-a"})),
+        ("/orgs", json!({"slug": "1a"})),
+        ("/orgs", json!({"slug": "a".repeat(41)})),
         ("/orgs", json!({"slug": "a", "name": ""})),
         ("/orgs", json!([])),
     ] {
