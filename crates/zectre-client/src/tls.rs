@@ -43,7 +43,8 @@ pub(crate) fn failure<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e rustls
 pub(crate) fn advice(failure: &rustls::Error) -> &'static str {
     use CertificateError as Why;
     match failure {
-        rustls::Error::InvalidCertificate(Why::UnknownIssuer) => {
+        // A bad signature is what an unknown issuer gives that has the name of a known one.
+        rustls::Error::InvalidCertificate(Why::UnknownIssuer | Why::BadSignature) => {
             "If it is yours, name its authority's PEM file in SSL_CERT_FILE, or add that to this machine's authorities"
         }
         rustls::Error::InvalidCertificate(Why::NotValidForName | Why::NotValidForNameContext { .. }) => {
