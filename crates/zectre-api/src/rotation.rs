@@ -15,11 +15,11 @@ use crate::{
 use secrecy::ExposeSecret;
 use sqlx::PgPool;
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 use zectre_service::{
-    ring::{KeyFile, KeyId, KeyRing, LOOK_INTERVAL, RingKey},
+    ring::{KeyFile, KeyId, KeyRing, LOOK_INTERVAL, RingKey, retired_path},
     seal::{
         self,
         place::{COLUMNS, Column},
@@ -45,6 +45,10 @@ pub struct Rotation {
     pub lost: Vec<(String, u64)>,
     /// The keys that are forgotten.
     pub retired: Vec<String>,
+    /// Where those are kept, in case something turns up that one of them sealed.
+    pub retired_file: Option<PathBuf>,
+    /// It went on with an earlier one, so no new key was made.
+    pub resumed: bool,
 }
 
 /// A key, and how many values it has sealed.
@@ -98,6 +102,7 @@ pub async fn uses(pool: &PgPool, key_file: &Path) -> Result<Vec<KeyUse>, Error> 
 
 /// Adds a key that only opens, for files that are copied to other machines before the rotation begins. The key's id.
 pub fn add(key_file: &Path) -> Result<String, Error> {
+    let _alone = KeyFile::lock(key_file)?;
     let mut file = KeyFile::read(key_file)?;
     let id = file.add();
     file.write()?;
@@ -118,6 +123,7 @@ pub async fn rotate(
             "another rotation is under way; wait for it".into(),
         ));
     }
+    let _alone = KeyFile::lock(key_file)?;
     let mut file = KeyFile::read(key_file)?;
     let is_resumed = file.keys().len() > 1 && !file.keys().iter().any(RingKey::is_added);
     if !is_resumed {
@@ -130,7 +136,12 @@ pub async fn rotate(
         pool,
         ring: KeyRing::load(key_file)?,
         prefix: seal::prefix(file.keys()[0].id()),
+        old: file.keys()[1..]
+            .iter()
+            .map(|key| seal::prefix(key.id()).to_vec())
+            .collect(),
         resealed: 0,
+        old_lost: 0,
         lost: Vec::new(),
         tell: &mut tell,
     };
@@ -144,16 +155,23 @@ pub async fn rotate(
             tokio::time::sleep(left).await;
             continue;
         }
+        // What was sealed late has come since the pass looked at its column; what no key opens is there for good.
+        if !keep_old && sealed::count_of(pool, COLUMNS, &pass.old).await? > pass.old_lost {
+            continue;
+        }
         let (resealed, lost) = (pass.resealed, pass.lost);
-        let retired = if keep_old { Vec::new() } else { file.retire() };
-        if !retired.is_empty() {
+        let mut retired = Vec::new();
+        if !keep_old && file.keys().len() > 1 {
+            retired = file.retire()?;
             file.write()?;
         }
         let rotation = Rotation {
             newest: file.keys()[0].id().to_string(),
             resealed,
             lost,
+            retired_file: (!retired.is_empty()).then(|| retired_path(key_file)),
             retired: retired.iter().map(ToString::to_string).collect(),
+            resumed: is_resumed,
         };
         told(pool, &rotation).await?;
         return Ok(rotation);
@@ -184,7 +202,11 @@ struct Pass<'a> {
     pool: &'a PgPool,
     ring: KeyRing,
     prefix: [u8; 1 + KeyId::BYTES],
+    /// What values of the keys begin with that will be forgotten.
+    old: Vec<Vec<u8>>,
     resealed: u64,
+    /// How many of those the last pass could not open.
+    old_lost: i64,
     lost: Vec<(String, u64)>,
     tell: &'a mut dyn FnMut(u64),
 }
@@ -194,6 +216,7 @@ impl Pass<'_> {
     async fn run(&mut self, settle: bool) -> Result<bool, Error> {
         let mut is_clean = true;
         self.lost.clear();
+        self.old_lost = 0;
         for column in COLUMNS {
             if settle {
                 sealed::settle(self.pool, column).await?;
@@ -221,7 +244,7 @@ impl Pass<'_> {
         Ok(is_clean)
     }
 
-    fn seal_anew(&self, column: &Column, stale: Vec<Stale>) -> (Vec<(Stale, Vec<u8>)>, u64) {
+    fn seal_anew(&mut self, column: &Column, stale: Vec<Stale>) -> (Vec<(Stale, Vec<u8>)>, u64) {
         let (mut news, mut lost) = (Vec::with_capacity(stale.len()), 0);
         for one in stale {
             let context = (column.context)(&one.row);
@@ -230,7 +253,11 @@ impl Pass<'_> {
                     let new = seal::seal(&self.ring, &context, plain.expose_secret());
                     news.push((one, new));
                 }
-                Err(seal::OpenError) => lost += 1,
+                Err(seal::OpenError) => {
+                    lost += 1;
+                    let is_old = self.old.iter().any(|prefix| one.sealed.starts_with(prefix));
+                    self.old_lost += i64::from(is_old);
+                }
             }
         }
         (news, lost)

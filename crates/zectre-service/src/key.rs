@@ -49,6 +49,12 @@ pub enum KeyError {
         "the key file {0} must hold 64 hexadecimal digits (the master key's a line of them for each key, the first of which seals)"
     )]
     Malformed(PathBuf),
+    /// Someone else is changing it.
+    #[error("another `zectre keys` is changing the key file {0}; wait for it")]
+    Busy(PathBuf),
+    /// It changed under who wanted to change it.
+    #[error("the key file {0} was changed meanwhile; run the command again")]
+    Changed(PathBuf),
     /// It could not be written.
     #[error("the key file {path} can't be written: {source}")]
     Write {

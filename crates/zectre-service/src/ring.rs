@@ -6,8 +6,9 @@
 
 use crate::key::{KEY_BYTES, KeyError, Secret, authenticate, from_hex, random_bytes, read_private, to_hex};
 use std::{
+    ffi::OsString,
     fmt::Write as _,
-    fs::{self, File},
+    fs::{self, File, TryLockError},
     io::{self, Write as _},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
@@ -234,9 +235,64 @@ impl KeyFile {
         true
     }
 
-    /// Forgets all keys but the first; gives the ids of those.
-    pub fn retire(&mut self) -> Vec<KeyId> {
-        self.keys.drain(1..).map(|key| key.id).collect()
+    /// Forgets all keys but the first; gives the ids of those. They are written beside the file first ([`retired_path`]), for
+    /// what a daemon still sealed with one of them: pasted back into the file, a line opens again.
+    ///
+    /// # Errors
+    /// Nothing is forgotten where they can't be kept, or where the file is another one than was read.
+    pub fn retire(&mut self) -> Result<Vec<KeyId>, KeyError> {
+        if !self.is_like(&Self::read(&self.path)?) {
+            return Err(KeyError::Changed(self.path.clone()));
+        }
+        let path = retired_path(&self.path);
+        let lines = text_of(&self.keys[1..]);
+        let kept = || {
+            let mut file = self.open_beside(File::options().append(true).create(true), &path)?;
+            file.write_all(lines.as_bytes())?;
+            file.sync_all()?;
+            self.sync_directory()
+        };
+        kept().map_err(|source| KeyError::Write {
+            path: path.clone(),
+            source,
+        })?;
+        Ok(self.keys.drain(1..).map(|key| key.id).collect())
+    }
+
+    fn is_like(&self, other: &Self) -> bool {
+        let marks = |file: &Self| {
+            file.keys
+                .iter()
+                .map(|key| (key.id, key.added))
+                .collect::<Vec<_>>()
+        };
+        marks(self) == marks(other)
+    }
+
+    /// Makes the caller the only one who changes the file, for as long as what it gives is kept.
+    pub fn lock(path: &Path) -> Result<File, KeyError> {
+        let this = Self::read(path)?;
+        let lock_path = beside(path, ".lock");
+        let failed = |source| KeyError::Write {
+            path: lock_path.clone(),
+            source,
+        };
+        let options = &mut File::options();
+        let lock = this.open_beside(options.append(true).create(true), &lock_path);
+        let lock = lock.map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(lock),
+            Err(TryLockError::WouldBlock) => Err(KeyError::Busy(path.into())),
+            Err(TryLockError::Error(error)) => Err(failed(error)),
+        }
+    }
+
+    /// A file that is as private as this one, and its owner's.
+    fn open_beside(&self, options: &mut fs::OpenOptions, path: &Path) -> io::Result<File> {
+        let owner = fs::metadata(&self.path)?;
+        let file = options.mode(0o600).open(path)?;
+        std::os::unix::fs::fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
+        Ok(file)
     }
 
     /// Puts it in its place, whole or not at all, for the same owner.
@@ -249,33 +305,43 @@ impl KeyFile {
 
     fn replace(&self) -> io::Result<()> {
         let beside = self.path.with_extension("new");
-        let owner = fs::metadata(&self.path)?;
         // One left behind by a rotation that was killed.
         match fs::remove_file(&beside) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let mut file = File::options()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&beside)?;
-        std::os::unix::fs::fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
-        file.write_all(self.text().as_bytes())?;
+        let mut file = self.open_beside(File::options().write(true).create_new(true), &beside)?;
+        file.write_all(text_of(&self.keys).as_bytes())?;
         file.sync_all()?;
         fs::rename(&beside, &self.path)?;
+        self.sync_directory()
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
         let directory = self.path.parent().filter(|path| !path.as_os_str().is_empty());
         File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
     }
+}
 
-    fn text(&self) -> String {
-        self.keys.iter().fold(String::new(), |mut text, key| {
-            let mark = if key.added { " added" } else { "" };
-            // Writing to a String can't fail.
-            let _ = writeln!(text, "{}{mark}", to_hex(key.expose()));
-            text
-        })
-    }
+/// Where the keys are kept that the ring at `path` has forgotten.
+pub fn retired_path(path: &Path) -> PathBuf {
+    beside(path, ".retired")
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(ending);
+    name.into()
+}
+
+/// A line for each.
+fn text_of(keys: &[RingKey]) -> String {
+    keys.iter().fold(String::new(), |mut text, key| {
+        let mark = if key.added { " added" } else { "" };
+        // Writing to a String can't fail.
+        let _ = writeln!(text, "{}{mark}", to_hex(key.expose()));
+        text
+    })
 }
 
 fn parse(line: &str) -> Option<RingKey> {
@@ -334,10 +400,38 @@ mod tests {
         assert_eq!(opened(&new).as_deref(), Some("hunter3"));
         assert_eq!(opened(&old).as_deref(), Some("hunter2"));
 
-        changed(&path, |file| assert_eq!(file.retire(), [first]));
+        changed(&path, |file| {
+            assert_eq!(file.retire().expect("it is as read"), [first]);
+        });
         let ring = KeyRing::load(&path).expect("good");
         assert!(seal::open(&ring, "x", &old).is_err());
         assert!(seal::open(&ring, "x", &new).is_ok());
+
+        // Pasted back, the forgotten key opens again, and seals nothing.
+        let retired = read_private(NAME, &retired_path(&path)).expect("it is private");
+        let now = fs::read_to_string(&path).expect("it is ours");
+        fs::write(&path, now + &retired).expect("it is ours");
+        let ring = KeyRing::load(&path).expect("good");
+        assert!(seal::open(&ring, "x", &old).is_ok());
+        assert_eq!(ring.keys()[1].id(), first);
+    }
+
+    #[test]
+    fn one_at_a_time_changes_the_file_and_forgets_nothing_that_it_did_not_read() {
+        let (_directory, path) = ring();
+        let turn = KeyFile::lock(&path).expect("it is free");
+        let error = KeyFile::lock(&path).expect_err("it is taken");
+        assert!(matches!(error, KeyError::Busy(_)), "{error}");
+        drop(turn);
+        KeyFile::lock(&path).expect("it is free again");
+
+        let mut file = KeyFile::read(&path).expect("good");
+        changed(&path, |file| {
+            file.add();
+        });
+        let error = file.retire().expect_err("another key was added");
+        assert!(matches!(error, KeyError::Changed(_)), "{error}");
+        assert!(!retired_path(&path).exists());
     }
 
     #[test]

@@ -108,17 +108,18 @@ async fn create(
     )
     .await?;
     let (id, secret) = (WebhookId::new(), signature::new_secret());
-    let sealed = seal::seal(
-        &context.master_key,
-        &seal::place::webhook(id),
-        secret.expose_secret(),
-    );
     let mut change = Change::begin(&context.pool, &actor).await?;
     if let Some(app) = request.application_id {
         app::lock(change.connection(), app)
             .await?
             .ok_or_else(|| super::gone(Thing::App, app))?;
     }
+    // Only now: a value that is long on its way may come after its key was forgotten.
+    let sealed = seal::seal(
+        &context.master_key,
+        &seal::place::webhook(id),
+        secret.expose_secret(),
+    );
     let new = webhook::New {
         id,
         organization,

@@ -106,6 +106,24 @@ pub(crate) async fn take_turn(connection: &mut PgConnection) -> Result<bool, Err
     Ok(taken.fetch_one(connection).await?)
 }
 
+/// How many values of all `columns` begin with one of `prefixes`, at one moment.
+pub(crate) async fn count_of(pool: &PgPool, columns: &[Column], prefixes: &[Vec<u8>]) -> Result<i64, Error> {
+    let of = |column: &Column| {
+        let (read, _) = as_bytes(column);
+        format!(
+            "(SELECT count(*) FROM {table} WHERE {column} IS NOT NULL AND substr({read}, 1, $1) = ANY($2))",
+            table = column.table,
+            column = column.column,
+        )
+    };
+    let counts: Vec<String> = columns.iter().map(of).collect();
+    let bytes = prefixes.first().map_or(0, Vec::len);
+    let count = sqlx::query_scalar(AssertSqlSafe(format!("SELECT {}", counts.join(" + "))))
+        .bind(bytes as i32)
+        .bind(prefixes);
+    Ok(count.fetch_one(pool).await?)
+}
+
 /// How many values each key has sealed, by what they begin with.
 pub(crate) async fn count(pool: &PgPool, column: &Column, bytes: i32) -> Result<Vec<(Vec<u8>, i64)>, Error> {
     let (read, _) = as_bytes(column);

@@ -77,13 +77,15 @@ async fn plant(api: &Harness) -> String {
         .await
         .expect("an order");
     sqlx::query(
-        "INSERT INTO acme_accounts VALUES ('https://acme', 'https://acme/1', $1), ('https://lost', '', $2)",
+        "INSERT INTO acme_accounts VALUES ('https://acme', 'https://acme/1', $1), ('https://lost', '', $2),
+             ('https://moved', '', $3)",
     )
     .bind(sealed(place::acme_account("https://acme")))
     .bind([&[2_u8][..], &[9; 60]].concat())
+    .bind(sealed(place::acme_account("https://elsewhere")))
     .execute(&api.pool)
     .await
-    .expect("an account, and one that opens with no key");
+    .expect("an account, one that opens with no key, and one of the old key that does not open here");
     app
 }
 
@@ -118,6 +120,7 @@ async fn a_rotation_that_is_broken_off_goes_on_and_the_api_reads_and_writes_mean
             .collect::<Vec<_>>()
     };
     let first = ids()[0].clone();
+    let old_key = std::fs::read_to_string(&file).expect("it is ours");
     let value = async |key: &str| variable(&api, &app, key).await;
 
     // Broken off after the first values.
@@ -143,8 +146,12 @@ async fn a_rotation_that_is_broken_off_goes_on_and_the_api_reads_and_writes_mean
     };
     let (rotated, ()) = tokio::join!(rotation::rotate(&api.pool, &file, false, |_| ()), meanwhile);
     let rotated = rotated.expect("it ends");
-    assert_eq!(rotated.lost, [("acme_accounts.sealed_credentials".to_owned(), 1)]);
+    assert_eq!(rotated.lost, [("acme_accounts.sealed_credentials".to_owned(), 2)]);
     assert_eq!(rotated.retired, [first]);
+    assert!(rotated.resumed, "the first one made the key");
+    let kept = rotated.retired_file.expect("an old key is kept");
+    let kept = std::fs::read_to_string(kept).expect("it is ours");
+    assert_eq!(kept.trim(), old_key.trim());
     assert_eq!(ids(), std::slice::from_ref(&rotated.newest));
 
     let uses = rotation::uses(&api.pool, &file)

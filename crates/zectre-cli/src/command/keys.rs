@@ -113,16 +113,29 @@ async fn rotate(keys: &Keys, keep_old: bool, output: Output) -> Result<Shown, Cl
 fn told(keys: &Keys, rotated: &Rotation, keep_old: bool) -> String {
     let file = keys.file.display();
     let Rotation { newest, resealed, .. } = rotated;
+    let began = if rotated.resumed {
+        "Finished an earlier rotation; no new key was made. "
+    } else {
+        ""
+    };
     if keep_old {
         return format!(
-            "The key {newest} seals; {resealed} values were sealed anew. Copy {file} to every machine that has one, then run \
+            "{began}The key {newest} seals; {resealed} values were sealed anew. Copy {file} to every machine that has one, then run \
              `zectre keys rotate` to forget the old keys, and copy it once more."
         );
     }
+    let kept = rotated.retired_file.as_ref().map(|kept| {
+        format!(
+            " They are kept in {}: should a value turn up that one of them sealed, paste its line to the end of {file} and rotate \
+             again; delete that file once nothing did.",
+            kept.display()
+        )
+    });
     format!(
-        "The key {newest} seals; {resealed} values were sealed anew, and {} old keys are forgotten. Back up {file}: \
+        "{began}The key {newest} seals; {resealed} values were sealed anew, and {} old keys are forgotten.{} Back up {file}: \
          without it the values are lost.",
-        rotated.retired.len()
+        rotated.retired.len(),
+        kept.unwrap_or_default()
     )
 }
 

@@ -140,6 +140,8 @@ impl Orders {
 
     /// Keeps where the order is, and the key it is for, for whoever goes on with it.
     pub async fn keep(&self, name: &str, url: &str, key: &str) -> Result<(), StoreError> {
+        let mut connection = bounded(self.pool.acquire()).await?;
+        // Only now: a value that is long on its way may come after its key was forgotten.
         let sealed = seal::seal(&self.key, &seal::place::acme_order(name), key);
         let kept = sqlx::query!(
             "UPDATE acme_orders SET order_url = $3, sealed_key = $4 WHERE name = $1 AND holder = $2",
@@ -148,7 +150,7 @@ impl Orders {
             url,
             sealed,
         );
-        held(bounded(kept.execute(&self.pool)).await?.rows_affected())
+        held(bounded(kept.execute(&mut *connection)).await?.rows_affected())
     }
 
     /// The certificate is there: it is stored, and the order is done with.
