@@ -22,7 +22,7 @@ pub struct LoginArgs {
     /// Signs in at a catalog, in a browser.
     #[command(flatten)]
     pub catalog: CatalogArgs,
-    /// The cluster to use then: its name, organization/name or id [default: the only one]
+    /// The cluster to use then: its name, organization/name or id [default: the only one, if you say so]
     #[arg(
         long,
         env = "ZECTRE_CLUSTER_ID",

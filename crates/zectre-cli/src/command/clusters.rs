@@ -6,6 +6,7 @@ use crate::{
     credentials::Credentials,
     error::CliError,
     output::{Output, Shown},
+    prompt,
     table::Table,
 };
 use zectre_client::{Client, collect};
@@ -127,7 +128,8 @@ fn pick<'c>(
     }
 }
 
-/// After a login: the cluster that was asked for, or the only one there is.
+/// After a login: the cluster that was asked for; or the only one there is, if a person says so, for whoever adds people to
+/// an organization decides which one that is.
 pub(super) async fn after_login(
     catalog: &Catalog,
     args: &LoginArgs,
@@ -144,12 +146,16 @@ pub(super) async fn after_login(
         return Ok(None);
     }
     let cluster = pick(&clusters, named.as_deref(), audience.as_deref())?;
+    let (name, url) = (full_name(cluster), &cluster.api_base_url);
+    let is_named = named.is_some() || audience.is_some();
+    if !is_named && !prompt::confirm(&format!("Shall commands talk to {name} ({url}) from now on?")).await? {
+        output.say(format!(
+            "There is one cluster, {name} ({url}); `zectre clusters use {name}` takes it."
+        ));
+        return Ok(None);
+    }
     catalog.use_cluster(cluster).await?;
-    output.say(format!(
-        "Commands talk to {} ({})",
-        full_name(cluster),
-        cluster.api_base_url
-    ));
+    output.say(format!("Commands talk to {name} ({url})"));
     Ok(Some(cluster.clone()))
 }
 
