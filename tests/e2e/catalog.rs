@@ -95,7 +95,10 @@ async fn who_signs_in_at_a_catalog_deploys_on_its_cluster() {
     let listed = cli.run(here, &["clusters", "list"]).await;
     assert!(listed.success().contains("acme/eu") && listed.stdout.contains(&audience));
 
-    cli.run(here, &["clusters", "use", "eu"]).await.success();
+    let listed = cli.run(here, &["clusters", "list", "--json"]).await;
+    serde_json::from_str::<Value>(listed.success()).expect("one document");
+    let used = cli.run(here, &["clusters", "use", "eu", "--json"]).await;
+    serde_json::from_str::<Value>(used.success()).expect("one document");
     let who = cli.run(here, &["whoami"]).await;
     assert!(
         who.success().contains("acme: owner") && who.stdout.contains(&api),

@@ -32,7 +32,7 @@ async fn leaves(cli: &Cli, directory: &Path) -> BTreeSet<String> {
 }
 
 /// Commands by the words that name them, with their arguments and their standard input, in an order in which each finds
-/// what it needs. `SERVER` and `JOB` stand for programs, `NODE` for the machine's node.
+/// what it needs. `SERVER` and `JOB` stand for programs, `NODE` for the machine's node, `DATA` for the platform's directory.
 const WALK: &[(&str, &str, &str)] = &[
     ("init", "shop", ""),
     ("projects add", "shop", ""),
@@ -74,6 +74,9 @@ const WALK: &[(&str, &str, &str)] = &[
     ("nodes drain", "NODE", ""),
     ("nodes uncordon", "NODE", ""),
     ("nodes join", "", ""),
+    ("keys list", "--data-dir DATA", ""),
+    ("keys add", "--data-dir DATA", ""),
+    ("keys rotate", "--data-dir DATA", ""),
     ("doctor", "", ""),
     ("completion", "bash", ""),
     ("projects delete", "spare --yes", ""),
@@ -114,7 +117,16 @@ async fn with_json_every_command_prints_one_document() {
         serde_json::from_str(cli.run(&project, &["nodes", "list", "--json"]).await.success()).expect("JSON");
     let node = nodes[0]["name"].as_str().expect("a node").to_owned();
 
-    let mut walked: BTreeSet<String> = ["up", "down", "bootstrap"].map(str::to_owned).into();
+    // Those of clusters need a catalog, and are read as JSON where there is one.
+    let elsewhere = [
+        "up",
+        "down",
+        "bootstrap",
+        "clusters list",
+        "clusters use",
+        "clusters add",
+    ];
+    let mut walked: BTreeSet<String> = elsewhere.map(str::to_owned).into();
     for (name, arguments, input) in WALK {
         let arguments: Vec<&str> = name
             .split(' ')
@@ -123,6 +135,7 @@ async fn with_json_every_command_prints_one_document() {
                 "SERVER" => server.as_str(),
                 "JOB" => job.as_str(),
                 "NODE" => node.as_str(),
+                "DATA" => data_dir,
                 word => word,
             })
             .chain(["--json"])
