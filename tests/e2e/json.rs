@@ -164,6 +164,16 @@ async fn with_json_every_command_prints_one_document() {
     let bootstrap = bootstrap.run(&project, &["bootstrap", "--json"]).await;
     serde_json::from_str::<Value>(bootstrap.success()).expect("one document");
 
+    goes_down(&platform, &summary).await;
+    assert_eq!(
+        walked,
+        leaves(&cli, &project).await,
+        "commands that this test knows, and those there are"
+    );
+}
+
+/// `down` says what it stopped, and the second time that there was nothing to stop.
+async fn goes_down(platform: &Detached, summary: &Value) {
     let down = platform.run(&["down", "--json"]).await;
     let stopped: Value = serde_json::from_str(down.success()).expect("one document");
     assert_eq!(stopped["data_dir"], summary["data_dir"]);
@@ -171,13 +181,8 @@ async fn with_json_every_command_prints_one_document() {
     let again = platform.run(&["down", "--json"]).await;
     let stopped: Value = serde_json::from_str(again.success()).expect("one document");
     assert_eq!(stopped["stopped"], false);
-
-    assert_eq!(
-        walked,
-        leaves(&cli, &project).await,
-        "commands that this test knows, and those there are"
-    );
 }
+
 fn open_directory(prefix: &str) -> tempfile::TempDir {
     let directory = tempfile::Builder::new()
         .prefix(prefix)
