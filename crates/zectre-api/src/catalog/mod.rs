@@ -1,6 +1,6 @@
 //! The trust in a catalog: people whom it knows are people here.
 //!
-//! [`verify`] decides about a token, [`keys`] is what it decides by, and this is the shell around them: keys are read when
+//! [`verify()`] decides about a token, [`keys`] is what it decides by, and this is the shell around them: keys are read when
 //! needed and now and then, kept in PostgreSQL, and outlive the catalog's absence. [`person`] makes accounts.
 
 mod keys;
