@@ -1,4 +1,4 @@
-//! Signing in at a catalog: the token side. Its API is spoken to with [`Client`](crate::Client), like a cluster's.
+//! Signing in at a catalog: the token side. Its API is spoken to with [`Client`], like a cluster's.
 
 use crate::{Client, ClientError, Credential};
 use http::{Method, StatusCode, header};
