@@ -3,6 +3,7 @@
 
 use crate::{
     native::spawn_to_first_byte,
+    phases::PhaseTimes,
     platform::{Bench, DEADLINE},
     report::{Report, Row},
     sample::Samples,
@@ -26,6 +27,7 @@ pub(crate) async fn run() -> Report {
             .await;
         let artifact = app.upload(&subject.program).await;
         let (mut ours, mut bare) = (Samples::default(), Samples::default());
+        let mut phases = PhaseTimes::default();
         for _ in 0..ROUNDS {
             bare.push(spawn_to_first_byte(&subject.program));
             let mut request = Bench::request();
@@ -45,8 +47,16 @@ pub(crate) async fn run() -> Report {
             .await;
             ours.push(started.elapsed());
             app.outcome(&id).await.succeeded();
+            for task in app.tasks(&id, &["running"]).await {
+                phases.push_task(&task["phases"]);
+            }
         }
         report.rows.push(Row::new(subject.name, &ours, &bare));
+        report.note(format!(
+            "{}: phases of its tasks, p50: {}; the rest is the way there and back, and the rollout's",
+            subject.name,
+            phases.told()
+        ));
     }
     report.note(format!(
         "resident memory of the whole platform beside PostgreSQL: {:.1} MiB",

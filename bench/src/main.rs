@@ -1,14 +1,17 @@
 //! Benchmarks: ours and the peer in one run, interleaved, on this machine, with the figures as they are.
 //!
-//! `zectre-bench [deploy] [wake] [logs] [proxy] [schedule]`; results are printed and, with `--record`, written to bench/RESULTS.md.
+//! `zectre-bench [deploy] [wake] [logs] [proxy] [schedule] [api]`; results are printed and, with `--record`, written to bench/RESULTS.md.
 //! `schedule` takes `--tasks`, `--nodes`, `--replicas`, `--decision-nodes` and `--heartbeat-ms` for smaller runs,
-//! `logs` takes `--lines-per-sec` and `--log-secs`, `proxy` takes `--rounds` and `--round-secs`.
+//! `logs` takes `--lines-per-sec` and `--log-secs`, `proxy` takes `--rounds` and `--round-secs`,
+//! `api` takes `--apps`, `--deployments` and `--log-lines`, and leaves plans of its statements with `--plans`.
 
+mod api;
 mod deploy;
 mod logs;
 mod machine;
 mod native;
 mod options;
+mod phases;
 mod platform;
 mod postgres;
 mod proxy;
@@ -23,7 +26,7 @@ use report::Report;
 use std::process::ExitCode;
 
 /// Those that run when none is named.
-const ALL: &[&str] = &["deploy", "wake", "logs", "proxy", "schedule"];
+const ALL: &[&str] = &["deploy", "wake", "logs", "proxy", "schedule", "api"];
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -51,6 +54,7 @@ async fn main() -> ExitCode {
             "wake" => wake::run().await,
             "logs" => logs::run(&options).await,
             "proxy" => proxy::run(&options).await,
+            "api" => api::run(&options).await,
             _ => schedule::run(&options).await,
         });
     }

@@ -26,6 +26,14 @@ pub(crate) struct Options {
     pub(crate) rounds: usize,
     /// Seconds of one of them.
     pub(crate) round_secs: usize,
+    /// Applications of `api`.
+    pub(crate) apps: usize,
+    /// Deployments of `api`.
+    pub(crate) deployments: usize,
+    /// Log lines of `api`.
+    pub(crate) log_lines: usize,
+    /// Whether `api` leaves the plans of its statements in a file.
+    pub(crate) plans: bool,
 }
 
 impl Options {
@@ -39,10 +47,15 @@ impl Options {
             replicas: 1_000,
             decision_nodes: 10_000,
             heartbeat: Duration::from_secs(2),
-            log_lines_per_sec: 50_000,
+            // A tenth more than the goal, so that what is stored is not bounded by what is written.
+            log_lines_per_sec: 55_000,
             log_duration: Duration::from_secs(30),
             rounds: 7,
             round_secs: 5,
+            apps: 10_000,
+            deployments: 100_000,
+            log_lines: 10_000_000,
+            plans: false,
         };
         while let Some(argument) = arguments.next() {
             let mut number = || {
@@ -62,12 +75,19 @@ impl Options {
                 "--log-secs" => options.log_duration = Duration::from_secs(number()? as u64),
                 "--rounds" => options.rounds = number()?,
                 "--round-secs" => options.round_secs = number()?,
+                "--apps" => options.apps = number()?,
+                "--deployments" => options.deployments = number()?,
+                "--log-lines" => options.log_lines = number()?,
+                "--plans" => options.plans = true,
                 flag if flag.starts_with('-') => return Err(format!("there is no option `{flag}`")),
                 name => options.names.push(name.into()),
             }
         }
         if options.tasks < options.replicas {
             return Err("--tasks must be at least --replicas".into());
+        }
+        if options.apps < 100 || options.deployments < options.apps {
+            return Err("--apps must be at least 100, and --deployments at least --apps".into());
         }
         Ok(options)
     }

@@ -3,11 +3,12 @@
 use nix::unistd::{Gid, Uid, User, chown, geteuid};
 use std::{
     fs,
-    os::unix::process::CommandExt,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
 };
+use tempfile::TempDir;
 use zectre_testkit::{postgres_bin_dir, wait_until};
 
 /// Beyond what PostgreSQL does by itself: memory and log space for a machine that does more than idle.
@@ -48,8 +49,20 @@ fn command(program: &str, directory: &Path) -> Command {
 }
 
 impl Postgres {
-    /// Makes and starts one in `directory`.
+    /// A directory of a benchmark's own, in which a server can be started, too: others may look into it.
+    pub(crate) fn directory() -> TempDir {
+        let directory = tempfile::Builder::new()
+            .prefix("zectre-bench-")
+            .tempdir()
+            .expect("a directory can be made");
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
+        directory
+    }
+
+    /// Makes and starts one in `postgres` of `directory`.
     pub(crate) async fn start(directory: &Path) -> Self {
+        let directory = &directory.join("postgres");
+        fs::create_dir(directory).expect("the directory is ours");
         if let Some((uid, gid)) = user() {
             chown(directory, Some(uid), Some(gid)).expect("root may change owners");
         }

@@ -3,6 +3,7 @@
 
 use crate::{
     native::spawn_to_first_byte,
+    phases::PhaseTimes,
     platform::{Bench, DEADLINE, Subject},
     report::{Report, Row},
     sample::Samples,
@@ -31,16 +32,24 @@ pub(crate) async fn run() -> Report {
             .deploy(&format!("wake-{index}"), subject, Bench::request())
             .await;
         let (mut ours, mut bare) = (Samples::default(), Samples::default());
+        let mut phases = PhaseTimes::default();
         for _ in 0..ROUNDS {
             bare.push(spawn_to_first_byte(&subject.program));
             put_to_sleep(&bench, &app, &id).await;
             let (port, host) = (bench.single.settings().proxy_port, app.subdomain.clone());
-            let time = tokio::task::spawn_blocking(move || wake(port, &host))
+            let woken = tokio::task::spawn_blocking(move || wake(port, &host))
                 .await
                 .expect("it does not panic");
-            ours.push(time.expect("a woken program answers 200"));
+            let (time, timing) = woken.expect("a woken program answers 200");
+            ours.push(time);
+            phases.push_header(&timing);
         }
         report.rows.push(Row::new(subject.name, &ours, &bare));
+        report.note(format!(
+            "{}: `Server-Timing`, p50: {}",
+            subject.name,
+            phases.told()
+        ));
         report.note(crowd(&bench, &app, &id, subject).await);
     }
     report
@@ -63,8 +72,8 @@ async fn put_to_sleep(bench: &Bench, app: &App, id: &str) {
     .await;
 }
 
-/// One request on a fresh connection: the time to the first byte of a 200.
-fn wake(proxy_port: u16, host: &str) -> io::Result<Duration> {
+/// One request on a fresh connection: the time to the first byte of a 200, and its `Server-Timing`.
+fn wake(proxy_port: u16, host: &str) -> io::Result<(Duration, String)> {
     let started = Instant::now();
     let mut stream = TcpStream::connect(("127.0.0.1", proxy_port))?;
     stream.set_nodelay(true)?;
@@ -72,14 +81,21 @@ fn wake(proxy_port: u16, host: &str) -> io::Result<Duration> {
         stream,
         "GET / HTTP/1.1\r\nhost: {host}.zectre.localhost\r\nconnection: close\r\n\r\n"
     )?;
-    let mut head = [0; 12];
-    stream.read_exact(&mut head[..1])?;
+    let mut first = [0];
+    stream.read_exact(&mut first)?;
     let time = started.elapsed();
-    stream.read_exact(&mut head[1..])?;
-    if &head != b"HTTP/1.1 200" {
-        return Err(io::Error::other(String::from_utf8_lossy(&head).into_owned()));
+    let mut answer = first.to_vec();
+    stream.read_to_end(&mut answer)?;
+    let answer = String::from_utf8_lossy(&answer);
+    if !answer.starts_with("HTTP/1.1 200") {
+        return Err(io::Error::other(answer.into_owned()));
     }
-    Ok(time)
+    let timing = answer.lines().find_map(|line| {
+        let (name, value) = line.split_once(": ")?;
+        name.eq_ignore_ascii_case("server-timing")
+            .then(|| value.to_owned())
+    });
+    Ok((time, timing.unwrap_or_default()))
 }
 
 /// Many first requests at once.

@@ -63,12 +63,12 @@ async fn an_artifact_with_another_hash_is_refused() {
         "/api/v1/artifacts/{}/upload",
         artifact["id"].as_str().expect("an id")
     );
-    // SHA-256 of the empty string, in base64.
-    let digest = "sha-256=47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
+    // SHA-256 of `the right bytes`, in base64.
+    let digest = "sha-256=o1gEJc33UJfOIwCXGc38USK7EIvhHB7uiuyn3IoCcgQ=";
     let response = http
         .request(Method::POST, &path)
         .header("digest", digest)
-        .body("not empty")
+        .body("others")
         .send()
         .await
         .expect("an answer");
@@ -81,7 +81,7 @@ async fn an_artifact_with_another_hash_is_refused() {
     let response = http
         .request(Method::POST, &path)
         .header("digest", digest)
-        .body("")
+        .body("the right bytes")
         .send()
         .await
         .expect("an answer");

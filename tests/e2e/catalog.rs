@@ -35,42 +35,48 @@ fn credentials(home: &Path) -> Value {
     serde_json::from_str(&text).expect("JSON")
 }
 
-/// Makes an organization at the catalog as whoever is signed in there under `home`.
-async fn make_organization(catalog: &Catalog, home: &Path, slug: &str) {
-    let refresh = &credentials(home)["catalogs"][catalog.url()]["refresh_token"];
-    let body = format!(
-        "grant_type=refresh_token&client_id=zectre-cli&refresh_token={}",
-        refresh.as_str().expect("text")
-    );
-    let client = reqwest::Client::new();
-    let tokens = client
-        .post(format!("{}/oauth/token", catalog.url()))
-        .header("content-type", "application/x-www-form-urlencoded")
-        .body(body);
-    let tokens: Value = tokens
-        .send()
-        .await
-        .expect("it answers")
-        .json()
-        .await
-        .expect("JSON");
-    let made = client
-        .post(format!("{}/api/v1/orgs", catalog.url()))
-        .bearer_auth(tokens["access_token"].as_str().expect("a token"))
-        .json(&json!({ "slug": slug }));
-    assert_eq!(made.send().await.expect("it answers").status(), 201);
-    // The command line goes on with the next refresh token, as if it had asked itself.
-    let mut stored = credentials(home);
-    stored["catalogs"][catalog.url()]["refresh_token"] = tokens["refresh_token"].clone();
-    fs::write(home.join("config/zectre/credentials.json"), stored.to_string()).expect("written");
+/// Commands at a catalog, like those of [`crate::json`], in an order in which each finds what it needs. `TOKEN` is that of the
+/// first invitation, which another one accepts.
+pub(crate) const WALK: &[(&str, &str, &str)] = &[
+    ("catalog orgs create", "acme --name Acme", ""),
+    ("catalog orgs list", "", ""),
+    ("catalog invitations create", "bob@example.test --role viewer", ""),
+    ("catalog invitations create", "eve@example.test", ""),
+    ("catalog invitations list", "", ""),
+    ("catalog invitations revoke", "eve@example.test", ""),
+    ("catalog invitations accept", "", "TOKEN"),
+    ("catalog members list", "--org acme", ""),
+    ("catalog members role", "bob@example.test developer", ""),
+    ("catalog members rm", "bob", ""),
+    ("clusters add", "eu https://eu.acme.test", ""),
+    ("clusters list", "", ""),
+    ("clusters use", "acme/eu", ""),
+    ("clusters rm", "eu --yes", ""),
+    ("catalog orgs delete", "acme --yes", ""),
+];
+
+/// A cluster of `acme`, with its API's address: added first, it trusts the catalog with what came of that.
+async fn cluster(catalog: &Catalog, cli: &Cli, here: &Path, name: &str) -> (Single, String) {
+    let mut settings = Settings::default();
+    let api = format!("http://127.0.0.1:{}", settings.api_port);
+    let added = cli.run(here, &["clusters", "add", name, &api, "--json"]).await;
+    let added: Value = serde_json::from_str(added.success()).expect("JSON");
+    let audience = added["audience"].as_str().expect("text").to_owned();
+    settings.catalog = Some((catalog.url().to_owned(), audience));
+    (Single::start_with(settings).await, api)
 }
 
 fn ada() -> Value {
-    json!({"id": 1, "login": "ada", "name": "Ada", "emails": [{"email": "ada@example.test", "primary": true, "verified": true}]})
+    person(1, "ada")
+}
+
+fn person(id: u32, login: &str) -> Value {
+    let email = format!("{login}@example.test");
+    json!({"id": id, "login": login, "name": login, "emails": [{"email": email, "primary": true, "verified": true}]})
 }
 
 #[tokio::test]
-async fn who_signs_in_at_a_catalog_deploys_on_its_cluster() {
+async fn who_signs_in_at_a_catalog_deploys_on_its_second_cluster() {
     let catalog = Catalog::start().await;
     catalog.visitor(&ada()).await;
     let home = tempfile::tempdir().expect("a directory");
@@ -82,31 +88,33 @@ async fn who_signs_in_at_a_catalog_deploys_on_its_cluster() {
     assert!(shown.contains("You are signed in"), "{shown}");
     let who = cli.run(here, &["whoami"]).await;
     assert!(who.success().contains("ada@example.test"), "{}", who.stdout);
-    make_organization(&catalog, home, "acme").await;
+    cli.run(here, &["catalog", "orgs", "create", "acme"])
+        .await
+        .success();
 
-    // The cluster is added first, and trusts the catalog with what came of that.
-    let mut settings = Settings::default();
-    let api = format!("http://127.0.0.1:{}", settings.api_port);
-    let added = cli.run(here, &["clusters", "add", "eu", &api, "--json"]).await;
-    let added: Value = serde_json::from_str(added.success()).expect("JSON");
-    let audience = added["audience"].as_str().expect("text").to_owned();
-    settings.catalog = Some((catalog.url().to_owned(), audience.clone()));
-    let platform = Single::start_with(settings).await;
+    let (_first, _) = cluster(&catalog, &cli, here, "eu").await;
+    let (second, api) = cluster(&catalog, &cli, here, "us").await;
     let listed = cli.run(here, &["clusters", "list"]).await;
-    assert!(listed.success().contains("acme/eu") && listed.stdout.contains(&audience));
-
-    let listed = cli.run(here, &["clusters", "list", "--json"]).await;
-    serde_json::from_str::<Value>(listed.success()).expect("one document");
-    let used = cli.run(here, &["clusters", "use", "eu", "--json"]).await;
-    serde_json::from_str::<Value>(used.success()).expect("one document");
-    let who = cli.run(here, &["whoami"]).await;
-    assert!(
-        who.success().contains("acme: owner") && who.stdout.contains(&api),
-        "{}",
-        who.stdout
-    );
-    // The organization came with its first member, and a namespace of its name with it.
+    assert!(listed.success().contains("acme/eu") && listed.stdout.contains("acme/us"));
+    // One sign-in, whichever is used; what is linked here is linked for each.
     fs::write(here.join("zectre.yaml"), "name: shop\nnamespace: acme\n").expect("written");
+    for name in ["eu", "us"] {
+        let used = cli.run(here, &["clusters", "use", name, "--json"]).await;
+        let used: Value = serde_json::from_str(used.success()).expect("one document");
+        let who = cli.run(here, &["whoami"]).await;
+        let address = used["api_base_url"].as_str().expect("text");
+        assert!(
+            who.success().contains("acme: owner") && who.stdout.contains(address),
+            "{}",
+            who.stdout
+        );
+        let apps = cli.run(here, &["projects", "list", "--json"]).await;
+        assert_eq!(apps.success().trim(), "[]", "each has its own");
+        cli.run(here, &["projects", "create", "shop", "--namespace", "acme"])
+            .await
+            .success();
+    }
+    // The organization came with its first member, and a namespace of its name with it.
     let server = server_program();
     let deploy = [
         "deploy",
@@ -117,7 +125,7 @@ async fn who_signs_in_at_a_catalog_deploys_on_its_cluster() {
     ];
     cli.run(here, &deploy).await.success();
     let host = "shop-acme.zectre.localhost";
-    assert!(platform.http().app(host, "/").await.status.is_success());
+    assert!(second.http().app(host, "/").await.status.is_success());
 
     // Signed out, it is signed out of both, and a copy of the refresh token is worth nothing.
     let copy = credentials(home)["catalogs"].clone();
@@ -155,4 +163,52 @@ async fn commands_at_once_refresh_one_after_the_other() {
     assert_eq!(code, Some(3));
     assert!(shown.contains("You are not signed in"), "{shown}");
     cli.run(here, &list).await.success();
+}
+
+#[tokio::test]
+async fn an_organization_is_kept_from_the_command_line() {
+    let catalog = Catalog::start().await;
+    let homes = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
+    let [ada, bob] = [0, 1].map(|place: usize| (Cli::new(homes[place].path()), homes[place].path()));
+    for ((cli, here), person) in [(&ada, person(1, "ada")), (&bob, person(2, "bob"))] {
+        catalog.visitor(&person).await;
+        let (code, _) = log_in(&catalog, cli, here, &["--catalog", catalog.url()]).await;
+        assert_eq!(code, Some(0));
+    }
+    let mut token: Option<String> = None;
+    for (name, arguments, input) in WALK {
+        let is_accepted = *input == "TOKEN";
+        let (cli, here) = if is_accepted { &bob } else { &ada };
+        let input: &str = if is_accepted {
+            token.as_deref().unwrap_or_default()
+        } else {
+            input
+        };
+        let words = name.split(' ').chain(arguments.split_whitespace());
+        let arguments: Vec<&str> = words.chain(["--json"]).collect();
+        let output = cli.run_with(here, &arguments, input).await;
+        let document: Value = serde_json::from_str(output.success()).expect("one document");
+        if let Some(shown) = document.get("token").filter(|_| token.is_none()) {
+            token = Some(format!("{}\n", shown.as_str().expect("text")));
+        }
+        if is_accepted {
+            // A viewer sees who is there, and invites nobody; who isn't there is told so, and nothing goes without a word.
+            let (cli, here) = &bob;
+            let listed = cli.run(here, &["catalog", "members", "list"]).await;
+            assert!(listed.success().contains("ada@example.test"), "{}", listed.stdout);
+            for (command, code) in [
+                ("catalog invitations list --org acme", 3),
+                ("catalog invitations list", 2),
+                ("catalog members list --org nobodys", 4),
+                ("catalog members rm eve", 4),
+                ("catalog orgs delete acme", 2),
+            ] {
+                let arguments: Vec<&str> = command.split(' ').collect();
+                assert_eq!(cli.run(here, &arguments).await.code, code, "{command}");
+            }
+        }
+    }
+    let (cli, here) = &bob;
+    let listed = cli.run(here, &["catalog", "orgs", "list", "--json"]).await;
+    assert_eq!(listed.success().trim(), "[]");
 }

@@ -1,10 +1,16 @@
 //! Three hosts, separate daemons, one PostgreSQL, and every fault of the book, under a counting client and a counting
 //! origin.
 //!
-//! What is counted: every request through a proxy that is neither killed nor cut off. None of them may fail, in flight
-//! or not, with one exception that no proxy can take away: a POST that was handed to a replica on a host which was cut
-//! off before it answered may have been done, so it is not repeated; its client is told so. Such a POST must have begun
-//! before the cut could be noticed and been under way at the cut or after it, and each connection can lose one at most.
+//! Every request through any proxy is counted. None of them may fail, in flight or not, with two exceptions that no
+//! proxy can take away (docs/PROXY_ERRORS.md tells them to users), each as narrow as it can be said:
+//!
+//! 1. *A POST that was cut off before its answer.* It was handed to a replica on a host which was then cut off, and may
+//!    have been done, so it is not repeated; its client is told `BAD_GATEWAY`. It must have begun before the cut could be
+//!    noticed and been under way at the cut or after it, and each connection can lose one at most. [`counted`] says so.
+//! 2. *A request through a proxy while that is killed*: from the kill until it is ready again, at the killed proxy's own
+//!    address only. `every_daemon_is_killed_in_turn_and_no_request_fails` says so. Nobody asks the proxy of a host that
+//!    is cut off.
+//!
 //! No POST is ever done twice, and each that was answered with 200 was done. Nobody waits for long, either.
 
 use serde_json::json;
@@ -303,7 +309,7 @@ async fn the_host_of_the_leader_is_cut_off_and_the_other_one_leads() {
     // Agents and the API speak to the first scheduler; the leader is to be the other one.
     let first = (CONTROL, "zectre-scheduler");
     stage.hosts.kill(first).await;
-    assert_eq!(stage.hosts.leader().await.0, STANDBY);
+    expect_other_leader(&stage.hosts, first).await;
     stage.hosts.start_daemon(first);
     stage.hosts.wait_ready(first).await;
     stage.hosts.wait_nodes_ready().await;

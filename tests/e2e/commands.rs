@@ -96,21 +96,30 @@ async fn a_program_of_plain_tcp_keeps_its_port_from_version_to_version_asleep_or
     let mut next = TcpStream::connect(&address).await.expect("it listens");
     hears(&mut next, "two").await;
     drop(next);
-    let status = cli.run(&directory, &["status", "--json"]).await;
-    let status: Value = serde_json::from_str(status.success()).expect("JSON");
-    let id = status["deployments"][0]["id"].as_str().expect("an id");
-    let slept = platform
-        .http()
-        .post(&format!("/deployments/{id}/sleep"), serde_json::json!({}))
-        .await;
-    slept.expect_ok();
-    wait_until(Duration::from_secs(30), "it sleeps", async || {
-        let status = cli.run(&directory, &["status"]).await;
-        status.success().contains("asleep").then_some(())
-    })
-    .await;
+    let slept = cli.run(&directory, &["sleep"]).await;
+    slept.success();
+    assert!(
+        slept.stderr.contains("sleeps until the next request"),
+        "{}",
+        slept.stderr
+    );
+    assert!(
+        cli.run(&directory, &["status"])
+            .await
+            .success()
+            .contains("asleep"),
+        "it said so"
+    );
     let mut first = TcpStream::connect(&address).await.expect("it listens");
     hears(&mut first, "two").await;
+    drop(first);
+    for (command, says) in [("sleep", "sleeps until"), ("wake", "is awake")] {
+        let output = cli.run(&directory, &[command]).await;
+        output.success();
+        assert!(output.stderr.contains(says), "{}", output.stderr);
+    }
+    let tasks = cli.run(&directory, &["ps", "--prod"]).await;
+    assert!(tasks.success().contains("running"), "{}", tasks.stdout);
     let opened = cli.run(&directory, &["open", "--prod"]).await;
     assert!(opened.failure().contains("speaks plain TCP"), "{}", opened.stderr);
 }
@@ -187,7 +196,36 @@ async fn the_doctor_and_a_stranger_are_told_what_is_wrong() {
     let platform = Single::start().await;
     let (cli, shop) = (platform.cli(), project(&platform, "shop", ""));
     let zectre = async |arguments: &[&str]| cli.run(&shop, arguments).await;
-    zectre(&["projects", "add"]).await.success();
+    let added = zectre(&["projects", "add"]).await;
+    // As a README says it, wherever someone is.
+    let again = zectre(&["projects", "add"]).await;
+    assert_eq!(again.success(), added.success());
+    assert!(
+        again
+            .stderr
+            .contains("linked to default/shop already: nothing to do"),
+        "{}",
+        again.stderr
+    );
+    let elsewhere = project(&platform, "elsewhere", "");
+    let taken = cli.run(&elsewhere, &["projects", "add", "shop"]).await;
+    assert!(
+        taken.failure().contains("`zectre link default/shop`"),
+        "{}",
+        taken.stderr
+    );
+    let refused = zectre(&["env", "add", "PORT=1"]).await;
+    assert_eq!(refused.code, 2, "bad input: {}", refused.stderr);
+    fs::write(shop.join("zectre.yaml"), "name: store\n").expect("it is ours");
+    let renamed = zectre(&["deploy", "--artifact", "/nowhere"]).await;
+    assert!(
+        renamed
+            .failure()
+            .contains("names default/store, but this directory is linked to default/shop, and that is used")
+            && renamed.stderr.contains("`zectre link default/store`"),
+        "{}",
+        renamed.stderr
+    );
 
     let checked = zectre(&["doctor"]).await;
     assert!(
@@ -294,6 +332,8 @@ async fn a_run_to_completion_is_spoken_of_as_a_run() {
         vec!["open"],
         vec!["scale", "2"],
         vec!["restart"],
+        vec!["sleep"],
+        vec!["wake"],
         vec!["promote", "1"],
     ] {
         let output = zectre(&refused).await;

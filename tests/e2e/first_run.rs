@@ -1,5 +1,6 @@
 //! `cargo xtask up`: from a checkout to a program answering at a URL, and fast the second time.
 
+use serde_json::Value;
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command, time::Instant};
 use zectre_e2e::{Detached, Settings};
 
@@ -50,7 +51,17 @@ async fn one_command_leads_from_a_checkout_to_a_served_url() {
     assert_eq!(docs.status(), 200);
 
     // The second run finds everything: the platform, the project, the data.
+    let hello = async || {
+        let status = detached
+            .command(&["status", "--project", "hello", "--json"])
+            .await;
+        let status: Value = serde_json::from_str(status.success()).expect("JSON");
+        let newest = status["deployments"][0]["version"].as_u64();
+        (status["project"]["id"].clone(), newest.expect("a version"))
+    };
+    let (id, version) = hello().await;
     let (said, _) = run();
     assert!(said.contains("hello-default.zectre.localhost"), "{said}");
+    assert_eq!(hello().await, (id, version + 1));
     detached.run(&["down"]).await.success();
 }

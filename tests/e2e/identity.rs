@@ -2,7 +2,8 @@
 
 use reqwest::{Method, StatusCode};
 use serde_json::json;
-use zectre_e2e::{Daemons, SERVICES};
+use std::{collections::BTreeSet, fs, path::Path};
+use zectre_e2e::Daemons;
 
 #[tokio::test]
 async fn every_endpoint_of_every_service_asks_who_you_are() {
@@ -48,24 +49,11 @@ async fn every_endpoint_of_every_service_asks_who_you_are() {
     }
     assert!(walked > 40, "the whole API was walked: {walked}");
 
-    let internal = [
-        ("zectre-scheduler", "/api/v1/nodes/register"),
-        ("zectre-scheduler", "/api/v1/nodes/heartbeat"),
-        ("zectre-scheduler", "/api/v1/nodes/task-published-port"),
-        ("zectre-scheduler", "/api/v1/scheduler/deploy"),
-        ("zectre-scheduler", "/api/v1/scheduler/wake"),
-        ("zectre-agent", "/api/v1/actions"),
-        (
-            "zectre-registry",
-            "/api/v1/artifacts/0198f2c4-7c3e-7a51-9d0e-3f6f2f4f8a11/upload",
-        ),
-        ("zectre-build", "/api/v1/builds"),
-    ];
-    for (service, path) in internal {
-        assert!(SERVICES.contains(&service));
-        let url = format!("http://127.0.0.1:{}{path}", platform.admin_port(service));
+    for (service, method, path) in INTERNAL {
+        let url = format!("http://127.0.0.1:{}{path}", platform.admin_port(service)).replace("{id}", id);
+        let method: Method = method.parse().expect("a method");
         for token in ["", "eyJhbGciOiJub25lIn0.e30.", "zk_guess"] {
-            let request = http.raw().post(&url).json(&json!({}));
+            let request = http.raw().request(method.clone(), &url).json(&json!({}));
             let request = if token.is_empty() {
                 request
             } else {
@@ -74,6 +62,67 @@ async fn every_endpoint_of_every_service_asks_who_you_are() {
             let status = request.send().await.expect("an answer").status();
             assert_eq!(status, StatusCode::UNAUTHORIZED, "{service}{path} with `{token}`");
         }
+    }
+    let forged = format!(
+        "http://127.0.0.1:{}/artifacts/{}/hello?expires=99999999999&signature=00",
+        platform.admin_port("zectre-registry"),
+        "0".repeat(64)
+    );
+    let refused = http.raw().get(forged).send().await.expect("an answer");
+    assert_eq!(refused.status(), StatusCode::FORBIDDEN);
+}
+
+/// All that daemons tell each other.
+const INTERNAL: &[(&str, &str, &str)] = &[
+    ("zectre-scheduler", "GET", "/api/v1/nodes"),
+    ("zectre-scheduler", "GET", "/api/v1/nodes/{id}"),
+    ("zectre-scheduler", "POST", "/api/v1/nodes/register"),
+    ("zectre-scheduler", "POST", "/api/v1/nodes/heartbeat"),
+    ("zectre-scheduler", "POST", "/api/v1/nodes/task-published-port"),
+    ("zectre-scheduler", "POST", "/api/v1/nodes/needed"),
+    ("zectre-scheduler", "POST", "/api/v1/scheduler/deploy"),
+    ("zectre-scheduler", "POST", "/api/v1/scheduler/assign-pending"),
+    (
+        "zectre-scheduler",
+        "POST",
+        "/api/v1/scheduler/reconcile-deployment/{id}",
+    ),
+    ("zectre-scheduler", "POST", "/api/v1/scheduler/stop-task/{id}"),
+    ("zectre-scheduler", "POST", "/api/v1/scheduler/wake"),
+    ("zectre-scheduler", "GET", "/api/v1/scheduler/status"),
+    ("zectre-agent", "POST", "/api/v1/actions"),
+    ("zectre-agent", "GET", "/api/v1/tasks"),
+    ("zectre-agent", "GET", "/api/v1/tasks/{id}/logs/stream"),
+    ("zectre-registry", "POST", "/api/v1/artifacts/{id}/upload"),
+    ("zectre-registry", "GET", "/api/v1/artifacts/{id}/download"),
+    ("zectre-registry", "GET", "/artifacts/{sha256}/{name}"),
+    ("zectre-build", "POST", "/api/v1/builds"),
+    ("zectre-build", "GET", "/api/v1/builds/{id}"),
+    ("zectre-build", "POST", "/api/v1/builds/{id}/cancel"),
+    ("zectre-build", "GET", "/api/v1/builds/{id}/logs/stream"),
+    ("zectre-proxy", "GET", "/routes"),
+];
+
+/// A route that is added to a daemon and not to the list fails here: the sources say which there are.
+#[test]
+fn every_internal_route_is_on_the_list_of_those_that_are_tried() {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates");
+    let sources = ["scheduler", "agent", "registry", "build"].map(|name| (name, "routes/mod.rs"));
+    for (name, file) in sources.into_iter().chain([("proxy", "admin.rs")]) {
+        let service = format!("zectre-{name}");
+        let text = fs::read_to_string(crates.join(&service).join("src").join(file)).expect("its routes");
+        let routes: BTreeSet<&str> = text
+            .split('"')
+            .skip(1)
+            .step_by(2)
+            .filter(|literal| literal.starts_with('/'))
+            .collect();
+        let listed: BTreeSet<&str> = INTERNAL
+            .iter()
+            .filter(|(of, ..)| *of == service)
+            .map(|(_, _, path)| *path)
+            .collect();
+        assert_eq!(routes, listed, "{service}");
     }
 }
 

@@ -48,6 +48,8 @@ const WALK: &[(&str, &str, &str)] = &[
     ("open", "--print --prod", ""),
     ("scale", "2 --prod", ""),
     ("restart", "--prod", ""),
+    ("sleep", "--prod", ""),
+    ("wake", "--prod", ""),
     ("rollback", "--prod", ""),
     ("promote", "3 --prod", ""),
     ("env add", "GREETING=hi", ""),
@@ -117,16 +119,10 @@ async fn with_json_every_command_prints_one_document() {
         serde_json::from_str(cli.run(&project, &["nodes", "list", "--json"]).await.success()).expect("JSON");
     let node = nodes[0]["name"].as_str().expect("a node").to_owned();
 
-    // Those of clusters need a catalog, and are read as JSON where there is one.
-    let elsewhere = [
-        "up",
-        "down",
-        "bootstrap",
-        "clusters list",
-        "clusters use",
-        "clusters add",
-    ];
-    let mut walked: BTreeSet<String> = elsewhere.map(str::to_owned).into();
+    // Those of a catalog are walked where there is one.
+    let elsewhere = crate::catalog::WALK.iter().map(|(name, ..)| *name);
+    let elsewhere = elsewhere.chain(["up", "down", "bootstrap"]);
+    let mut walked: BTreeSet<String> = elsewhere.map(str::to_owned).collect();
     for (name, arguments, input) in WALK {
         let arguments: Vec<&str> = name
             .split(' ')

@@ -3,9 +3,17 @@
 use futures_util::StreamExt;
 use reqwest::Method;
 use serde_json::{Value, json};
-use std::{fs, path::Path, process::Stdio, time::Duration};
-use tokio::io::{AsyncBufReadExt, BufReader};
-use zectre_e2e::{App, Daemons, archive, server_program};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::Command,
+};
+use zectre_e2e::{App, Daemons, archive, program, server_program, tish_cache};
 use zectre_testkit::wait_until;
 
 const HELLO: &str = r#"fn handleRequest(req) {
@@ -41,6 +49,13 @@ async fn the_command_leads_from_nothing_to_a_url_and_back() {
         "it prints the URL: {}",
         deployed.stdout
     );
+    for line in [
+        "  compiled src/main.tish",
+        "✓ Built",
+        "✓ tour version 1 (production)",
+    ] {
+        assert!(deployed.stderr.contains(line), "no `{line}`: {}", deployed.stderr);
+    }
     let answer = http.app("tour-default", "/").await;
     assert!(answer.text().starts_with("version one"), "{}", answer.text());
 
@@ -116,7 +131,8 @@ async fn logs_are_followed_as_they_come() {
     let platform = Daemons::start().await;
     let http = platform.http();
     let app = App::create(&http, "chatty").await;
-    let deployment = app.deploy_program(&server_program(), json!({})).await.succeeded();
+    let two = json!({"replicas": 2});
+    let deployment = app.deploy_program(&server_program(), two).await.succeeded();
     let arguments = [
         "logs",
         "-f",
@@ -145,9 +161,27 @@ async fn logs_are_followed_as_they_come() {
             .await
             .unwrap_or_else(|_| panic!("no line with `{wanted}`"))
     };
-    next("started with PORT=").await;
+    let (one, other) = (next("started with PORT=").await, next("started with PORT=").await);
     http.app(&app.subdomain, "/log").await.expect_ok();
-    next("a line to the log").await;
+    let said = next("a line to the log").await;
+    // Whose each line is, from the first one on.
+    let replica = |line: &str| line.split_once("] ").map(|(id, _)| id.to_owned());
+    let (one, other, said) = (replica(&one), replica(&other), replica(&said));
+    assert!(
+        one.is_some() && other.is_some() && one != other,
+        "{one:?} {other:?}"
+    );
+    assert!(said == one || said == other, "{said:?}");
+    // What was shown is stored.
+    let arguments = [&arguments[..1], &arguments[2..]].concat();
+    let all = platform.cli().run(platform.directory(), &arguments).await;
+    for id in [one, other].into_iter().flatten() {
+        assert!(
+            all.success().contains(&format!("{id}] started with PORT=")),
+            "{}",
+            all.stdout
+        );
+    }
 }
 
 #[tokio::test]
@@ -364,20 +398,62 @@ async fn a_container_is_served_from_a_real_engine() {
         .await;
     assert_eq!(app.outcome(&next).await.failed(), "image_pull_failed");
     assert!(http.app(&app.subdomain, "/").await.text().starts_with("boxed "));
+
+    // The example, as its README says.
+    let examples = platform.directory().join("examples");
+    for name in ["hello", "container"] {
+        copy_dir(&example(name), &examples.join(name));
+    }
+    let (example, cli) = (examples.join("container"), platform.cli());
+    let mut compile = Command::new(program("zectre-tishc"));
+    compile.args([
+        "compile",
+        "--project",
+        "../hello",
+        "--output",
+        "server",
+        "--cache",
+    ]);
+    compile.arg(tish_cache());
+    let mut build = engine.docker();
+    build.args(["build", "-t", "zectre-example-container:1", "."]);
+    for command in [&mut compile, &mut build] {
+        let done = command
+            .current_dir(&example)
+            .output()
+            .await
+            .expect("it is installed");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+    cli.run(&example, &["projects", "add"]).await.success();
+    let deployed = cli.run(&example, &["deploy", "--prod", "--wait"]).await;
+    assert!(deployed.success().contains("container-default.zectre.localhost"));
+    let answer = http.app("container-default", "/").await.text();
+    assert!(answer.starts_with("Hello from container!"), "{answer}");
+    // Any image by its name, and no manifest.
+    let arguments = "deploy --image zectre-example-container:1 --project boxed --prod --wait";
+    let arguments: Vec<_> = arguments.split(' ').collect();
+    cli.run(platform.directory(), &arguments).await.success();
+    let answer = http.app(&app.subdomain, "/").await.text();
+    assert!(answer.starts_with("Hello from boxed!"), "{answer}");
+}
+
+/// Where an example of the repository is.
+fn example(name: &str) -> PathBuf {
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the checkout");
+    checkout.join("examples").join(name)
 }
 
 #[tokio::test]
 async fn the_examples_build_and_do_what_they_say() {
     let platform = Daemons::start().await;
     let http = platform.http();
-    let examples = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("the checkout")
-        .join("examples");
     let cli = platform.cli();
     for name in ["hello", "json-api", "job"] {
         let copy = platform.directory().join(name);
-        copy_dir(&examples.join(name), &copy);
+        copy_dir(&example(name), &copy);
         cli.run(&copy, &["deploy", "--prod", "--wait"]).await.success();
     }
     assert_eq!(http.app("hello-default", "/").await.status, 200);

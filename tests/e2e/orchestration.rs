@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, time::Duration};
-use zectre_e2e::{App, Daemons, Http, server_program, tasks_of};
-use zectre_testkit::wait_until;
+use zectre_common::time::Time;
+use zectre_e2e::{App, Daemons, Http, Settings, server_program, tasks_of};
+use zectre_testkit::{METRICS_TOKEN, wait_until};
 
 /// Which task answered.
 async fn answering_task(http: &Http, app: &App) -> String {
@@ -186,7 +187,12 @@ async fn load(
 
 #[tokio::test]
 async fn an_idle_deployment_sleeps_and_the_next_request_wakes_it_once() {
-    let platform = Daemons::start().await;
+    // The node's cache is over its bound whatever it holds.
+    let small_cache = [
+        ("agent", "artifact_cache_bytes_max", "1".to_owned()),
+        ("agent", "collect_interval_ms", "100".to_owned()),
+    ];
+    let platform = Daemons::start_with(Settings::default(), &small_cache).await;
     let http = platform.http();
     let app = App::create(&http, "sleepy").await;
     let deployment = app
@@ -201,7 +207,14 @@ async fn an_idle_deployment_sleeps_and_the_next_request_wakes_it_once() {
         tasks_of(deployment.id()).is_empty().then_some(())
     })
     .await;
+    let stopped = wait_until(Duration::from_secs(10), "its task's end is told", async || {
+        app.tasks(deployment.id(), &["stopped"]).await.pop()
+    })
+    .await;
+    assert_eq!(stopped["reason"], "idle");
 
+    what_nothing_needs_is_collected(&platform, &http).await;
+    let sent = sent_bytes(&platform).await;
     let before = started(&app, deployment.id()).await;
     let requests = (0..200).map(|_| http.app(&app.subdomain, "/"));
     let answers = futures_util::future::join_all(requests).await;
@@ -219,6 +232,55 @@ async fn an_idle_deployment_sleeps_and_the_next_request_wakes_it_once() {
         before + 1,
         "one start for all of them"
     );
+    assert_eq!(
+        sent_bytes(&platform).await,
+        sent,
+        "its artifact was not fetched again"
+    );
+}
+
+/// Two runs to completion, of which nothing will need the first one's artifact again: waits until the node has dropped it.
+async fn what_nothing_needs_is_collected(platform: &Daemons, http: &Http) {
+    let app = App::create(http, "job").await;
+    let artifacts = platform.directory().join("agent/artifacts");
+    let mut here = Vec::new();
+    for number in 0..2 {
+        let path = platform.directory().join("job");
+        let mut program = std::fs::read(server_program()).expect("it was compiled");
+        // Beyond what the kernel loads: the same program, of another hash.
+        program.push(number);
+        std::fs::write(&path, program).expect("the directory is ours");
+        let request = json!({"restart": "never", "env": {"MODE": "complete"}});
+        let done = app.deploy_program(&path, request).await.succeeded();
+        let artifact = done.deployment["artifact_id"].as_str().expect("it has one");
+        let artifact = http.get(&format!("/artifacts/{artifact}")).await.expect(200);
+        let sha256 = artifact["sha256"].as_str().expect("it was uploaded").to_owned();
+        here.push(artifacts.join(format!("{sha256}-binary")));
+    }
+    wait_until(
+        Duration::from_secs(30),
+        "the first one's artifact goes",
+        async || (!here[0].exists()).then_some(()),
+    )
+    .await;
+    assert!(here[1].exists(), "the environment points to the last one");
+}
+
+/// What the registry has sent to anybody.
+async fn sent_bytes(platform: &Daemons) -> String {
+    let port = platform.admin_port("zectre-registry");
+    let http = platform.http();
+    let request = http.raw().get(format!("http://127.0.0.1:{port}/metrics"));
+    let answer = request
+        .bearer_auth(METRICS_TOKEN)
+        .send()
+        .await
+        .expect("it answers");
+    let text = answer.text().await.expect("text");
+    let mut lines = text.lines().filter(|line| !line.starts_with('#'));
+    let line = lines.find(|line| line.contains("registry_sent_bytes"));
+    line.unwrap_or_else(|| panic!("it counts what it sends: {text}"))
+        .to_owned()
 }
 
 /// How many tasks there ever were.
@@ -281,4 +343,77 @@ async fn a_program_that_runs_to_completion_succeeds_with_zero_and_fails_otherwis
         .deploy_program(&program, json!({"restart": "never", "env": {"MODE": "exit"}}))
         .await;
     assert_eq!(failed.failed(), "exited");
+    what_ends_with_zero_is_done_and_what_fails_is_started_again(&http).await;
+}
+
+/// `restart: on_failure`.
+async fn what_ends_with_zero_is_done_and_what_fails_is_started_again(http: &Http) {
+    let app = App::create(http, "willing").await;
+    let request = json!({"restart": "on_failure"});
+    let deployment = app.deploy_program(&server_program(), request).await.succeeded();
+    let id = deployment.id();
+    // A POST: the proxy may send a GET again, and that would take the next one along.
+    let tell = async |path: &str| {
+        let request = http.app_request(reqwest::Method::POST, &app.subdomain, path);
+        drop(request.send().await.expect("the proxy answers"));
+    };
+    tell("/end").await;
+    app.wait_for(id, "it is done", |deployment| deployment["health"] == "asleep")
+        .await;
+    assert!(tasks_of(id).is_empty());
+
+    // A request wakes it like any that sleeps; from here on it fails.
+    answering_task(http, &app).await;
+    for failures in 1..=3 {
+        app.wait_running(id, 1).await;
+        tell("/crash").await;
+        wait_until(Duration::from_secs(30), "its failure is told", async || {
+            (app.tasks(id, &["failed"]).await.len() == failures).then_some(())
+        })
+        .await;
+    }
+    app.wait_running(id, 1).await;
+    let named = app.deployment(id).await;
+    assert_eq!(
+        (&named["status"], &named["reason"]),
+        (&json!("succeeded"), &json!("crash_loop"))
+    );
+
+    let mut tasks = app.tasks(id, &["stopped", "failed", "running"]).await;
+    let time = |task: &Value, field: &str| -> Time {
+        serde_json::from_value(task[field].clone()).unwrap_or_else(|error| panic!("{field}: {error}: {task}"))
+    };
+    tasks.sort_by_key(|task| time(task, "created_at"));
+    let ends: Vec<_> = tasks
+        .iter()
+        .map(|task| {
+            (
+                &task["state"],
+                &task["reason"],
+                &task["exit_code"],
+                &task["restarts"],
+            )
+        })
+        .collect();
+    let [stopped, failed, running, exited] = ["stopped", "failed", "running", "exited"].map(Value::from);
+    let failure = |restarts| (&failed, &exited, json!(9), json!(restarts));
+    let expected = [
+        (&stopped, &exited, json!(0), json!(0)),
+        failure(0),
+        failure(1),
+        failure(2),
+        (&running, &Value::Null, Value::Null, json!(3)),
+    ];
+    let expected: Vec<_> = expected.iter().map(|(a, b, c, d)| (*a, *b, c, d)).collect();
+    assert_eq!(
+        ends, expected,
+        "none was started after the first but by a request"
+    );
+    for (number, pair) in tasks[1..].windows(2).enumerate() {
+        let pause = time(&pair[1], "started_at").since(time(&pair[0], "finished_at"));
+        assert!(
+            pause >= Duration::from_millis(200 << number),
+            "after failure {number}: {pause:?}"
+        );
+    }
 }

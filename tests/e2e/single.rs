@@ -19,7 +19,11 @@ fn find_postmaster(single: &Single) -> Option<i32> {
 
 #[tokio::test]
 async fn it_serves_stops_in_order_and_finds_its_data_again() {
-    let mut single = Single::start().await;
+    let settings = Settings {
+        stop_timeout_ms: 4_000,
+        ..Settings::default()
+    };
+    let mut single = Single::start_with(settings).await;
     let http = single.http();
     let app = App::create(&http, "kept").await;
     let deployment = app
@@ -43,19 +47,34 @@ async fn it_serves_stops_in_order_and_finds_its_data_again() {
 
     // While one takes its time, the others must not be started anew.
     let slow = App::create(&http, "slow-to-go").await;
-    let stubborn = json!({"env": {"MODE": "stubborn"}});
+    let stubborn = json!({"env": {"MODE": "stubborn"}, "stop_grace_secs": 1});
     let slow = slow.deploy_program(&server_program(), stubborn).await.succeeded();
+    let patient = App::create(&http, "patient").await;
+    let stubborn = json!({"env": {"MODE": "stubborn"}, "stop_grace_secs": 600});
+    let patient = patient
+        .deploy_program(&server_program(), stubborn)
+        .await
+        .succeeded();
 
-    let (database, started) = (postmaster(&single), std::time::Instant::now());
+    let database = postmaster(&single);
     let status = single.process_mut().end(Signal::SIGTERM).await;
     assert!(status.success(), "{status}");
-    assert!(started.elapsed() < Duration::from_secs(30));
+    let log = single.process_mut().log();
+    assert!(
+        log.contains("Killed default/slow-to-go (production): it still ran 1 s after SIGTERM."),
+        "each has its own time: {log}"
+    );
+    assert!(
+        log.contains("Killed default/patient (production): it still ran") && !log.contains("600 s"),
+        "and all together have a bound: {log}"
+    );
+    assert!(!log.contains("Killed default/kept"), "{log}");
     assert!(!is_alive(database), "PostgreSQL was stopped too");
     assert!(tasks_of(deployment.id()).is_empty(), "no task is left");
-    assert!(
-        tasks_of(slow.id()).is_empty(),
-        "not even one that does not want to go"
-    );
+    for stubborn in [slow, patient] {
+        let left = tasks_of(stubborn.id());
+        assert!(left.is_empty(), "not even one that does not want to go: {left:?}");
+    }
 
     single.start_again().await;
     wait_until(Duration::from_secs(30), "the program answers again", async || {

@@ -2,8 +2,9 @@
 //!
 //! Built by rustc alone, from the standard library. `MODE` chooses its manners: `never` opens no port, `exit` ends at
 //! once with 3 after a line on standard error, `stubborn` ignores SIGTERM. `GET /` answers `GREETING` and who it is,
-//! `/crash` ends the process with 9, `/slow` answers after `SLOW_MS`, `POST /echo` sends the body back as it comes,
-//! `POST /count` has its body written down in the book at `LEDGER` before it answers.
+//! `/crash` ends the process with 9, `/end` with 0, `/slow` answers after `SLOW_MS`, `POST /echo` sends the body back as it comes,
+//! `POST /count` has its body written down in the book at `LEDGER` before it answers. With a [`Gate`](crate::Gate) at
+//! `GATE` it opens its port only when it is let through, and the gate's keeper knows for how long it lives.
 
 use crate::native_program;
 use std::path::PathBuf;
@@ -29,6 +30,13 @@ fn write_down(ledger: &mut Option<TcpStream>, id: &str) -> std::io::Result<()> {
     let page = ledger.as_mut().unwrap();
     page.write_all(format!("{} {id}\n", var("TASK_ID")).as_bytes())?;
     page.read_exact(&mut [0])
+}
+
+fn pass(gate: &str) -> TcpStream {
+    let mut gate = TcpStream::connect(gate).expect("the gate is there");
+    gate.write_all(format!("{}\n", var("GREETING")).as_bytes()).expect("the gate listens");
+    gate.read_exact(&mut [0]).expect("the gate opens");
+    gate
 }
 
 fn serve(stream: TcpStream) {
@@ -87,6 +95,7 @@ fn serve(stream: TcpStream) {
                     Err(error) => answer(&mut out, "500 Internal Server Error", &format!("the book at {}: {error}", var("LEDGER"))),
                 }
             }
+            "/end" => exit(0),
             "/crash" => { eprintln!("crashing as asked"); exit(9) }
             "/headers" => answer(&mut out, "200 OK", &headers),
             "/env" => { let all: String = env::vars().map(|(k, v)| format!("{k}={v}\n")).collect(); answer(&mut out, "200 OK", &all) }
@@ -108,6 +117,7 @@ fn main() {
         "complete" => { println!("all work done"); return }
         _ => {}
     }
+    let _gate = (!var("GATE").is_empty()).then(|| pass(&var("GATE")));
     let listener = TcpListener::bind(("0.0.0.0", var("PORT").parse().expect("PORT is set"))).expect("the port is free");
     for stream in listener.incoming().flatten() { thread::spawn(move || serve(stream)); }
 }

@@ -43,10 +43,24 @@ const NEEDS: [Need; 4] = [
 const MODULES: [&str; 4] = ["virtio_pci", "9pnet_virtio", "9p", "overlay"];
 /// The tests that are run, by the beginning of their names.
 const TESTS: &str = "^adoption|^escape|^native|^orders|^output|^walls";
+/// Those that are not, and why.
+const LEFT_OUT: [(&str, &str); 5] = [
+    (
+        "cycles",
+        "two thousand starts take hours on an emulated processor",
+    ),
+    (
+        "crash",
+        "a hundred kills under load take hours on an emulated processor",
+    ),
+    ("container", "there is no Docker engine in the virtual machine"),
+    ("podman", "there is no Podman in the virtual machine"),
+    ("disk", "nothing in it depends on control groups"),
+];
 /// Seconds that a test waits for anything: it takes ten times as long there.
-const DEADLINE_SECS: u32 = 240;
+const DEADLINE_SECS: u32 = 480;
 /// Seconds of all of it.
-const LIMIT_SECS: u32 = 3_600;
+const LIMIT_SECS: u32 = 7_200;
 
 /// What the kernel starts.
 const INIT: &str = r"#!/bin/busybox sh
@@ -68,7 +82,7 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup; mount -t securityfs security /sys/kerne
 ip link set lo up; ulimit -n 20000
 echo "kernel $(uname -r), control groups: $(cat /proc/self/cgroup), controllers: $(cat /sys/fs/cgroup/cgroup.controllers)"
 cd @ROOT@/crates/zectre-agent
-export CARGO_MANIFEST_DIR=$PWD ZECTRE_TEST_DEADLINE_SECS=@DEADLINE@
+export CARGO_MANIFEST_DIR=$PWD ZECTRE_TEST_DEADLINE_SECS=@DEADLINE@ RUSTC=@RUSTC@
 for test in $(@TESTS@ --list 2>/dev/null | sed -n 's/: test$//p' | grep -E '@WHICH@'); do
   if timeout 900 @TESTS@ --exact "$test" > /tmp/said 2>&1; then echo "PASS $test"; else
     echo "FAIL $test"; grep -A12 panicked /tmp/said; fi
@@ -87,11 +101,15 @@ pub(crate) fn run() -> Result<(), Fail> {
     let text = SCRIPT
         .replace("@ROOT@", &root().display().to_string())
         .replace("@TESTS@", &tests.display().to_string())
+        .replace("@RUSTC@", &rustc()?)
         .replace("@WHICH@", TESTS)
         .replace("@DEADLINE@", &DEADLINE_SECS.to_string());
     fs::write(&script, text).map_err(|error| failed(&script, &error))?;
     let ram_disk = ram_disk(&room, &kernel, &script)?;
     eprintln!("\n==> the agent's tests in the virtual machine (some twenty minutes)");
+    for (tests, why) in LEFT_OUT {
+        eprintln!("    LEFT OUT {tests}::*: {why}");
+    }
     let mut machine = Command::new("timeout");
     machine
         .args([&LIMIT_SECS.to_string(), "qemu-system-x86_64"])
@@ -162,6 +180,12 @@ fn built_tests() -> Result<PathBuf, Fail> {
             .then(|| PathBuf::from(path))
     });
     executable.ok_or_else(|| Fail::new("cargo does not say where the agent's tests are"))
+}
+
+/// The compiler itself, for programs that tests build: what the search path leads to may only choose one.
+fn rustc() -> Result<String, Fail> {
+    let sysroot = output(Command::new("rustc").args(["--print", "sysroot"]))?;
+    Ok(format!("{}/bin/rustc", sysroot.trim()))
 }
 
 /// Debian's kernel.

@@ -19,11 +19,12 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
-  up            install what is missing, build, start the platform, deploy examples/hello
+  up [--dev] [--data-dir DIR]
+                install what is missing, build, start the platform, deploy examples/hello; --dev builds without optimisation
   test          every check and every test; what CI runs
   needs         only install what tests need
   tidy          only the rules of the house over the sources
-  bench [NAME]  measure: deploy, wake, logs, proxy, schedule (all when no name is given); --record adds the results to
+  bench [NAME]  measure: deploy, wake, logs, proxy, schedule, api (all when no name is given); --record adds the results to
                 bench/RESULTS.md; proxy takes --rounds N and --round-secs N (7 and 5 when not given)
   sim [--seeds N] [--seed S] [--trace] [--planted NAME|all]
                 run the scheduler's core in worlds of faults
@@ -35,6 +36,10 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
+        [_, rest @ ..] if rest.iter().any(|word| ["--help", "-h"].contains(word)) => {
+            print!("{USAGE}");
+            Ok(())
+        }
         ["up", rest @ ..] => up::up(rest),
         ["test"] => test::test(),
         ["needs"] => test::needs(),

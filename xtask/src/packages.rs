@@ -57,6 +57,13 @@ pub(crate) const LIBC: Need = Need {
     },
 };
 
+/// What lists the files of the checkout, and what programs are built from.
+pub(crate) const GIT: Need = Need {
+    package: "git",
+    why: "to look through the checkout, and to test builds from git",
+    is_there: || is_installed("git"),
+};
+
 /// The container engine.
 pub(crate) const DOCKER: Need = Need {
     package: "docker.io",
@@ -175,16 +182,18 @@ pub(crate) fn install(needs: &[Need]) -> Result<(), Fail> {
     for need in &missing {
         eprintln!("{} is missing; it is needed {}", need.package, need.why);
     }
-    if !is_installed("apt-get") {
-        return Err(Fail::new(format!(
-            "this is not Debian or a relative of it: install these with your package manager (names may differ), then run this again: {}",
-            packages.join(" ")
-        )));
-    }
-    step("package lists", apt().args(["-qq", "update"]))?;
+    let is_root =
+        fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0);
+    let machine = Machine {
+        has_apt: is_installed("apt-get"),
+        is_root,
+        has_sudo: is_installed("sudo"),
+    };
+    let way = machine.way(&packages).map_err(Fail::new)?;
+    step("package lists", way.apt().args(["-qq", "update"]))?;
     step(
         &format!("install {}", packages.join(" ")),
-        apt()
+        way.apt()
             .args(["-qq", "install", "-y", "--no-install-recommends"])
             .args(&packages),
     )?;
@@ -197,18 +206,81 @@ pub(crate) fn install(needs: &[Need]) -> Result<(), Fail> {
     }
 }
 
-/// apt-get, through sudo where this isn't root.
-fn apt() -> Command {
-    let root = fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0);
-    let mut command = if root || !Path::new("/usr/bin/sudo").exists() {
-        Command::new("apt-get")
-    } else {
-        eprintln!("(with sudo: installing packages needs root)");
-        let mut sudo = Command::new("sudo");
-        // Variables set for this process don't pass through sudo.
-        sudo.args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]);
-        sudo
-    };
-    command.env("DEBIAN_FRONTEND", "noninteractive");
-    command
+/// What this machine can do about a missing package.
+struct Machine {
+    has_apt: bool,
+    is_root: bool,
+    has_sudo: bool,
+}
+
+/// How apt-get is run.
+#[derive(Debug, PartialEq, Eq)]
+enum Way {
+    Root,
+    Sudo,
+}
+
+impl Machine {
+    /// How `packages` get here, or what a person has to do instead.
+    fn way(&self, packages: &[&str]) -> Result<Way, String> {
+        let packages = packages.join(" ");
+        match self {
+            Self { has_apt: false, .. } => Err(format!(
+                "this is not Debian or a relative of it: install these with your package manager (names may differ), then run \
+                 this again: {packages}"
+            )),
+            Self { is_root: true, .. } => Ok(Way::Root),
+            Self { has_sudo: true, .. } => Ok(Way::Sudo),
+            _ => Err(format!(
+                "installing packages needs root, and there is no sudo: run `apt-get install --no-install-recommends {packages}` as \
+                 root, then this again"
+            )),
+        }
+    }
+}
+
+impl Way {
+    fn apt(&self) -> Command {
+        let mut command = match self {
+            Self::Root => Command::new("apt-get"),
+            Self::Sudo => {
+                eprintln!("(with sudo: installing packages needs root)");
+                let mut sudo = Command::new("sudo");
+                // Variables set for this process don't pass through sudo.
+                sudo.args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]);
+                sudo
+            }
+        };
+        command.env("DEBIAN_FRONTEND", "noninteractive");
+        command
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_person_is_told_what_only_a_person_can_do() {
+        let way = |has_apt, is_root, has_sudo| {
+            let machine = Machine {
+                has_apt,
+                is_root,
+                has_sudo,
+            };
+            machine.way(&["postgresql", "gcc"])
+        };
+        assert_eq!(way(true, true, true), Ok(Way::Root));
+        assert_eq!(way(true, false, true), Ok(Way::Sudo));
+        for (other, is_about) in [
+            (way(false, true, true), "not Debian"),
+            (way(true, false, false), "no sudo"),
+        ] {
+            let said = other.expect_err("nothing can be installed");
+            assert!(
+                said.contains("postgresql gcc") && said.contains(is_about),
+                "{said}"
+            );
+        }
+    }
 }

@@ -8,14 +8,12 @@ use crate::{
 };
 use std::{fs, process::Command, time::Instant};
 
-/// The modules of the end-to-end tests that run a platform over six hosts.
-const HOST_TESTS: [&str; 3] = ["chaos::", "churn::", "stampede::"];
-
 /// Installs what tests need beside Rust.
 pub(crate) fn needs() -> Result<(), Fail> {
     packages::install(&[
         packages::LINKER,
         packages::LIBC,
+        packages::GIT,
         packages::POSTGRESQL,
         packages::BUBBLEWRAP,
         packages::IPTABLES,
@@ -119,21 +117,20 @@ fn tests() -> Result<(), Fail> {
         .args(["nextest", "--version"])
         .output()
         .is_ok_and(|output| output.status.success());
-    if nextest {
-        return step(
-            "tests",
-            cargo().args(["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]),
-        );
-    }
-    // Tests of a whole platform over six hosts have the machine to themselves, as .config/nextest.toml has it too.
-    let mut beside = cargo();
-    beside.args(["test", "--workspace", "--locked", "--no-fail-fast", "--"]);
-    for hosts in HOST_TESTS {
-        beside.args(["--skip", hosts]);
-    }
-    let beside = step("tests", &mut beside);
-    let mut alone = cargo();
-    alone.args(["test", "--package", "zectre-e2e", "--locked", "--test", "e2e"]);
-    alone.args(["--", "--test-threads=1"]).args(HOST_TESTS);
-    beside.and(step("tests over many hosts", &mut alone))
+    let runner: &[&str] = if nextest { &["nextest", "run"] } else { &["test"] };
+    step(
+        "tests",
+        cargo()
+            .args(runner)
+            .args(["--workspace", "--locked", "--no-fail-fast"]),
+    )?;
+    // A feature of the proxy alone, so that nobody else's build waits for it.
+    let http3 = ["-p", "zectre-proxy", "--features", "http3", "--locked"];
+    step(
+        "HTTP/3",
+        cargo()
+            .args(runner)
+            .args(http3)
+            .args(["--test", "service", "http3"]),
+    )
 }

@@ -17,8 +17,7 @@ use secrecy::SecretString;
 use serde_json::json;
 use sqlx::PgPool;
 use std::{
-    fmt, fs,
-    os::unix::fs::PermissionsExt,
+    fmt,
     time::{Duration, Instant, SystemTime},
 };
 use zectre_common::db;
@@ -79,14 +78,8 @@ struct Platform {
 
 impl Platform {
     async fn start(load: &Load) -> Self {
-        let directory = tempfile::Builder::new()
-            .prefix("zectre-bench-")
-            .tempdir()
-            .expect("a directory can be made");
-        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
-        let data = directory.path().join("postgres");
-        fs::create_dir(&data).expect("the directory is ours");
-        let postgres = Postgres::start(&data).await;
+        let directory = Postgres::directory();
+        let postgres = Postgres::start(directory.path()).await;
         let url: SecretString = postgres.url().into();
         // As an operator runs it: what a service says at `debug` isn't part of the price.
         let mut extra = vec![("logs", "filter", "\"info\"".to_owned())];

@@ -18,7 +18,6 @@ use std::{
     fs,
     io::{Read, Write},
     net::TcpStream,
-    os::unix::fs::PermissionsExt,
     path::Path,
     time::{Duration, Instant},
 };
@@ -51,19 +50,19 @@ pub(crate) async fn run(options: &Options) -> Report {
         "goals: CPU per request ≤ 1.0 × nginx (requests/s per core ≥ 1.0 ×), p99 ≤ 1.2 ×, ≤ 30 µs added at p50, \
          ≤ 32 MiB at 1,000 connections, no cost from 10 to 100,000 hosts",
     );
-    let directory = tempfile::Builder::new()
-        .prefix("zectre-bench-")
-        .tempdir()
-        .expect("a directory can be made");
-    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
-    let data = directory.path().join("postgres");
-    fs::create_dir(&data).expect("the directory is ours");
-    let postgres = Postgres::start(&data).await;
+    let directory = Postgres::directory();
+    let postgres = Postgres::start(directory.path()).await;
     let pool = db::connect(&postgres.url().into(), "bench", 4)
         .await
         .expect("the server runs");
     db::migrate(&pool).await.expect("an empty database");
-    fs::write(directory.path().join("hosts.lua"), load::SCRIPT).expect("the directory is ours");
+    for (file, text) in [
+        (load::SCRIPT_FILE, load::SCRIPT),
+        (load::OPENSSL_FILE, load::OPENSSL),
+    ] {
+        fs::write(directory.path().join(file), text).expect("the directory is ours");
+    }
+    peers::certificate(directory.path());
     let origin = peers::origin(directory.path()).await;
     store::hello(&pool, origin.port).await;
     let servers = [
@@ -93,15 +92,15 @@ async fn is_applied(pool: &PgPool) -> Duration {
 }
 
 impl Bench<'_> {
-    fn round(&self, load: &Load, server: &Server, port: u16) -> Seen {
+    fn round(&self, load: &Load, server: &Server) -> Seen {
         let before = server.cpu();
-        let told = load.run(port, self.options.round_secs, &self.directory.join("hosts.lua"));
+        let told = load.run(load.port(server), self.options.round_secs, self.directory);
         let cpu_us = (server.cpu() - before) * 1e6 / told.requests;
         Seen { told, cpu_us }
     }
 
     fn command(&self, load: &Load) -> String {
-        let command = load.command("PORT", self.options.round_secs, Path::new("hosts.lua"));
+        let command = load.command("PORT", self.options.round_secs, Path::new(""));
         let words = std::iter::once(command.get_program()).chain(command.get_args());
         let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
         words.join(" ")
@@ -119,6 +118,10 @@ impl Bench<'_> {
             ("64 KiB, 64 connections", http1(64, "/64k")),
             ("10 MiB, 8 connections", http1(8, "/10m")),
             ("30 bytes, HTTP/2, 16 × 16 streams", Load::Http2(16)),
+            ("30 bytes, TLS, 64 connections", Load::Https1(64, "/small")),
+            ("64 KiB, TLS, 64 connections", Load::Https1(64, "/64k")),
+            ("10 MiB, TLS, 8 connections", Load::Https1(8, "/10m")),
+            ("30 bytes, HTTP/2 over TLS, 16 × 16 streams", Load::Https2(16)),
         ] {
             eprintln!("proxy: {name} …");
             commands.push(format!("`{}`", self.command(&load)));
@@ -130,11 +133,7 @@ impl Bench<'_> {
                     } else {
                         servers.len() - 1 - turn
                     };
-                    let port = match load {
-                        Load::Http2(_) => servers[at].http2_port,
-                        _ => servers[at].port,
-                    };
-                    seen[at].push(self.round(&load, &servers[at], port));
+                    seen[at].push(self.round(&load, &servers[at]));
                 }
             }
             let of = |at: usize, figure: fn(&Seen) -> f64| median(seen[at].iter().map(figure));
@@ -156,7 +155,7 @@ impl Bench<'_> {
         }
         report.note(table);
         report.note(format!(
-            "{} rounds of {} s each. Commands: {}.",
+            "{} rounds of {} s each; over TLS 1.3 with TLS_AES_128_GCM_SHA256 (by OPENSSL_CONF) and one P-256 certificate. Commands: {}.",
             self.options.rounds,
             self.options.round_secs,
             commands.join(", ")
@@ -169,7 +168,7 @@ impl Bench<'_> {
         let mut times: [Vec<f64>; 4] = Default::default();
         for _ in 0..self.options.rounds {
             for (at, server) in std::iter::once(origin).chain(servers).enumerate() {
-                times[at].push(self.round(&load, server, server.port).told.p50_us);
+                times[at].push(self.round(&load, server).told.p50_us);
             }
         }
         let [bare, ours, nginx, haproxy] = times.map(|times| median(times.into_iter()));
@@ -190,7 +189,7 @@ impl Bench<'_> {
             let applied = is_applied(pool).await;
             let load = Load::Hosts(64, domains);
             let seen: Vec<Seen> = (0..self.options.rounds)
-                .map(|_| self.round(&load, ours, ours.port))
+                .map(|_| self.round(&load, ours))
                 .collect();
             let cpu_us = median(seen.iter().map(|seen| seen.cpu_us));
             let p99_us = median(seen.iter().map(|seen| seen.told.p99_us));
@@ -217,8 +216,8 @@ impl Bench<'_> {
         };
         let (before, began) = (ours.cpu(), store::applied(pool).await);
         let (load, secs) = (load.clone(), self.options.round_secs * 2);
-        let (port, script) = (ours.port, self.directory.join("hosts.lua"));
-        let loading = tokio::task::spawn_blocking(move || load.run(port, secs, &script));
+        let (port, directory) = (ours.port, self.directory.to_owned());
+        let loading = tokio::task::spawn_blocking(move || load.run(port, secs, &directory));
         let told = tokio::select! {
             told = loading => told.expect("the load program works"),
             () = changing => unreachable!("it changes for ever"),

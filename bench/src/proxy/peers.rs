@@ -22,11 +22,13 @@ pub(crate) struct Server {
     pub(crate) port: u16,
     /// HTTP/2 without TLS.
     pub(crate) http2_port: u16,
+    /// Both, over TLS.
+    pub(crate) tls_port: u16,
     child: Child,
 }
 
 impl Server {
-    async fn start(name: &'static str, mut command: Command, ports: [u16; 2], directory: &Path) -> Self {
+    async fn start(name: &'static str, mut command: Command, ports: [u16; 3], directory: &Path) -> Self {
         let log = File::create(directory.join(format!("{name}.log"))).expect("the directory is ours");
         command
             .stdout(log.try_clone().expect("a file can be shared"))
@@ -40,11 +42,12 @@ impl Server {
             })
             .await;
         }
-        let [port, http2_port] = ports;
+        let [port, http2_port, tls_port] = ports;
         Self {
             name,
             port,
             http2_port,
+            tls_port,
             child,
         }
     }
@@ -87,6 +90,19 @@ fn write(path: &Path, text: &str) {
     fs::write(path, text).expect("the directory is ours");
 }
 
+const CERTIFICATE: &str = "certificate.pem";
+const KEY: &str = "key.pem";
+const BOTH: &str = "both.pem";
+
+/// Makes the certificate that all of them show: ECDSA, as ACME servers give it out by default.
+pub(crate) fn certificate(directory: &Path) {
+    let made = rcgen::generate_simple_self_signed([HOST.to_owned()]).expect("a name");
+    let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    write(&directory.join(CERTIFICATE), &certificate);
+    write(&directory.join(KEY), &key);
+    write(&directory.join(BOTH), &format!("{certificate}{key}"));
+}
+
 fn nginx_command(directory: &Path, name: &str, http: &str) -> Command {
     let config = directory.join(format!("{name}.conf"));
     let at = directory.display();
@@ -117,46 +133,53 @@ pub(crate) async fn origin(directory: &Path) -> Server {
         directory.display()
     );
     let command = nginx_command(directory, "origin", &http);
-    Server::start("origin", command, [port, port], directory).await
+    Server::start("origin", command, [port; 3], directory).await
 }
 
 /// nginx with kept connections to the origin.
 pub(crate) async fn nginx(directory: &Path, origin: u16) -> Server {
-    let (port, http2) = (free_port(), free_port());
+    let (port, http2, tls) = (free_port(), free_port(), free_port());
+    let at = directory.display();
     let http = format!(
-        "proxy_max_temp_file_size 0; client_max_body_size 0;\n\
+        "ssl_certificate {at}/{CERTIFICATE}; ssl_certificate_key {at}/{KEY}; ssl_protocols TLSv1.3;\n\
+         ssl_conf_command Ciphersuites TLS_AES_128_GCM_SHA256;\n\
+         proxy_max_temp_file_size 0; client_max_body_size 0;\n\
          upstream origin {{ server 127.0.0.1:{origin}; keepalive 256; keepalive_requests 1000000000; }}\n\
-         server {{ listen 127.0.0.1:{port} reuseport; listen 127.0.0.1:{http2} http2 reuseport; server_name {HOST};\n\
+         server {{ listen 127.0.0.1:{port} reuseport; listen 127.0.0.1:{http2} http2 reuseport;\n\
+         listen 127.0.0.1:{tls} ssl http2 reuseport; server_name {HOST};\n\
          location / {{ proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection \"\";\n\
          proxy_set_header Host $host; proxy_set_header X-Forwarded-For $remote_addr; proxy_set_header X-Forwarded-Proto $scheme;\n\
          proxy_set_header X-Forwarded-Host $host; proxy_set_header X-Request-Id $request_id; }} }}"
     );
     let command = nginx_command(directory, "nginx", &http);
-    Server::start("nginx", command, [port, http2], directory).await
+    Server::start("nginx", command, [port, http2, tls], directory).await
 }
 
 /// haproxy, likewise.
 pub(crate) async fn haproxy(directory: &Path, origin: u16) -> Server {
-    let (port, http2) = (free_port(), free_port());
+    let (port, http2, tls) = (free_port(), free_port(), free_port());
+    let at = directory.display();
     let config = directory.join("haproxy.cfg");
     write(
         &config,
         &format!(
             "global\n  nbthread {}\n  maxconn 8192\ndefaults\n  mode http\n  timeout client 3600s\n  timeout server 60s\n  \
              timeout connect 5s\n  option forwardfor\n  http-reuse always\nfrontend f\n  bind 127.0.0.1:{port}\n  \
-             bind 127.0.0.1:{http2} proto h2\n  http-request set-header X-Request-Id %[uuid()]\n  \
+             bind 127.0.0.1:{http2} proto h2\n  bind 127.0.0.1:{tls} ssl crt {at}/{BOTH} alpn h2,http/1.1 \
+             ssl-min-ver TLSv1.3 ciphersuites TLS_AES_128_GCM_SHA256\n  http-request set-header X-Request-Id %[uuid()]\n  \
              use_backend o if {{ hdr(host) -i {HOST} }}\nbackend o\n  server s 127.0.0.1:{origin}\n",
             workers()
         ),
     );
     let mut command = Command::new("/usr/sbin/haproxy");
     command.arg("-db").arg("-f").arg(config);
-    Server::start("haproxy", command, [port, http2], directory).await
+    Server::start("haproxy", command, [port, http2, tls], directory).await
 }
 
 /// The real program over a real PostgreSQL.
 pub(crate) async fn ours(directory: &Path, database: &str) -> Server {
-    let (port, admin) = (free_port(), free_port());
+    let (port, tls, admin) = (free_port(), free_port(), free_port());
+    let at = directory.display();
     let key = directory.join("service.key");
     zectre_service::key::ensure_key_file(&key).expect("the directory is ours");
     let config = directory.join("zectre.toml");
@@ -164,11 +187,13 @@ pub(crate) async fn ours(directory: &Path, database: &str) -> Server {
         &config,
         &format!(
             "[database]\nurl = \"{database}\"\n[proxy]\nport = {port}\nadmin_port = {admin}\n\
+             [proxy.tls]\nenabled = true\nport = {tls}\n\
+             certificates = [{{ cert = \"{at}/{CERTIFICATE}\", key = \"{at}/{KEY}\" }}]\n\
              [secrets]\nservice_key_file = \"{}\"\n",
             key.display()
         ),
     );
     let mut command = Command::new(zectre_e2e::program("zectre-proxy"));
     command.arg("--config").arg(config);
-    Server::start("zectre-proxy", command, [port, port], directory).await
+    Server::start("zectre-proxy", command, [port, port, tls], directory).await
 }

@@ -12,7 +12,6 @@ use sqlx::PgPool;
 use std::{
     collections::BTreeMap,
     fmt, fs,
-    os::unix::fs::PermissionsExt,
     process::Command,
     sync::Arc,
     time::{Duration, Instant},
@@ -60,15 +59,9 @@ impl Cluster {
     /// Starts it with the rows of `seed`; nothing is decided before the first nudge or the scheduler's own look.
     pub(crate) async fn start(seed: &Seed, pace: Pace) -> Self {
         raise_file_limit();
-        let directory = tempfile::Builder::new()
-            .prefix("zectre-bench-")
-            .tempdir()
-            .expect("a directory can be made");
-        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
-        let data = directory.path().join("postgres");
-        fs::create_dir(&data).expect("the directory is ours");
+        let directory = Postgres::directory();
         eprintln!("{} nodes, {} tasks: starting …", seed.nodes, seed.tasks);
-        let postgres = Postgres::start(&data).await;
+        let postgres = Postgres::start(directory.path()).await;
         let pool = db::connect(&postgres.url().into(), "bench", 4)
             .await
             .expect("the server runs");

@@ -152,7 +152,7 @@ async fn round(host: &Host, link: &Link, disk_is_full: bool) {
 }
 
 /// What came after the question was never answered for: it counts as held.
-fn answered_for(mut items: Vec<Item>, asked: &BTreeSet<String>) -> Vec<Item> {
+pub(crate) fn answered_for(mut items: Vec<Item>, asked: &BTreeSet<String>) -> Vec<Item> {
     for item in &mut items {
         item.is_held |= !asked.contains(&item.key);
     }

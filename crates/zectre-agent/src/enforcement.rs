@@ -42,10 +42,7 @@ pub(crate) async fn find_out(
             .gaps
             .push("native tasks run as the agent's own user: the agent is not run as root".into());
     }
-    let refused = users.map(|users| {
-        let resolver = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-        metadata::refuse(&users.range(), &resolver)
-    });
+    let refused = users.map(|users| metadata::refuse_users(&users.range(), &resolver()));
     let attempted = attempt(shim, &root_dir, users)
         .await
         .map_err(|source| Error::Io {
@@ -63,6 +60,21 @@ pub(crate) async fn find_out(
         landlock: attempted.landlock.is_ok(),
         seccomp: attempted.seccomp.is_ok(),
     })
+}
+
+/// Keeps containers from what native tasks are kept from, or says why that can't be.
+pub(crate) fn hold_containers(report: &mut Enforcement) {
+    if let Err(why) = metadata::refuse_containers(&resolver()) {
+        report.gaps.push(format!(
+            "containers can reach the cloud's metadata addresses, as no routing rule could be made ({why}); let the \
+             cloud itself ask for a token there (IMDSv2 with a hop limit of 1)"
+        ));
+    }
+}
+
+/// What names the machine's resolvers.
+fn resolver() -> String {
+    fs::read_to_string("/etc/resolv.conf").unwrap_or_default()
 }
 
 /// What a task's root would be mounted on must hold nothing, and nobody else may look.

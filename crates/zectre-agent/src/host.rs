@@ -11,9 +11,9 @@ use crate::{
     images::Images,
     link::Schedulers,
     log::{Bounds, Follower, Shipping, Watcher},
-    machine, metadata, port,
+    machine, port,
     shim::Walls,
-    task::{Board, Home, Places, Pool},
+    task::{Board, Home, Places, Pool, Series},
     users::Users,
 };
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
@@ -45,6 +45,7 @@ pub(crate) struct Host {
     pub(crate) engine: EngineWatch,
     pub(crate) images: Images,
     pub(crate) board: Board,
+    pub(crate) series: Series,
     pub(crate) watcher: Arc<Watcher>,
     pub(crate) shipping: Shipping,
     pub(crate) places: Places,
@@ -81,7 +82,7 @@ impl Host {
         let shim = shim(agent)?;
         let walls = enforcement::find_out(&shim, &data_dir, users.as_ref(), &mut enforcement).await?;
         if agent.container_enabled {
-            enforcement.gaps.push(metadata::CONTAINERS_GAP.into());
+            enforcement::hold_containers(&mut enforcement);
         }
         if let Some(gap) = port::overlap(agent.port_min..=agent.port_max) {
             tracing::warn!("{gap}");
@@ -112,6 +113,7 @@ impl Host {
             engine,
             images,
             board: Board::new(metrics),
+            series: Series::new(metrics),
             watcher: Arc::new(watcher),
             shipping,
             background,

@@ -30,6 +30,7 @@ mod task;
 mod users;
 
 pub use error::Error;
+pub use task::Killed;
 
 use collect::{Collector, Requests};
 use host::Host;
@@ -42,7 +43,7 @@ use std::{
     fs,
     net::SocketAddr,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 use tokio::net::TcpListener;
@@ -60,10 +61,8 @@ const LOCK_FILE: &str = "agent.lock";
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 /// The pause between two looks.
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
-/// How long stopping tasks may take beyond their own grace.
-const STOP_TIMEOUT: Duration = Duration::from_secs(20);
-/// The grace of tasks that are stopped because the agent stops.
-const STOP_GRACE: Duration = Duration::from_secs(10);
+/// How long killed tasks may take to be gone, and their last lines to be read.
+const KILLED_TIMEOUT: Duration = Duration::from_secs(20);
 /// The largest batch of orders: most are a few KiB, and their number is bounded too.
 const ORDERS_BYTES_MAX: usize = 64 << 20;
 /// How long the agent's own work may take to end.
@@ -82,7 +81,9 @@ pub struct Service {
     tasks: Tasks,
     /// Requested when a background task fails.
     part_failed: Shutdown,
-    stop_tasks_on_shutdown: bool,
+    /// An orderly end stops the tasks too; set to those that did not go by themselves.
+    killed: Option<Arc<OnceLock<Vec<Killed>>>>,
+    stop_timeout: Duration,
     /// Held as long as the service lives.
     _lock: fs::File,
 }
@@ -136,7 +137,8 @@ impl Service {
             requests,
             tasks,
             part_failed,
-            stop_tasks_on_shutdown: false,
+            killed: None,
+            stop_timeout: Duration::from_millis(config.agent.stop_timeout_ms),
             _lock: lock,
         })
     }
@@ -146,9 +148,12 @@ impl Service {
         self.address
     }
 
-    /// Whether an orderly end stops the tasks too. By default they run on, and the next agent takes them up.
-    pub const fn stop_tasks_on_shutdown(&mut self, stop: bool) {
-        self.stop_tasks_on_shutdown = stop;
+    /// An orderly end stops the tasks too: each has its own grace, and all together have `agent.stop_timeout_ms`. By
+    /// default they run on, and the next agent takes them up.
+    ///
+    /// What this gives is set at the end to those that had to be killed.
+    pub fn stop_tasks_on_shutdown(&mut self) -> Arc<OnceLock<Vec<Killed>>> {
+        self.killed.insert(Arc::default()).clone()
     }
 
     /// Runs until `shutdown` is requested.
@@ -200,8 +205,10 @@ impl Service {
             server::serve(self.listener, router, limits, stop.clone()),
             failure
         );
-        if self.stop_tasks_on_shutdown {
-            stop_all(&host, &self.link).await;
+        if let Some(killed) = self.killed {
+            stop_all(&host, &self.link, self.stop_timeout).await;
+            // Nobody else sets it.
+            let _ = killed.set(host.board.killed());
         }
         host.let_go();
         let part_failed = self.part_failed.is_requested();
@@ -216,10 +223,10 @@ impl Service {
     }
 }
 
-/// Stops every task, and tells so.
-async fn stop_all(host: &Host, link: &Link) {
-    host.board.stop_all(STOP_GRACE);
-    if tokio::time::timeout(STOP_GRACE + STOP_TIMEOUT, host.board.ended())
+/// Stops every task within `timeout`, and tells so.
+async fn stop_all(host: &Host, link: &Link, timeout: Duration) {
+    host.board.stop_all(Instant::now() + timeout);
+    if tokio::time::timeout(timeout + KILLED_TIMEOUT, host.board.ended())
         .await
         .is_err()
     {

@@ -1,8 +1,9 @@
-//! Keeps native tasks from the addresses at which clouds hand out a machine's credentials.
+//! Keeps tasks from the addresses at which clouds hand out a machine's credentials.
 //!
-//! Routing rules for the tasks' users alone: the node itself, its containers and its agent go on as before. The rules
-//! stay when the agent ends, as its tasks do; they are the same at every start, so none is ever there twice. Where
-//! a cloud's resolver has such an address too, tasks may still ask it for names.
+//! Routing rules: for native tasks by the users they run as, for containers by the bridge their packets come from. The
+//! node itself, its agent, and containers in networks of their own go on as before. The rules stay when the agent ends,
+//! as its tasks do; they are the same at every start, so none is ever there twice. Where a cloud's resolver has such an
+//! address too, tasks may still ask it for names.
 
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with,
@@ -19,9 +20,9 @@ use std::{
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 const ANSWER_BYTES: usize = 4 << 10;
 
-/// What is said of a node that runs containers: their packets are routed, not sent by a user.
-pub(crate) const CONTAINERS_GAP: &str = "containers can reach the cloud's metadata addresses: only native tasks are \
-    kept from them; let the cloud itself ask for a token there (IMDSv2 with a hop limit of 1)";
+/// The network that the engines put a container into when nobody says otherwise, and ours are always in it. A rule for
+/// an interface that isn't there (yet) waits for it.
+const BRIDGES: [&str; 2] = ["docker0", "podman0"];
 
 /// Network, prefix length, whose.
 const NETWORKS: [(IpAddr, u8); 7] = [
@@ -64,10 +65,20 @@ const ACTION_PROHIBIT: u8 = 8;
 const TABLE_MAIN: u8 = 254;
 const DESTINATION: u16 = 1;
 const PRIORITY: u16 = 6;
+const INPUT_INTERFACE: u16 = 3;
 const UID_RANGE: u16 = 20;
 const PORT_RANGE: u16 = 24;
 
-/// A routing rule for the tasks' users.
+/// Whose packets a rule is about.
+#[derive(Debug, Clone, Copy)]
+enum Whose<'a> {
+    /// Those that these users send.
+    Users(&'a RangeInclusive<u32>),
+    /// Those that come from this interface.
+    Bridge(&'a str),
+}
+
+/// A routing rule, for whomever it is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Rule {
     network: (IpAddr, u8),
@@ -75,8 +86,17 @@ struct Rule {
     resolves: bool,
 }
 
-/// Makes the rules for these users. `resolver` is the text of `resolv.conf`.
-pub(crate) fn refuse(uids: &RangeInclusive<u32>, resolver: &str) -> io::Result<()> {
+/// Makes the rules for native tasks, which run as these users. `resolver` is the text of `resolv.conf`.
+pub(crate) fn refuse_users(uids: &RangeInclusive<u32>, resolver: &str) -> io::Result<()> {
+    refuse(&[Whose::Users(uids)], resolver)
+}
+
+/// Makes the rules for containers. `resolver` is the text of `resolv.conf`.
+pub(crate) fn refuse_containers(resolver: &str) -> io::Result<()> {
+    refuse(&BRIDGES.map(Whose::Bridge), resolver)
+}
+
+fn refuse(whose: &[Whose<'_>], resolver: &str) -> io::Result<()> {
     let kernel = socket_with(
         AddressFamily::NETLINK,
         SocketType::DGRAM,
@@ -85,8 +105,12 @@ pub(crate) fn refuse(uids: &RangeInclusive<u32>, resolver: &str) -> io::Result<(
         None,
     )?;
     set_socket_timeout(&kernel, Timeout::Recv, Some(ANSWER_TIMEOUT))?;
-    for rule in rules(resolver) {
-        send(&kernel, &request(&rule, uids), SendFlags::empty())?;
+    let rules = rules(resolver);
+    for (whose, rule) in whose
+        .iter()
+        .flat_map(|whose| rules.iter().map(move |rule| (*whose, rule)))
+    {
+        send(&kernel, &request(rule, whose), SendFlags::empty())?;
         let mut answer = [0; ANSWER_BYTES];
         let (_, length) = recv(&kernel, &mut answer[..], RecvFlags::empty())?;
         match read(&answer[..length]) {
@@ -145,7 +169,7 @@ fn contains((network, prefix): (IpAddr, u8), address: IpAddr) -> bool {
     }
 }
 
-fn request(rule: &Rule, uids: &RangeInclusive<u32>) -> Vec<u8> {
+fn request(rule: &Rule, whose: Whose<'_>) -> Vec<u8> {
     let (network, prefix) = rule.network;
     let (family, destination) = match network {
         IpAddr::V4(address) => (AddressFamily::INET, address.octets().to_vec()),
@@ -175,8 +199,13 @@ fn request(rule: &Rule, uids: &RangeInclusive<u32>) -> Vec<u8> {
     ]);
     attribute(&mut request, DESTINATION, &destination);
     attribute(&mut request, PRIORITY, &priority.to_ne_bytes());
-    let range = [uids.start().to_ne_bytes(), uids.end().to_ne_bytes()].concat();
-    attribute(&mut request, UID_RANGE, &range);
+    match whose {
+        Whose::Users(uids) => {
+            let range = [uids.start().to_ne_bytes(), uids.end().to_ne_bytes()].concat();
+            attribute(&mut request, UID_RANGE, &range);
+        }
+        Whose::Bridge(name) => attribute(&mut request, INPUT_INTERFACE, &[name.as_bytes(), &[0]].concat()),
+    }
     if rule.resolves {
         let port = NAME_PORT.to_ne_bytes();
         attribute(&mut request, PORT_RANGE, &[port, port].concat());
@@ -186,11 +215,11 @@ fn request(rule: &Rule, uids: &RangeInclusive<u32>) -> Vec<u8> {
     request
 }
 
-/// All that is used here is a multiple of four bytes long, so there is nothing to pad.
 fn attribute(request: &mut Vec<u8>, kind: u16, value: &[u8]) {
     request.extend((value.len() as u16 + 4).to_ne_bytes());
     request.extend(kind.to_ne_bytes());
     request.extend(value);
+    request.resize(request.len().next_multiple_of(4), 0);
 }
 
 fn read(answer: &[u8]) -> io::Result<()> {

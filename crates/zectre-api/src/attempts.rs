@@ -2,17 +2,23 @@
 //!
 //! A login counts for its account and its address together, and more leniently for each of them: so a stranger can't
 //! easily shut someone out, guesses from many addresses at one account end, and so do those from one at many.
+//!
+//! What is under way counts too, until it is known whether it was a guess: so those who try at once have no more guesses than those
+//! who try in turn. Who finds room taken only by what is under way waits for it, and is refused only for what has failed.
 
 use crate::{code, error::Error};
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
+use tokio::sync::{Notify, Semaphore};
 
 /// The most counters kept; beyond that the oldest are forgotten.
 const COUNTERS_MAX: usize = 10_000;
+/// The most attempts that wait for others at once, of all kinds; more are told to come again.
+const WAITING_MAX: usize = 256;
 
 /// What is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -67,66 +73,201 @@ pub(crate) fn of_login(email: &str, address: Option<IpAddr>) -> [Counter; 3] {
 }
 
 /// What was counted.
-#[derive(Default)]
-pub(crate) struct Attempts(Mutex<HashMap<Counter, (u32, Instant)>>);
+pub(crate) struct Attempts {
+    counted: Mutex<Counted>,
+    /// Told when an attempt is no longer under way.
+    settled: Notify,
+    /// [`WAITING_MAX`] places.
+    waiting: Semaphore,
+}
+
+impl Default for Attempts {
+    fn default() -> Self {
+        Self {
+            counted: Mutex::default(),
+            settled: Notify::new(),
+            waiting: Semaphore::new(WAITING_MAX),
+        }
+    }
+}
+
+type Counted = HashMap<Counter, Count>;
+
+/// Of one counter.
+struct Count {
+    failed: u32,
+    under_way: u32,
+    /// When the first of those that failed was made.
+    since: Instant,
+}
+
+/// An attempt under way. Dropped without a word it has failed: whoever hangs up may have guessed.
+pub(crate) struct Claim<'a> {
+    attempts: &'a Attempts,
+    counters: [Counter; 3],
+    was_guess: bool,
+}
+
+impl Claim<'_> {
+    /// It was no guess.
+    pub(crate) fn give_back(mut self) {
+        self.was_guess = false;
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        let mut counted = self.attempts.lock();
+        for counter in &self.counters {
+            if let Some(count) = counted.get_mut(counter) {
+                count.under_way = count.under_way.saturating_sub(1);
+            }
+        }
+        if self.was_guess {
+            fail(&mut counted, &self.counters);
+        }
+        drop(counted);
+        self.attempts.settled.notify_waiters();
+    }
+}
 
 impl Attempts {
+    fn lock(&self) -> MutexGuard<'_, Counted> {
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Refuses when one of the counters is at its bound.
     pub(crate) fn check(&self, counters: &[Counter]) -> Result<(), Error> {
-        match self.wait_secs(counters) {
-            None => Ok(()),
-            Some(secs) => Err(Error::Refused {
-                code: &code::TOO_MANY_ATTEMPTS,
-                detail: format!("too many attempts; try again in {secs} s"),
-                errors: Vec::new(),
-                retry_after_secs: Some(secs),
-            }),
+        refuse_after(wait_secs(&self.lock(), counters))
+    }
+
+    /// Counts an attempt before it is made, unless as many as the bound of one of the counters have failed. However many are made
+    /// at once, no more than the bound are under way: the others wait, as long as their caller lets them.
+    pub(crate) async fn claim(&self, counters: [Counter; 3]) -> Result<Claim<'_>, Error> {
+        let mut place = None;
+        loop {
+            let settled = self.settled.notified();
+            tokio::pin!(settled);
+            // Before it is looked: what ends in between is not missed.
+            settled.as_mut().enable();
+            if self.begin(&counters)? {
+                return Ok(Claim {
+                    attempts: self,
+                    counters,
+                    was_guess: true,
+                });
+            }
+            if place.is_none() {
+                let Ok(taken) = self.waiting.try_acquire() else {
+                    return Err(too_many(1));
+                };
+                place = Some(taken);
+            }
+            settled.await;
         }
     }
 
-    fn wait_secs(&self, counters: &[Counter]) -> Option<u32> {
-        let counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let waits = counters.iter().filter_map(|counter| {
+    /// Whether there was room for one more.
+    fn begin(&self, counters: &[Counter]) -> Result<bool, Error> {
+        let mut counted = self.lock();
+        refuse_after(wait_secs(&counted, counters))?;
+        let is_full = |counter: &Counter| {
             let (max, window) = counter.0.bound();
-            let (count, since) = counted.get(counter)?;
-            let left = window.checked_sub(since.elapsed())?;
-            (*count >= max).then(|| left.as_secs() as u32 + 1)
-        });
-        waits.max()
+            counted.get(counter).is_some_and(|count| {
+                let failed = if count.since.elapsed() < window {
+                    count.failed
+                } else {
+                    0
+                };
+                failed + count.under_way >= max
+            })
+        };
+        if counters.iter().any(is_full) {
+            return Ok(false);
+        }
+        for counter in counters {
+            entry(&mut counted, counter).under_way += 1;
+        }
+        Ok(true)
+    }
+
+    #[cfg(test)]
+    fn wait_secs(&self, counters: &[Counter]) -> Option<u32> {
+        wait_secs(&self.lock(), counters)
     }
 
     /// Counts an attempt.
     pub(crate) fn count(&self, counters: &[Counter]) {
-        let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for counter in counters {
-            if counted.len() >= COUNTERS_MAX && !counted.contains_key(counter) {
-                forget_some(&mut counted);
-            }
-            let window = counter.0.bound().1;
-            let entry = counted.entry(counter.clone()).or_insert((0, Instant::now()));
-            if entry.1.elapsed() >= window {
-                *entry = (0, Instant::now());
-            }
-            entry.0 += 1;
-        }
+        fail(&mut self.lock(), counters);
     }
 
     /// A success forgives what was counted for the same account from the same address.
     pub(crate) fn forgive(&self, counter: &Counter) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(counter);
+        if let Some(count) = self.lock().get_mut(counter) {
+            count.failed = 0;
+        }
+        self.settled.notify_waiters();
     }
 }
 
-/// Makes room: those whose time is over go, else the oldest.
-fn forget_some(counted: &mut HashMap<Counter, (u32, Instant)>) {
-    counted.retain(|(kind, _), (_, since)| since.elapsed() < kind.bound().1);
+fn wait_secs(counted: &Counted, counters: &[Counter]) -> Option<u32> {
+    let waits = counters.iter().filter_map(|counter| {
+        let (max, window) = counter.0.bound();
+        let count = counted.get(counter)?;
+        let left = window.checked_sub(count.since.elapsed())?;
+        (count.failed >= max).then(|| left.as_secs() as u32 + 1)
+    });
+    waits.max()
+}
+
+fn refuse_after(wait_secs: Option<u32>) -> Result<(), Error> {
+    match wait_secs {
+        None => Ok(()),
+        Some(secs) => Err(too_many(secs)),
+    }
+}
+
+fn too_many(wait_secs: u32) -> Error {
+    Error::Refused {
+        code: &code::TOO_MANY_ATTEMPTS,
+        detail: format!("too many attempts; try again in {wait_secs} s"),
+        errors: Vec::new(),
+        retry_after_secs: Some(wait_secs),
+    }
+}
+
+fn fail(counted: &mut Counted, counters: &[Counter]) {
+    for counter in counters {
+        let count = entry(counted, counter);
+        if count.failed == 0 || count.since.elapsed() >= counter.0.bound().1 {
+            (count.failed, count.since) = (0, Instant::now());
+        }
+        count.failed += 1;
+    }
+}
+
+fn entry<'a>(counted: &'a mut Counted, counter: &Counter) -> &'a mut Count {
+    if counted.len() >= COUNTERS_MAX && !counted.contains_key(counter) {
+        forget_some(counted);
+    }
+    counted.entry(counter.clone()).or_insert_with(|| Count {
+        failed: 0,
+        under_way: 0,
+        since: Instant::now(),
+    })
+}
+
+/// Makes room: those that count nothing any more go, else the oldest.
+fn forget_some(counted: &mut Counted) {
+    counted.retain(|(kind, _), count| {
+        count.under_way > 0 || (count.failed > 0 && count.since.elapsed() < kind.bound().1)
+    });
     if counted.len() < COUNTERS_MAX {
         return;
     }
-    let oldest = counted.iter().min_by_key(|(_, (_, since))| *since);
+    let oldest = counted
+        .iter()
+        .min_by_key(|(_, count)| (count.under_way > 0, count.since));
     if let Some(oldest) = oldest.map(|(counter, _)| counter.clone()) {
         counted.remove(&oldest);
     }
@@ -153,6 +294,30 @@ mod tests {
         assert_eq!(attempts.wait_secs(&of_login("other@b.c", Some(address(1)))), None);
         attempts.forgive(&of_login("a@b.c", Some(address(1)))[0]);
         assert_eq!(attempts.wait_secs(&of_login("a@b.c", Some(address(1)))), None);
+    }
+
+    #[tokio::test]
+    async fn what_is_under_way_is_waited_for_and_only_what_failed_refuses() {
+        let attempts = Attempts::default();
+        let login = || of_login("a@b.c", Some(address(1)));
+        let mut claims = Vec::new();
+        for _ in 0..10 {
+            claims.push(attempts.claim(login()).await.expect("there is room"));
+        }
+        let mut waiting = std::pin::pin!(attempts.claim(login()));
+        assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+        // One that was right makes room for the next, a wrong one doesn't.
+        claims.remove(0).give_back();
+        claims.push(waiting.await.expect("there is room"));
+        let mut waiting = std::pin::pin!(attempts.claim(login()));
+        assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+        claims.remove(0);
+        assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+        drop(claims);
+        assert!(waiting.await.is_err());
+        assert!(attempts.wait_secs(&login()).is_some());
+        attempts.forgive(&login()[0]);
+        assert!(attempts.claim(login()).await.is_ok());
     }
 
     #[test]
@@ -184,6 +349,6 @@ mod tests {
         for n in 0..COUNTERS_MAX + 10 {
             attempts.count(&[(Kind::Account, n.to_string())]);
         }
-        assert_eq!(attempts.0.lock().expect("not poisoned").len(), COUNTERS_MAX);
+        assert_eq!(attempts.lock().len(), COUNTERS_MAX);
     }
 }

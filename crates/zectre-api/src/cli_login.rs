@@ -174,7 +174,7 @@ pub(crate) async fn fetch(context: &Context, actor: &Actor, device_code: &str) -
 async fn hand_over(context: &Context, actor: &Actor, user: UserId, asked: &Asked) -> Result<CliToken, Error> {
     let account = account::by_id(&context.pool, user).await?;
     let account = account.ok_or_else(|| refuse(&code::ACCESS_DENIED, "the account is gone"))?;
-    crate::identity::enabled(&account)?;
+    crate::identity::enabled(account.disabled)?;
     let actor = actor.known_as(user, &account.email);
     let mut change = Change::begin(&context.pool, &actor).await?;
     if !cli_login::take(change.connection(), asked.id).await? {

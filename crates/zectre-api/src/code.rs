@@ -86,7 +86,7 @@ codes! {
     APP_EXISTS CONFLICT "The namespace has an application of this name, or another one has the same subdomain.";
     ENVIRONMENT_EXISTS CONFLICT "The application has this environment already.";
     ENVIRONMENT_PROTECTED CONFLICT "`production` and `development` belong to every application and can't be deleted.";
-    NO_PUBLIC_PORT CONFLICT "All ports for plain TCP (`proxy.tcp_port_range`) are given away. Delete an environment that has one, or widen the range.";
+    NO_PUBLIC_PORT CONFLICT "All ports for plain TCP (`proxy.tcp_port_range`) are given away, or were given up within the last 24 hours. Widen the range, delete an environment that has one, or wait.";
     TOO_MANY_ENVIRONMENTS CONFLICT "The application has as many environments as it may. Delete one.";
     TOO_MANY_VARIABLES CONFLICT "The application has as many variables as it may. Delete some.";
     DOMAIN_EXISTS CONFLICT "The application has claimed this domain already.";
@@ -134,7 +134,8 @@ pub fn errors_page() -> String {
          Every error answer of the API is `application/problem+json` (RFC 9457) with a `code` from this table. Codes are stable: match on\n\
          them, not on the sentence in `detail`. What the proxy answers in a program's place is in\n\
          [PROXY_ERRORS.md](PROXY_ERRORS.md). A wake that fails answers 503 with the deployment's reason code in capitals, such as\n\
-         `NO_CAPACITY`.\n\n\
+         `NO_CAPACITY`. What the scheduler answers a machine that wants to join is in its agent's log; `NODE_NAME_TAKEN` (409) means that a\n\
+         node of its name is known at another address: give it another one in `agent.name`, or delete that node first.\n\n\
          This page is written from the code; `ZECTRE_UPDATE=1 cargo test -p zectre-api` renews it.\n\n\
          | code | status | meaning |\n|---|---|---|\n",
     );

@@ -54,6 +54,8 @@ pub(crate) struct Settings {
     pub(crate) quotas: Amounts,
     pub(crate) token_ttl: Duration,
     pub(crate) request_timeout: Duration,
+    /// How often a stream asks again whether its caller may have it.
+    pub(crate) stream_recheck: Duration,
     pub(crate) body_bytes_max: usize,
     pub(crate) wake_timeout: Duration,
     pub(crate) max_runtime_secs_cap: u32,

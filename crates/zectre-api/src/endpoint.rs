@@ -23,6 +23,7 @@ pub(crate) struct Endpoint {
     policy: Policy,
     creates: bool,
     patient: bool,
+    streams: bool,
     body_bytes_max: Option<usize>,
     described: UtoipaMethodRouter<Context>,
 }
@@ -33,6 +34,7 @@ pub(crate) fn endpoint(policy: Policy, described: UtoipaMethodRouter<Context>) -
         policy,
         creates: false,
         patient: false,
+        streams: false,
         body_bytes_max: None,
         described,
     }
@@ -51,6 +53,12 @@ impl Endpoint {
         self
     }
 
+    /// Answers with a stream.
+    pub(crate) fn streams(mut self) -> Self {
+        self.streams = true;
+        self
+    }
+
     /// Takes a larger body than `[api].body_bytes_max`.
     pub(crate) fn body_bytes_max(mut self, bytes: usize) -> Self {
         self.body_bytes_max = Some(bytes);
@@ -63,6 +71,7 @@ impl Endpoint {
             context: context.clone(),
             policy: self.policy,
             patient: self.patient,
+            streams: self.streams,
         };
         let (creates, body_bytes_max) = (self.creates, self.body_bytes_max);
         let (schemas, mut paths, methods) = self.described();
@@ -172,8 +181,18 @@ fn add_problems(operation: &mut Operation, path: &str, policy: Policy, is_read: 
             !is_read || path.ends_with("/download"),
             "It does not go with what there is",
         ),
+        (
+            "411",
+            takes_body && ["/upload", "/builds"].iter().any(|end| path.ends_with(end)),
+            "Under a quota of bytes, say how many come",
+        ),
         ("413", !is_read, "The body is too large"),
         ("415", takes_body, "The body is of another kind"),
+        (
+            "416",
+            path.ends_with("/download"),
+            "There is nothing of this range",
+        ),
         ("422", takes_body, "The body is not what it was said to be"),
         (
             "429",

@@ -4,7 +4,9 @@ use crate::code::{self, Code};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use zectre_common::{db::DbError, spec::FieldError, wire::problem::Problem};
-use zectre_service::{call::CallError, key::KeyError, problem::Failure, server::BindError};
+use zectre_service::{
+    call::CallError, key::KeyError, problem::Failure, rotation::RotationError, server::BindError,
+};
 
 /// Why the API could not start, or could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +23,9 @@ pub enum Error {
     /// A statement failed.
     #[error("the database failed: {0}")]
     Sql(#[from] sqlx::Error),
+    /// The master keys can't be rotated.
+    #[error(transparent)]
+    Rotation(#[from] RotationError),
     /// Another service failed.
     #[error(transparent)]
     Call(#[from] CallError),
@@ -94,25 +99,10 @@ impl From<Error> for Failure {
         match error {
             Error::Refused {
                 code, detail, errors, ..
-            } => errors
-                .into_iter()
-                .fold(Self::new(code.status, code.name, detail), |failure, one| {
-                    failure.with_field(one.field, one.message)
-                }),
+            } => Self::refused(code.status, code.name, detail, errors),
             Error::Passed { problem, .. } => (*problem).into(),
             Error::Call(error) => error.into(),
-            Error::Sql(error) if is_unavailable(&error) => Self::unavailable(
-                "DATABASE_UNAVAILABLE",
-                "the database does not answer; try again",
-                1,
-            )
-            .because(error),
-            // Each input is checked where it is read; this is for the one that was forgotten.
-            Error::Sql(error) if is_unstorable(&error) => Self::bad_request(
-                code::INVALID_INPUT.name,
-                "a text of the request has a NUL character, which can't be stored; leave it out",
-            )
-            .because(error),
+            Error::Sql(error) => error.into(),
             error => Self::internal(error),
         }
     }
@@ -134,26 +124,4 @@ impl IntoResponse for Error {
         }
         response
     }
-}
-
-/// The database is away or busy, not wrong. SQLSTATE classes: 08 connection, 40 given up in favour of another
-/// transaction, 53 out of connections or disk, 57P shut down, terminated or starting.
-fn is_unavailable(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_) => true,
-        sqlx::Error::Database(_) => has_state(error, &["08", "40", "53", "57P"]),
-        _ => false,
-    }
-}
-
-/// A character that PostgreSQL's text or JSON can't hold: NUL is the only one that a Rust string can have.
-fn is_unstorable(error: &sqlx::Error) -> bool {
-    has_state(error, &["22021", "22P05"])
-}
-
-fn has_state(error: &sqlx::Error, prefixes: &[&str]) -> bool {
-    let state = error
-        .as_database_error()
-        .and_then(sqlx::error::DatabaseError::code);
-    state.is_some_and(|state| prefixes.iter().any(|prefix| state.starts_with(prefix)))
 }

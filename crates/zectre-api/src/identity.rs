@@ -9,7 +9,7 @@ use crate::{
     scope::Cap,
     store::{account, api_key},
 };
-use http::{HeaderMap, header, request::Parts};
+use http::{HeaderMap, request::Parts};
 use sha2::{Digest, Sha256};
 use std::net::IpAddr;
 use subtle::ConstantTimeEq;
@@ -24,6 +24,8 @@ use zectre_service::{auth::bearer, request_id, server::Peer};
 
 /// The header of API keys.
 pub(crate) const API_KEY_HEADER: &str = "x-api-key";
+/// The headers that say who calls, in lower case.
+pub(crate) const CREDENTIAL_HEADERS: [&str; 2] = [API_KEY_HEADER, "authorization"];
 /// What every API key begins with.
 pub(crate) const API_KEY_PREFIX: &str = "zk_";
 /// A credential longer than this is not one; a catalog's token names a person's organizations.
@@ -137,11 +139,15 @@ pub(crate) fn fingerprint(secret: &str) -> [u8; 32] {
 
 /// Whether the request says who sends it, rightly or not.
 pub(crate) fn has_credential(headers: &HeaderMap) -> bool {
-    headers.contains_key(API_KEY_HEADER) || headers.contains_key(header::AUTHORIZATION)
+    CREDENTIAL_HEADERS.iter().any(|name| headers.contains_key(*name))
 }
 
-/// The user whose credential the request carries.
-pub(crate) async fn authenticate(context: &Context, headers: &HeaderMap) -> Result<Person, Error> {
+/// The user whose credential the request carries; a catalog's token must hold at `as_of`.
+pub(crate) async fn authenticate(
+    context: &Context,
+    headers: &HeaderMap,
+    as_of: Time,
+) -> Result<Person, Error> {
     if let Some(value) = headers.get(API_KEY_HEADER) {
         let key = value
             .to_str()
@@ -158,7 +164,7 @@ pub(crate) async fn authenticate(context: &Context, headers: &HeaderMap) -> Resu
     match bearer(headers) {
         Some(token) if token.len() <= CREDENTIAL_BYTES_MAX => match &context.catalog {
             Some(trusted) if catalog::is_access_token(token) => {
-                catalog::sign_in(context, trusted, token).await
+                catalog::sign_in(context, trusted, token, as_of).await
             }
             _ => by_login(context, token).await,
         },
@@ -187,7 +193,7 @@ async fn by_api_key(context: &Context, key: &str) -> Result<Person, Error> {
     if !bool::from(found.hash.as_slice().ct_eq(&hash)) {
         return Err(unknown());
     }
-    enabled(&found.account)?;
+    enabled(found.account.disabled)?;
     if found.use_is_old {
         api_key::used(&context.pool, found.id).await?;
     }
@@ -208,7 +214,7 @@ async fn by_login(context: &Context, token: &str) -> Result<Person, Error> {
     let account = account::by_login(&context.pool, login.user_id, login.token_id)
         .await?
         .ok_or_else(unknown)?;
-    enabled(&account)?;
+    enabled(account.disabled)?;
     if login.epoch != account.login_epoch {
         return Err(unknown());
     }
@@ -219,8 +225,8 @@ async fn by_login(context: &Context, token: &str) -> Result<Person, Error> {
 }
 
 /// Refuses a disabled account; said only to whoever has a credential of it.
-pub(crate) fn enabled(account: &account::Account) -> Result<(), Error> {
-    if account.disabled {
+pub(crate) fn enabled(disabled: bool) -> Result<(), Error> {
+    if disabled {
         return Err(refuse(
             &code::ACCOUNT_DISABLED,
             "an admin has disabled this account",

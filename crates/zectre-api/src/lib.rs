@@ -36,6 +36,7 @@ mod scope;
 mod sign_in;
 mod sse;
 mod store;
+mod unclaimed;
 mod urls;
 mod webhook;
 
@@ -78,6 +79,8 @@ pub struct Service {
     address: SocketAddr,
     context: Context,
     logs: LogBounds,
+    /// How long a build waits while no worker lives.
+    worker_timeout: Duration,
     /// Ends streams before the listener drains.
     streams: Shutdown,
 }
@@ -102,6 +105,10 @@ impl Service {
         let checked = pool.clone();
         base.health
             .check("database", move || database_answers(checked.clone()));
+        // What people say from now on would be sealed with a key that a rotation may have forgotten.
+        let ring = master_key.clone();
+        base.health
+            .check("master keys", move || std::future::ready(ring.check()));
         let streams = Shutdown::new();
         let context = Context::new(Inner {
             pool,
@@ -139,6 +146,7 @@ impl Service {
                 days: config.logs.task_retention_days,
                 bytes_max: config.logs.task_bytes_max,
             },
+            worker_timeout: Duration::from_secs(config.build.worker_timeout_secs),
             streams,
         })
     }
@@ -160,12 +168,20 @@ impl Service {
             move |stop| maintenance::run(pool, logs, stop)
         });
         tasks.spawn("metrics", {
+            let pool = pool.clone();
+            move |stop| metrics::rollup::run(pool, stop)
+        });
+        tasks.spawn("metrics-age", {
             let (pool, keeps) = (pool.clone(), context.settings.metrics_keep);
-            move |stop| metrics::rollup::run(pool, keeps, stop)
+            move |stop| metrics::forget::run(pool, keeps, stop)
         });
         tasks.spawn("fanout", {
             let (pool, fanout) = (pool.clone(), context.fanout.clone());
             move |stop| fanout.run(pool, stop)
+        });
+        tasks.spawn("unclaimed", {
+            let (pool, patience) = (pool.clone(), self.worker_timeout);
+            move |stop| unclaimed::run(pool, patience, stop)
         });
         tasks.spawn("domains", {
             let context = context.clone();
@@ -214,6 +230,7 @@ fn settings(config: &Config) -> Settings {
         },
         token_ttl: Duration::from_secs(config.auth.token_ttl_secs),
         request_timeout: Duration::from_millis(config.api.request_timeout_ms),
+        stream_recheck: Duration::from_millis(config.api.stream_recheck_ms),
         body_bytes_max: config.api.body_bytes_max,
         wake_timeout: Duration::from_millis(config.proxy.wake_timeout_ms),
         max_runtime_secs_cap: config.scheduler.max_runtime_secs_cap,

@@ -18,7 +18,8 @@ const DAYS_AHEAD: i32 = 3;
 const IDEMPOTENCY_KEEP_HOURS: i32 = 24;
 /// Tasks that ended are kept for so long, and at least as long as their logs.
 const TASKS_KEEP_DAYS: i32 = 7;
-/// The activity feed, which is the audit log too. A stream resumes without a gap as long as its last event is there.
+/// The activity feed, which is the audit log too. A stream resumes without a gap as long as its last event is there. Never less than 90:
+/// the database keeps an event from being deleted before.
 const EVENTS_KEEP_DAYS: i32 = 90;
 /// Operations that were applied; their effects are in the feed.
 const OPERATIONS_KEEP_DAYS: i32 = 7;

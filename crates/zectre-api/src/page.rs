@@ -94,9 +94,11 @@ pub(crate) fn whole_or_page<T>(all: Vec<T>, window: Option<Window>) -> Page<T> {
 
 /// Declares the query of a list: `page`, `page_size`, `sort_by` (of the keys given, the first is the
 /// default), `sort_order`, and the list's own filters. Anything else is refused.
+///
+/// A key is a `tt`: what generates the document does not see through a `literal`, and told the variants' names for keys.
 macro_rules! list_query {
     (
-        $(#[$doc:meta])* $query:ident sorted by $sort:ident { $($variant:ident = $key:literal),+ $(,)? }
+        $(#[$doc:meta])* $query:ident sorted by $sort:ident { $($variant:ident = $key:tt),+ $(,)? }
         $direction:ident first, filtered by { $($(#[$fdoc:meta])* $field:ident: $type:ty,)* }
     ) => {
         #[doc = "What the list can be sorted by."]
@@ -120,8 +122,10 @@ macro_rules! list_query {
             /// At most 100; default 20.
             page_size: Option<u32>,
             /// The key to sort by.
+            #[param(inline)]
             sort_by: Option<$sort>,
             /// The direction.
+            #[param(inline)]
             sort_order: Option<crate::page::SortOrder>,
             $($(#[$fdoc])* pub(crate) $field: Option<$type>,)*
         }

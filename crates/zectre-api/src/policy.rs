@@ -3,6 +3,10 @@
 //!
 //! Things of organizations one is no member of answer 404, not 403: their existence is nobody's business.
 
+mod standing;
+
+pub(crate) use standing::Standing;
+
 use crate::{
     code,
     context::Context,
@@ -15,13 +19,14 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, request::Parts};
-use std::time::Duration;
+use http::{HeaderMap, HeaderValue, header, request::Parts};
+use std::{fmt::Display, str::FromStr, sync::Arc, time::Duration};
 use zectre_common::{
     id::{ApplicationId, ArtifactId, BuildId, DeploymentId, OrganizationId, TaskId, WebhookId},
     state::Role,
+    time::Time,
 };
-use zectre_service::{auth::bearer, problem::Failure, token};
+use zectre_service::{auth::bearer, path, problem::Failure, token};
 
 /// The thing that the path names, whose organization decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,7 +128,15 @@ impl Reach {
 
     /// Those in which the caller has the endpoint's role; `None` means all.
     pub(crate) fn governed(&self) -> Option<Vec<OrganizationId>> {
-        let least = self.least;
+        self.with_role(self.least)
+    }
+
+    /// Those of which the caller learns where changes came from; `None` means all.
+    pub(crate) fn audited(&self) -> Option<Vec<OrganizationId>> {
+        self.with_role(Role::Admin)
+    }
+
+    fn with_role(&self, least: Role) -> Option<Vec<OrganizationId>> {
         let these = self.memberships.iter().filter(|(_, role)| *role >= least);
         (!self.everything).then(|| these.map(|(organization, _)| *organization).collect())
     }
@@ -159,6 +172,8 @@ pub(crate) struct Guard {
     pub(crate) policy: Policy,
     /// The answer may take as long as it needs: uploads, waits.
     pub(crate) patient: bool,
+    /// The answer is a stream, which asks again whether its caller may have it ([`Standing`]).
+    pub(crate) streams: bool,
 }
 
 /// Lets a request through when the policy allows it, with who calls as extensions.
@@ -168,11 +183,39 @@ pub(crate) async fn enforce(
     request: Request,
     next: Next,
 ) -> Response {
+    for_the_caller_alone(decide(guard, params, request, next).await)
+}
+
+/// No cache on the way keeps an answer: to a shared one `X-API-Key` is a header like any other, and the next caller's answer
+/// would be the last one's. And nothing that people upload is ever a page of this host.
+fn for_the_caller_alone(mut answer: Response) -> Response {
+    let headers = answer.headers_mut();
+    headers
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    answer
+}
+
+async fn decide(
+    guard: Guard,
+    params: Result<RawPathParams, RawPathParamsRejection>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let Ok(params) = params else {
         return refuse(&code::INVALID_PATH, "the path is not valid UTF-8 once decoded").into_response();
     };
     let timeout = guard.context.settings.request_timeout;
     let patient = guard.patient;
+    let params = Arc::new(params);
+    if guard.streams {
+        let standing = Standing::new(&guard, &params, &request);
+        request.extensions_mut().insert(standing);
+    }
     let answer = async move {
         let (mut parts, body) = request.into_parts();
         // Who calls is found out in time even where the answer may take as long as it needs.
@@ -206,7 +249,7 @@ async fn admit(guard: &Guard, params: &RawPathParams, parts: &mut Parts) -> Resu
         policy => match calling_service(context, policy, &parts.headers) {
             Some(name) => Identity::Service(name),
             None => Identity::Person(Box::new(
-                person_under(context, policy, params, &parts.headers).await?,
+                person_under(context, policy, params, &parts.headers, Time::now()).await?,
             )),
         },
     };
@@ -227,8 +270,9 @@ async fn person_under(
     policy: Policy,
     params: &RawPathParams,
     headers: &HeaderMap,
+    as_of: Time,
 ) -> Result<Person, Error> {
-    let person = identity::authenticate(context, headers).await?;
+    let person = identity::authenticate(context, headers, as_of).await?;
     if person.credential.cap().is_some_and(|cap| !cap.allows(policy)) {
         return Err(refuse(
             &code::INSUFFICIENT_SCOPE,
@@ -366,22 +410,11 @@ async fn owner_of(
 }
 
 fn text_param<'p>(params: &'p RawPathParams, name: &str) -> Result<&'p str, Error> {
-    let found = params
-        .iter()
-        .find(|(key, _)| *key == name)
-        .map(|(_, value)| value);
-    found
-        .filter(|value| !value.contains('\0'))
-        .ok_or_else(|| refuse(&code::INVALID_PATH, format!("the path lacks a usable `{name}`")))
+    path::text(params, name).map_err(|why| refuse(&code::INVALID_PATH, why))
 }
 
-fn id_param<T>(params: &RawPathParams, name: &str) -> Result<T, Error>
-where
-    T: std::str::FromStr<Err = zectre_common::id::IdParseError>,
-{
-    text_param(params, name)?
-        .parse()
-        .map_err(|error: zectre_common::id::IdParseError| refuse(&code::INVALID_PATH, error.to_string()))
+fn id_param<T: FromStr<Err: Display>>(params: &RawPathParams, name: &str) -> Result<T, Error> {
+    path::parsed(params, name).map_err(|why| refuse(&code::INVALID_PATH, why))
 }
 
 /// An extension that the guard left is an argument of the handler.
@@ -397,4 +430,4 @@ macro_rules! from_guard {
         }
     )*};
 }
-from_guard!(Person, Reach, Actor);
+from_guard!(Person, Reach, Actor, Standing);

@@ -11,7 +11,7 @@ use crate::{
 use secrecy::{ExposeSecret, SecretString};
 use std::net::IpAddr;
 
-/// The account of this address, if the password is its own and it is not disabled. Wrong ones are counted.
+/// The account of this address, if the password is its own and it is not disabled. Attempts are counted, and right ones given back.
 pub(crate) async fn by_password(
     context: &Context,
     email: &str,
@@ -31,15 +31,15 @@ pub(crate) async fn by_password(
         return Err(wrong());
     }
     let counters = attempts::of_login(email, client);
-    context.attempts.check(&counters)?;
-    let found = account::login(&context.pool, email).await?;
-    let stored = found.as_ref().and_then(|login| login.password_hash.clone());
-    if !password::verify(password, stored).await? {
-        context.attempts.count(&counters);
-        return Err(wrong());
+    // Before the wait for a turn to hash: else whoever waits together is counted only once all have guessed.
+    let pair = counters[0].clone();
+    let claim = context.attempts.claim(counters).await?;
+    let compared = compare(context, email, password).await;
+    if !matches!(compared, Ok(None)) {
+        claim.give_back();
     }
-    context.attempts.forgive(&counters[0]);
-    let found = found.ok_or_else(wrong)?;
+    let found = compared?.ok_or_else(wrong)?;
+    context.attempts.forgive(&pair);
     if found.disabled {
         return Err(refuse(
             &code::ACCOUNT_DISABLED,
@@ -47,4 +47,12 @@ pub(crate) async fn by_password(
         ));
     }
     Ok(found)
+}
+
+/// The account of this address, if the password is its own.
+async fn compare(context: &Context, email: &str, password: SecretString) -> Result<Option<Login>, Error> {
+    let found = account::login(&context.pool, email).await?;
+    let stored = found.as_ref().and_then(|login| login.password_hash.clone());
+    let fits = password::verify(password, stored).await?;
+    Ok(found.filter(|_| fits))
 }

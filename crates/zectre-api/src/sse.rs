@@ -2,12 +2,14 @@
 //!
 //! It reads what lies after its position, sends it, and waits for a hint or a moment; so a lost hint delays
 //! and never skips, and a client that comes back with `Last-Event-ID` gets neither a gap nor a repeat.
+//! Now and then it looks whether its caller may still have it, and ends with [`REFUSED`] when not.
 
 use crate::{
     code,
     context::Context,
     error::{Error, refuse},
     fanout::Hint,
+    policy::{Reach, Standing},
 };
 use axum::response::{
     IntoResponse, Response,
@@ -35,6 +37,9 @@ const STREAM_TIMEOUT: Duration = Duration::from_secs(3_600);
 /// The event that only has an id: where the stream begins.
 pub(crate) const POSITION: &str = "position";
 
+/// The last event of a stream that its caller may not have any more: the problem that a new request is answered with.
+const REFUSED: &str = "refused";
+
 /// What a stream found when it looked.
 pub(crate) struct Batch {
     pub(crate) events: Vec<Event>,
@@ -50,6 +55,8 @@ pub(crate) trait Feed: Send + Sync + 'static {
     fn begin(&self) -> Option<String> {
         None
     }
+    /// What its caller reaches from now on, of one that depends on it.
+    fn reach(&mut self, _: &Reach) {}
     /// Whether a hint concerns it.
     fn concerns(&self, hint: Hint) -> bool;
     /// The longest that it goes without a look when no hint comes; a lost hint delays by as much.
@@ -65,12 +72,14 @@ struct Open<F> {
     ready: VecDeque<Event>,
     ended: bool,
     until: Instant,
+    standing: Standing,
+    recheck_at: Instant,
     context: Context,
     _permit: OwnedSemaphorePermit,
 }
 
 /// Answers with the feed's events until it ends, the client leaves, or the service stops.
-pub(crate) fn stream<F: Feed>(context: &Context, feed: F) -> Result<Response, Error> {
+pub(crate) fn stream<F: Feed>(context: &Context, standing: Standing, feed: F) -> Result<Response, Error> {
     let permit = context
         .streams
         .clone()
@@ -91,6 +100,8 @@ pub(crate) fn stream<F: Feed>(context: &Context, feed: F) -> Result<Response, Er
         ready: begin.transpose()?.into_iter().collect(),
         ended: false,
         until: Instant::now() + STREAM_TIMEOUT,
+        standing,
+        recheck_at: Instant::now() + context.settings.stream_recheck,
         context: context.clone(),
         _permit: permit,
     };
@@ -106,6 +117,14 @@ pub(crate) fn stream<F: Feed>(context: &Context, feed: F) -> Result<Response, Er
 impl<F: Feed> Open<F> {
     async fn next(&mut self) -> Option<Event> {
         loop {
+            if !self.ended
+                && Instant::now() >= self.recheck_at
+                && let Some(refusal) = self.refusal().await
+            {
+                self.ready.clear();
+                self.ended = true;
+                return Some(refusal);
+            }
             if let Some(event) = self.ready.pop_front() {
                 return Some(event);
             }
@@ -128,6 +147,37 @@ impl<F: Feed> Open<F> {
         }
     }
 
+    /// Asks again whether the caller may have the stream; what ends it when not.
+    async fn refusal(&mut self) -> Option<Event> {
+        let settings = &self.context.settings;
+        let asked = tokio::time::timeout(settings.request_timeout, self.standing.ask()).await;
+        self.recheck_at = Instant::now() + settings.stream_recheck;
+        let error = match asked {
+            Ok(Ok(reach)) => {
+                if let Some(reach) = reach {
+                    self.feed.reach(&reach);
+                }
+                return None;
+            }
+            Ok(Err(error)) => error,
+            Err(_) => Error::Internal("the database took too long".into()),
+        };
+        let said = error.to_string();
+        let Some(problem) = self.standing.refusal(error) else {
+            tracing::warn!(
+                error = said,
+                "a stream could not look whether its caller may have it; it will again"
+            );
+            return None;
+        };
+        tracing::info!(
+            code = problem.code,
+            "a stream ends, because its caller may not have it any more"
+        );
+        // What can't be written ends the stream too, without a word.
+        Some(json_event(None, REFUSED, &problem).unwrap_or_else(|_| Event::default().event(REFUSED)))
+    }
+
     async fn wait(&mut self) {
         let hint = async {
             loop {
@@ -139,7 +189,10 @@ impl<F: Feed> Open<F> {
                 }
             }
         };
-        let waited = tokio::time::timeout(self.pause, hint);
+        let pause = self
+            .pause
+            .min(self.recheck_at.saturating_duration_since(Instant::now()));
+        let waited = tokio::time::timeout(pause, hint);
         if let Some(Ok(())) = self.context.shutdown.or_requested(waited).await {
             // One look answers all hints that are there.
             while self.hints.try_recv().is_ok() {}

@@ -74,6 +74,7 @@ impl Service {
         let base = Base::new(name::BUILD).readable_by(keys.metrics());
         // Only tokens of private repositories need it.
         let master_key = keys.master().ok();
+        base.health.note_keys(master_key.clone());
         let worker = worker(config, &base, &pool, (&key, master_key), &work_dir);
         watch(&base, &pool, &worker.workshop.preparer);
         Ok(Self {

@@ -11,7 +11,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
-use tar::{Archive, Entry, EntryType, PaxExtensions};
+use tar::{Archive, Entry, EntryType};
 
 /// The longest path of an entry, and of one part of it (what Linux file systems take).
 const PATH_BYTES_MAX: usize = 1_024;
@@ -280,11 +280,14 @@ fn long_gnu(entry: &mut Entry<'_, &mut Box<dyn Read>>) -> Result<Vec<u8>, Source
 
 fn long_pax(entry: &mut Entry<'_, &mut Box<dyn Read>>) -> Result<Option<Vec<u8>>, SourceError> {
     let bytes = extension(entry)?;
-    let mut name = None;
-    for field in PaxExtensions::new(&bytes) {
-        let field = field.map_err(unreadable)?;
-        match field.key_bytes() {
-            b"path" => name = Some(field.value_bytes().to_vec()),
+    let (mut name, mut rest) = (None, &bytes[..]);
+    while !rest.is_empty() {
+        let Some((key, value, after)) = pax_record(rest) else {
+            return refused("the source archive has a damaged extension header");
+        };
+        rest = after;
+        match key {
+            b"path" => name = Some(value.to_vec()),
             // It would say that the data is longer or shorter than the header does; only files past
             // 8 GiB need it.
             b"size" => return refused("the source archive holds a file that is too large"),
@@ -292,6 +295,17 @@ fn long_pax(entry: &mut Entry<'_, &mut Box<dyn Read>>) -> Result<Option<Vec<u8>>
         }
     }
     Ok(name)
+}
+
+/// The first record of a pax header, `LENGTH KEY=VALUE\n`, and what follows it. Its length says where it ends: a value
+/// may hold line feeds (which the library takes for an end).
+fn pax_record(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let space = bytes.iter().position(|byte| *byte == b' ')?;
+    let length: usize = std::str::from_utf8(&bytes[..space]).ok()?.parse().ok()?;
+    let (record, rest) = bytes.split_at_checked(length)?;
+    let field = record.get(space + 1..)?.strip_suffix(b"\n")?;
+    let equals = field.iter().position(|byte| *byte == b'=')?;
+    Some((&field[..equals], &field[equals + 1..], rest))
 }
 
 /// The entry's path, proven to lie below the target.

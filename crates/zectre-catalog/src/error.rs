@@ -79,33 +79,17 @@ pub(crate) fn invalid_field(field: &str, message: impl Into<String>) -> Error {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match error {
-            Error::Refused { code, detail, errors } => errors
-                .into_iter()
-                .fold(Self::new(code.status, code.name, detail), |failure, one| {
-                    failure.with_field(one.field, one.message)
-                }),
+            Error::Refused { code, detail, errors } => Self::refused(code.status, code.name, detail, errors),
             error @ Error::Github(_) => Self::unavailable(
                 crate::code::GITHUB_UNAVAILABLE.name,
                 "GitHub does not answer as expected; try again in a moment",
                 5,
             )
             .because(error),
-            Error::Sql(error) if is_unavailable(&error) => Self::unavailable(
-                crate::code::DATABASE_UNAVAILABLE.name,
-                "the database does not answer; try again",
-                1,
-            )
-            .because(error),
+            Error::Sql(error) => error.into(),
             error => Self::internal(error),
         }
     }
-}
-
-fn is_unavailable(error: &sqlx::Error) -> bool {
-    matches!(
-        error,
-        sqlx::Error::PoolTimedOut | sqlx::Error::Io(_) | sqlx::Error::PoolClosed
-    )
 }
 
 impl IntoResponse for Error {

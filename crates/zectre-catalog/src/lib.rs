@@ -25,7 +25,6 @@ use error::Error;
 use keys::Keyring;
 use metrics::Logins;
 use routes::App;
-use sqlx::PgPool;
 use std::{net::SocketAddr, time::Duration};
 use tokio::net::TcpListener;
 use zectre_service::{
@@ -52,9 +51,8 @@ pub struct Service {
 impl Service {
     /// Connects, brings the database to this version, opens the keys (the first start makes one), and binds.
     pub async fn new(config: &Config) -> Result<Self, Error> {
-        let master = key::read("master_key_file", &config.secrets.master_key_file)?
-            .map(MasterKey::from_bytes)
-            .ok_or(KeyError::NotSet("master_key_file"))?;
+        let master = MasterKey::find(&config.secrets.master_key_file)?;
+        let master = master.ok_or(KeyError::NotSet("master_key_file"))?;
         let metrics = key::read("metrics_token_file", &config.secrets.metrics_token_file)?;
         let callback = format!("{}/oauth/github/callback", config.server.public_url);
         let github = github::Github::new(&config.github, config.client_secret()?, callback);
@@ -63,8 +61,9 @@ impl Service {
         let listener = bind(config).await?;
         let address = listener.local_addr().map_err(Error::Serve)?;
         let base = Base::new(NAME).readable_by(metrics.map(MetricsKey::from_bytes));
-        watch(&base, &pool);
         let logins = Logins::new(&base.metrics);
+        let app = App::new(config, pool, keyring, github, master, logins);
+        watch(&base, &app);
         let limits = Limits {
             request_timeout: Some(Duration::from_millis(config.server.request_timeout_ms)),
             concurrency_max: config.server.concurrency_max,
@@ -74,7 +73,7 @@ impl Service {
             listener,
             address,
             base,
-            app: App::new(config, pool, keyring, github, master, logins),
+            app,
             limits,
         })
     }
@@ -120,8 +119,9 @@ async fn bind(config: &Config) -> Result<TcpListener, Error> {
     })?)
 }
 
-fn watch(base: &Base, pool: &PgPool) {
-    let pool = pool.clone();
+/// Without its database or a key that signs it gives nobody a token.
+fn watch(base: &Base, app: &App) {
+    let (pool, app) = (app.pool.clone(), app.clone());
     base.health.check("database", move || {
         let pool = pool.clone();
         async move {
@@ -130,5 +130,9 @@ fn watch(base: &Base, pool: &PgPool) {
                 .map(drop)
                 .map_err(|error| error.to_string())
         }
+    });
+    base.health.check("signing key", move || {
+        let app = app.clone();
+        async move { app.keyring.check().await.map_err(|error| error.to_string()) }
     });
 }

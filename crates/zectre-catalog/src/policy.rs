@@ -20,7 +20,7 @@ use zectre_common::{
     state::Role,
     wire::catalog::{Cluster, Organization},
 };
-use zectre_service::{auth::bearer, problem::Failure};
+use zectre_service::{auth::bearer, path, problem::Failure};
 
 /// Who may call a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,17 +93,14 @@ async fn admit(guard: &Guard, params: &RawPathParams, parts: &mut Parts) -> Resu
     match guard.policy {
         Policy::Public | Policy::SignedIn | Policy::Named(_) => {}
         Policy::Organization(least) => {
-            let slug = param(params, "slug")?;
+            let slug = path::text(params, "slug").map_err(bad_path)?;
             let found = organizations::of_member(&app.pool, slug, person.user.id).await?;
             let organization = found.ok_or_else(|| no_organization(slug))?;
             allow(Some(organization.role), least)?;
             parts.extensions.insert(organization);
         }
         Policy::Cluster(least) => {
-            let text = param(params, "id")?;
-            let id: ClusterId = text.parse().map_err(|error: zectre_common::id::IdParseError| {
-                refuse(&code::INVALID_PATH, error.to_string())
-            })?;
+            let id: ClusterId = path::parsed(params, "id").map_err(bad_path)?;
             let found = clusters::of_member(&app.pool, id, person.user.id).await?;
             let (cluster, role) =
                 found.ok_or_else(|| refuse(&code::CLUSTER_NOT_FOUND, format!("there is no cluster {id}")))?;
@@ -113,6 +110,10 @@ async fn admit(guard: &Guard, params: &RawPathParams, parts: &mut Parts) -> Resu
     }
     parts.extensions.insert(person);
     Ok(())
+}
+
+fn bad_path(why: String) -> Error {
+    refuse(&code::INVALID_PATH, why)
 }
 
 /// The answer about an organization that is not there, or not for the caller.
@@ -143,16 +144,6 @@ async fn authenticate(app: &App, headers: &HeaderMap) -> Result<Person, Error> {
         .await?
         .ok_or_else(ended)?;
     Ok(Person { user })
-}
-
-fn param<'p>(params: &'p RawPathParams, name: &str) -> Result<&'p str, Error> {
-    let found = params
-        .iter()
-        .find(|(key, _)| *key == name)
-        .map(|(_, value)| value);
-    found
-        .filter(|value| !value.contains('\0'))
-        .ok_or_else(|| refuse(&code::INVALID_PATH, format!("the path lacks a usable `{name}`")))
 }
 
 /// An extension that the guard left is an argument of the handler.

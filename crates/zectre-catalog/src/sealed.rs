@@ -6,8 +6,30 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Serialize, de::DeserializeOwned};
 use zectre_service::{
     key::MasterKey,
-    seal::{self, OpenError},
+    seal::{
+        self, OpenError,
+        place::{Column, Form},
+    },
 };
+
+/// Every sealed value of the catalog's database, for a rotation of its master keys.
+pub const COLUMNS: &[Column] = &[Column {
+    table: "signing_keys",
+    column: "private_sealed",
+    row: &["kid"],
+    context: |row| key_context(&row[0]),
+    form: Form::Bytes,
+}];
+
+/// Columns of bytes that are not sealed, because they hold hashes.
+pub const HASHES: &[(&str, &str)] = &[
+    ("authorization_codes", "code_hash"),
+    ("invitations", "token_hash"),
+    ("sessions", "code_hash"),
+    ("sessions", "family_hash"),
+    ("sessions", "refresh_hash"),
+    ("spent_consents", "nonce_hash"),
+];
 
 /// What waits in a browser's cookie.
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +73,6 @@ pub fn cookie<T: Serialize>(master: &MasterKey, waiting: Waiting, what: &T) -> R
 /// What [`cookie`] sealed as the same; `None` for anything else.
 pub fn open_cookie<T: DeserializeOwned>(master: &MasterKey, waiting: Waiting, value: &str) -> Option<T> {
     let sealed = URL_SAFE_NO_PAD.decode(value).ok()?;
-    let text = seal::open(master, waiting.context(), &sealed).ok()?;
+    let text = seal::open_foreign(master, waiting.context(), &sealed).ok()?;
     serde_json::from_str(text.expose_secret()).ok()
 }

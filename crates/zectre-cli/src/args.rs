@@ -1,5 +1,6 @@
 //! The grammar of the command line.
 
+mod catalog;
 mod clusters;
 mod domains;
 mod keys;
@@ -7,6 +8,7 @@ mod login;
 mod users;
 mod webhooks;
 
+pub use catalog::{CatalogCommand, InvitationsCommand, MembersCommand, OrgArgs, OrgsCommand};
 pub use clusters::{CatalogArgs, ClustersCommand, NewClusterArgs};
 pub use domains::{DomainArgs, DomainsCommand, NewDomainArgs};
 pub use keys::{KeysCommand, KeysPlace};
@@ -97,7 +99,7 @@ pub enum Command {
     Keys(KeysCommand),
     /// Writes a zectre.yaml and a first program here; never overwrites
     Init(InitArgs),
-    /// Signs in: with e-mail and password, or with an API key
+    /// Signs in: in a browser, with e-mail and password, or with an API key
     Login(LoginArgs),
     /// Forgets the sign-in of this API
     Logout,
@@ -131,6 +133,10 @@ pub enum Command {
     Rollback(PickArgs),
     /// Replaces all tasks, one by one
     Restart(EnvironmentArgs),
+    /// Puts a project to sleep; the next request wakes it
+    Sleep(EnvironmentArgs),
+    /// Wakes a project that sleeps
+    Wake(EnvironmentArgs),
     /// Variables of the project
     #[command(subcommand)]
     Env(EnvCommand),
@@ -157,6 +163,9 @@ pub enum Command {
     /// Clusters that a catalog knows
     #[command(subcommand)]
     Clusters(ClustersCommand),
+    /// Organizations, members and invitations at a catalog
+    #[command(subcommand)]
+    Catalog(CatalogCommand),
     /// Shows what happened
     Events(EventsArgs),
     /// Checks this machine and the platform, and says what to do about what is wrong
@@ -316,6 +325,12 @@ pub struct PsArgs {
     /// The project.
     #[command(flatten)]
     pub project: ProjectArgs,
+    /// Only those of this environment [default: of all]
+    #[arg(long, value_name = "ENVIRONMENT", conflicts_with = "prod")]
+    pub env: Option<String>,
+    /// Short for --env production
+    #[arg(long)]
+    pub prod: bool,
     /// Tasks that have ended, too
     #[arg(long, short)]
     pub all: bool,

@@ -25,7 +25,7 @@ impl Context {
         let stored = Credentials::load()?;
         let url = api_url(global, &stored);
         let credential = match std::env::var(API_KEY_VARIABLE) {
-            Ok(key) if !key.is_empty() => Credential::ApiKey(SecretString::from(key)),
+            Ok(key) if !key.trim().is_empty() => Credential::ApiKey(key_in(&key)?),
             _ => stored
                 .apis
                 .get(&url)
@@ -45,6 +45,18 @@ impl Context {
     }
 }
 
+/// A key as it came in a variable: secrets of CI systems often end in a line break.
+fn key_in(text: &str) -> Result<SecretString, CliError> {
+    let key = text.trim();
+    if key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(SecretString::from(key));
+    }
+    Err(CliError::Refused(format!(
+        "{API_KEY_VARIABLE} holds no key: there is a blank, a line break or a letter beyond ASCII in it. A key begins with \
+         `zk_`; `zectre tokens create NAME` makes one."
+    )))
+}
+
 /// The API that this run talks to.
 pub(crate) fn api_url(global: &Global, stored: &Credentials) -> String {
     let named = global.api_url.as_deref().filter(|url| !url.is_empty());
@@ -55,4 +67,21 @@ pub(crate) fn api_url(global: &Global, stored: &Credentials) -> String {
 /// An API's URL as it is kept: without a slash at its end.
 pub(crate) fn trimmed(url: &str) -> &str {
     url.trim_end_matches('/')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use secrecy::ExposeSecret;
+
+    #[test]
+    fn a_key_may_end_in_a_line_break_and_holds_none() {
+        let key = key_in("zk_12ab\n").expect("a key");
+        assert_eq!(key.expose_secret(), "zk_12ab");
+        for bad in ["zk_1\n2", "zk_1 2", "zk_é"] {
+            let error = key_in(bad).expect_err("no key");
+            assert_eq!(error.exit_code(), 3);
+            assert!(!error.to_string().contains(bad), "{error}");
+        }
+    }
 }

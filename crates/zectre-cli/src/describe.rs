@@ -4,7 +4,7 @@
 
 use crate::terminal_text::harmless;
 use zectre_common::{
-    spec::{Protocol, RestartPolicy},
+    spec::{Protocol, RestartPolicy, Strategy},
     state::{DeploymentStatus, Health, Reason, TaskState, Wanted},
     wire::{deployment::Deployment, task::Task},
 };
@@ -14,8 +14,15 @@ pub(crate) fn is_job(deployment: &Deployment) -> bool {
     deployment.spec.restart == RestartPolicy::Never
 }
 
-/// How its rollout, or its run, went: `succeeded`, `failed (exited)`, `ran to completion`.
+/// How its rollout, or its run, went: `succeeded`, `failed (exited)`, `ran to completion`; `canary, 30 %` while it has its
+/// share.
 pub(crate) fn status(deployment: &Deployment) -> String {
+    if let Strategy::Canary { weight, .. } = deployment.spec.strategy
+        && deployment.status == DeploymentStatus::Running
+        && deployment.health == Health::Healthy
+    {
+        return format!("canary, {weight} %");
+    }
     if is_job(deployment) && deployment.status == DeploymentStatus::Succeeded {
         return "ran to completion".into();
     }

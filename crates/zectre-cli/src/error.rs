@@ -93,6 +93,8 @@ impl CliError {
                 (ClientError::Unreachable { .. } | ClientError::TimedOut { .. }, _) => 5,
                 (_, Some(401 | 403)) => 3,
                 (_, Some(404)) => 4,
+                // Bad input is bad input, whoever notices it.
+                (_, Some(400)) => 2,
                 _ => 1,
             },
             Self::Usage(_) => 2,
@@ -122,6 +124,14 @@ impl CliError {
             }
             (Some("ARTIFACT_NOT_FOUND"), _) => Some(
                 "`zectre artifacts list` shows what there is; `zectre deploy --artifact FILE` uploads a file and runs it.",
+            ),
+            (Some("ORGANIZATION_NOT_FOUND"), _) => Some("`zectre catalog orgs list` shows those you are in."),
+            (Some("INVITATION_NOT_FOUND"), _) => {
+                Some("Sign in as the account that has the invited address, or have someone invite you again.")
+            }
+            (Some("INSUFFICIENT_SCOPE"), _) => Some(
+                "The API key in use was made for less: `zectre tokens create` makes one with the scopes it needs, `zectre login` \
+                 signs you in without such limits.",
             ),
             (_, Some(401)) => Some("Sign in with `zectre login`."),
             (_, Some(403)) => {
@@ -215,6 +225,7 @@ mod tests {
         let examples = [
             (CliError::Failed(String::new()), 1),
             (CliError::Usage(String::new()), 2),
+            (refused(400, "INVALID_INPUT"), 2),
             (refused(403, "FORBIDDEN"), 3),
             (CliError::NotFound(String::new()), 4),
             (

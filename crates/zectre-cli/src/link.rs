@@ -30,6 +30,16 @@ impl Link {
         linked.map(Path::to_owned)
     }
 
+    /// The link of `directory` itself.
+    pub(crate) fn of(directory: &Path, api_url: &str) -> Result<Option<Self>, CliError> {
+        let is_linked = file_in(directory, api_url).is_file();
+        if is_linked {
+            Self::find(directory, api_url)
+        } else {
+            Ok(None)
+        }
+    }
+
     /// The link of `directory` or the nearest one above it.
     pub(crate) fn find(directory: &Path, api_url: &str) -> Result<Option<Self>, CliError> {
         let directory = fs::canonicalize(directory).map_err(CliError::read(directory))?;

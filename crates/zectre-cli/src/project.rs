@@ -124,6 +124,12 @@ pub(crate) async fn find_or_create(
     if let Some(app) = here(context, directory).await? {
         if Link::find(directory, context.api_url())?.is_none() {
             link(context, directory, &app)?;
+        } else if let Some(other) = renamed(&app, manifest) {
+            let full = full_name(&app);
+            context.output.say(format!(
+                "Note: zectre.yaml names {other}, but this directory is linked to {full}, and that is used; `zectre link \
+                 {other}` links it anew (`zectre projects add` makes a project that isn't there yet)."
+            ));
         }
         return Ok(app);
     }
@@ -137,6 +143,13 @@ pub(crate) async fn find_or_create(
     let app = create(context, name, manifest.namespace()).await?;
     link(context, directory, &app)?;
     Ok(app)
+}
+
+/// The project that the manifest names, where that is another one than the linked one.
+fn renamed(app: &App, manifest: &Manifest) -> Option<String> {
+    let name = manifest.name().unwrap_or(&app.name);
+    let namespace = manifest.namespace().unwrap_or(&app.namespace);
+    (name != app.name || namespace != app.namespace).then(|| format!("{namespace}/{name}"))
 }
 
 /// Makes a project, and says so.
@@ -253,6 +266,26 @@ pub(crate) async fn serving(
     })?;
     let deployment = context.client.deployment(id).await?;
     Ok((app, environment, deployment))
+}
+
+/// What serves an environment or is about to; else its newest deployment, which may never have served.
+pub(crate) async fn serving_or_newest(
+    context: &Context,
+    args: &EnvironmentArgs,
+) -> Result<Deployment, CliError> {
+    match serving(context, args).await {
+        Ok((_, _, deployment)) => Ok(deployment),
+        Err(nothing @ CliError::NotFound(_)) => {
+            let (app, environment) = environment(context, args).await?;
+            let newest = collect(async |paging| context.client.deployments(app.id, paging).await)
+                .await?
+                .into_iter()
+                .filter(|one: &Deployment| one.environment == environment.slug)
+                .max_by_key(|one| one.version);
+            newest.ok_or(nothing)
+        }
+        Err(other) => Err(other),
+    }
 }
 
 /// A deployment of `app` by its version number, its id, or the end of its id as lists show it.

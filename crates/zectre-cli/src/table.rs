@@ -1,8 +1,11 @@
 //! Aligned columns.
 
 use crate::output::Output;
-use std::time::Duration;
+use std::{fmt::Write as _, time::Duration};
 use zectre_common::time::Time;
+
+/// The longest cell that others are lined up behind; `--json` has the whole.
+const CELL_CHARS_MAX: usize = 120;
 
 /// Rows under headings; the last column is not padded.
 pub(crate) struct Table {
@@ -17,7 +20,10 @@ impl Table {
     }
 
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.into());
+        let last = N - 1;
+        let cells = cells.into_iter().enumerate();
+        self.rows
+            .push(cells.map(|(at, cell)| one_line(&cell, at < last)).collect());
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -43,11 +49,32 @@ impl Table {
             let cells = row
                 .iter()
                 .zip(&widths)
-                .map(|(cell, width)| format!("{cell:width$}"));
+                .map(|(cell, width)| format!("{cell}{}", " ".repeat(width - cell.chars().count())));
             cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
         };
         self.rows.iter().map(line).collect()
     }
+}
+
+/// A cell as it is shown: what would break the row or speak to the terminal is escaped, and what is too long is cut.
+fn one_line(cell: &str, is_cut: bool) -> String {
+    let mut shown = String::with_capacity(cell.len().min(4 * CELL_CHARS_MAX));
+    for (at, character) in cell.chars().enumerate() {
+        if is_cut && at == CELL_CHARS_MAX {
+            shown.push('…');
+            break;
+        }
+        match character {
+            '\n' => shown.push_str("\\n"),
+            // As `terminal_text` writes them; colours would break the alignment.
+            _ if character.is_control() => {
+                // Writing to a String can't fail.
+                let _ = write!(shown, "\\x{:02x}", u32::from(character));
+            }
+            _ => shown.push(character),
+        }
+    }
+    shown
 }
 
 /// How long ago: `12s`, `5m`, `3h`, `2d`.
@@ -97,6 +124,16 @@ mod tests {
         table.row(["a-long-name".into(), "up".into()]);
         table.row(["é".into(), String::new()]);
         assert_eq!(table.lines(), ["NAME         STATE", "a-long-name  up", "é"]);
+    }
+
+    #[test]
+    fn a_cell_is_one_line_that_says_nothing_to_the_terminal() {
+        let mut table = Table::new(["name", "value", "set"]);
+        table.row(["BIG".into(), "a".repeat(70_000), "now".into()]);
+        table.row(["ESC".into(), "a\u{1b}[31mb\nc".into(), "then".into()]);
+        let lines = table.lines();
+        assert_eq!(lines[1], format!("BIG   {}…  now", "a".repeat(CELL_CHARS_MAX)));
+        assert!(lines[2].starts_with(r"ESC   a\x1b[31mb\nc "), "{}", lines[2]);
     }
 
     #[test]

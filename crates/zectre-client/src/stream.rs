@@ -22,6 +22,9 @@ const ENDED_AT_ONCE: Duration = Duration::from_secs(2);
 /// The event by which the API may say that nothing will follow.
 const END: &str = "end";
 
+/// The event that ends a stream which the caller may not have any more.
+const REFUSED: &str = "refused";
+
 /// The event that only has an id: where the stream begins.
 const POSITION: &str = "position";
 
@@ -83,6 +86,11 @@ impl<T: DeserializeOwned> EventStream<T> {
     pub async fn next(&mut self) -> Result<Option<T>, ClientError> {
         loop {
             while let Some(event) = self.ready.pop_front() {
+                // Asked again, the API says so in an answer, as to any request.
+                if event.kind == REFUSED {
+                    self.connection = None;
+                    break;
+                }
                 self.attempts = 0;
                 self.silent_since = None;
                 if event.id.is_some() {

@@ -52,7 +52,7 @@ sections! {
     /// `[api]`
     ApiConfig {
         host: String, port: u16, public_url: String, body_bytes_max: usize, request_timeout_ms: u64,
-        concurrency_max: usize,
+        concurrency_max: usize, stream_recheck_ms: u64,
     }
     /// `[scheduler]`
     SchedulerConfig {
@@ -67,11 +67,12 @@ sections! {
         memory_bytes: u64, task_slots: u32, labels: Labels, container_enabled: bool, container_socket: String,
         allowed_volume_paths: Vec<PathBuf>, task_uid_min: u32, artifact_cache_bytes_max: u64,
         log_spool_bytes_max: u64, log_lines_per_sec_max: u32, registries: Vec<RegistryLogin>,
-        image_cache_bytes_max: u64, disk_free_bytes_min: u64, collect_interval_ms: u64,
+        image_cache_bytes_max: u64, disk_free_bytes_min: u64, collect_interval_ms: u64, stop_timeout_ms: u64,
     }
     /// `[proxy]`
     ProxyConfig {
-        host: String, port: u16, admin_port: u16, domain: String, name: String, snapshot_path: PathBuf, handover_path: PathBuf,
+        host: String, port: u16, admin_port: u16, http3_listen: String, domain: String, name: String, snapshot_path: PathBuf,
+        handover_path: PathBuf,
         connections_max: usize, header_timeout_ms: u64, header_bytes_max: usize, response_timeout_ms: u64,
         connect_timeout_ms: u64, wake_timeout_ms: u64, waiting_page_after_ms: u64, held_requests_max: usize, drain_timeout_ms: u64,
         tls: TlsConfig, trusted_peers: Vec<Cidr>, trusted_header: TrustedHeader, proxy_protocol: bool, limits: ProxyLimits,
@@ -84,7 +85,7 @@ sections! {
     /// `[build]`
     BuildConfig {
         host: String, port: u16, public_url: String, compiler: PathBuf, sandbox: Sandbox, cache_dir: PathBuf,
-        work_dir: PathBuf, slots: u32, timeout_secs: u64, lease_ms: u64, source_bytes_max: u64,
+        work_dir: PathBuf, slots: u32, timeout_secs: u64, lease_ms: u64, worker_timeout_secs: u64, source_bytes_max: u64,
         unpacked_bytes_max: u64, files_max: u32, memory_bytes_max: u64, git_sources: Vec<String>,
     }
     /// `[auth]`
@@ -226,6 +227,9 @@ impl Config {
                     login.host
                 ));
             }
+        }
+        if !(10..=600_000).contains(&self.api.stream_recheck_ms) {
+            return refuse("api.stream_recheck_ms must be from 10 to 600000".into());
         }
         if self.scheduler.node_lease_ms < 2 * self.scheduler.heartbeat_ms {
             return refuse("scheduler.node_lease_ms must be at least twice scheduler.heartbeat_ms".into());
@@ -383,10 +387,20 @@ mod tests {
     #[test]
     fn the_defaults_are_valid_and_complete() {
         let config = Config::load(None).expect("the compiled-in file is valid");
-        assert_eq!(
-            (config.api.port, config.proxy.port, config.agent.port),
-            (47080, 47000, 47092)
-        );
+        // Those of the contract (api.md), which scripts and firewalls go by.
+        let ports = [
+            ("api", config.api.port, 47080),
+            ("scheduler", config.scheduler.port, 47091),
+            ("agent", config.agent.port, 47092),
+            ("registry", config.registry.port, 47082),
+            ("build", config.build.port, 47083),
+            ("proxy", config.proxy.port, 47000),
+            ("proxy, admin", config.proxy.admin_port, 47001),
+            ("proxy, TLS", config.proxy.tls.port, 8443),
+        ];
+        for (of, port, promised) in ports {
+            assert_eq!(port, promised, "{of}");
+        }
     }
 
     #[test]

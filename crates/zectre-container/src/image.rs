@@ -48,6 +48,13 @@ struct Layers(HashMap<String, Progress>);
 impl Layers {
     fn observe(&mut self, info: CreateImageInfo) -> Progress {
         let is_download = info.status.as_deref() == Some("Downloading");
+        // An engine leaves out what comes too fast to be read, the last step of a layer too.
+        if let ("Download complete" | "Pull complete", Some(layer)) =
+            (info.status.as_deref().unwrap_or_default(), &info.id)
+            && let Some(seen) = self.0.get_mut(layer)
+        {
+            seen.current_bytes = seen.total_bytes;
+        }
         if let (Some(layer), Some(detail)) = (info.id, info.progress_detail)
             && let Some(current) = detail.current.filter(|_| is_download)
         {
@@ -208,10 +215,19 @@ mod tests {
         layers.observe(info("a", "Downloading", Some(10), Some(100)));
         layers.observe(info("b", "Downloading", Some(5), Some(50)));
         layers.observe(info("a", "Extracting", Some(3), Some(100)));
+        layers.observe(info("c", "Download complete", None, None));
         assert_eq!(
             layers.observe(info("a", "Downloading", Some(60), Some(100))),
             Progress {
                 current_bytes: 65,
+                total_bytes: 150
+            }
+        );
+        layers.observe(info("b", "Download complete", None, None));
+        assert_eq!(
+            layers.observe(info("a", "Pull complete", None, None)),
+            Progress {
+                current_bytes: 150,
                 total_bytes: 150
             }
         );

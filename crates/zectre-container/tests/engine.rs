@@ -8,7 +8,9 @@ use std::{
     time::Duration,
 };
 use zectre_common::id::TaskId;
-use zectre_container::{ContainerSpec, ContainerState, ContainerVolume, Engine, Error, Login, OutputStream};
+use zectre_container::{
+    ContainerSpec, ContainerState, ContainerVolume, Engine, Error, Login, OutputStream, Progress,
+};
 use zectre_testkit::{
     DockerEngine, ImageRegistry, PodmanEngine, REGISTRY_PASSWORD, REGISTRY_USER, free_port, wait_until,
 };
@@ -146,16 +148,27 @@ async fn private_images_are_pulled_with_a_login(engine: &Engine, docker: &Docker
         );
     }
     let login = login(REGISTRY_PASSWORD);
-    let pull = || engine.pull_if_missing(&image, Some(&login), DEADLINE, |_| {});
+    let mut told: Vec<Progress> = Vec::new();
+    let mut pull = async || {
+        let progress = |progress| told.push(progress);
+        engine
+            .pull_if_missing(&image, Some(&login), DEADLINE, progress)
+            .await
+    };
     assert!(pull().await.expect("pulled"));
     assert!(!pull().await.expect("asked"), "it is there");
-    let started = engine
-        .start(&ContainerSpec {
-            image: image.clone(),
-            ..spec(&[], None)
-        })
-        .await
-        .expect("started");
+    let is_whole = |progress: &Progress| progress.current_bytes == progress.total_bytes;
+    assert!(told.last().is_some_and(is_whole), "{told:?}");
+    assert!(
+        told.is_sorted_by_key(|progress| progress.current_bytes),
+        "{told:?}"
+    );
+    let runs = ContainerSpec {
+        image: image.clone(),
+        ..spec(&[], None)
+    };
+    let started = engine.start(&runs).await.expect("started");
+    limits_are_the_engines(docker, &runs, &started.container_id).await;
     let usage = wait_until(DEADLINE, "its usage", async || {
         engine.usage(&started.container_id).await.expect("asked")
     })
@@ -167,6 +180,21 @@ async fn private_images_are_pulled_with_a_login(engine: &Engine, docker: &Docker
     engine.remove(&started.container_id).await.expect("removed");
     assert!(engine.remove_image(&image).await.expect("asked"));
     assert!(engine.image(&image).await.expect("asked").is_none());
+}
+
+/// What a container may use, as the engine has it.
+async fn limits_are_the_engines(docker: &DockerEngine, spec: &ContainerSpec, container: &str) {
+    let format = "{{.HostConfig.NanoCpus}} {{.HostConfig.PidsLimit}} {{.HostConfig.Memory}} {{.HostConfig.MemorySwap}}";
+    let inspect = ["inspect", "--format", format, container];
+    let told = docker.docker().args(inspect).output().await;
+    let told = String::from_utf8(told.expect("docker is installed").stdout).expect("text");
+    let memory = spec.memory_bytes;
+    let wanted = format!(
+        "{} {} {memory} {memory}",
+        u64::from(spec.cpu_millis) * 1_000_000,
+        spec.pids_max
+    );
+    assert_eq!(told.trim(), wanted);
 }
 
 /// What a container wrote to each stream.

@@ -2,13 +2,16 @@
 
 use crate::{
     Error,
-    handover::{self, Old, Role},
+    handover::{Role, Sources},
     ingress::{
         self, Ingress,
         accept::{Entrance, Kind},
         connection::Bounds,
     },
-    raw::ports::{Listeners, Ports},
+    raw::{
+        self,
+        ports::{Listeners, Ports},
+    },
     tls,
     workers::Workers,
 };
@@ -22,7 +25,10 @@ use std::{
 use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
 use tokio_util::task::TaskTracker;
 use zectre_common::config::ProxyConfig;
-use zectre_service::tasks::{Shutdown, Tasks};
+use zectre_service::{
+    open_files,
+    tasks::{Shutdown, Tasks},
+};
 
 /// What is open when the proxy starts.
 pub(crate) struct Open {
@@ -30,8 +36,8 @@ pub(crate) struct Open {
     pub(crate) secure: Option<Secure>,
     /// Those for plain TCP, as the table wants them.
     pub(crate) ports: Arc<Ports>,
-    /// Those that the process before this one had.
-    pub(crate) inherited: BTreeMap<u16, TcpListener>,
+    /// Those that the process was given, by the one before it or by whoever started it.
+    pub(crate) inherited: BTreeMap<u16, raw::ports::Inherited>,
 }
 
 /// The listener for TLS.
@@ -39,17 +45,21 @@ pub(crate) struct Secure {
     pub(crate) setup: tls::Setup,
     pub(crate) listener: TcpListener,
     pub(crate) address: SocketAddr,
+    #[cfg(feature = "http3")]
+    pub(crate) http3: Option<ingress::http3::door::Door>,
 }
 
 impl Secure {
     pub(crate) async fn open(
         setup: Option<tls::Setup>,
         config: &ProxyConfig,
-        old: Option<&mut Old>,
+        sources: &mut Sources,
     ) -> Result<Option<Self>, Error> {
         let Some(setup) = setup else { return Ok(None) };
-        let listener = handover::listener(old, Role::Tls, &config.host, config.tls.port).await?;
+        let listener = sources.listener(Role::Tls, &config.host, config.tls.port).await?;
         Ok(Some(Self {
+            #[cfg(feature = "http3")]
+            http3: ingress::http3::door::Door::open(config, &setup, sources.old.is_some())?,
             setup,
             address: listener.local_addr().map_err(Error::Address)?,
             listener,
@@ -91,7 +101,7 @@ impl Doors {
         wires: &TaskTracker,
     ) {
         let plain = Entrance {
-            listener: plain,
+            listener: Arc::new(plain),
             kind: Kind::Plain,
             proxy_protocol: config.proxy_protocol,
         };
@@ -99,17 +109,33 @@ impl Doors {
             return self.take(plain, self.shutdown.clone()).await;
         };
         tracing::info!(address = %secure.address, "and over TLS");
+        #[cfg(feature = "http3")]
+        let http3 = self.http3().run(secure.http3, wires);
+        #[cfg(not(feature = "http3"))]
+        let http3 = std::future::ready(());
         let terminator = Arc::clone(&secure.setup.terminator);
         secure.setup.spawn(tasks, wires, &self.shutdown);
         let secure = Entrance {
-            listener: secure.listener,
+            listener: Arc::new(secure.listener),
             kind: Kind::Tls(terminator),
             proxy_protocol: config.tls.proxy_protocol,
         };
         tokio::join!(
             self.take(plain, self.shutdown.clone()),
-            self.take(secure, self.shutdown.clone())
+            self.take(secure, self.shutdown.clone()),
+            http3
         );
+    }
+
+    #[cfg(feature = "http3")]
+    fn http3(&self) -> ingress::http3::door::Hall {
+        ingress::http3::door::Hall {
+            ingress: Arc::clone(&self.ingress),
+            workers: self.workers.clone(),
+            slots: Arc::clone(&self.slots),
+            bounds: self.bounds,
+            shutdown: self.shutdown.clone(),
+        }
     }
 
     /// What listens for applications that speak plain TCP.
@@ -117,8 +143,8 @@ impl Doors {
         &'d self,
         config: &ProxyConfig,
         ports: Arc<Ports>,
-        inherited: BTreeMap<u16, TcpListener>,
-    ) -> Listeners<impl Fn(u16, TcpListener, Shutdown) -> BoxFuture<'d, ()>> {
+        inherited: BTreeMap<u16, raw::ports::Inherited>,
+    ) -> Listeners<impl Fn(u16, Arc<TcpListener>, Shutdown) -> BoxFuture<'d, ()>> {
         let idle = Duration::from_millis(config.tcp_idle_timeout_ms);
         let proxy_protocol = config.tcp_proxy_protocol;
         let serve = move |port, listener, stop| {
@@ -131,6 +157,7 @@ impl Doors {
         };
         Listeners {
             host: config.host.clone(),
+            max: raw::listeners_max(open_files::max()),
             ports,
             metrics: self.ingress.metrics.raw.clone(),
             inherited,

@@ -41,6 +41,18 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// HTTP/3 is asked for, and this program can't speak it.
+    #[error(
+        "proxy.http3_listen is set, and this program was built without HTTP/3: build zectre-proxy with `--features http3`, or leave \
+         the key empty"
+    )]
+    NoHttp3,
+    /// The port for HTTP/3 can't be opened.
+    #[error("zectre-proxy can't listen on {0} (UDP, proxy.http3_listen): {1}")]
+    Http3(std::net::SocketAddr, #[source] std::io::Error),
+    /// A service manager gave sockets that can't be used.
+    #[error("the sockets that this process was given (LISTEN_FDS) can't be used: {0}")]
+    Activation(String),
     /// The threads that carry connections can't be started.
     #[error("the proxy's threads can't be started: {0}")]
     Workers(#[source] std::io::Error),

@@ -7,7 +7,11 @@
 
 use crate::{
     Error, NAME,
-    raw::{LISTENERS_MAX, ports::Ports},
+    activation::Activated,
+    raw::{
+        LISTENERS_MAX,
+        ports::{Inherited, Ports},
+    },
     tables::Tables,
 };
 use rustix::net::{
@@ -34,10 +38,8 @@ use tokio::{
     net::{TcpListener, UnixListener, UnixStream},
     time::timeout,
 };
-use zectre_service::{
-    server::{self, BindError},
-    tasks::Shutdown,
-};
+use zectre_common::config::ProxyConfig;
+use zectre_service::{server, tasks::Shutdown};
 
 /// For the old process to send what it has.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -99,16 +101,40 @@ pub async fn find(path: &Path) -> Result<Option<Old>, Error> {
     Ok(found)
 }
 
-/// The listener of the process before this one, or a new one.
-pub async fn listener(
-    old: Option<&mut Old>,
-    role: Role,
-    host: &str,
-    port: u16,
-) -> Result<TcpListener, BindError> {
-    match old.and_then(|old| old.take(role, host, port)) {
-        Some(listener) => Ok(listener),
-        None => server::bind(NAME, role.section(), host, port).await,
+/// Where listeners may come from.
+#[derive(Debug)]
+pub struct Sources {
+    /// What the process was started with.
+    pub activated: Activated,
+    /// The process before this one.
+    pub old: Option<Old>,
+}
+
+impl Sources {
+    /// The listener that this process was started with, or that of the process before it, or a new one.
+    pub async fn listener(&mut self, role: Role, host: &str, port: u16) -> Result<TcpListener, Error> {
+        if let Some(listener) = self.activated.take(role, host, port)? {
+            return Ok(listener);
+        }
+        match self.old.as_mut().and_then(|old| old.take(role, host, port)) {
+            Some(listener) => Ok(listener),
+            None => Ok(server::bind(NAME, role.section(), host, port).await?),
+        }
+    }
+
+    /// Listeners for plain TCP, and the process before this one.
+    pub(crate) fn rest(self, config: &ProxyConfig) -> Result<(BTreeMap<u16, Inherited>, Option<Old>), Error> {
+        let mut old = self.old;
+        let inherit = |is_managed| {
+            move |(port, listener)| {
+                let one = Inherited { listener, is_managed };
+                (port, one)
+            }
+        };
+        let of_old = old.as_mut().map(Old::take_raw).unwrap_or_default();
+        let mut raw: BTreeMap<_, _> = of_old.into_iter().map(inherit(false)).collect();
+        raw.extend(self.activated.rest(config)?.into_iter().map(inherit(true)));
+        Ok((raw, old))
     }
 }
 

@@ -5,6 +5,7 @@
 //! request. [`tls`] is what comes before it on the other port. [`table`] decides where a host leads, and is pure; [`live`] is what changes with every request.
 
 pub mod access;
+pub mod activation;
 pub mod error;
 pub mod handover;
 pub mod ingress;
@@ -26,14 +27,16 @@ mod doors;
 pub use error::Error;
 
 use access::AccessLog;
+use activation::Activated;
 use doors::{Doors, Open, Secure, drain};
-use handover::{Giver, Old, Role};
+use handover::{Giver, Old, Role, Sources};
 use ingress::{Ingress, Limits, Marks, admit::Door, connection::Bounds, crowd::Crowd, forwarded::Trust};
 use metrics::{LogMetrics, Metrics};
 use raw::ports::Ports;
 use series::Series;
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     path::Path,
     sync::Arc,
@@ -67,8 +70,11 @@ pub const NAME: &str = "zectre-proxy";
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// How long the last words to the database may take at shutdown.
 const GOODBYE: Duration = Duration::from_secs(3);
-/// How long the start waits for PostgreSQL before it takes the snapshot.
-const FIRST_READ: Duration = Duration::from_secs(2);
+/// How long the start waits for a connection to PostgreSQL before it takes the snapshot,
+const FIRST_CONNECTION: Duration = Duration::from_secs(2);
+/// and then for the table: some times what one of 100,000 hosts takes (2.5 s), or such a proxy would always start from its
+/// snapshot.
+const FIRST_READ: Duration = Duration::from_secs(10);
 
 /// The ingress.
 pub struct Service {
@@ -87,6 +93,8 @@ pub struct Service {
     secure: Option<Secure>,
     admin: TcpListener,
     old: Option<Old>,
+    /// Listeners for plain TCP that this process did not open.
+    inherited: BTreeMap<u16, raw::ports::Inherited>,
     ports: Arc<Ports>,
     admin_address: SocketAddr,
 }
@@ -95,7 +103,16 @@ impl Service {
     /// Loads the keys, reads the first table and opens both ports. PostgreSQL may be away: it is waited for in the
     /// background, while the snapshot serves.
     pub async fn new(config: &Config) -> Result<Self, Error> {
+        Self::activated(config, Activated::default()).await
+    }
+
+    /// The same, with sockets that the process was given.
+    #[expect(clippy::too_many_lines, reason = "it is the list of the proxy's parts")]
+    pub async fn activated(config: &Config, activated: Activated) -> Result<Self, Error> {
         let proxy = &config.proxy;
+        if proxy.http3_address().is_some() && !cfg!(feature = "http3") {
+            return Err(Error::NoHttp3);
+        }
         let keys = Keys::load(&config.secrets)?;
         let (key, id) = (keys.service()?, ProxyId::new());
         let pool = PgPoolOptions::new()
@@ -104,11 +121,16 @@ impl Service {
             .connect_lazy_with(db::options(&config.database.url, NAME)?);
         let base = Base::new(NAME).readable_by(keys.metrics());
         let sharing = tls::Sharing::new(&pool, keys.master().ok(), id);
+        base.health.note_keys(keys.master().ok());
         let secure = tls::Setup::load(proxy, sharing, &base.metrics).await?;
-        let mut old = handover::find(&proxy.handover_path).await?;
-        let listener = handover::listener(old.as_mut(), Role::Plain, &proxy.host, proxy.port).await?;
-        let admin = handover::listener(old.as_mut(), Role::Admin, &proxy.host, proxy.admin_port).await?;
-        let secure = Secure::open(secure, proxy, old.as_mut()).await?;
+        let old = handover::find(&proxy.handover_path).await?;
+        let mut sources = Sources { activated, old };
+        let listener = sources.listener(Role::Plain, &proxy.host, proxy.port).await?;
+        let admin = sources
+            .listener(Role::Admin, &proxy.host, proxy.admin_port)
+            .await?;
+        let secure = Secure::open(secure, proxy, &mut sources).await?;
+        let (inherited, old) = sources.rest(proxy)?;
         let tables = Arc::new(Tables::new(&proxy.domain, keeps_snapshot(proxy), bounds(proxy)));
         first_table(proxy, &pool, &tables).await;
         check_routes(&base, &tables);
@@ -158,6 +180,7 @@ impl Service {
             admin_address: admin.local_addr().map_err(Error::Address)?,
             admin,
             old,
+            inherited,
             ports: Arc::default(),
         })
     }
@@ -170,6 +193,13 @@ impl Service {
     /// Where clients connect that speak TLS.
     pub fn tls_address(&self) -> Option<SocketAddr> {
         self.secure.as_ref().map(|secure| secure.address)
+    }
+
+    /// Where clients connect that speak HTTP/3.
+    #[cfg(feature = "http3")]
+    pub fn http3_address(&self) -> Option<SocketAddr> {
+        let secure = self.secure.as_ref()?;
+        secure.http3.as_ref().map(ingress::http3::door::Door::address)
     }
 
     /// Where `/health`, `/ready`, `/metrics` and `/routes` are.
@@ -193,11 +223,11 @@ impl Service {
             address,
             secure,
             admin,
-            mut old,
+            old,
+            inherited,
             ports,
             ..
         } = self;
-        let inherited = old.as_mut().map(Old::take_raw).unwrap_or_default();
         // A process that takes over stops this service, and nothing else that runs beside it.
         let shutdown = shutdown.child();
         let tables = Arc::clone(&ingress.tables);
@@ -412,9 +442,13 @@ fn keeps_snapshot(config: &ProxyConfig) -> bool {
 /// The table of now; only where PostgreSQL doesn't answer, what was known last. A request must not be told that its
 /// host is unknown by an old table when the new one is a moment away.
 async fn first_table(config: &ProxyConfig, pool: &PgPool, tables: &Tables) {
-    match timeout(FIRST_READ, feed::sync(pool, tables)).await {
-        Ok(Ok(())) => {}
-        _ => restore(config, tables),
+    let connected = timeout(FIRST_CONNECTION, pool.acquire()).await;
+    // It is in the pool again before the table is read.
+    let is_there = matches!(connected, Ok(Ok(_)));
+    drop(connected);
+    let is_read = is_there && matches!(timeout(FIRST_READ, feed::sync(pool, tables)).await, Ok(Ok(())));
+    if !is_read {
+        restore(config, tables);
     }
 }
 

@@ -138,8 +138,14 @@ pub struct Metrics {
     pub in_flight: Gauge,
     /// Open client connections.
     pub connections: Gauge,
+    /// Those that nobody serves: new ones that have said nothing, and such as have been idle for a while.
+    pub resting: Gauge,
+    /// Connections that found as many open as may be, and waited for a place (over HTTP/3: were left to ask again).
+    pub connections_waited: Counter,
     /// Connections that the proxy ended, each at its [`Closed`].
     pub closed: [Counter; CLOSED.len()],
+    /// Streams of HTTP/2 that it reset, since their client took nothing of an answer.
+    pub streams_reset: Counter,
     /// Wake calls that brought a replica.
     pub wakes: Counter,
     /// Wake calls that failed.
@@ -188,7 +194,22 @@ impl Metrics {
                 Gauge::default(),
             ),
             connections: registry.register("proxy_connections", "Open client connections", Gauge::default()),
+            resting: registry.register(
+                "proxy_connections_resting",
+                "Open client connections that wait for a first request or the next one, and hold no buffers",
+                Gauge::default(),
+            ),
+            connections_waited: registry.register(
+                "proxy_connections_waited",
+                "Connections that found as many open as may be, and waited for a place",
+                Counter::default(),
+            ),
             closed: CLOSED.map(|reason| closed.get_or_create(&Reason { reason }).clone()),
+            streams_reset: registry.register(
+                "proxy_streams_reset",
+                "Streams of HTTP/2 that were reset, since their client took nothing of an answer",
+                Counter::default(),
+            ),
             wakes: registry.register(
                 "proxy_wakes",
                 "Wake calls that brought a replica",

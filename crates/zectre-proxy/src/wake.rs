@@ -1,7 +1,7 @@
 //! One wake call a deployment, however many requests wait for it. The call belongs to nobody's connection:
 //! a client that goes away doesn't take it along.
 
-use crate::{metrics::Metrics, table::Deployment, tables::Tables};
+use crate::{ingress::cause::publicly, metrics::Metrics, table::Deployment, tables::Tables};
 use std::{
     sync::{Arc, PoisonError},
     time::{Duration, Instant},
@@ -165,7 +165,10 @@ fn explain(error: &CallError) -> WakeFailure {
         // That the platform's parts don't trust each other is no visitor's business.
         Some(problem) if !matches!(problem.status, 401 | 403) => WakeFailure {
             code: problem.code.clone(),
-            detail: problem.detail.clone(),
+            detail: match problem.code.to_ascii_lowercase().parse() {
+                Ok(reason) => publicly(reason).into(),
+                Err(_) => problem.detail.clone(),
+            },
         },
         _ => WakeFailure {
             code: "WAKE_UNAVAILABLE".into(),

@@ -61,6 +61,9 @@ pub enum Error {
         /// What came.
         actual: Digest,
     },
+    /// Nothing came.
+    #[error("nothing was uploaded: an artifact is a program, or a bundle of one")]
+    Empty,
     /// Too much.
     #[error("an artifact may have at most {0} bytes (registry.artifact_bytes_max)")]
     TooLarge(u64),
@@ -90,6 +93,7 @@ impl From<Error> for Failure {
             Error::Immutable(_) => (StatusCode::CONFLICT, "ARTIFACT_IMMUTABLE"),
             Error::Digest(_) => (StatusCode::BAD_REQUEST, "INVALID_DIGEST"),
             Error::Mismatch { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "HASH_MISMATCH"),
+            Error::Empty => (StatusCode::BAD_REQUEST, "INVALID_INPUT"),
             Error::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "ARTIFACT_TOO_LARGE"),
             Error::Stalled(_) => (StatusCode::REQUEST_TIMEOUT, "UPLOAD_STALLED"),
             Error::Aborted => (StatusCode::BAD_REQUEST, "UPLOAD_ABORTED"),

@@ -97,6 +97,7 @@ impl Bench {
             backoff_max: Duration::from_mins(1),
             backoff_reset: Duration::from_mins(1),
             rollout_failures_max: 3,
+            max_runtime_secs_cap: 0,
         };
         let now = Time::from_unix_ms(1_000_000_000_000);
         let json = format!(r#"{{"replicas":{replicas},"idle_timeout_secs":0}}"#);

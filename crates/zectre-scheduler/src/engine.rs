@@ -13,10 +13,10 @@ use crate::{
     store::{Batch, CommitError, Contexts, Store},
     wake::{Waiters, WakeReply},
 };
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 use tokio::{sync::oneshot, time::Instant};
 use zectre_common::{
-    id::{DeploymentId, NodeId},
+    id::{DeploymentId, NodeId, ProxyId},
     state::{NodeStatus, TaskState},
     time::Time,
 };
@@ -111,6 +111,11 @@ impl Engine {
             heard: 0,
         };
         Ok((engine, handle))
+    }
+
+    /// The proxies that it begins with.
+    pub fn proxies(&self) -> BTreeSet<ProxyId> {
+        self.cluster.proxies().map(|proxy| proxy.id).collect()
     }
 
     /// Decides until it is asked to stop, or may no longer lead.
@@ -303,9 +308,7 @@ impl Engine {
                 continue;
             }
             order.complete(contexts);
-            if let Some(node) = self.cluster.node(order.node_id) {
-                self.dispatcher.send(&node.facts, order, &self.handle);
-            }
+            self.dispatch(order);
         }
         for (committed, mut answer) in after.answers {
             answer.orders.retain(|order| !self.is_over(order));
@@ -313,8 +316,16 @@ impl Engine {
                 .orders
                 .iter_mut()
                 .for_each(|order| order.complete(contexts));
-            // The caller may have given up; its heartbeat comes again.
-            drop(committed.send(answer));
+            // A caller that has given up gets its orders like any other.
+            if let Err(unheard) = committed.send(answer) {
+                unheard.orders.into_iter().for_each(|order| self.dispatch(order));
+            }
+        }
+    }
+
+    fn dispatch(&self, order: Order) {
+        if let Some(node) = self.cluster.node(order.node_id) {
+            self.dispatcher.send(&node.facts, order, &self.handle);
         }
     }
 

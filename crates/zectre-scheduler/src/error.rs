@@ -37,6 +37,17 @@ pub enum Error {
     /// A node without a row.
     #[error("node {0} is not part of this cluster")]
     UnknownNode(NodeId),
+    /// Another machine has the name of one that wants in.
+    #[error(
+        "a node named `{name}` is known at {address}: give this machine a name of its own in agent.name. If it replaces that \
+         one, or that one has a new address and lost its data directory, delete the node first"
+    )]
+    NodeNameTaken {
+        /// The name.
+        name: String,
+        /// Where that node is.
+        address: String,
+    },
     /// There is no such thing.
     #[error("{0}")]
     NotFound(String),
@@ -66,6 +77,7 @@ impl From<Error> for Failure {
             Error::UnknownNode(_) => Self::unauthorized(
                 "this node is not part of the cluster (any more): remove its credential and join again",
             ),
+            Error::NodeNameTaken { .. } => Self::conflict("NODE_NAME_TAKEN", error.to_string()),
             Error::NotFound(what) => Self::not_found(what),
             Error::Wake { reason, message } => Self::unavailable(reason.as_str().to_uppercase(), message, 5),
             Error::WakeTimeout(_) => Self::unavailable("WAKE_TIMEOUT", error.to_string(), 1),

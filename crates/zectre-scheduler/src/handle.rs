@@ -1,5 +1,5 @@
-//! How the rest talks to the engine: two bounded queues, one of them for heartbeats, which cost little and keep nodes
-//! from being taken for lost.
+//! How the rest talks to the engine: two bounded queues, one of them for signs of life, which cost little and keep nodes
+//! and proxies from being taken for lost.
 
 use crate::{
     core::{Cluster, Event},
@@ -16,9 +16,9 @@ use zectre_common::id::DeploymentId;
 
 /// Messages that wait for the engine, in each of the two queues.
 pub const QUEUE_MAX: usize = 8_192;
-/// Heartbeats that are heard before one message of another kind. One of those may be news of hundreds of tasks, and
+/// Signs of life that are heard before one message of another kind. One of those may be news of hundreds of tasks, and
 /// makes a commit of 0.1 s together with a few others; a fleet of 10,000 sends 500 heartbeats meanwhile.
-const HEARTBEATS_IN_TURN: u32 = 64;
+const SIGNS_IN_TURN: u32 = 64;
 
 /// Looks at the state between two steps.
 pub(crate) type Look = Box<dyn FnOnce(&Cluster) + Send>;
@@ -52,8 +52,8 @@ pub(crate) enum Message {
 #[derive(Clone)]
 pub struct Handle {
     messages: mpsc::Sender<(Instant, Message)>,
-    /// Heartbeats have a queue of their own: a node is not lost because of all that others have to tell.
-    heartbeats: mpsc::Sender<(Instant, Message)>,
+    /// Signs of life have a queue of their own: nobody is lost because of all that others have to tell.
+    signs: mpsc::Sender<(Instant, Message)>,
     reads: Arc<Mutex<()>>,
 }
 
@@ -113,15 +113,8 @@ impl Handle {
     }
 
     async fn push(&self, message: Message) -> Result<(), Error> {
-        let is_heartbeat = matches!(
-            &message,
-            Message::Event {
-                event: Event::Heartbeat { .. },
-                ..
-            }
-        );
-        let queue = if is_heartbeat {
-            &self.heartbeats
+        let queue = if is_sign_of_life(&message) {
+            &self.signs
         } else {
             &self.messages
         };
@@ -130,26 +123,39 @@ impl Handle {
     }
 }
 
+/// A proxy that was taken for gone is not waited for, and tasks are stopped that it still routes to; what it says to be in
+/// use must not be put to sleep: that must not stand behind the news of a whole fleet. All of it goes by one queue, so
+/// that its order stays.
+fn is_sign_of_life(message: &Message) -> bool {
+    matches!(
+        message,
+        Message::Event {
+            event: Event::Heartbeat { .. } | Event::ProxyReport(_) | Event::ProxyGone(_) | Event::Activity(_),
+            ..
+        }
+    )
+}
+
 /// The engine's end.
 pub(crate) struct Queues {
     messages: mpsc::Receiver<(Instant, Message)>,
-    heartbeats: mpsc::Receiver<(Instant, Message)>,
-    /// Heartbeats since the last message of another kind.
+    signs: mpsc::Receiver<(Instant, Message)>,
+    /// Signs of life since the last message of another kind.
     in_turn: u32,
 }
 
 /// Both ends.
 pub(crate) fn queues() -> (Handle, Queues) {
     let (sender, messages) = mpsc::channel(QUEUE_MAX);
-    let (beat, heartbeats) = mpsc::channel(QUEUE_MAX);
+    let (sign, signs) = mpsc::channel(QUEUE_MAX);
     let handle = Handle {
         messages: sender,
-        heartbeats: beat,
+        signs: sign,
         reads: Arc::default(),
     };
     let queues = Queues {
         messages,
-        heartbeats,
+        signs,
         in_turn: 0,
     };
     (handle, queues)
@@ -162,7 +168,7 @@ impl Queues {
             return Some(waiting);
         }
         tokio::select! {
-            Some(message) = self.heartbeats.recv() => Some(message),
+            Some(message) = self.signs.recv() => Some(message),
             Some(message) = self.messages.recv() => Some(message),
             else => None,
         }
@@ -170,16 +176,46 @@ impl Queues {
 
     /// The same without waiting.
     pub(crate) fn try_next(&mut self) -> Option<(Instant, Message)> {
-        if self.in_turn < HEARTBEATS_IN_TURN
-            && let Ok(heartbeat) = self.heartbeats.try_recv()
+        if self.in_turn < SIGNS_IN_TURN
+            && let Ok(sign) = self.signs.try_recv()
         {
             self.in_turn += 1;
-            return Some(heartbeat);
+            return Some(sign);
         }
         self.in_turn = 0;
-        self.messages
-            .try_recv()
-            .or_else(|_| self.heartbeats.try_recv())
-            .ok()
+        self.messages.try_recv().or_else(|_| self.signs.try_recv()).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zectre_common::id::{NodeId, ProxyId};
+
+    #[tokio::test]
+    async fn signs_of_life_overtake_news_and_news_is_not_kept_waiting() {
+        let (handle, mut queues) = queues();
+        for _ in 0..3 {
+            handle.send(Event::Tick).await.expect("there is room");
+        }
+        for _ in 0..SIGNS_IN_TURN {
+            let (node_id, tasks) = (NodeId::new(), Vec::new());
+            let beat = Event::Heartbeat { node_id, tasks };
+            handle.send(beat).await.expect("there is room");
+        }
+        handle
+            .send(Event::ProxyGone(ProxyId::new()))
+            .await
+            .expect("there is room");
+        let mut next = || match queues.try_next().expect("there is more").1 {
+            Message::Event { event, .. } => event,
+            _ => unreachable!("only events were sent"),
+        };
+        for _ in 0..SIGNS_IN_TURN {
+            assert!(matches!(next(), Event::Heartbeat { .. }));
+        }
+        assert!(matches!(next(), Event::Tick));
+        assert!(matches!(next(), Event::ProxyGone(_)));
+        assert!(matches!((next(), next()), (Event::Tick, Event::Tick)));
     }
 }

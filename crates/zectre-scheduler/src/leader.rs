@@ -10,11 +10,14 @@ use crate::{
     metrics::Metrics,
     order::Composer,
     store::{Election, Store},
-    sync::Listener,
+    sync::{Listener, ProxyWatch},
 };
 use sqlx::postgres::PgConnectOptions;
 use std::time::Duration;
-use tokio::{sync::watch, time::MissedTickBehavior};
+use tokio::{
+    sync::{oneshot, watch},
+    time::MissedTickBehavior,
+};
 use zectre_common::time::Time;
 use zectre_service::{
     call::Caller,
@@ -90,17 +93,29 @@ impl Candidate {
 
     async fn lead(&self, mut election: Election, stop: &Shutdown) -> Result<(), Error> {
         let epoch = election.epoch;
-        // Senders and the listener end with the term, however it ends.
+        // Held in a task of its own and from the first moment: reading a large state, or a large decision, takes longer
+        // than the server lets the lock's session be silent.
+        let lock = Tasks::new(stop.clone());
+        let (mut say_lost, mut lost) = oneshot::channel();
+        lock.spawn_brief("lock", async move {
+            tokio::select! {
+                error = hold(&mut election) => drop(say_lost.send(error)),
+                () = say_lost.closed() => {}
+            }
+        });
+        // Senders and listeners end with the term, however it ends.
         let term_stop = stop.child();
         let tasks = Tasks::new(term_stop.clone());
         let result = tokio::select! {
             result = self.serve(epoch, &term_stop, &tasks) => result,
-            // From the first moment: reading a large state takes longer than the server lets the lock's session be silent.
-            error = hold(&mut election) => Err(error.into()),
+            error = &mut lost => Err(error.unwrap_or(sqlx::Error::WorkerCrashed).into()),
         };
         self.term.send_replace(None);
         term_stop.request();
         tasks.stop(STOP_TIMEOUT).await;
+        // The next one may lead only now.
+        drop(lost);
+        lock.stop(STOP_TIMEOUT).await;
         tracing::info!(epoch, "no longer leading");
         result
     }
@@ -111,7 +126,14 @@ impl Candidate {
             return Ok(());
         };
         let (engine, handle) = begun?;
+        let proxies = ProxyWatch::new(self.store.clone(), handle.clone(), engine.proxies());
+        tasks.spawn("proxies", |stop| async move {
+            stop.or_requested(proxies.run()).await;
+        });
         let listener = Listener::new(self.store.clone(), handle.clone());
+        tasks.spawn("listener", |stop| async move {
+            stop.or_requested(listener.run()).await;
+        });
         tracing::info!(epoch, "leading");
         self.metrics.leader.set(1);
         self.term.send_replace(Some(Term {
@@ -119,10 +141,7 @@ impl Candidate {
             since: Time::now(),
             engine: handle,
         }));
-        tokio::select! {
-            result = engine.run(stop) => result,
-            () = listener.run(stop) => Ok(()),
-        }
+        engine.run(stop).await
     }
 
     async fn begin(&self, epoch: u64, tasks: &Tasks) -> Result<(Engine, Handle), Error> {

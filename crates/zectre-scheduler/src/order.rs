@@ -1,7 +1,7 @@
 //! Orders: what the core decided about a task on a node, on its way to the agent.
 
 use crate::{
-    core::Command,
+    core::{Command, max_runtime_secs},
     error::Error,
     store::{Contexts, OrderContext, Store},
 };
@@ -131,6 +131,10 @@ impl Order {
     }
 }
 
+/// What the variables in one message's orders may take. Agents take eight times as much: written as JSON, a byte can become
+/// six. The starts that are over it come with the node's next heartbeats, which show that they are missing.
+const VARIABLES_BYTES_MAX: usize = 8 << 20;
+
 /// Turns orders into what goes over the wire.
 #[derive(Debug, Clone)]
 pub struct Composer {
@@ -176,6 +180,7 @@ impl Composer {
             self.store.order_contexts(&ids).await?
         };
         let mut composed = Composed::default();
+        let mut left = VARIABLES_BYTES_MAX;
         for Order {
             task_id,
             generation,
@@ -197,9 +202,15 @@ impl Composer {
                         continue;
                     };
                     match self.start(deployment_id, &spec, port, &context) {
-                        Ok(order) => ActionKind::Start {
-                            order: Box::new(order),
-                        },
+                        Ok(order) => {
+                            let Some(rest) = left.checked_sub(bytes(&order.env)) else {
+                                continue;
+                            };
+                            left = rest;
+                            ActionKind::Start {
+                                order: Box::new(order),
+                            }
+                        }
                         Err((reason, message)) => {
                             composed
                                 .failures
@@ -231,11 +242,6 @@ impl Composer {
                 "its artifact is not in the registry: upload it and deploy again".into(),
             ));
         }
-        let cap = Some(self.max_runtime_secs_cap).filter(|cap| *cap > 0);
-        let max_runtime_secs = match (spec.max_runtime_secs, cap) {
-            (Some(wanted), Some(cap)) => Some(wanted.min(cap)),
-            (wanted, cap) => wanted.or(cap),
-        };
         Ok(TaskOrder {
             deployment_id,
             application: context.application.clone(),
@@ -253,7 +259,7 @@ impl Composer {
             health_check: spec.networking.health_check.clone(),
             resources: spec.resources,
             restart: spec.restart,
-            max_runtime_secs,
+            max_runtime_secs: max_runtime_secs(spec, self.max_runtime_secs_cap),
             stop_grace_secs: spec.stop_grace_secs,
             volumes: spec.volumes.clone(),
         })
@@ -306,6 +312,10 @@ impl Composer {
         env.extend(spec.env.clone());
         Ok(env)
     }
+}
+
+fn bytes(variables: &BTreeMap<String, String>) -> usize {
+    variables.iter().map(|(key, value)| key.len() + value.len()).sum()
 }
 
 pub(crate) fn failure(task_id: TaskId, generation: u64, reason: Reason, message: String) -> TaskReport {

@@ -60,6 +60,10 @@ pub enum Planted {
     UnplacedForgotten,
     /// All successors of a deployment start at once.
     SuccessorsAllAtOnce,
+    /// A server whose time is nearly over gets no successor.
+    ReliefForgotten,
+    /// A server whose time is nearly over gets one more successor each time somebody looks.
+    ReliefRepeated,
     /// The older task of a slot goes before its successor is healthy.
     PredecessorFirst,
     /// A wake, or any other look at what is missing, starts two tasks in each slot.
@@ -68,12 +72,16 @@ pub enum Planted {
     RecreateOverlaps,
     /// Requests don't keep a deployment awake.
     ActivityIgnored,
+    /// A new leader counts the time in which nobody listened as idle.
+    IdleWhileUnheard,
     /// A canary comes up as a whole.
     CanaryWhole,
     /// A run to completion whose task failed goes on with another one.
     JobRepeated,
     /// A slot that ran to completion is filled again.
     JobSlotRepeated,
+    /// Shell: when a deployment was asked for is told by the proxy's clock.
+    ActivityByProxyClock,
     /// Shell: orders go out before they are saved.
     DispatchBeforeCommit,
     /// Shell: the database takes what an old leader writes.
@@ -129,13 +137,17 @@ impl Planted {
         Self::StartNotRepeated,
         Self::UnplacedForgotten,
         Self::SuccessorsAllAtOnce,
+        Self::ReliefForgotten,
+        Self::ReliefRepeated,
         Self::PredecessorFirst,
         Self::WakeDoublesSlot,
         Self::RecreateOverlaps,
         Self::ActivityIgnored,
+        Self::IdleWhileUnheard,
         Self::CanaryWhole,
         Self::JobRepeated,
         Self::JobSlotRepeated,
+        Self::ActivityByProxyClock,
         Self::DispatchBeforeCommit,
         Self::NoDatabaseFence,
         Self::NoAgentFence,

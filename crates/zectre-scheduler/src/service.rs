@@ -3,6 +3,7 @@
 use crate::{
     core::Settings,
     error::Error,
+    handle::QUEUE_MAX,
     leader::{Candidate, CurrentTerm},
     metrics::Metrics,
     order::Composer,
@@ -18,13 +19,19 @@ use zectre_common::{config::Config, db};
 use zectre_service::{
     call::Caller,
     key::Keys,
-    server::{self, Base, Limits},
+    server::{self, Apart, Base, Limits},
     tasks::{Shutdown, Tasks},
     token::name,
 };
 
 /// How long all parts together may take to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Heartbeats handled at once, beside all other requests: as many as the engine's queue holds. An agent sends one at a
+/// time, and what a fleet has to tell besides may wait for commits in every other place.
+const HEARTBEATS_MAX: usize = QUEUE_MAX;
+/// Open connections: an agent keeps one for its heartbeats, and another for its news while there are any.
+const CONNECTIONS_MAX: usize = 16_384;
 
 /// A scheduler: connected and listening, not deciding yet.
 pub struct Service {
@@ -34,6 +41,17 @@ pub struct Service {
     limits: Limits,
     candidate: Candidate,
     usage: Arc<UsageBoard>,
+}
+
+fn limits() -> Limits {
+    Limits {
+        apart: Some(Apart {
+            path: routes::HEARTBEAT,
+            concurrency_max: HEARTBEATS_MAX,
+        }),
+        connections_max: CONNECTIONS_MAX,
+        ..Limits::default()
+    }
 }
 
 impl Service {
@@ -73,6 +91,7 @@ impl Service {
             max_runtime_secs_cap: scheduler.max_runtime_secs_cap,
         };
         let (term, current) = watch::channel(None);
+        base.health.note_keys(keys.master().ok());
         base.health.check("database", move || {
             let pool = pool.clone();
             async move { pool.acquire().await.map(drop).map_err(|error| error.to_string()) }
@@ -88,7 +107,7 @@ impl Service {
             usage: Arc::clone(&usage),
             address: own_url.clone(),
         };
-        let limits = Limits::default();
+        let limits = limits();
         let router = base.wrap(routes::router(app), limits);
         let candidate = Candidate {
             options,

@@ -7,14 +7,14 @@ use crate::{
     handle::{Answer, Handle},
     store::{OPERATIONS_MAX, ProxyLease, Store},
 };
-use sqlx::postgres::PgListener;
+use sqlx::{PgPool, postgres::PgListener};
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 use tokio::{
     sync::oneshot,
-    time::{Instant, MissedTickBehavior},
+    time::{Instant, Interval, MissedTickBehavior},
 };
 use zectre_common::{
     db::channel,
@@ -22,7 +22,6 @@ use zectre_common::{
     state::Eligibility,
     time::Time,
 };
-use zectre_service::tasks::Shutdown;
 
 /// The longest that anything waits for which no notification came.
 const RESYNC: Duration = Duration::from_secs(1);
@@ -153,16 +152,10 @@ async fn gone(store: &Store, engine: &Handle) -> Result<(), Error> {
     Ok(())
 }
 
-/// Listens for one term.
+/// Reads for one term what people and builds wrote.
 pub struct Listener {
     store: Store,
     engine: Handle,
-    /// Those whose lease held when last looked at.
-    proxies: BTreeSet<ProxyId>,
-    /// Those that the engine was told of; asked of it first.
-    known: Option<BTreeSet<ProxyId>>,
-    /// When the proxies' rows were read last.
-    read_at: Instant,
     rounds: u32,
 }
 
@@ -172,99 +165,20 @@ impl Listener {
         Self {
             store,
             engine,
-            proxies: BTreeSet::new(),
-            known: None,
-            // The engine has just read them.
-            read_at: Instant::now(),
             rounds: 0,
         }
     }
 
-    /// Runs until the term ends.
-    pub async fn run(mut self, stop: &Shutdown) {
-        let mut tick = tokio::time::interval(RESYNC);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut listener: Option<PgListener> = None;
+    /// Runs until it is dropped.
+    pub async fn run(mut self) {
+        let mut hints = Hints::of(&self.store, channel::BUILDS);
         loop {
-            if listener.is_none() {
-                listener = self.listen().await;
-            }
-            let heard = tokio::select! {
-                () = stop.requested() => return,
-                _ = tick.tick() => None,
-                heard = hear(&mut listener) => heard,
+            let done = match hints.next().await {
+                Hint::Notified => self.sources().await,
+                Hint::Due => self.everything().await,
             };
-            let done = match heard.as_deref() {
-                Some(channel::PROXY) => self.proxies().await,
-                Some(channel::BUILDS) => self.sources().await,
-                _ => self.everything().await,
-            };
-            match done {
-                Ok(()) => {}
-                Err(Error::LeadLost) => return,
-                Err(error) => {
-                    tracing::warn!(%error, "could not read what changed; trying again within a second");
-                }
-            }
+            report(done);
         }
-    }
-
-    async fn listen(&self) -> Option<PgListener> {
-        let connected = async {
-            let mut listener = PgListener::connect_with(self.store.pool()).await?;
-            listener.listen_all([channel::PROXY, channel::BUILDS]).await?;
-            Ok::<_, sqlx::Error>(listener)
-        };
-        connected
-            .await
-            .inspect_err(|error| tracing::warn!(%error, "can't listen; asking every second"))
-            .ok()
-    }
-
-    async fn proxies(&mut self) -> Result<(), Error> {
-        let has_listened = self.read_at.elapsed() < DEAFNESS_MAX;
-        // Memory first: what the engine was given at the beginning of its term was spared, and may be gone by now.
-        let known = match self.known.take() {
-            Some(known) => known,
-            None => {
-                self.engine
-                    .look(|cluster| cluster.proxies().map(|p| p.id).collect())
-                    .await?
-            }
-        };
-        let leases = self.store.proxies(has_listened).await?;
-        let now = Time::now();
-        self.read_at = Instant::now();
-        // One without a row has said good-bye, or the next one of its place has said it for it.
-        let rows: BTreeSet<ProxyId> = leases.iter().map(|lease| lease.id).collect();
-        let mut gone: BTreeSet<ProxyId> = known.difference(&rows).copied().collect();
-        let live: Vec<Proxy> = leases.into_iter().filter_map(|lease| lease.at(now)).collect();
-        let ids: BTreeSet<ProxyId> = live.iter().map(|proxy| proxy.id).collect();
-        self.known = Some(
-            known
-                .intersection(&rows)
-                .copied()
-                .chain(ids.iter().copied())
-                .collect(),
-        );
-        if has_listened {
-            gone.extend(self.proxies.difference(&ids));
-            self.proxies = ids;
-        } else {
-            // Those of them that are silent are told by their leases.
-            self.proxies.clear();
-        }
-        for id in gone {
-            self.engine.send(Event::ProxyGone(id)).await?;
-        }
-        for proxy in live {
-            self.engine.send(Event::ProxyReport(proxy)).await?;
-        }
-        let activity = self.store.activity(ACTIVITY_WINDOW).await?;
-        if !activity.is_empty() {
-            self.engine.send(Event::Activity(activity)).await?;
-        }
-        Ok(())
     }
 
     async fn sources(&self) -> Result<(), Error> {
@@ -273,7 +187,6 @@ impl Listener {
     }
 
     async fn everything(&mut self) -> Result<(), Error> {
-        self.proxies().await?;
         self.sources().await?;
         operations(&self.store, &self.engine).await?;
         self.rounds = self.rounds.wrapping_add(1);
@@ -287,14 +200,142 @@ impl Listener {
     }
 }
 
-/// The channel of the next notification; `None` when the connection was lost and something may have been missed.
-async fn hear(listener: &mut Option<PgListener>) -> Option<String> {
+/// Reads for one term what proxies wrote. Apart from the [`Listener`], and never behind the news of a fleet: a proxy that
+/// is taken for gone is not waited for, and loses the tasks that it still routes to.
+pub struct ProxyWatch {
+    store: Store,
+    engine: Handle,
+    /// Those whose lease held when last looked at.
+    live: BTreeSet<ProxyId>,
+    /// Those that the engine knows of.
+    known: BTreeSet<ProxyId>,
+    /// When the proxies' rows were read last.
+    read_at: Instant,
+}
+
+impl ProxyWatch {
+    /// For this term's engine, which begins with `known`: those were spared, and may be gone by now.
+    pub fn new(store: Store, engine: Handle, known: BTreeSet<ProxyId>) -> Self {
+        Self {
+            store,
+            engine,
+            live: BTreeSet::new(),
+            known,
+            // The engine has just read them.
+            read_at: Instant::now(),
+        }
+    }
+
+    /// Runs until it is dropped.
+    pub async fn run(mut self) {
+        let mut hints = Hints::of(&self.store, channel::PROXY);
+        loop {
+            hints.next().await;
+            report(self.look().await);
+        }
+    }
+
+    async fn look(&mut self) -> Result<(), Error> {
+        let has_listened = self.read_at.elapsed() < DEAFNESS_MAX;
+        let leases = self.store.proxies(has_listened).await?;
+        let now = Time::now();
+        self.read_at = Instant::now();
+        // One without a row has said good-bye, or the next one of its place has said it for it.
+        let rows: BTreeSet<ProxyId> = leases.iter().map(|lease| lease.id).collect();
+        let mut gone: BTreeSet<ProxyId> = self.known.difference(&rows).copied().collect();
+        let live: Vec<Proxy> = leases.into_iter().filter_map(|lease| lease.at(now)).collect();
+        let ids: BTreeSet<ProxyId> = live.iter().map(|proxy| proxy.id).collect();
+        self.known.retain(|id| rows.contains(id));
+        self.known.extend(&ids);
+        if has_listened {
+            gone.extend(self.live.difference(&ids));
+            self.live = ids;
+        } else {
+            // Those of them that are silent are told by their leases.
+            self.live.clear();
+        }
+        for id in gone {
+            self.engine.send(Event::ProxyGone(id)).await?;
+        }
+        for proxy in live {
+            self.engine.send(Event::ProxyReport(proxy)).await?;
+        }
+        let activity = self.store.activity(ACTIVITY_WINDOW).await?;
+        if !activity.is_empty() {
+            self.engine.send(Event::Activity(activity)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// What went wrong is tried again with the next hint; when the engine is gone, the term is about to be ended.
+fn report(done: Result<(), Error>) {
+    if let Err(error) = done
+        && !matches!(error, Error::LeadLost)
+    {
+        tracing::warn!(%error, "could not read what changed; trying again within a second");
+    }
+}
+
+/// Why to look.
+enum Hint {
+    /// Somebody says that something changed.
+    Notified,
+    /// Nobody did for a while, or it may have been missed.
+    Due,
+}
+
+/// The notifications of one channel, and a look every [`RESYNC`] without.
+struct Hints {
+    pool: PgPool,
+    channel: &'static str,
+    tick: Interval,
+    listener: Option<PgListener>,
+}
+
+impl Hints {
+    fn of(store: &Store, channel: &'static str) -> Self {
+        let mut tick = tokio::time::interval(RESYNC);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            pool: store.pool().clone(),
+            channel,
+            tick,
+            listener: None,
+        }
+    }
+
+    async fn next(&mut self) -> Hint {
+        if self.listener.is_none() {
+            self.listener = self.listen().await;
+        }
+        tokio::select! {
+            _ = self.tick.tick() => Hint::Due,
+            heard = hear(&mut self.listener) => heard,
+        }
+    }
+
+    async fn listen(&self) -> Option<PgListener> {
+        let connected = async {
+            let mut listener = PgListener::connect_with(&self.pool).await?;
+            listener.listen(self.channel).await?;
+            Ok::<_, sqlx::Error>(listener)
+        };
+        connected
+            .await
+            .inspect_err(|error| tracing::warn!(%error, "can't listen; asking every second"))
+            .ok()
+    }
+}
+
+/// The next notification; when the connection was lost, something may have been missed.
+async fn hear(listener: &mut Option<PgListener>) -> Hint {
     let Some(connected) = listener else {
         return std::future::pending().await;
     };
-    if let Ok(Some(notification)) = connected.try_recv().await {
-        return Some(notification.channel().to_owned());
+    if let Ok(Some(_)) = connected.try_recv().await {
+        return Hint::Notified;
     }
     *listener = None;
-    None
+    Hint::Due
 }

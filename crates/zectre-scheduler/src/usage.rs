@@ -19,10 +19,11 @@ use zectre_service::tasks::Shutdown;
 const WRITE_EVERY: Duration = Duration::from_secs(10);
 /// Tasks in one statement: some 50 ms.
 const ROWS_MAX: usize = 5_000;
-/// Statements in a row: with more tasks than these hold, each is written less often.
+/// Statements in a row: with more tasks than these hold, each is written less often, in turn.
 const STATEMENTS_MAX: usize = 4;
-/// Tasks that may wait to be written; of more, the rest is told again with the next heartbeat.
-const WAITING_MAX: usize = 100_000;
+/// Tasks that may wait to be written, some 100 bytes each: as many as a cluster is measured with, so that each gets its
+/// turn. With fewer places than tasks those of the nodes that speak first after a write would take them every time.
+const WAITING_MAX: usize = 1_000_000;
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What was told and not written yet, the one that waits longest first.

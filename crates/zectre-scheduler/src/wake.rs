@@ -61,6 +61,7 @@ impl Waiters {
                 task_id: task.id,
                 address: task.address.as_deref()?.to_owned(),
                 port: task.port?,
+                node_id: task.node_id,
             })
         };
         let backends: Vec<Backend> = cluster.ready_tasks(id).filter_map(backend).collect();

@@ -243,3 +243,22 @@ async fn a_leader_keeps_its_lead_however_long_it_reads_the_state() {
     assert_eq!(scheduler.ready_epoch().await, u64::try_from(first).ok());
     scheduler.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_keeps_its_lead_however_long_it_decides() {
+    let world = World::new().await;
+    let app = App::create(&world).await;
+    let scheduler = world.scheduler().await;
+    scheduler.leads().await;
+    let first = scheduler.ready_epoch().await;
+    // Longer than the silence that ends the lock's session, counted from the election a moment ago.
+    let elected = "SELECT epoch FROM scheduler_leader WHERE elected_at < clock_timestamp() - interval '5 s'";
+    let later = wait_until(PATIENCE, "time has passed", async || {
+        let row = sqlx::query_scalar::<_, i64>(elected);
+        row.fetch_optional(&app.pool).await.expect("read")
+    });
+    let later = scheduler.busy_until(later).await;
+    assert_eq!(u64::try_from(later).ok(), first);
+    assert_eq!(scheduler.ready_epoch().await, first);
+    scheduler.stop().await;
+}

@@ -50,9 +50,12 @@ fn view(cluster: &Cluster) -> View {
         (task.id, task)
     };
     let deployment = |deployment: &Deployment| {
+        let environment = cluster.environment(deployment.environment_id);
+        let is_target = environment.is_some_and(|e| e.target == Some(deployment.id));
         let deployment = Deployment {
             last_active_at: None,
-            rollout_failures: 0,
+            // Nobody asks for them once the rollout is over.
+            rollout_failures: if is_target { deployment.rollout_failures } else { 0 },
             backoff: BTreeMap::new(),
             ..deployment.clone()
         };
@@ -151,5 +154,31 @@ async fn a_full_resync_from_postgresql_reproduces_the_state() {
     ask("wake", versions[1]).await;
     routed(versions[1], 3).await;
     agrees(&world, &app, &scheduler, "awake").await;
+    scheduler.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_over_in_a_broken_rollout_counts_on_from_its_failures() {
+    let world = World::new().await;
+    let app = App::create(&world).await;
+    let mut config = world.config("");
+    // So that the first failure is not followed by the next while it is looked at.
+    config.scheduler.backoff_initial_ms = 20_000;
+    let scheduler = world.scheduler_with(config).await;
+    scheduler.leads().await;
+    let token = app.join_token().await;
+    let _agent = Agent::join(&world, "one", &token, Programs::Exit(3), &[&scheduler]).await;
+    let id = app.deploy(1, "{}").await;
+    scheduler.nudge().await;
+    wait_until(PATIENCE, "it failed once", async || {
+        let failures = view(&scheduler.state().await)
+            .deployments
+            .get(&id)?
+            .rollout_failures;
+        (failures == 1).then_some(())
+    })
+    .await;
+    agrees(&world, &app, &scheduler, "in a broken rollout").await;
+    assert_eq!(read(&world, &app).await.deployments[&id].rollout_failures, 1);
     scheduler.stop().await;
 }

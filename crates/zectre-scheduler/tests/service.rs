@@ -4,25 +4,26 @@ mod support;
 
 use support::{
     PATIENCE, Scheduler, World,
-    agent::{Agent, Programs},
+    agent::{Agent, Programs, report},
     rows::App,
 };
 use zectre_common::{
-    id::{DeploymentId, NodeId},
-    state::DeploymentStatus,
+    id::{DeploymentId, NodeId, TaskId},
+    state::{DeploymentStatus, NodeStatus, TaskState},
     time::Time,
     wire::{
         deployment::WakeResponse,
-        scheduler::{NeededRequest, NeededResponse, WakeRequest},
+        problem::Problem,
+        scheduler::{NeededRequest, NeededResponse, RegisterResponse, WakeRequest},
     },
 };
 use zectre_scheduler::{
-    core::Command,
+    core::{Command, Event},
     store::{Batch, CommitError, Store, Writer},
 };
 use zectre_service::{
     call::{CallError, Caller, Identity},
-    key::node_key,
+    key::{ensure_key_file, node_key},
     token::{self, name},
 };
 use zectre_testkit::wait_until;
@@ -87,6 +88,28 @@ async fn a_broken_deployment_fails_with_its_reason_and_never_takes_over() {
         3,
         "as often as rollout_failures_max says"
     );
+    scheduler.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn variables_that_the_scheduler_cannot_open_are_a_fault_of_the_platform() {
+    let world = World::new().await;
+    let app = App::create(&world).await;
+    // The scheduler has another master key than the one under which the variables were sealed.
+    let master = world.keys.path().join("master");
+    std::fs::remove_file(&master).expect("it was there");
+    ensure_key_file(&master).expect("the directory is writable");
+    let scheduler = world.scheduler().await;
+    scheduler.leads().await;
+    let token = app.join_token().await;
+    let agent = Agent::join(&world, "one", &token, Programs::Serve, &[&scheduler]).await;
+    let id = app.deploy(1, "{}").await;
+    scheduler.nudge().await;
+    app.becomes(id, DeploymentStatus::Failed).await;
+    let (_, reason, message) = app.status(id).await;
+    assert_eq!(reason.as_deref(), Some("internal"));
+    assert!(message.is_some_and(|message| message.contains("GREETING")));
+    assert!(app.ended_with(id, "internal").await > 0 && agent.starts().is_empty());
     scheduler.stop().await;
 }
 
@@ -238,8 +261,10 @@ async fn a_cut_database_only_delays() {
     let id = app.deploy(1, "{}").await;
     scheduler.nudge().await;
     app.becomes(id, DeploymentStatus::Succeeded).await;
+    // Of this database only: other tests run schedulers on the same server.
     sqlx::query(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'zectre-scheduler'",
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+          WHERE application_name = 'zectre-scheduler' AND datname = current_database()",
     )
     .execute(&app.pool)
     .await
@@ -255,6 +280,82 @@ async fn a_cut_database_only_delays() {
     scheduler.stop().await;
 }
 
+/// What an agent says of its machine.
+fn machine(name: &str, address: &str) -> serde_json::Value {
+    serde_json::json!({
+        "name": name, "address": address, "actions_port": 1, "labels": {}, "port_min": 1, "port_max": 2,
+        "capacity": {"cpu": "1", "memory": "1Gi", "task_slots": 1}, "container_enabled": false,
+        "enforcement": {"cgroups": "none", "memory": false, "cpu": false, "pids": false, "users": false},
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_with_the_name_of_another_is_kept_out_until_that_node_is_deleted() {
+    let (world, app, scheduler, agent) = cluster(Programs::Serve).await;
+    let url = format!("{}/api/v1/nodes/register", scheduler.url);
+    let register = async |token: &str, name, address| {
+        let body = machine(name, address);
+        let sent: Result<RegisterResponse, CallError> =
+            world.api.post_json_as(&url, token, &body, PATIENCE).await;
+        sent.map(|answer| answer.node_id)
+            .map_err(|error| error.problem().expect("it answers").clone())
+    };
+    let is_kept_out = |problem: Problem| {
+        let (code, detail) = (problem.code.as_str(), &problem.detail);
+        assert_eq!((problem.status, code), (409, "NODE_NAME_TAKEN"));
+        assert!(
+            detail.contains("127.0.0.1") && detail.contains("agent.name"),
+            "{detail}"
+        );
+    };
+    let token = app.join_token().await;
+    is_kept_out(
+        register(&token, "one", "127.0.0.2")
+            .await
+            .expect_err("a namesake"),
+    );
+    // Its token is still good: for a name of its own, with which it does not take the other one later either.
+    let two = register(&token, "two", "127.0.0.2")
+        .await
+        .expect("a name of its own");
+    assert_ne!(two, agent.id());
+    let key = zectre_service::key::node_key(&world.key, two);
+    let own = zectre_service::token::mint_node(&key, two, name::AGENT, name::SCHEDULER);
+    is_kept_out(register(&own, "one", "127.0.0.2").await.expect_err("a namesake"));
+    // The same machine, whose agent lost its credential.
+    let token = app.join_token().await;
+    let again = register(&token, "one", "127.0.0.1").await;
+    assert_eq!(again.expect("it is the same machine"), agent.id());
+    let id = agent.id();
+    agent.vanish().await;
+    // A lost one may be back in a moment, and both would speak for it.
+    wait_until(PATIENCE, "it counts as lost", async || {
+        let lost = scheduler
+            .state()
+            .await
+            .nodes()
+            .any(|node| node.id == id && node.status == NodeStatus::Lost);
+        lost.then_some(())
+    })
+    .await;
+    let token = app.join_token().await;
+    is_kept_out(
+        register(&token, "one", "127.0.0.3")
+            .await
+            .expect_err("a namesake"),
+    );
+    sqlx::query("DELETE FROM nodes WHERE id = $1")
+        .bind(id.get())
+        .execute(&app.pool)
+        .await
+        .expect("deleted");
+    let next = register(&token, "one", "127.0.0.3")
+        .await
+        .expect("its name is free");
+    assert_ne!(next, id);
+    scheduler.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn strangers_are_refused() {
     let (world, app, scheduler, agent) = cluster(Programs::Serve).await;
@@ -267,11 +368,7 @@ async fn strangers_are_refused() {
     let token = app.join_token().await;
     Agent::join(&world, "two", &token, Programs::Serve, &[&scheduler]).await;
     let url = format!("{}/api/v1/nodes/register", scheduler.url);
-    let body = serde_json::json!({
-        "name": "three", "address": "127.0.0.1", "actions_port": 1, "labels": {}, "port_min": 1, "port_max": 2,
-        "capacity": {"cpu": "1", "memory": "1Gi", "task_slots": 1}, "container_enabled": false,
-        "enforcement": {"cgroups": "none", "memory": false, "cpu": false, "pids": false, "users": false},
-    });
+    let body = machine("three", "127.0.0.1");
     let again: Result<serde_json::Value, _> = world.api.post_json_as(&url, &token, &body, PATIENCE).await;
     assert_eq!(
         again
@@ -300,7 +397,7 @@ async fn what_a_rollback_needs_is_not_dropped() {
     for (version, image) in (1..).zip(&images[..3]) {
         let id = app.deploy(version, "{}").await;
         sqlx::query("UPDATE deployments SET image = $2 WHERE id = $1")
-            .bind(id)
+            .bind(id.get())
             .bind(image)
             .execute(&app.pool)
             .await
@@ -403,5 +500,24 @@ async fn a_new_leader_spares_a_silent_proxy_but_not_one_whose_row_is_gone() {
         Time::now() < spared[0].lease_expires_at,
         "it was its lease that ended"
     );
+    scheduler.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_whose_caller_gave_up_is_sent_all_the_same() {
+    let (_world, _app, scheduler, agent) = cluster(Programs::Serve).await;
+    // A task that the agent never speaks of again: nothing but this answer brings the order to stop it.
+    let stranger = TaskId::new();
+    let heartbeat = Event::Heartbeat {
+        node_id: agent.id(),
+        tasks: vec![report(stranger, 1, TaskState::Running)],
+    };
+    let engine = scheduler.engine();
+    let given_up = async { engine.submit(heartbeat).await.map(drop) };
+    scheduler.busy_until(given_up).await.expect("there is room");
+    wait_until(PATIENCE, "it is told to stop", async || {
+        agent.has_stopped(stranger).then_some(())
+    })
+    .await;
     scheduler.stop().await;
 }

@@ -1,6 +1,6 @@
 //! A service as a program: flags, configuration, logs, signals, exit code.
 
-use crate::{log, problem::chain, tasks::Shutdown};
+use crate::{log, open_files, problem::chain, tasks::Shutdown};
 use std::{
     error::Error as StdError,
     future::Future,
@@ -55,6 +55,7 @@ where
     if let Err(error) = log::init(filter, format) {
         return fail(name, &error, EXIT_CONFIG);
     }
+    open_files::raise();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(name, &error, EXIT_FAILED),

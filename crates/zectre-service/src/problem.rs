@@ -30,6 +30,18 @@ impl Failure {
         }
     }
 
+    /// A refusal by a rule, with the wrong fields.
+    pub fn refused(
+        status: StatusCode,
+        code: &str,
+        detail: impl Into<String>,
+        errors: Vec<FieldError>,
+    ) -> Self {
+        let mut failure = Self::new(status, code, detail);
+        failure.problem.errors = errors;
+        failure
+    }
+
     /// 400: what was sent is wrong.
     pub fn bad_request(code: &str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, detail)

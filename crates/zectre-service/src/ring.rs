@@ -150,6 +150,25 @@ impl KeyRing {
         Arc::clone(&held.keys)
     }
 
+    /// Whether the file can be read now. One that can't leaves the keys that are known, but a rotation goes unseen.
+    pub fn check(&self) -> Result<(), String> {
+        let Some(path) = &self.0.path else { return Ok(()) };
+        KeyFile::read(path).map_err(|error| {
+            format!("{error}; the keys that were read before still work, a newer one isn't known")
+        })?;
+        self.keys_now();
+        Ok(())
+    }
+
+    /// Keys that the ring has forgotten and that are kept beside it ([`retired_path`]): they open what was sealed with one of
+    /// them after it was forgotten. Most of the time nobody needs them, so they are read each time.
+    pub fn retired(&self) -> Vec<RingKey> {
+        let path = self.0.path.as_deref().map(retired_path);
+        let text = path.and_then(|path| read_private(NAME, &path).ok());
+        let lines = text.as_deref().unwrap_or_default().lines().rev();
+        lines.take(KEYS_MAX).filter_map(parse).collect()
+    }
+
     fn held(&self) -> MutexGuard<'_, Held> {
         self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -403,17 +422,13 @@ mod tests {
         changed(&path, |file| {
             assert_eq!(file.retire().expect("it is as read"), [first]);
         });
+        // What came late opens as long as the forgotten key is kept, and nothing is sealed with it.
         let ring = KeyRing::load(&path).expect("good");
+        assert_eq!(ring.retired()[0].id(), first);
+        assert!(seal::open(&ring, "x", &old).is_ok() && seal::open(&ring, "x", &new).is_ok());
+        assert!(seal::seal(&ring, "x", "hunter4").starts_with(&seal::prefix(ring.keys()[0].id())));
+        fs::remove_file(retired_path(&path)).expect("it is there");
         assert!(seal::open(&ring, "x", &old).is_err());
-        assert!(seal::open(&ring, "x", &new).is_ok());
-
-        // Pasted back, the forgotten key opens again, and seals nothing.
-        let retired = read_private(NAME, &retired_path(&path)).expect("it is private");
-        let now = fs::read_to_string(&path).expect("it is ours");
-        fs::write(&path, now + &retired).expect("it is ours");
-        let ring = KeyRing::load(&path).expect("good");
-        assert!(seal::open(&ring, "x", &old).is_ok());
-        assert_eq!(ring.keys()[1].id(), first);
     }
 
     #[test]
@@ -449,7 +464,12 @@ mod tests {
             fs::write(&path, text).expect("it is ours");
             assert!(KeyRing::load(&path).is_err(), "{text}");
             assert_eq!(ring.keys_now().len(), 1);
+            let problem = ring.check().expect_err("it can't be read");
+            assert!(problem.contains("master"), "{problem}");
         }
+        fs::write(&path, format!("{key}\n{}", "cd".repeat(32))).expect("it is ours");
+        ring.check().expect("it can be read again");
+        assert_eq!(ring.keys().len(), 2, "and was");
         assert_eq!(format!("{ring:?}"), "KeyRing(…)");
     }
 }

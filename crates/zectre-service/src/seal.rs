@@ -47,8 +47,16 @@ pub fn seal(ring: &KeyRing, context: &str, plain: &str) -> Vec<u8> {
     [&prefix(key.id())[..], &nonce, &sealed].concat()
 }
 
-/// Opens what [`seal`] made for the same `context`.
+/// Opens what [`seal`] made for the same `context`, and we kept. What comes from outside is for [`open_foreign`].
 pub fn open(ring: &KeyRing, context: &str, sealed: &[u8]) -> Result<SecretString, OpenError> {
+    open_foreign(ring, context, sealed)
+        // Someone may have sealed late with a key that was forgotten meanwhile.
+        .or_else(|OpenError| open_with(&ring.retired(), context, sealed))
+}
+
+/// Opens what [`seal`] made for the same `context` and others kept, such as a cookie: a forgotten key, which others may
+/// know by now, counts for nothing.
+pub fn open_foreign(ring: &KeyRing, context: &str, sealed: &[u8]) -> Result<SecretString, OpenError> {
     let opened = open_with(&ring.keys(), context, sealed);
     // Someone may seal with a key already that this process has not seen.
     opened.or_else(|OpenError| open_with(&ring.keys_now(), context, sealed))

@@ -31,7 +31,7 @@ use std::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{Semaphore, SemaphorePermit},
 };
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument;
@@ -61,6 +61,15 @@ pub enum BindError {
     },
 }
 
+/// Room for the requests to one path.
+#[derive(Debug, Clone, Copy)]
+pub struct Apart {
+    /// All of the path.
+    pub path: &'static str,
+    /// Handled at once; more are answered with 503.
+    pub concurrency_max: usize,
+}
+
 /// The bounds of one daemon's HTTP.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -70,6 +79,8 @@ pub struct Limits {
     pub request_timeout: Option<Duration>,
     /// Requests handled at once; more are answered with 503.
     pub concurrency_max: usize,
+    /// Requests that have room of their own beside those: others can't crowd them out, nor they others.
+    pub apart: Option<Apart>,
     /// Open connections; more wait.
     pub connections_max: usize,
     /// Time for a client to send its headers.
@@ -84,6 +95,7 @@ impl Default for Limits {
             body_bytes_max: 16 << 20,
             request_timeout: Some(Duration::from_secs(60)),
             concurrency_max: 1_024,
+            apart: None,
             connections_max: 4_096,
             header_timeout: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(10),
@@ -133,7 +145,7 @@ pub struct Base {
 struct Observed {
     name: &'static str,
     metrics: HttpMetrics,
-    slots: Arc<Semaphore>,
+    slots: Arc<Slots>,
     request_timeout: Option<Duration>,
 }
 
@@ -160,7 +172,7 @@ impl Base {
         let observed = Observed {
             name: self.name,
             metrics: HttpMetrics::new(&self.metrics),
-            slots: Arc::new(Semaphore::new(limits.concurrency_max)),
+            slots: Arc::new(Slots::new(&limits)),
             request_timeout: limits.request_timeout,
         };
         let (health, name) = (self.health.clone(), self.name);
@@ -259,15 +271,49 @@ async fn observe(State(observed): State<Observed>, mut request: Request, next: N
     response
 }
 
+/// Room for requests, by their path.
+struct Slots {
+    common: Semaphore,
+    apart: Option<(&'static str, Semaphore)>,
+}
+
+/// Whether a request may be handled, and what it gives back at its end.
+enum Slot<'a> {
+    /// In the place of one of so many.
+    Taken { _place: SemaphorePermit<'a> },
+    /// Whoever watches a daemon must get an answer exactly when it is overloaded.
+    NotNeeded,
+    /// There are too many.
+    None,
+}
+
+impl Slots {
+    fn new(limits: &Limits) -> Self {
+        let apart = limits
+            .apart
+            .map(|apart| (apart.path, Semaphore::new(apart.concurrency_max)));
+        Self {
+            common: Semaphore::new(limits.concurrency_max),
+            apart,
+        }
+    }
+
+    fn take(&self, path: &str) -> Slot<'_> {
+        let apart = self.apart.as_ref().filter(|(own, _)| *own == path);
+        let room = apart.map_or(&self.common, |(_, room)| room);
+        match room.try_acquire() {
+            Ok(place) => Slot::Taken { _place: place },
+            Err(_) if matches!(path, "/health" | "/ready" | "/metrics") => Slot::NotNeeded,
+            Err(_) => Slot::None,
+        }
+    }
+}
+
 async fn bounded(observed: Observed, request: Request, next: Next) -> Response {
-    let path = request.uri().path();
-    let about_itself = matches!(path, "/health" | "/ready" | "/metrics");
     let _in_flight = observed.metrics.begin();
-    // Whoever watches a daemon must get an answer exactly when it is overloaded.
-    let _slot = match observed.slots.try_acquire() {
-        Ok(slot) => Some(slot),
-        Err(_) if about_itself => None,
-        Err(_) => {
+    let _slot = match observed.slots.take(request.uri().path()) {
+        slot @ (Slot::Taken { .. } | Slot::NotNeeded) => slot,
+        Slot::None => {
             return Failure::unavailable("OVERLOADED", "too many requests at once; try again", 1)
                 .into_response();
         }
@@ -356,4 +402,32 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
 /// For handlers that read a stream themselves: the error for a body that is too large.
 pub fn body_too_large() -> Failure {
     extract::too_large()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neither_room_is_crowded_by_the_other() {
+        let limits = Limits {
+            concurrency_max: 1,
+            apart: Some(Apart {
+                path: "/beat",
+                concurrency_max: 2,
+            }),
+            ..Limits::default()
+        };
+        let slots = Slots::new(&limits);
+        let taken = |path| matches!(slots.take(path), Slot::Taken { .. });
+        let news = slots.take("/news");
+        assert!(matches!(news, Slot::Taken { .. }) && !taken("/news") && !taken("/beat/more"));
+        let beats = (slots.take("/beat"), slots.take("/beat"));
+        assert!(matches!(beats.1, Slot::Taken { .. }) && !taken("/beat"));
+        assert!(matches!(slots.take("/ready"), Slot::NotNeeded));
+        drop(news);
+        assert!(taken("/news") && taken("/ready") && !taken("/beat"));
+        drop(beats);
+        assert!(taken("/beat"));
+    }
 }

@@ -15,10 +15,14 @@ mod rest;
 mod slots;
 mod state;
 
-use crate::{database::Batch, trace::short};
+use crate::{database::Batch, sim::Us, trace::short};
 use std::collections::{BTreeMap, BTreeSet};
-use zectre_common::id::{DeploymentId, EnvironmentId, ProxyId, TaskId};
-use zectre_scheduler::core::{Cluster, Event};
+use zectre_common::{
+    id::{DeploymentId, EnvironmentId, ProxyId, TaskId},
+    state::Reason,
+    time::Time,
+};
+use zectre_scheduler::core::{Cluster, Command, Event};
 
 pub(crate) use before::Before;
 
@@ -29,6 +33,8 @@ pub(crate) struct Checks {
     pub(crate) at_rest: bool,
     /// Transactions under way, with their leader's epoch.
     pub(crate) in_flight: BTreeMap<u64, (u64, Batch)>,
+    /// When a proxy last told the database of a request.
+    pub(crate) asked_us: BTreeMap<DeploymentId, Us>,
     /// How often a task got a process.
     started: BTreeMap<TaskId, u32>,
     /// Which slots of runs to completion had a process.
@@ -45,8 +51,12 @@ pub(crate) struct Checks {
     heard: BTreeMap<usize, u64>,
     /// The routing epoch with which a deployment took over.
     taken_over: BTreeMap<DeploymentId, u64>,
+    /// Servers whose time is nearly over and who have no successor: the term that saw it first, and when.
+    unrelieved: BTreeMap<TaskId, (u64, Time)>,
     /// Looks in a row that found nothing moving.
     calm_looks: u32,
+    /// The reason codes that were given to a task, to a deployment or to the activity feed.
+    pub(crate) reasons: BTreeSet<Reason>,
 }
 
 /// The routed tasks and the targets of a state.
@@ -56,6 +66,16 @@ pub(crate) type Targets = BTreeMap<EnvironmentId, Option<DeploymentId>>;
 pub(crate) fn routed(cluster: &Cluster) -> BTreeSet<TaskId> {
     let routed = cluster.tasks().filter(|task| task.routed && task.is_ready());
     routed.map(|task| task.id).collect()
+}
+
+/// The reason code that a decision gives.
+pub(crate) fn reason_of(command: &Command) -> Option<Reason> {
+    match command {
+        Command::SaveTask(task) => task.reason,
+        Command::SaveDeployment(deployment) => deployment.reason,
+        Command::Record(happening) => happening.reason,
+        _ => None,
+    }
 }
 
 /// An event as the trace tells it; nothing for what comes all the time.

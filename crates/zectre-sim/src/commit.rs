@@ -72,16 +72,18 @@ impl Sim {
         let Some(cluster) = term.cluster.as_mut() else {
             return Vec::new();
         };
-        if let Event::Activity(seen) = &event {
-            for (deployment, at) in seen {
-                let told = term.told_active.entry(*deployment).or_insert(*at);
-                *told = (*told).max(*at);
+        if let Event::Activity(_) = &event {
+            for (deployment, at) in term.told_next.pop_front().unwrap_or_default() {
+                let told = term.told_active.entry(deployment).or_insert(at);
+                *told = (*told).max(at);
             }
         }
         // The first step after reading begins what people asked for meanwhile.
         let is_fresh = std::mem::take(&mut term.is_fresh);
         let before = crate::checks::Before::of(cluster, &event, is_fresh);
         let commands = step(cluster, event, now);
+        let reasons = commands.iter().filter_map(crate::checks::reason_of);
+        self.checks.reasons.extend(reasons);
         if let Some(told) = told {
             note!(self, "scheduler {index}: {told} → {} commands", commands.len());
         }

@@ -4,7 +4,10 @@
 //! no column are made from the rows of tasks.
 
 use crate::sim::{SECOND, Us};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 use zectre_common::{
     id::{DeploymentId, EnvironmentId, NodeId, ProxyId, TaskId},
     spec::RestartPolicy,
@@ -15,6 +18,8 @@ use zectre_scheduler::core::{
     Command, Deployment, Environment, Node, Operation, Proxy, Snapshot, Task, Unrouted,
 };
 
+/// How far back a leader reads activity.
+pub(crate) const ACTIVITY_WINDOW_US: Us = 15 * SECOND;
 /// A proxy's row counts for so long.
 pub(crate) const LEASE_US: Us = 10 * SECOND;
 /// For so long after its lease a proxy may still live, when nobody could have renewed it.
@@ -324,11 +329,13 @@ impl Database {
         open.map(|row| row.operation.clone()).collect()
     }
 
-    /// What its requests told lately.
-    pub(crate) fn recent_activity(&self, now: Time) -> Vec<(DeploymentId, Time)> {
-        let window = std::time::Duration::from_micros(15 * SECOND);
+    /// What its requests told lately: by its clock, and then by that of who reads it.
+    pub(crate) fn recent_activity(&self, now: Time, readers: Time) -> Vec<(DeploymentId, Time)> {
+        let window = Duration::from_micros(ACTIVITY_WINDOW_US);
         let recent = self.activity.iter().filter(|(_, at)| now.since(**at) < window);
-        recent.map(|(id, at)| (*id, *at)).collect()
+        recent
+            .map(|(id, at)| (*id, ago(readers, now.since(*at))))
+            .collect()
     }
 
     /// The row is gone, and what refers to it.
@@ -349,4 +356,9 @@ impl Database {
         held.filter_map(|task| Some((task.node_id?, task.port?)))
             .find(|key| !seen.insert(*key))
     }
+}
+
+/// That long before `now`.
+pub(crate) fn ago(now: Time, duration: Duration) -> Time {
+    Time::from_unix_ms(now.unix_ms() - duration.as_millis() as i64)
 }

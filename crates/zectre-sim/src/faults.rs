@@ -9,8 +9,10 @@ use crate::{
     sim::{Act, MS, SECOND, Sim, Us, note},
 };
 
-/// No clock is further off than this; a machine without NTP for a week is.
+/// No scheduler's clock is further off than this; a machine without NTP for a week is.
 pub(crate) const SKEW_MAX_US: Us = 2 * SECOND;
+/// No proxy's clock is: more than activity is looked back for.
+pub(crate) const PROXY_SKEW_MAX_US: Us = 20 * SECOND;
 
 /// The end of a fault.
 #[derive(Debug, Clone, Copy)]
@@ -240,18 +242,19 @@ impl Sim {
     }
 
     /// How far a machine's clock is ahead.
-    pub(crate) fn skew_us(&mut self) -> i64 {
-        self.random.between(0, 2 * SKEW_MAX_US) as i64 - SKEW_MAX_US as i64
+    pub(crate) fn skew_us(&mut self, max_us: Us) -> i64 {
+        self.random.between(0, 2 * max_us) as i64 - max_us as i64
     }
 
     fn shift_clock(&mut self) {
-        let skew_us = self.skew_us();
         if self.random.chance(300) {
+            let skew_us = self.skew_us(PROXY_SKEW_MAX_US);
             let index = self.random.below(self.proxies.len());
             note!(self, "the clock of proxy {index} is {skew_us} µs ahead");
             self.proxies[index].skew_us = skew_us;
             return;
         }
+        let skew_us = self.skew_us(SKEW_MAX_US);
         let index = self.random.below(self.schedulers.len());
         note!(self, "the clock of scheduler {index} is {skew_us} µs ahead");
         self.schedulers[index].skew_us = skew_us;

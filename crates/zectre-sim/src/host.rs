@@ -66,6 +66,10 @@ pub(crate) struct Held {
     pub(crate) exit_code: Option<i32>,
     /// It has had a process.
     pub(crate) was_started: bool,
+    /// When its order was accepted, on disk.
+    pub(crate) accepted_us: Us,
+    /// It ran for as long as it may, and is being ended for that.
+    pub(crate) is_timed_out: bool,
     /// It is to stop; only in memory until the report says so.
     pub(crate) is_stopping: bool,
 }
@@ -401,6 +405,8 @@ impl Sim {
             port,
             exit_code: None,
             was_started: false,
+            accepted_us: self.now_us,
+            is_timed_out: false,
             is_stopping: false,
         };
         self.hosts[index].held.insert(task, held);

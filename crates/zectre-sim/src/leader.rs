@@ -4,6 +4,7 @@
 
 use crate::{
     commit::{Flight, Outcome, Work},
+    faults::SKEW_MAX_US,
     listen::ListenAct,
     network::Place,
     sim::{Act, MS, SECOND, Sim, Us, note},
@@ -95,8 +96,10 @@ pub(crate) struct Term {
     /// When proxies' rows were read last.
     pub(crate) read_proxies_us: Us,
     pub(crate) is_listening: bool,
-    /// When the engine was told that a deployment was asked for.
+    /// When the engine was told that a deployment was asked for, or began to listen.
     pub(crate) told_active: BTreeMap<DeploymentId, Time>,
+    /// What proxies had told with each activity that waits in the queue, as it really was.
+    pub(crate) told_next: VecDeque<Vec<(DeploymentId, Time)>>,
     /// Nothing was decided since the state was read.
     pub(crate) is_fresh: bool,
     alarm_us: Option<Us>,
@@ -120,7 +123,7 @@ impl Sim {
     /// One more scheduler, which stands for election.
     pub(crate) fn add_scheduler(&mut self) {
         let index = self.schedulers.len();
-        let skew_us = self.skew_us();
+        let skew_us = self.skew_us(SKEW_MAX_US);
         self.schedulers.push(Scheduler {
             is_up: true,
             incarnation: 0,
@@ -198,6 +201,7 @@ impl Sim {
             read_proxies_us: 0,
             is_listening: false,
             told_active: BTreeMap::new(),
+            told_next: VecDeque::new(),
             is_fresh: true,
             alarm_us: None,
             pump_due: false,
@@ -249,6 +253,9 @@ impl Sim {
         self.check_state(index, &cluster);
         let now_us = self.now_us;
         let Some(term) = self.term(index, id) else { return };
+        let awake = cluster.deployments().filter(|deployment| !deployment.asleep);
+        // Of what was asked for until now it could not hear.
+        term.told_active = awake.map(|deployment| (deployment.id, now)).collect();
         (term.cluster, term.read_proxies_us, term.is_fresh) = (Some(cluster), now_us, true);
         term.inbox.push_front(Letter::Event(Event::Tick, Reply::Nobody));
         let listens = std::mem::replace(&mut term.is_listening, true);

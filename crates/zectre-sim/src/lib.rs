@@ -24,9 +24,11 @@ mod trace;
 
 pub use sim::Violation;
 use std::{
+    collections::BTreeSet,
     panic::{AssertUnwindSafe, catch_unwind},
     time::Duration,
 };
+use zectre_common::state::Reason;
 use zectre_scheduler::core::Settings;
 
 /// Whether agents carry out the orders in the answer to their news.
@@ -50,6 +52,7 @@ fn settings() -> Settings {
         backoff_max: Duration::from_secs(10),
         backoff_reset: Duration::from_secs(30),
         rollout_failures_max: 3,
+        max_runtime_secs_cap: 0,
     }
 }
 
@@ -68,6 +71,8 @@ pub struct Outcome {
     pub tail: Vec<String>,
     /// How long it took, in seconds of virtual time.
     pub virtual_secs: u64,
+    /// The reason codes that the scheduler gave to anything.
+    pub reasons: BTreeSet<Reason>,
 }
 
 /// Runs a seed to its end; with `echo` every line of its trace is printed.
@@ -89,6 +94,7 @@ pub fn run(seed: u64, echo: bool) -> Outcome {
         lines: sim.trace.lines(),
         tail: sim.trace.tail(),
         virtual_secs: sim.now_us / sim::SECOND,
+        reasons: sim.checks.reasons,
         violation: sim.violation,
     }
 }

@@ -30,6 +30,8 @@ pub(crate) enum LifeAct {
     Sickens(u64),
     /// Its checks failed too often.
     GivenUp(u64),
+    /// It has run for as long as it may.
+    Limit(u64),
     /// Its end begins: so long until it is killed.
     End(Us),
 }
@@ -71,6 +73,7 @@ impl Sim {
             LifeAct::GivenUp(number) if process == Some(number) && runs => {
                 self.kill(index, task, Reason::HealthCheckFailed);
             }
+            LifeAct::Limit(number) if process == Some(number) => self.time_is_over(index, task),
             LifeAct::End(grace_us) => self.end_process(index, task, grace_us),
             _ => {}
         }
@@ -119,6 +122,43 @@ impl Sim {
             self.live(index, task, delay_us, LifeAct::TimedOut(number));
         }
         self.plan_end(index, task, number, program);
+        self.limit_runtime(index, task, number);
+    }
+
+    /// The agent ends what runs for longer than its spec allows, counted from when its order was accepted.
+    fn limit_runtime(&mut self, index: usize, task: TaskId, number: u64) {
+        let Some(held) = self.hosts[index].held.get(&task) else {
+            return;
+        };
+        let spec = held
+            .deployment
+            .and_then(|id| self.database.deployments.get(&id))
+            .map(|row| &row.spec);
+        if let Some(limit_secs) = spec.and_then(|spec| spec.max_runtime_secs) {
+            let ends_us = held.accepted_us + u64::from(limit_secs) * SECOND;
+            let delay_us = ends_us.saturating_sub(self.now_us);
+            self.live(index, task, delay_us, LifeAct::Limit(number));
+        }
+    }
+
+    fn time_is_over(&mut self, index: usize, task: TaskId) {
+        let Some(held) = self.hosts[index]
+            .held
+            .get_mut(&task)
+            .filter(|held| !held.is_stopping)
+        else {
+            return;
+        };
+        held.is_timed_out = true;
+        let deployment = held.deployment.and_then(|id| self.database.deployments.get(&id));
+        let grace_secs = deployment.map_or(0, |row| row.spec.stop_grace_secs);
+        note!(
+            self,
+            "host {index}: the time of task {} is over",
+            short(task.get())
+        );
+        self.check_relieved(index, task);
+        self.end_process(index, task, u64::from(grace_secs) * SECOND);
     }
 
     /// How a process of this program ends by itself, if it does.
@@ -238,14 +278,17 @@ impl Sim {
         if held.report.state.is_ended() {
             return;
         }
-        let code = held.exit_code;
+        let (code, is_timed_out) = (held.exit_code, held.is_timed_out);
         let ordered = held.is_stopping || held.report.state == TaskState::Stopping;
         let restart = held.deployment.map(|id| self.operator.restart_policy(id));
         let is_success =
             code == Some(0) && matches!(restart, Some(RestartPolicy::Never | RestartPolicy::OnFailure));
         self.update(index, task, |report| {
             (report.healthy, report.port, report.exit_code) = (false, None, code);
-            if ordered || is_success {
+            if is_timed_out {
+                (report.state, report.exit_code) = (TaskState::Failed, None);
+                report.reason = Some(Reason::MaxRuntime);
+            } else if ordered || is_success {
                 report.state = TaskState::Stopped;
             } else {
                 report.state = TaskState::Failed;
@@ -293,6 +336,7 @@ impl Sim {
     }
 
     fn watch_again(&mut self, index: usize, task: TaskId, process: &Process) {
+        self.limit_runtime(index, task, process.number);
         if self.report_state(index, task) != Some(TaskState::Starting) {
             return;
         }

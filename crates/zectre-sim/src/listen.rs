@@ -2,11 +2,13 @@
 //! old when the engine gets it), and calls from agents, proxies and the API.
 
 use crate::{
+    database::{ACTIVITY_WINDOW_US, ago},
     host::HostAct,
     leader::{LeaderAct, Letter, Reply, Waiter},
     network::Place,
     sim::{Act, SECOND, Sim, Us, note},
 };
+use std::time::Duration;
 use zectre_common::id::{DeploymentId, NodeId};
 use zectre_scheduler::core::{Event, Operation};
 
@@ -107,11 +109,12 @@ impl Sim {
 
     fn read_proxies(&mut self, index: usize, id: u64) {
         let now = self.clock(self.schedulers[index].skew_us);
-        let now_us = self.now_us;
+        let (now_us, database_now) = (self.now_us, self.clock(0));
         let Some(term) = self.term(index, id) else { return };
         let has_listened = now_us - term.read_proxies_us < GAP_US;
         term.read_proxies_us = now_us;
         let live = self.database.live_proxies(now_us, now, has_listened);
+        let asked = self.checks.asked_us.clone();
         let Some(term) = self.term(index, id) else { return };
         // Those of them that are gone are told by their leases.
         let ids = live
@@ -128,10 +131,12 @@ impl Sim {
             .map(|gone| Event::ProxyGone(*gone))
             .collect();
         events.extend(live.into_iter().map(Event::ProxyReport));
-        let active = self.database.recent_activity(now);
-        if !active.is_empty() {
-            events.push(Event::Activity(active));
-        }
+        events.push(Event::Activity(self.database.recent_activity(database_now, now)));
+        let lately = asked.iter().filter(|(_, us)| now_us - **us < ACTIVITY_WINDOW_US);
+        let told = lately.map(|(id, us)| (*id, ago(now, Duration::from_micros(now_us - us))));
+        let told = told.collect();
+        let Some(term) = self.term(index, id) else { return };
+        term.told_next.push_back(told);
         // The lease is counted from the moment it was read; the queue is where it waits.
         for event in events {
             self.post(index, id, Letter::Event(event, Reply::Nobody));

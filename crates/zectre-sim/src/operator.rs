@@ -269,11 +269,12 @@ impl Sim {
         };
         note!(
             self,
-            "deploy {} v{version} to {}: {program:?}, {} replicas, {:?}, {source:?}",
+            "deploy {} v{version} to {}: {program:?}, {} replicas, {:?}, {source:?}, limit {:?}",
             short(id.get()),
             short(environment_id.get()),
             spec.replicas,
-            spec.strategy
+            spec.strategy,
+            spec.max_runtime_secs
         );
         let row = self.deployment_row(id, application_id, environment_id, version, spec, source);
         self.database.deployments.insert(id, row);
@@ -333,10 +334,15 @@ impl Sim {
         let (rollback, cold) = (self.random.chance(700), self.random.chance(900));
         let deadline_secs = self.random.pick(&[20, 40, 60]).unwrap_or(60);
         let grace_secs = self.random.between(1, 6);
+        let limits: &[&str] = match program {
+            Program::Job(_) => &["null", "null", "5", "9"],
+            _ => &["null", "null", "null", "null", "60", "75"],
+        };
+        let limit_secs = self.random.pick(limits).unwrap_or("null");
         let json = format!(
             r#"{{"replicas":{replicas},"restart":"{restart}","strategy":{strategy},"auto_rollback":{rollback},
                 "idle_timeout_secs":{idle_secs},"progress_deadline_secs":{deadline_secs},"cold_start_enabled":{cold},
-                "stop_grace_secs":{grace_secs},"resources":{{"cpu":"{cpu}m","memory":"{memory}Mi"}},
+                "stop_grace_secs":{grace_secs},"max_runtime_secs":{limit_secs},"resources":{{"cpu":"{cpu}m","memory":"{memory}Mi"}},
                 "networking":{{"health_check":{{"start_timeout":"{START_TIMEOUT_SECS}s"}}}}}}"#
         );
         let request: DeploymentRequest = serde_json::from_str(&json).expect("a request of known fields");

@@ -1,6 +1,7 @@
 //! A proxy: the table it routes by, the requests it has under way, and what it tells the scheduler about both.
 
 use crate::{
+    faults::PROXY_SKEW_MAX_US,
     leader::{LeaderAct, Letter, Waiter},
     listen::{ListenAct, listen},
     network::Place,
@@ -79,7 +80,7 @@ pub(crate) struct Proxy {
 impl Sim {
     /// One more proxy.
     pub(crate) fn add_proxy(&mut self) {
-        let (index, skew_us) = (self.proxies.len(), self.skew_us());
+        let (index, skew_us) = (self.proxies.len(), self.skew_us(PROXY_SKEW_MAX_US));
         self.proxies.push(Proxy {
             is_up: false,
             incarnation: 0,
@@ -298,9 +299,11 @@ impl Sim {
             None
         };
         let Some(deployment) = deployment else { return };
-        let activity = self.clock(self.proxies[index].skew_us);
         if self.proxy_reaches_database(index) {
+            let by_own = crate::is_planted!(ActivityByProxyClock);
+            let activity = self.clock(if by_own { self.proxies[index].skew_us } else { 0 });
             self.database.activity.insert(deployment, activity);
+            self.checks.asked_us.insert(deployment, self.now_us);
         }
         let backends = self.backends(index, deployment);
         match self.random.pick(&backends) {

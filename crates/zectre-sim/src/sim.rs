@@ -28,6 +28,10 @@ const EPOCH_UNIX_MS: i64 = 1_000_000_000_000;
 const ACTS_MAX: u64 = 2_000_000;
 /// How long faults and operators go on.
 const STORM_US: Us = 150 * SECOND;
+/// After the storm, how long those who were cut off need to hear of each other.
+const SETTLING_US: Us = 20 * SECOND;
+/// So long after the storm every server that may not run for ever was due to be replaced.
+const LONG_CALM_US: Us = SETTLING_US + 100 * SECOND;
 /// How long after the storm everything must have come to rest.
 const REST_US: Us = 600 * SECOND;
 
@@ -170,6 +174,16 @@ impl Sim {
     /// Faults and wishes still come.
     pub(crate) fn is_stormy(&self) -> bool {
         self.now_us < STORM_US
+    }
+
+    /// Nothing has gone wrong since then, and everybody had time to notice.
+    pub(crate) const fn is_calm_since(at_us: Us) -> bool {
+        at_us > STORM_US + SETTLING_US
+    }
+
+    /// Servers that may not run for ever have been replaced in a calm world.
+    pub(crate) fn is_long_calm(&self) -> bool {
+        self.now_us > STORM_US + LONG_CALM_US
     }
 
     /// The last moment for everything to be at rest.

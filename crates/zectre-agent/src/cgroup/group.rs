@@ -148,6 +148,16 @@ impl Group {
         self.dir("memory").map_or(0, |(_, dir)| oom_kills(dir))
     }
 
+    /// The most processes and threads that were in it at once; kernels before 6.1 don't say.
+    pub(crate) fn processes_peak(&self) -> Option<u32> {
+        let (_, dir) = self.dir("pids")?;
+        fs::read_to_string(dir.join("pids.peak"))
+            .ok()?
+            .trim()
+            .parse()
+            .ok()
+    }
+
     /// Kills every member but `spared`. A member that forks meanwhile is caught by the next call: callers
     /// repeat until [`Group::members`] has nobody else.
     pub(crate) fn kill(&self, spared: Option<i32>) {

@@ -6,6 +6,10 @@ use zectre_common::{
     state::{Reason, TaskState},
 };
 
+/// So many processes and threads at once are no program's usual ones: their own memory, which the kernel counts as the
+/// program's, explains more than what it allocated.
+const PROCESSES_MANY: u32 = 100;
+
 /// How the program ended; both absent when nobody saw it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Exit {
@@ -82,6 +86,8 @@ pub struct Facts {
     pub exit: Exit,
     /// The kernel killed some of it for want of memory.
     pub oom_killed: bool,
+    /// The most processes and threads it had at once, where the kernel counts them.
+    pub processes_peak: Option<u32>,
     /// Bytes of memory it was allowed.
     pub memory_bytes: u64,
     /// The port it was given.
@@ -122,12 +128,15 @@ pub fn conclude(facts: &Facts) -> Ending {
         )
     {
         let limit_mib = facts.memory_bytes.div_ceil(1 << 20);
-        return failed(
-            Reason::OomKilled,
-            format!(
-                "the program needed more than its {limit_mib} MiB of memory and was killed; raise resources.memory"
+        let needed = format!("the program needed more than its {limit_mib} MiB of memory");
+        let message = match facts.processes_peak {
+            Some(peak) if peak >= PROCESSES_MANY => format!(
+                "{needed} with {peak} processes and threads at once, each of which takes some, and was killed; let it \
+                 start fewer, or raise resources.memory"
             ),
-        );
+            _ => format!("{needed} and was killed; raise resources.memory"),
+        };
+        return failed(Reason::OomKilled, message);
     }
     match &facts.cause {
         Cause::Ordered => stopped(format!("stopped as ordered; the program {how}")),
@@ -217,6 +226,7 @@ mod tests {
             cause,
             exit,
             oom_killed: false,
+            processes_peak: None,
             memory_bytes: 64 << 20,
             port: 20_000,
             restart: RestartPolicy::Always,
@@ -268,6 +278,18 @@ mod tests {
             ..facts(Cause::Itself { was_ready: true }, killed)
         };
         assert_eq!(conclude(&oom).reason, Some(Reason::OomKilled));
+        for (peak, is_said) in [(None, false), (Some(4), false), (Some(900), true)] {
+            let bomb = Facts {
+                processes_peak: peak,
+                ..oom.clone()
+            };
+            let message = conclude(&bomb).message;
+            assert_eq!(
+                message.contains("900 processes and threads"),
+                is_said,
+                "{message}"
+            );
+        }
         let ordered = Facts {
             cause: Cause::Ordered,
             ..oom

@@ -5,3 +5,4 @@ pub mod collect;
 pub mod exit;
 pub mod order;
 pub mod probe;
+pub mod tail;

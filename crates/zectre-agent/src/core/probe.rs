@@ -12,6 +12,12 @@ pub fn next_pause(pause: Duration) -> Duration {
     (pause * 3 / 2).clamp(READY_PAUSE_MIN, READY_PAUSE_MAX)
 }
 
+/// The pause after a probe while somebody may wait for a tiny server, `waited` after its start: an eighth of that is
+/// what may be lost.
+pub fn early_pause(waited: Duration) -> Duration {
+    (waited / 8).clamp(READY_PAUSE_MIN, READY_PAUSE_MAX)
+}
+
 /// What one more liveness probe means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -119,6 +125,9 @@ mod tests {
             pause = next_pause(pause);
         }
         assert_eq!(pause, READY_PAUSE_MAX);
+        assert_eq!(early_pause(Duration::ZERO), READY_PAUSE_MIN);
+        assert_eq!(early_pause(Duration::from_millis(8)), Duration::from_millis(1));
+        assert_eq!(early_pause(Duration::from_secs(8)), READY_PAUSE_MAX);
     }
 
     proptest! {

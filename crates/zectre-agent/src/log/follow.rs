@@ -43,12 +43,16 @@ enum Progress {
     Shipped,
 }
 
+/// A task has ended, and what the platform says of that stands behind all that it printed.
+#[derive(Debug, Clone)]
+struct End(Option<String>);
+
 /// A task's output, seen from its supervisor.
 #[derive(Debug, Clone)]
 pub(crate) struct Follower {
     /// The latest lines.
     pub live: Arc<Live>,
-    ended: Arc<watch::Sender<bool>>,
+    ended: Arc<watch::Sender<Option<End>>>,
     progress: watch::Receiver<Progress>,
     notes: mpsc::Sender<String>,
 }
@@ -69,7 +73,7 @@ impl Follower {
             .map(|path| watcher.watch(path, written.clone()))
             .collect::<io::Result<Vec<_>>>()?;
         let live = Arc::new(Live::new(tail));
-        let (ended, ended_watch) = watch::channel(false);
+        let (ended, ended_watch) = watch::channel(None);
         let (progress_sender, progress) = watch::channel(Progress::Following);
         // A task is noted about a few times in its life; a full queue means that nobody reads it any more.
         let (notes, notes_queue) = mpsc::channel(8);
@@ -113,9 +117,10 @@ impl Follower {
         let _ = self.notes.try_send(message.into());
     }
 
-    /// The task has ended: waits (not longer than `deadline`) until its last line is numbered, and gives the last ones.
-    pub(crate) async fn finish(&self, deadline: Duration) -> Vec<LogLine> {
-        self.ended.send_replace(true);
+    /// The task has ended, of which `last_word` is said behind all that it printed: waits (not longer than `deadline`) until
+    /// its last line is numbered, and gives the last ones.
+    pub(crate) async fn finish(&self, last_word: Option<String>, deadline: Duration) -> Vec<LogLine> {
+        self.ended.send_replace(Some(End(last_word)));
         self.reach(Progress::Complete, deadline).await;
         self.live.tail()
     }
@@ -151,7 +156,7 @@ struct Work {
     live: Arc<Live>,
     shipping: Shipping,
     written: Arc<Notify>,
-    ended: watch::Receiver<bool>,
+    ended: watch::Receiver<Option<End>>,
     notes: mpsc::Receiver<String>,
     is_complete: bool,
     /// When to look at the files; `None` until they are written to.
@@ -214,13 +219,17 @@ impl Work {
     async fn follow(&mut self, progress: &watch::Sender<Progress>) -> io::Result<()> {
         loop {
             // The end is looked at before the files: what was written before it is then read.
-            let ended = *self.ended.borrow();
+            let ended = self.ended.borrow().is_some();
             if !self.is_complete && (ended || self.look_at.is_some_and(|at| at <= Instant::now())) {
                 let more = self.look(ended).await?;
                 if ended && !more {
                     // Made before the end was told, so all of them are here.
                     while let Ok(message) = self.notes.try_recv() {
                         self.note(message).await?;
+                    }
+                    let end = self.ended.borrow().clone();
+                    if let Some(End(Some(last_word))) = end {
+                        self.note(last_word).await?;
                     }
                     self.is_complete = true;
                     progress.send_replace(Progress::Complete);

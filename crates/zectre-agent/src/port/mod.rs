@@ -191,6 +191,38 @@ mod tests {
         );
     }
 
+    /// One more listener on a port that is shared.
+    fn shared(port: u16) -> TcpListener {
+        use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
+        let kind = (AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC);
+        let socket = socket_with(kind.0, kind.1, kind.2, None).expect("a socket");
+        sockopt::set_socket_reuseport(&socket, true).expect("an option");
+        bind(&socket, &std::net::SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)).expect("the port is shared");
+        listen(&socket, 1).expect("bound");
+        socket.into()
+    }
+
+    #[test]
+    fn a_port_that_is_shared_with_a_stranger_is_foreign() {
+        let ours = shared(0);
+        let port = ours.local_addr().expect("bound").port();
+        let me = i32::try_from(std::process::id()).expect("a pid");
+        // It has the socket as its input, and does nothing with it.
+        let stranger = std::process::Command::new("sleep")
+            .arg("600")
+            .stdin(std::os::fd::OwnedFd::from(shared(port)))
+            .spawn();
+        let mut stranger = stranger.expect("every system has it");
+        let its_pid = i32::try_from(stranger.id()).expect("a pid");
+        assert_eq!(sockets_on(port).len(), 2);
+        let judged =
+            [vec![me], vec![its_pid], vec![me, its_pid]].map(|pids| listener(port, "127.0.0.1", || pids));
+        stranger.kill().expect("it runs");
+        stranger.wait().expect("it ends");
+        assert_eq!(judged, [Listener::Foreign, Listener::Foreign, Listener::Ours]);
+        assert_eq!(listener(port, "127.0.0.1", || vec![me]), Listener::Ours);
+    }
+
     #[test]
     fn a_look_takes_a_port_from_nobody() {
         let held = TcpListener::bind("0.0.0.0:0").expect("a free port");

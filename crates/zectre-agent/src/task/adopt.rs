@@ -2,7 +2,9 @@
 //! concluded, and what belongs to nobody is killed.
 
 use super::{
-    Home, container,
+    Home,
+    board::Wish,
+    container,
     home::Kept,
     life::{Begin, Held, Life, launch},
     native,
@@ -19,7 +21,12 @@ use crate::{
 };
 use std::{collections::HashMap, io, sync::Arc, time::Duration};
 use tokio::sync::watch;
-use zectre_common::{id::TaskId, spec::ProcessType, state::TaskState, wire::agent::TaskReport};
+use zectre_common::{
+    id::TaskId,
+    spec::ProcessType,
+    state::{Reason, TaskState},
+    wire::agent::TaskReport,
+};
 use zectre_container::{ContainerState, Found};
 
 /// The pause before an engine that failed is asked again.
@@ -161,7 +168,7 @@ fn postpone(host: &Arc<Host>, relic: Relic) {
 }
 
 /// Puts it on the board; `None` when its output can't be followed.
-fn hold(host: &Host, relic: &Relic) -> Option<(Follower, watch::Receiver<Option<Duration>>)> {
+fn hold(host: &Host, relic: &Relic) -> Option<(Follower, watch::Receiver<Option<Wish>>)> {
     let follower = match host.follow(relic.task, &relic.home) {
         Ok(follower) => follower,
         Err(error) => {
@@ -181,9 +188,9 @@ fn rest_of_life(
     relic: Relic,
     verdict: Verdict,
     follower: Follower,
-    stop: watch::Receiver<Option<Duration>>,
+    stop: watch::Receiver<Option<Wish>>,
 ) -> (Life, Begin) {
-    let was_stopping = relic.stop.is_some();
+    let (was_stopping, overran) = (relic.stop.is_some(), relic.overran());
     if let Some(grace) = relic.stop {
         host.board.stop(relic.task, grace);
     }
@@ -196,6 +203,7 @@ fn rest_of_life(
         home,
         follower,
         stop,
+        overran,
     };
     (life, begin)
 }
@@ -244,6 +252,11 @@ impl Relic {
         runs && self.kept.order.process_type == ProcessType::Docker && host.engine.is_enabled()
     }
 
+    /// Whether it was told to end because its time was over.
+    fn overran(&self) -> bool {
+        (self.report.state, self.report.reason) == (TaskState::Stopping, Some(Reason::MaxRuntime))
+    }
+
     fn was_ready(&self) -> bool {
         self.report.port.is_some() || self.report.state == TaskState::Running
     }
@@ -273,7 +286,7 @@ async fn adopt(host: &Arc<Host>, relic: Relic) -> Option<String> {
     };
     if verdict == Verdict::ReportEnd {
         // Its lines may still be on their way; the report waits to be forgotten.
-        follower.finish(Duration::ZERO).await;
+        follower.finish(None, Duration::ZERO).await;
         remove_container(host, &relic).await;
         return None;
     }

@@ -2,7 +2,7 @@
 
 use super::Home;
 use crate::{
-    core::order::Known,
+    core::{order::Known, tail},
     log::{Follower, Live},
 };
 use prometheus_client::{
@@ -12,7 +12,7 @@ use prometheus_client::{
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::{Notify, watch};
 use zectre_common::{
@@ -29,12 +29,36 @@ use zectre_service::metrics::Registry;
 /// How many forgotten tasks are remembered, so that a late order can't bring one back.
 const FORGOTTEN_MAX: usize = 4_096;
 
+/// That a task stops, and how long it has between SIGTERM and SIGKILL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// The grace of the order.
+    Within(Duration),
+    /// The grace of its own spec: the agent stops.
+    OwnGrace,
+}
+
+/// A task that was still running when its time was over, because the agent stops.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Killed {
+    /// Which.
+    pub task_id: TaskId,
+    /// Of this application,
+    pub application: String,
+    /// in this namespace,
+    pub namespace: String,
+    /// and this environment.
+    pub environment: String,
+    /// Seconds after SIGTERM.
+    pub after_secs: u64,
+}
+
 /// One task.
 #[derive(Debug)]
 struct Held {
     report: TaskReport,
-    /// Set once it is to stop: its grace.
-    stop: watch::Sender<Option<Duration>>,
+    /// Set once it is to stop.
+    stop: watch::Sender<Option<Wish>>,
     home: Home,
     follower: Option<Follower>,
 }
@@ -47,8 +71,8 @@ struct Inner {
     left_alone: BTreeSet<TaskId>,
     forgotten_order: VecDeque<TaskId>,
     news: BTreeSet<TaskId>,
-    /// The agent stops, and gives its tasks this grace.
-    closed: Option<Duration>,
+    /// Did not go in time.
+    killed: Vec<Killed>,
 }
 
 /// The states a task can be in on a node.
@@ -72,6 +96,8 @@ pub(crate) struct Board {
     changed: Notify,
     /// How many have not ended.
     live: watch::Sender<usize>,
+    /// The agent stops: when the time of all its tasks is over.
+    closing: watch::Sender<Option<Instant>>,
     gauge: Family<StateLabel, Gauge>,
 }
 
@@ -103,6 +129,7 @@ impl Board {
             inner: Mutex::default(),
             changed: Notify::new(),
             live: watch::Sender::new(0),
+            closing: watch::Sender::new(None),
             gauge,
         }
     }
@@ -128,10 +155,10 @@ impl Board {
         report: TaskReport,
         home: Home,
         follower: Option<Follower>,
-    ) -> watch::Receiver<Option<Duration>> {
+    ) -> watch::Receiver<Option<Wish>> {
         let id = report.task_id;
         let mut inner = self.inner();
-        let (stop, stop_watch) = watch::channel(inner.closed);
+        let (stop, stop_watch) = watch::channel(self.is_closed().then_some(Wish::OwnGrace));
         inner.news.insert(id);
         // Its records are written anew.
         inner.left_alone.remove(&id);
@@ -170,8 +197,11 @@ impl Board {
     /// Asks a task to stop. The first grace counts.
     pub(crate) fn stop(&self, task: TaskId, grace: Duration) {
         if let Some(held) = self.inner().held.get(&task) {
-            held.stop
-                .send_if_modified(|wish| wish.is_none().then(|| *wish = Some(grace)).is_some());
+            held.stop.send_if_modified(|wish| {
+                wish.is_none()
+                    .then(|| *wish = Some(Wish::Within(grace)))
+                    .is_some()
+            });
         }
     }
 
@@ -200,16 +230,27 @@ impl Board {
         }
     }
 
-    /// Changes a task's report: keeps it, and tells it.
+    /// Takes up how long the parts of a start took. No news either: the task is about to be ready, and the news of that
+    /// would wait for the answer to this.
+    pub(crate) fn time(&self, task: TaskId, phases: Phases) {
+        if let Some(held) = self.inner().held.get_mut(&task) {
+            held.report.phases = phases;
+        }
+    }
+
+    /// Changes a task's report: keeps it, and tells it. What changes nothing (most probes) is no news.
     pub(crate) fn update(&self, task: TaskId, change: impl FnOnce(&mut TaskReport)) {
         let kept = {
             let mut inner = self.inner();
             let Some(held) = inner.held.get_mut(&task) else {
                 return;
             };
-            let state = held.report.state;
+            let before = held.report.clone();
             change(&mut held.report);
-            if held.report.state != state {
+            if held.report == before {
+                return;
+            }
+            if held.report.state != before.state {
                 held.report.since = Time::now();
             }
             // A task that never was on this node has no directory.
@@ -223,6 +264,8 @@ impl Board {
         };
         if let Some((home, report)) = kept
             && let Err(error) = home.keep_report(&report)
+            // A heartbeat may have told of its end already, and its directory is gone with it.
+            && self.inner().held.contains_key(&task)
         {
             tracing::warn!(%task, %error, "the report could not be kept");
         }
@@ -256,6 +299,7 @@ impl Board {
             .map(|held| held.report.clone())
             .collect();
         reports.sort_by_key(|report| report.task_id);
+        tail::lighten(&mut reports);
         reports
     }
 
@@ -310,18 +354,42 @@ impl Board {
 
     /// Whether no task is started any more.
     pub(crate) fn is_closed(&self) -> bool {
-        self.inner().closed.is_some()
+        self.closing.borrow().is_some()
     }
 
     /// Starts no task any more (the scheduler replaces what stops, and would place it here again), and asks every one
-    /// to stop.
-    pub(crate) fn stop_all(&self, grace: Duration) {
-        let mut inner = self.inner();
-        inner.closed = Some(grace);
+    /// to stop within its own grace, and all of them by `deadline`: also those that were stopping already.
+    pub(crate) fn stop_all(&self, deadline: Instant) {
+        let inner = self.inner();
+        self.closing.send_replace(Some(deadline));
         for held in inner.held.values() {
             held.stop
-                .send_if_modified(|wish| wish.is_none().then(|| *wish = Some(grace)).is_some());
+                .send_if_modified(|wish| wish.is_none().then(|| *wish = Some(Wish::OwnGrace)).is_some());
         }
+    }
+
+    /// Waits until the time of all tasks is over, because the agent stops.
+    pub(crate) async fn time_is_over(&self) {
+        let mut closing = self.closing.subscribe();
+        // The board holds the sender, so this ends only with the wait.
+        let deadline = closing
+            .wait_for(Option::is_some)
+            .await
+            .ok()
+            .and_then(|deadline| *deadline);
+        if let Some(deadline) = deadline {
+            tokio::time::sleep_until(deadline.into()).await;
+        }
+    }
+
+    /// Notes that a task did not go in time.
+    pub(crate) fn note_killed(&self, killed: Killed) {
+        self.inner().killed.push(killed);
+    }
+
+    /// Those that did not go in time.
+    pub(crate) fn killed(&self) -> Vec<Killed> {
+        self.inner().killed.clone()
     }
 
     /// Follows every change of a state.

@@ -1,14 +1,19 @@
 //! The life of one task, from the order to the last report.
 
 use super::{
-    Home, container, native,
+    Home,
+    board::{Killed, Wish},
+    container, native,
     ready::Health,
     usage::Meter,
     workload::{Handle, Workload},
 };
 use crate::{
     artifact::Cached,
-    core::exit::{Cause, Exit, Facts, conclude},
+    core::{
+        exit::{Cause, Exit, Facts, conclude},
+        tail,
+    },
     error::StartError,
     host::Host,
     images::HeldImage,
@@ -35,6 +40,9 @@ use zectre_common::{
 
 /// How long a start may use more of the processors than the task's share; most take milliseconds.
 pub(super) const START_CPU_TIME: Duration = Duration::from_secs(3);
+/// How long a task that has failed its checks waits for the order to stop, before it is killed without one: the proxies
+/// are told, and what it is still asked may end (30 s when not configured), with as much again in hand.
+const ORDER_TIMEOUT: Duration = Duration::from_secs(60);
 /// On a busy machine the checks may notice sooner that a program is gone than its supervisor is heard: this long its own
 /// end is waited for, which says more.
 const END_HEARD_TIMEOUT: Duration = Duration::from_millis(250);
@@ -75,7 +83,9 @@ pub(super) struct Life {
     pub(super) home: Home,
     pub(super) follower: Follower,
     /// Set once it is to stop.
-    pub(super) stop: watch::Receiver<Option<Duration>>,
+    pub(super) stop: watch::Receiver<Option<Wish>>,
+    /// An earlier agent told it to end because its time was over.
+    pub(super) overran: bool,
 }
 
 /// What a start needs on this node.
@@ -124,7 +134,7 @@ impl Life {
                 let mut phases = Phases::default();
                 match self.start(&mut phases).await {
                     Started::Runs(workload, held) => {
-                        self.tell(|report| report.phases = phases);
+                        self.host.board.time(self.task, phases);
                         self.watch(*workload, held, false, Instant::now(), Time::now())
                             .await;
                     }
@@ -133,9 +143,9 @@ impl Life {
                             reason: error.reason,
                             message: error.message,
                         };
-                        self.conclude(cause, Exit::default(), false).await;
+                        self.conclude(cause, Exit::default(), false, None).await;
                     }
-                    Started::Stopped => self.conclude(Cause::Ordered, Exit::default(), false).await,
+                    Started::Stopped => self.conclude(Cause::Ordered, Exit::default(), false, None).await,
                 }
             }
             Begin::Running {
@@ -158,7 +168,7 @@ impl Life {
                 } else {
                     Cause::Itself { was_ready }
                 };
-                self.conclude(cause, exit, oom_killed).await;
+                self.conclude(cause, exit, oom_killed, None).await;
             }
         }
     }
@@ -233,20 +243,30 @@ impl Life {
                 never = self.sample(&handle, was_ready) => match never {},
             }
         };
-        if matches!(cause, Some(Cause::Unhealthy { .. }))
-            && let Ok(exit) = tokio::time::timeout(END_HEARD_TIMEOUT, &mut exit).await
-        {
-            (cause, ended) = (None, Some(exit));
+        if let Some(Cause::Unhealthy { failures }) = cause {
+            // The scheduler was told. It takes the task out of the proxies' way before it orders the stop, so that what
+            // goes to it meanwhile is not cut off.
+            let patience = if failures > 0 {
+                ORDER_TIMEOUT
+            } else {
+                END_HEARD_TIMEOUT
+            };
+            tokio::select! {
+                biased;
+                exit = &mut exit => (cause, ended) = (None, Some(exit)),
+                _ = stop.wait_for(Option::is_some) => cause = Some(Cause::Ordered),
+                () = tokio::time::sleep(patience) => {}
+            }
         }
         let cause = cause.unwrap_or(Cause::Itself { was_ready: is_ready });
         let ended = match ended {
             Some(ended) => ended,
-            None => self.end(&handle, &mut exit, self.grace(&cause)).await,
+            None => self.end(&handle, &mut exit, &cause).await,
         };
-        let oom_killed = handle.oom_killed();
+        let (oom_killed, processes_peak) = (handle.oom_killed(), handle.processes_peak());
         handle.clear().await;
         drop(held);
-        self.conclude(cause, ended, oom_killed).await;
+        self.conclude(cause, ended, oom_killed, processes_peak).await;
     }
 
     /// Becomes ready and stays so; resolves with why it doesn't.
@@ -262,12 +282,13 @@ impl Life {
             let cpu_millis = self.order.resources.cpu.0;
             let mut ready = std::pin::pin!(health.ready(&tell));
             let left = START_CPU_TIME.saturating_sub(began.elapsed());
-            let in_time = tokio::time::timeout(left, &mut ready).await;
-            // A program that never gets ready has no claim to more than its share.
-            handle.settle(cpu_millis);
-            let readied = match in_time {
+            let readied = match tokio::time::timeout(left, &mut ready).await {
                 Ok(readied) => readied,
-                Err(_) => ready.await,
+                Err(_) => {
+                    // A program that never gets ready has no claim to more than its share.
+                    handle.settle(cpu_millis);
+                    ready.await
+                }
             };
             if let Err(cause) = readied {
                 return cause;
@@ -282,6 +303,8 @@ impl Life {
                 report.last_probe = None;
                 report.phases.ready_us = Some(ready_us);
             });
+            // Somebody waits for the news, nobody for this.
+            handle.settle(cpu_millis);
             self.host.started(Duration::from_micros(ready_us));
             self.host.pool.refill();
         }
@@ -291,6 +314,9 @@ impl Life {
     /// Tells now and then what the task uses.
     async fn sample(&self, handle: &Handle, was_ready: bool) -> Infallible {
         let began = Instant::now();
+        let order = &self.order;
+        let names = (&*order.application, &*order.namespace);
+        let mut series = self.host.series.of(self.task, names, &order.environment);
         let mut meter = None;
         let mut ticks = tokio::time::interval_at((began + USAGE_DELAY).into(), USAGE_INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -299,6 +325,7 @@ impl Life {
             let Some(reading) = handle.usage().await else {
                 continue;
             };
+            series.read(reading, !was_ready);
             let now = Instant::now();
             // What it used before this agent's time is no part of a sample.
             let meter = meter.get_or_insert_with(|| {
@@ -323,28 +350,37 @@ impl Life {
 
     /// A program that doesn't serve has nothing to finish; the others get their grace.
     fn grace(&self, cause: &Cause) -> Duration {
+        let own = Duration::from_secs(self.order.stop_grace_secs.into());
         match cause {
-            Cause::Ordered => (*self.stop.borrow()).unwrap_or_default(),
-            Cause::MaxRuntime(_) => Duration::from_secs(self.order.stop_grace_secs.into()),
+            Cause::Ordered => match *self.stop.borrow() {
+                Some(Wish::Within(grace)) => grace,
+                Some(Wish::OwnGrace) => own,
+                None => Duration::ZERO,
+            },
+            Cause::MaxRuntime(_) => own,
             _ => Duration::ZERO,
         }
     }
 
     /// SIGTERM, grace, SIGKILL.
-    async fn end(&self, handle: &Handle, exit: &mut BoxFuture<'static, Exit>, grace: Duration) -> Exit {
+    async fn end(&self, handle: &Handle, exit: &mut BoxFuture<'static, Exit>, cause: &Cause) -> Exit {
+        let grace = self.grace(cause);
         self.tell(|report| {
             report.state = TaskState::Stopping;
             report.healthy = false;
+            // For the next agent, which may see no more than a program that ended with 0 when it was told to.
+            report.reason = matches!(cause, Cause::MaxRuntime(_)).then_some(Reason::MaxRuntime);
         });
         if !grace.is_zero() {
             handle.ask_to_end().await;
-            if let Ok(exit) = tokio::time::timeout(grace, &mut *exit).await {
-                return exit;
+            let asked = Instant::now();
+            tokio::select! {
+                biased;
+                exit = &mut *exit => return exit,
+                () = tokio::time::sleep(grace) => {}
+                () = self.host.board.time_is_over() => {}
             }
-            self.follower.note(format!(
-                "still running {} s after SIGTERM: killed",
-                grace.as_secs_f64()
-            ));
+            self.note_killed(asked.elapsed().min(grace));
         }
         handle.kill().await;
         match tokio::time::timeout(KILL_TIMEOUT, exit).await {
@@ -356,17 +392,45 @@ impl Life {
         }
     }
 
+    /// Tells that it did not go in time.
+    fn note_killed(&self, after: Duration) {
+        let after_secs = after.as_secs();
+        let tenths = after.as_millis() / 100;
+        self.follower.note(format!(
+            "still running {} s after SIGTERM: killed",
+            tenths as f64 / 10.0
+        ));
+        if !self.host.board.is_closed() {
+            return;
+        }
+        tracing::warn!(
+            task = %self.task, application = %self.order.application, after_secs,
+            "still running after SIGTERM: killed, because the agent stops"
+        );
+        self.host.board.note_killed(Killed {
+            task_id: self.task,
+            application: self.order.application.clone(),
+            namespace: self.order.namespace.clone(),
+            environment: self.order.environment.clone(),
+            after_secs,
+        });
+    }
+
     /// The last report, with the last lines at hand.
-    async fn conclude(&self, cause: Cause, exit: Exit, oom_killed: bool) {
-        let cause = match cause {
+    async fn conclude(&self, cause: Cause, exit: Exit, oom_killed: bool, processes_peak: Option<u32>) {
+        let cause = match (cause, self.order.max_runtime_secs) {
+            (Cause::Itself { .. } | Cause::Ordered, Some(limit_secs)) if self.overran => {
+                Cause::MaxRuntime(Duration::from_secs(limit_secs.into()))
+            }
             // One that was ordered to stop as well is told so by the scheduler, which knows its orders.
-            Cause::Ordered if self.host.board.is_closed() => Cause::AgentStops,
-            cause => cause,
+            (Cause::Ordered, _) if self.host.board.is_closed() => Cause::AgentStops,
+            (cause, _) => cause,
         };
         let facts = Facts {
             cause,
             exit,
             oom_killed,
+            processes_peak,
             memory_bytes: self.order.resources.memory.0,
             port: self.order.port,
             restart: self.order.restart,
@@ -379,10 +443,8 @@ impl Life {
             exit
         };
         let failed = ending.state == TaskState::Failed;
-        if failed {
-            self.follower.note(ending.message.clone());
-        }
-        let log_tail = self.follower.finish(TAIL_TIMEOUT).await;
+        let last_word = failed.then(|| ending.message.clone());
+        let log_tail = self.follower.finish(last_word, TAIL_TIMEOUT).await;
         tracing::info!(task = %self.task, state = %ending.state, reason = ?ending.reason, "{}", ending.message);
         self.tell(|report| {
             report.state = ending.state;
@@ -393,7 +455,11 @@ impl Life {
             report.message = Some(ending.message);
             report.exit_code = exit.code;
             report.signal = exit.signal;
-            report.log_tail = if failed { log_tail } else { Vec::new() };
+            report.log_tail = if failed {
+                tail::bounded(log_tail)
+            } else {
+                Vec::new()
+            };
         });
         self.host.pool.refill();
     }

@@ -13,14 +13,17 @@ mod place;
 mod pool;
 mod probe;
 mod ready;
+mod series;
 mod usage;
 mod volume;
 mod workload;
 
 pub(crate) use adopt::adopt_all;
 pub(crate) use board::Board;
+pub use board::Killed;
 pub(crate) use container::watch_engine;
 pub(crate) use home::Home;
 pub(crate) use order::{forget, hold_stopped, start};
 pub(crate) use place::Places;
 pub(crate) use pool::Pool;
+pub(crate) use series::Series;

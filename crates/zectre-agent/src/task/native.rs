@@ -284,6 +284,10 @@ impl Native {
         self.group.oom_kills() > 0
     }
 
+    pub(super) fn processes_peak(&self) -> Option<u32> {
+        self.group.processes_peak()
+    }
+
     pub(super) fn listener(&self, port: u16, node: &str) -> Listener {
         port::listener(port, node, || self.members())
     }
@@ -324,7 +328,7 @@ async fn wait_for(process: ProcessId) -> io::Result<()> {
 }
 
 /// Removes a group whose processes were killed. The kernel holds it for a moment longer than it lists them.
-async fn remove(group: &Group) -> io::Result<()> {
+pub(super) async fn remove(group: &Group) -> io::Result<()> {
     let removed = async {
         let mut pause = Duration::from_millis(1);
         loop {

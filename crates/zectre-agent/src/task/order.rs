@@ -37,6 +37,7 @@ pub(crate) fn start(host: &Arc<Host>, task: TaskId, generation: u64, order: Task
                 home,
                 follower,
                 stop,
+                overran: false,
             };
             launch(host, life.live(Begin::Start), task);
         }

@@ -4,6 +4,7 @@
 //! file view some 3 ms: far more than all the rest of a start. So one supervisor has always entered a group of its
 //! own before it is needed, and the process that becomes the program waits in its namespaces.
 
+use super::native;
 use crate::{
     cgroup::{Cgroups, Group},
     error::StartError,
@@ -96,17 +97,17 @@ impl Pool {
                 stop.or_requested(self.wanted.notified()).await;
                 continue;
             }
-            match stop.or_requested(self.make()).await {
-                Some(Ok(waiting)) => {
+            // Not torn apart by a stop, which would leave its group behind; it is bounded.
+            match self.make().await {
+                Ok(waiting) => {
                     self.waiting().push_back(waiting);
                     pause = Duration::from_millis(100);
                 }
-                Some(Err(error)) => {
+                Err(error) => {
                     tracing::warn!(%error, "a supervisor could not be started");
                     stop.or_requested(tokio::time::sleep(pause)).await;
                     pause = (pause * 2).min(Duration::from_secs(10));
                 }
-                None => break,
             }
         }
         let waiting = std::mem::take(&mut *self.waiting());
@@ -114,7 +115,10 @@ impl Pool {
             // Without its input it ends by itself.
             drop(one.input);
             let _ = tokio::time::timeout(ANSWER_TIMEOUT, one.child.wait()).await;
-            discard(&one.group);
+            // The kernel may still be burying its children.
+            if let Err(error) = native::remove(&one.group).await {
+                stays(&one.group, &error);
+            }
         }
     }
 
@@ -158,8 +162,12 @@ impl Pool {
 /// Removes the group of a supervisor that is gone.
 fn discard(group: &Group) {
     if let Err(error) = group.remove() {
-        tracing::debug!(group = group.name(), %error, "a control group stays until the next start");
+        stays(group, &error);
     }
+}
+
+fn stays(group: &Group, error: &io::Error) {
+    tracing::debug!(group = group.name(), %error, "a control group stays until the next start");
 }
 
 impl Waiting {

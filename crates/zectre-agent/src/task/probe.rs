@@ -1,6 +1,6 @@
 //! One probe of a task: does it accept a connection, and does its health path answer well?
 
-use crate::core::probe::{READY_PAUSE_MIN, next_pause};
+use crate::core::probe::early_pause;
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
 use http_body_util::Empty;
@@ -50,17 +50,16 @@ impl Failed {
 const SOON: Duration = Duration::from_millis(20);
 
 /// Waits a short while for the port to open: `true` once it has. The runtime's timer counts in milliseconds, which
-/// is longer than a tiny server takes to start; a thread of its own asks five times in one.
+/// is longer than a tiny server takes to start; a thread of its own asks up to five times in one.
 pub(super) async fn opens_soon(port: u16) -> bool {
     let asking = tokio::task::spawn_blocking(move || {
-        let (began, mut pause) = (Instant::now(), READY_PAUSE_MIN);
+        let began = Instant::now();
         let address = (Ipv4Addr::LOCALHOST, port).into();
         while began.elapsed() < SOON {
             if std::net::TcpStream::connect_timeout(&address, SOON).is_ok() {
                 return true;
             }
-            std::thread::park_timeout(pause);
-            pause = next_pause(pause);
+            std::thread::park_timeout(early_pause(began.elapsed()));
         }
         false
     });

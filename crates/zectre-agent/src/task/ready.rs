@@ -63,10 +63,8 @@ impl Health<'_> {
         let (mut pause, mut obstacle) = (READY_PAUSE_MIN, Obstacle::PortClosed);
         let mut seen = String::new();
         let mut passes = Liveness::unready(self.check().successes);
-        if !self.handle.is_forwarded() {
-            // Whether or not it did: the loop below knows what to make of it.
-            opens_soon(self.order.port).await;
-        }
+        // A port that has just opened is the whole check where no path is asked for.
+        let mut has_opened = !self.handle.is_forwarded() && opens_soon(self.order.port).await;
         loop {
             let left = start_timeout.saturating_sub(self.began.elapsed());
             if left.is_zero() {
@@ -77,7 +75,11 @@ impl Health<'_> {
                 });
             }
             target.timeout = self.check().timeout.duration().min(left);
-            let probed = target.probe().await;
+            let probed = if std::mem::take(&mut has_opened) && target.path.is_none() {
+                Ok(())
+            } else {
+                target.probe().await
+            };
             if probed.is_err() {
                 passes.observe(false);
             }
@@ -128,9 +130,9 @@ impl Health<'_> {
             }
             let failed = target.probe().await.err();
             let verdict = liveness.observe(failed.is_none());
-            let healthy = verdict == Verdict::Healthy;
+            // One failed probe is no illness yet: the task serves on until there were as many as it is allowed.
             tell(&mut |report| {
-                report.healthy = healthy;
+                report.healthy = verdict != Verdict::Failed;
                 report.last_probe = failed.as_ref().map(|failed| failed.message().to_owned());
             });
             if verdict == Verdict::Failed {

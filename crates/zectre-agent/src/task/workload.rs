@@ -44,6 +44,14 @@ impl Handle {
         }
     }
 
+    /// The most processes and threads it had at once; of a container only its engine knows.
+    pub(super) fn processes_peak(&self) -> Option<u32> {
+        match self {
+            Self::Native(native) => native.processes_peak(),
+            Self::Container(_) => None,
+        }
+    }
+
     /// Who listens on its port, seen from others who know the node by its address `node`; the engine guarantees it for a container.
     pub(super) fn listener(&self, port: u16, node: &str) -> Listener {
         match self {

@@ -7,7 +7,10 @@ use crate::{
 use rustix::process::Signal;
 use std::fs;
 use zectre_agent::shim::Started;
-use zectre_common::state::{Reason, TaskState};
+use zectre_common::{
+    spec::RestartPolicy,
+    state::{Reason, TaskState},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tasks_outlive_a_killed_agent() {
@@ -140,4 +143,34 @@ async fn a_task_whose_records_are_broken_is_left_alone() {
         assert_eq!(ask(port, "/").await, Some(task.to_string()));
     }
     fs::write(&record, whole).expect("for the test to clear up by");
+}
+
+/// That it ends with 0 when it is told to end is no word about its work, whoever hears it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_time_was_over_is_no_success_for_the_next_agent() {
+    let world = World::new().await;
+    let agent = Agent::start(&world);
+    let mut order = world.guest("dutiful");
+    order.restart = RestartPolicy::Never;
+    order.max_runtime_secs = Some(1);
+    order.stop_grace_secs = 600;
+    let port = order.port;
+    let task = world.start(order).await;
+    world.reported(task, TaskState::Stopping).await;
+    agent.kill();
+    ask(port, "/end").await;
+    until("its end is recorded", async || {
+        world.task_dir(task).join("exit.json").exists()
+    })
+    .await;
+    let record = fs::read(world.task_dir(task).join("exit.json")).expect("a record");
+    let record: serde_json::Value = serde_json::from_slice(&record).expect("JSON");
+    assert_eq!(record["code"], 0, "{record}");
+
+    let _agent = Agent::start(&world);
+    let report = world.failed(task, Reason::MaxRuntime).await;
+    assert_eq!(
+        report.exit_code, None,
+        "how it ends when it is told to says nothing"
+    );
 }

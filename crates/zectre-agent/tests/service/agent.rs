@@ -41,13 +41,10 @@ pub(crate) fn clear_tasks(data_dir: &Path) {
             kill(started.program.pid);
         }
     }
-    let dir = data_dir.canonicalize().expect("it is removed later");
-    let scope = to_hex(&Sha256::digest(dir.as_os_str().as_encoded_bytes())[..6]);
+    let scope = scope(data_dir);
     // Empty, unless a test failed in the middle of a start.
     let _ = fs::remove_dir(Path::new("/run/zectre-agent").join(&scope));
-    let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
-    let bases = hierarchies.map(|entry| entry.path().join("zectre").join(&scope));
-    for base in bases.chain([Path::new("/sys/fs/cgroup/zectre").join(&scope)]) {
+    for base in control_groups(&scope) {
         let began = Instant::now();
         while base.exists() && began.elapsed() < Duration::from_secs(2) {
             for group in fs::read_dir(&base).into_iter().flatten().flatten() {
@@ -61,6 +58,25 @@ pub(crate) fn clear_tasks(data_dir: &Path) {
             }
         }
     }
+}
+
+/// Where an agent's control groups are, as far as they are there.
+fn control_groups(scope: &str) -> Vec<PathBuf> {
+    let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
+    let bases = hierarchies.map(|entry| entry.path().join("zectre").join(scope));
+    let all = bases.chain([Path::new("/sys/fs/cgroup/zectre").join(scope)]);
+    all.filter(|base| base.exists()).collect()
+}
+
+/// What is left of an agent's control groups.
+pub(crate) fn groups_left(data_dir: &Path) -> Vec<PathBuf> {
+    control_groups(&scope(data_dir))
+}
+
+/// What tells an agent's control groups from those of others.
+fn scope(data_dir: &Path) -> String {
+    let dir = data_dir.canonicalize().expect("it is removed later");
+    to_hex(&Sha256::digest(dir.as_os_str().as_encoded_bytes())[..6])
 }
 
 fn kill(pid: i32) {

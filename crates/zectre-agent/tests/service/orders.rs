@@ -1,7 +1,7 @@
 //! Orders: carried out once, fenced, told about.
 
 use crate::{
-    agent::{Agent, ask},
+    agent::{Agent, ask, groups_left},
     world::{World, until},
 };
 use zectre_agent::Service;
@@ -230,7 +230,7 @@ async fn an_orderly_end_can_stop_the_tasks_too() {
     let world = World::new().await;
     // As `zectre up` does it: in its own process.
     let mut service = Service::new(&world.config()).await.expect("it starts");
-    service.stop_tasks_on_shutdown(true);
+    let killed = service.stop_tasks_on_shutdown();
     let shutdown = Shutdown::new();
     let operator = async {
         let order = world.guest("serve");
@@ -242,6 +242,9 @@ async fn an_orderly_end_can_stop_the_tasks_too() {
     };
     let (ended, (task, port)) = tokio::join!(service.run(shutdown.clone()), operator);
     ended.expect("in order");
+    assert_eq!(killed.get(), Some(&Vec::new()), "it went by itself");
+    let groups = groups_left(&world.config().agent.data_dir);
+    assert!(groups.is_empty(), "{groups:?}");
     assert_eq!(ask(port, "/").await, None);
     let report = world.reported(task, TaskState::Stopped).await;
     assert_eq!((report.signal, report.reason), (Some(15), Some(Reason::Stopped)));

@@ -40,10 +40,21 @@ use zectre_testkit::{free_port_range, wait_until};
 
 /// Admits the node.
 pub(crate) const JOIN_TOKEN: &str = "zj_test";
-/// Nothing in these tests takes longer, or something is wrong; on an emulated machine all takes its time.
+/// Nothing in these tests takes longer, or something is wrong.
+const USUAL_DEADLINE_SECS: u64 = 30;
+
+/// The same; on an emulated machine all takes its time.
 pub(crate) fn deadline() -> Duration {
     let secs = std::env::var("ZECTRE_TEST_DEADLINE_SECS").ok();
-    Duration::from_secs(secs.and_then(|secs| secs.parse().ok()).unwrap_or(30))
+    Duration::from_secs(
+        secs.and_then(|secs| secs.parse().ok())
+            .unwrap_or(USUAL_DEADLINE_SECS),
+    )
+}
+
+/// A time-out that a program is given, longer by as much as the machine is slower.
+pub(crate) fn patient(ms: u64) -> DurationMs {
+    DurationMs(ms * deadline().as_secs() / USUAL_DEADLINE_SECS)
 }
 
 /// Waits until `holds`.
@@ -202,11 +213,11 @@ impl World {
             protocol: Protocol::Http,
             health_check: HealthCheck {
                 path: None,
-                interval: DurationMs(100),
-                timeout: DurationMs(2_000),
+                interval: patient(100),
+                timeout: patient(2_000),
                 failures: 2,
                 successes: 1,
-                start_timeout: DurationMs(10_000),
+                start_timeout: patient(10_000),
             },
             resources: Resources {
                 cpu: CpuMillis(100),

@@ -24,7 +24,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::Mutex,
+    sync::{Mutex, Semaphore},
     time::{Instant, timeout},
 };
 pub(crate) use verify::Claims;
@@ -41,6 +41,9 @@ const RETRY_AFTER: Duration = Duration::from_secs(15);
 const READ_PACE: Duration = Duration::from_secs(5);
 /// How long a request waits for a reading that is under way: no longer than one takes, and what keeps it takes.
 const WAIT_MAX: Duration = Duration::from_secs(6);
+/// How many requests wait for it at once; others are told to come again. Anyone can name a key that nobody knows, so while the
+/// catalog hangs those who do must not take up all the requests that are handled at once (`api.concurrency_max`).
+const WAITING_MAX: usize = 32;
 
 /// The catalog that this cluster trusts.
 pub(crate) struct Catalog {
@@ -51,6 +54,8 @@ pub(crate) struct Catalog {
     tls: Tls,
     keys: RwLock<Arc<KeySet>>,
     reading: Mutex<Reading>,
+    /// [`WAITING_MAX`] places.
+    waiting: Semaphore,
     /// [`READ_PACE`].
     pace: Duration,
 }
@@ -91,6 +96,7 @@ impl Catalog {
             tls: Tls::new(&config.catalog_ca_file, "auth.catalog_ca_file"),
             keys: RwLock::new(Arc::new(keys)),
             reading: Mutex::default(),
+            waiting: Semaphore::new(WAITING_MAX),
             pace: READ_PACE,
         }))
     }
@@ -146,12 +152,15 @@ impl Catalog {
         Ok(count)
     }
 
-    /// What `token` says, if it is to be believed. A key that isn't known is looked for once more.
-    pub(crate) async fn claims(&self, pool: &PgPool, token: &str) -> Result<Claims, Error> {
-        let first = verify(&self.keys(), &self.expected, token, Time::now());
+    /// What `token` says, if it is to be believed at `as_of`. A key that isn't known is looked for once more.
+    pub(crate) async fn claims(&self, pool: &PgPool, token: &str, as_of: Time) -> Result<Claims, Error> {
+        let first = verify(&self.keys(), &self.expected, token, as_of);
         let refused = match first {
             Ok(claims) => return Ok(claims),
             Err(Refused::UnknownKey) => {
+                let Ok(_place) = self.waiting.try_acquire() else {
+                    return Err(away());
+                };
                 let Ok(mut reading) = timeout(WAIT_MAX, self.reading.lock()).await else {
                     return Err(away());
                 };
@@ -162,7 +171,7 @@ impl Catalog {
                 }
                 let failed = reading.failed;
                 drop(reading);
-                match verify(&self.keys(), &self.expected, token, Time::now()) {
+                match verify(&self.keys(), &self.expected, token, as_of) {
                     Ok(claims) => return Ok(claims),
                     Err(Refused::UnknownKey) if failed => return Err(away()),
                     Err(refused) => refused,
@@ -199,7 +208,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_catalog_that_hangs_is_waited_for_once_by_all_who_need_it() {
+    async fn a_catalog_that_hangs_is_waited_for_once_by_few() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("bound");
         let catalog = Catalog {
@@ -212,6 +221,7 @@ mod tests {
             tls: Tls::new(std::path::Path::new(""), "auth.catalog_ca_file"),
             keys: RwLock::default(),
             reading: Mutex::default(),
+            waiting: Semaphore::new(2),
             pace: Duration::from_secs(1),
         };
         // Nothing is read, so nothing is kept there.
@@ -222,12 +232,18 @@ mod tests {
             part(r#"{"alg":"RS256","typ":"at+jwt","kid":"nobody's"}"#),
             part("{}")
         );
-        let asked = tokio::join!(
-            catalog.claims(&pool, &token),
-            catalog.claims(&pool, &token),
-            catalog.claims(&pool, &token)
+        let (first, second) = (
+            catalog.claims(&pool, &token, Time::now()),
+            catalog.claims(&pool, &token, Time::now()),
         );
-        for answer in [asked.0, asked.1, asked.2] {
+        tokio::pin!(first, second);
+        let turned_away = tokio::select! {
+            biased;
+            _ = &mut first => panic!("it waits for the reading"),
+            _ = &mut second => panic!("it waits for the reading"),
+            answer = catalog.claims(&pool, &token, Time::now()) => answer,
+        };
+        for answer in [turned_away, first.await, second.await] {
             let Err(error) = answer else {
                 panic!("nobody signed it")
             };

@@ -17,30 +17,51 @@ use crate::{
 };
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
-use zectre_common::id::UserId;
+use zectre_common::{id::UserId, time::Time};
 
-/// The person of a token.
-pub(crate) async fn sign_in(context: &Context, trusted: &Catalog, token: &str) -> Result<Person, Error> {
-    let claims = trusted.claims(&context.pool, token).await?;
+/// The person of a token that holds at `as_of`.
+pub(crate) async fn sign_in(
+    context: &Context,
+    trusted: &Catalog,
+    token: &str,
+    as_of: Time,
+) -> Result<Person, Error> {
+    let claims = trusted.claims(&context.pool, token, as_of).await?;
     let issuer = &trusted.expected.issuer;
     let known = catalog::standing(&context.pool, issuer, &claims.subject).await?;
+    if let Some(known) = &known {
+        admit(known, &claims)?;
+    }
     let id = match known {
         Some(known) if !is_news(&known, &claims) => known.user_id,
         _ => take_up(context, trusted, &claims).await?,
     };
     let token_id = token_id(issuer, &claims.token_id);
     let account = account::by_login(&context.pool, id, token_id).await?;
-    let account = account.ok_or_else(|| {
-        refuse(
-            &code::UNAUTHENTICATED,
-            "the login has ended; log in at the catalog again",
-        )
-    })?;
-    enabled(&account)?;
+    let account = account.ok_or_else(ended)?;
+    enabled(account.disabled)?;
     Ok(account.into_person(Credential::Login {
         token_id,
         expires_at: claims.expires_at,
     }))
+}
+
+/// Refuses a disabled account, and a token from before all logins of the person were ended: nothing of it is taken up.
+///
+/// Tokens tell whole seconds, so one of the second in which that happened is refused too.
+fn admit(known: &catalog::Standing, claims: &Claims) -> Result<(), Error> {
+    enabled(known.disabled)?;
+    match known.logins_ended_at {
+        Some(ended_at) if claims.issued_at <= ended_at => Err(ended()),
+        _ => Ok(()),
+    }
+}
+
+fn ended() -> Error {
+    refuse(
+        &code::UNAUTHENTICATED,
+        "the login has ended; sign in at the catalog again",
+    )
 }
 
 /// Whether the token says more than what was taken up; an older one never does.
@@ -82,6 +103,7 @@ async fn take_up(context: &Context, trusted: &Catalog, claims: &Claims) -> Resul
     // Held from here on: of two logins at once the second one sees what the first one did.
     let known = catalog::hold(change.connection(), issuer, &claims.subject).await?;
     let known = known.ok_or_else(|| refuse_account(claims))?;
+    admit(&known, claims)?;
     if made {
         let message = format!("{} came from the catalog {issuer}", claims.email);
         change.event("user.created", About::default(), &message).await?;

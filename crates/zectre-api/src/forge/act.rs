@@ -1,6 +1,9 @@
 //! Does what a forge's call asks for, for one application, in one transaction.
 
-use super::github::Step;
+use super::{
+    github::Step,
+    order::{self, Moment},
+};
 use crate::{
     context::Context,
     error::{Error, refuse},
@@ -37,6 +40,7 @@ pub(crate) async fn act(
     call: &Call<'_>,
     source: &source::Row,
     step: Step,
+    moment: Option<&Moment>,
 ) -> Result<Option<InboundResult>, Error> {
     let app = source.application_id;
     let gone = || {
@@ -65,6 +69,18 @@ pub(crate) async fn act(
         url: None,
         deployment_id: None,
     };
+    if let Some(moment) = moment {
+        let last = source::head(change.connection(), app, &moment.subject).await?;
+        if last.is_some_and(|last| order::is_late(&last, moment)) {
+            result.message = format!(
+                "the call is late: a newer one of `{}` was here before it",
+                moment.subject.trim_start_matches("refs/heads/")
+            );
+            change.commit().await?;
+            return Ok(Some(result));
+        }
+        source::set_head(change.connection(), app, moment).await?;
+    }
     if let Some(planned) = &planned {
         if matches!(step, Step::Preview { .. }) {
             let host = ensure_preview(context, &mut change, app, &locked, planned.environment).await?;

@@ -1,10 +1,12 @@
 //! What a call of GitHub's says, and whether it is GitHub's. Pure.
 
+use super::order::{Moment, Seen};
 use hmac::{Hmac, KeyInit, Mac};
 use serde::Deserialize;
+use serde_json::Value;
 use sha2::Sha256;
 use std::collections::BTreeMap;
-use zectre_common::git;
+use zectre_common::{git, time::Time};
 use zectre_service::key::from_hex;
 
 /// What `X-Hub-Signature-256` begins with.
@@ -21,6 +23,8 @@ pub(crate) struct Payload {
     #[serde(default, rename = "ref")]
     reference: String,
     #[serde(default)]
+    before: String,
+    #[serde(default)]
     after: String,
     #[serde(default)]
     deleted: bool,
@@ -35,6 +39,9 @@ pub(crate) struct Repository {
     pub(crate) clone_url: String,
     #[serde(default)]
     full_name: String,
+    /// In a push: Unix seconds.
+    #[serde(default)]
+    pushed_at: Value,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -48,6 +55,8 @@ struct PullRequest {
     number: u32,
     #[serde(default)]
     state: String,
+    #[serde(default)]
+    updated_at: Value,
     head: Head,
 }
 
@@ -117,6 +126,48 @@ impl Payload {
         }
     }
 
+    /// What the call says, and when, of a branch or pull request that the source follows; none where it doesn't say when.
+    pub(crate) fn moment(&self, step: &Step, wishes: Wishes<'_>) -> Option<Moment> {
+        let repository = self.repository.as_ref()?;
+        let commit = |text: &str| {
+            if git::is_commit(text) {
+                text.to_owned()
+            } else {
+                String::new()
+            }
+        };
+        match step {
+            Step::Preview { environment, .. } | Step::Remove { environment } => {
+                let request = self.pull_request.as_ref()?;
+                Some(Moment {
+                    subject: environment.clone(),
+                    seen: Seen {
+                        at: time(&request.updated_at)?,
+                        before: commit(&self.before),
+                        after: commit(&request.head.sha),
+                        closed: matches!(step, Step::Remove { .. }),
+                    },
+                    reopens: self.action == "reopened",
+                })
+            }
+            // A branch that is followed is seen also where nothing is done about it, such as when it is deleted.
+            Step::Deploy { .. } | Step::Nothing(_) => {
+                let branch = self.reference.strip_prefix("refs/heads/")?;
+                wishes.branches.contains_key(branch).then_some(())?;
+                Some(Moment {
+                    subject: self.reference.clone(),
+                    seen: Seen {
+                        at: time(&repository.pushed_at)?,
+                        before: commit(&self.before),
+                        after: commit(&self.after),
+                        closed: false,
+                    },
+                    reopens: false,
+                })
+            }
+        }
+    }
+
     fn push(&self, wishes: Wishes<'_>) -> Step {
         let Some(branch) = self.reference.strip_prefix("refs/heads/") else {
             return Step::Nothing("only pushes to branches are deployed".into());
@@ -169,10 +220,18 @@ impl Payload {
     }
 }
 
+/// A time as GitHub writes them: Unix seconds in one place, RFC 3339 in another.
+fn time(value: &Value) -> Option<Time> {
+    match value {
+        Value::Number(secs) => secs.as_i64()?.checked_mul(1_000).map(Time::from_unix_ms),
+        text => Time::deserialize(text).ok(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 

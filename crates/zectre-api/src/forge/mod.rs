@@ -1,4 +1,6 @@
-//! Calls of forges (GitHub's webhooks): what they mean is pure ([`github`]), what is done about it stands in [`act`].
+//! Calls of forges (GitHub's webhooks): what they mean and which come late is pure ([`github`], [`order`]), what is done about it
+//! stands in [`act`].
 
 pub(crate) mod act;
 pub(crate) mod github;
+pub(crate) mod order;

@@ -1,8 +1,9 @@
 //! Time series: what proxies and agents told, summed up to coarser steps as it ages, and shown step by step.
 //!
 //! [`span`] decides which steps a question is answered in and [`points`] makes them of rows: both are pure. [`rollup`] is the
-//! task that samples, sums up and forgets.
+//! task that samples and sums up, [`forget`] the one that forgets.
 
+pub(crate) mod forget;
 pub(crate) mod points;
 pub(crate) mod rollup;
 pub(crate) mod span;

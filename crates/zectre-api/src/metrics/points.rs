@@ -45,18 +45,32 @@ struct Requests {
 struct Usage {
     /// Seconds that were looked at.
     looked_secs: f64,
-    has_own: bool,
-    cpu: Option<f64>,
-    memory: Option<f64>,
-    tasks: f64,
+    cpu: Gauge,
+    memory: Gauge,
+    tasks: Gauge,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Gauge {
+    sum: f64,
+    /// Seconds in which there were tasks of which nobody knows.
+    unknown_secs: f64,
+}
+
+impl Gauge {
+    fn add(&mut self, value: Option<f64>, secs: f64) {
+        match value {
+            Some(value) => self.sum += value * secs,
+            None => self.unknown_secs += secs,
+        }
+    }
 }
 
 impl Usage {
-    /// The average over what was looked at. A subject without a row had no tasks; one whose agents did not tell is unknown.
-    fn average(&self, sum: Option<f64>) -> Option<f64> {
-        let looked = self.looked_secs > 0.0;
-        let sum = if self.has_own { sum } else { Some(0.0) };
-        sum.filter(|_| looked).map(|sum| sum / self.looked_secs)
+    /// The average over what was looked at and known. A subject without a row had no tasks; one whose agents did not tell is unknown.
+    fn average(&self, gauge: &Gauge) -> Option<f64> {
+        let known_secs = self.looked_secs - gauge.unknown_secs;
+        (known_secs > 0.0).then(|| gauge.sum / known_secs)
     }
 }
 
@@ -91,34 +105,41 @@ impl Requests {
     }
 
     fn latency(&self) -> Option<Latency> {
+        // In whole microseconds: what lies beyond says nothing.
+        let quantile = |share| Some((self.durations.quantile_ms(share)? * 1_000.0).round() / 1_000.0);
         Some(Latency {
-            p50: self.durations.quantile_ms(0.5)?,
-            p90: self.durations.quantile_ms(0.9)?,
-            p99: self.durations.quantile_ms(0.99)?,
+            p50: quantile(0.5)?,
+            p90: quantile(0.9)?,
+            p99: quantile(0.99)?,
         })
     }
 }
 
 fn usage(span: Span, rows: &[UsageRow]) -> Vec<Usage> {
     let mut steps = vec![Usage::default(); span.count() as usize];
+    // The environments of an application are looked at together: the sum of what one of them doesn't tell is unknown.
+    let mut looks: BTreeMap<(Time, i32), [Option<f64>; 3]> = BTreeMap::new();
     for row in rows {
-        let Some(step) = span.place(row.at).and_then(|place| steps.get_mut(place)) else {
-            continue;
-        };
-        let secs = f64::from(row.step_secs);
         if row.is_mark {
-            step.looked_secs += secs;
+            if let Some(step) = span.place(row.at).and_then(|place| steps.get_mut(place)) {
+                step.looked_secs += f64::from(row.step_secs);
+            }
             continue;
         }
-        step.has_own = true;
-        step.tasks += row.tasks * secs;
-        for (sum, value) in [
-            (&mut step.cpu, row.cpu_millis),
-            (&mut step.memory, row.memory_bytes),
-        ] {
-            if let Some(value) = value {
-                *sum = Some(sum.unwrap_or(0.0) + value * secs);
-            }
+        let look = looks.entry((row.at, row.step_secs)).or_insert([Some(0.0); 3]);
+        for (sum, value) in look
+            .iter_mut()
+            .zip([Some(row.tasks), row.cpu_millis, row.memory_bytes])
+        {
+            *sum = sum.zip(value).map(|(sum, value)| sum + value);
+        }
+    }
+    for ((at, step_secs), [tasks, cpu, memory]) in looks {
+        if let Some(step) = span.place(at).and_then(|place| steps.get_mut(place)) {
+            let secs = f64::from(step_secs);
+            step.tasks.add(tasks, secs);
+            step.cpu.add(cpu, secs);
+            step.memory.add(memory, secs);
         }
     }
     steps
@@ -145,9 +166,9 @@ pub(crate) fn of_app(
             requests: is_known.then(|| unsigned(requests.count)),
             errors: is_known.then(|| unsigned(requests.errors)),
             latency_ms: requests.latency(),
-            cpu_millis: usage.average(usage.cpu),
-            memory_bytes: usage.average(usage.memory),
-            replicas: usage.average(Some(usage.tasks)),
+            cpu_millis: usage.average(&usage.cpu),
+            memory_bytes: usage.average(&usage.memory),
+            replicas: usage.average(&usage.tasks),
             wakes: (wakes_since <= at && at <= now).then(|| unsigned(wakes.get(&at).copied().unwrap_or(0))),
         }
     };
@@ -155,14 +176,22 @@ pub(crate) fn of_app(
 }
 
 /// The points of a node.
-pub(crate) fn of_node(span: Span, rows: &[UsageRow]) -> Vec<NodePoint> {
-    let point = |(place, usage): (usize, Usage)| NodePoint {
-        at: at(span, place),
-        cpu_millis: usage.average(usage.cpu),
-        memory_bytes: usage.average(usage.memory),
-        replicas: usage.average(Some(usage.tasks)),
+pub(crate) fn of_node(span: Span, request_rows: &[RequestRow], usage_rows: &[UsageRow]) -> Vec<NodePoint> {
+    let usage = usage(span, usage_rows);
+    let requests = requests(span, request_rows);
+    let point = |(place, (requests, usage)): (usize, (Requests, Usage))| {
+        let is_known = requests.is_known();
+        NodePoint {
+            at: at(span, place),
+            requests: is_known.then(|| unsigned(requests.count)),
+            errors: is_known.then(|| unsigned(requests.errors)),
+            latency_ms: requests.latency(),
+            cpu_millis: usage.average(&usage.cpu),
+            memory_bytes: usage.average(&usage.memory),
+            replicas: usage.average(&usage.tasks),
+        }
     };
-    usage(span, rows).into_iter().enumerate().map(point).collect()
+    requests.into_iter().zip(usage).enumerate().map(point).collect()
 }
 
 #[cfg(test)]
@@ -235,8 +264,30 @@ mod tests {
             row(60, true, 60, None, 0.0),
             row(60, false, 60, None, 1.0),
             row(120, true, 60, None, 0.0),
+            // In the fourth, of three looks one at which nobody knew, and one without tasks.
+            row(180, true, 10, None, 0.0),
+            row(190, true, 10, None, 0.0),
+            row(200, true, 10, None, 0.0),
+            row(180, false, 10, Some(80.0), 2.0),
+            row(190, false, 10, None, 1.0),
         ];
-        let points = of_node(SPAN, &rows);
+        // Of two environments that were looked at together one was not told of.
+        let looked = |at| row(at, true, 60, None, 0.0);
+        let both = [
+            looked(0),
+            looked(60),
+            row(0, false, 60, Some(100.0), 1.0),
+            row(0, false, 60, Some(20.0), 1.0),
+            row(60, false, 60, Some(100.0), 1.0),
+            row(60, false, 60, None, 1.0),
+        ];
+        let points = of_node(SPAN, &[], &both);
+        assert_eq!(
+            (points[0].cpu_millis, points[0].replicas),
+            (Some(120.0), Some(2.0))
+        );
+        assert_eq!((points[1].cpu_millis, points[1].replicas), (None, Some(2.0)));
+        let points = of_node(SPAN, &[], &rows);
         let told: Vec<_> = points
             .iter()
             .map(|point| (point.cpu_millis, point.replicas))
@@ -247,7 +298,7 @@ mod tests {
                 (Some(50.0), Some(1.0)),
                 (None, Some(1.0)),
                 (Some(0.0), Some(0.0)),
-                (None, None)
+                (Some(40.0), Some(1.0))
             ]
         );
     }

@@ -1,4 +1,4 @@
-//! The task that samples what is in use every ten seconds, sums finer steps up to coarser ones, and forgets old ones.
+//! The task that samples what is in use every ten seconds, and sums finer steps up to coarser ones.
 //!
 //! Every API does so; a step is sampled once and summed up once, whoever comes first.
 
@@ -9,17 +9,15 @@ use std::time::Duration;
 use zectre_common::time::Time;
 use zectre_service::tasks::Shutdown;
 
-/// Samples between two rounds of summing up and forgetting: a minute.
+/// Samples between two rounds of summing up: a minute.
 const SAMPLES_A_ROUND: u32 = 6;
 /// Steps of a minute in one transaction: with 10,000 environments in use some 600,000 rows.
 const MINUTES_MAX: i64 = 10;
-/// Transactions, or deletions, of one round and kind.
+/// Transactions of one round and kind.
 const BATCHES_MAX: u32 = 20;
-/// Rows that one statement deletes.
-const FORGET_ROWS: i64 = 5_000;
 
 /// Rounds until the shutdown; what failed is tried again with the next.
-pub(crate) async fn run(pool: PgPool, keeps: [Duration; 3], shutdown: Shutdown) {
+pub(crate) async fn run(pool: PgPool, shutdown: Shutdown) {
     let step_ms = i64::from(STEPS_SECS[0]) * 1_000;
     let mut samples = 0;
     loop {
@@ -39,7 +37,7 @@ pub(crate) async fn run(pool: PgPool, keeps: [Duration; 3], shutdown: Shutdown) 
             metric::sample_usage(&pool, at).await?;
             samples += 1;
             if samples % SAMPLES_A_ROUND == 0 {
-                round(&pool, keeps).await?;
+                round(&pool).await?;
             }
             Ok::<_, Error>(())
         };
@@ -49,8 +47,8 @@ pub(crate) async fn run(pool: PgPool, keeps: [Duration; 3], shutdown: Shutdown) 
     }
 }
 
-/// Sums up and forgets as much as there is, within bounds.
-pub(crate) async fn round(pool: &PgPool, keeps: [Duration; 3]) -> Result<(), Error> {
+/// Sums up as much as there is, within bounds.
+pub(crate) async fn round(pool: &PgPool) -> Result<(), Error> {
     let [fine, minute, hour] = STEPS_SECS.map(|secs| secs as i32);
     let late_ms = LATE.as_millis() as i64;
     let settled = Time::from_unix_ms(Time::now().unix_ms() - late_ms);
@@ -63,13 +61,6 @@ pub(crate) async fn round(pool: &PgPool, keeps: [Duration; 3]) -> Result<(), Err
     for _ in 0..BATCHES_MAX {
         if !metric::roll_up(pool, (minute, hour), minutes_done, 1).await? {
             break;
-        }
-    }
-    for (step, keep) in [fine, minute, hour].into_iter().zip(keeps) {
-        for _ in 0..BATCHES_MAX {
-            if metric::forget(pool, step, keep, FORGET_ROWS).await? < FORGET_ROWS.unsigned_abs() {
-                break;
-            }
         }
     }
     Ok(())

@@ -99,12 +99,11 @@ async fn create(
             &format!("API key `{name}` was made"),
         )
         .await?;
-    let path = format!("/api-keys/{}", api_key.id);
     let shown = CreatedApiKey {
         api_key,
         key: key.expose_secret().to_owned(),
     };
-    super::created(change, &path, shown).await
+    super::created(change, "/api-keys", shown).await
 }
 
 /// Deletes an API key; it stops working at once.

@@ -5,7 +5,7 @@ use crate::{
     code,
     context::Context,
     endpoint::{Endpoint, endpoint},
-    error::{Error, invalid, refuse},
+    error::{Error, invalid, invalid_field, refuse},
     identity::Actor,
     page::list_query,
     policy::{Policy, Reach, Thing},
@@ -16,7 +16,11 @@ use crate::{
         ownership,
     },
 };
-use axum::{body::Body, extract::State, response::Response};
+use axum::{
+    body::{Body, HttpBody},
+    extract::State,
+    response::Response,
+};
 use http::{HeaderMap, StatusCode};
 use utoipa_axum::routes;
 use zectre_common::{
@@ -120,7 +124,7 @@ async fn create(
     change
         .event(
             "artifact.created",
-            About::default(),
+            About::organization(owner),
             &format!("artifact `{}` was announced", request.name),
         )
         .await?;
@@ -144,6 +148,8 @@ async fn delete(
     actor: Actor,
     Path(id): Path<ArtifactId>,
 ) -> Result<StatusCode, Error> {
+    let owner = ownership::of_artifact(&context.pool, id).await?;
+    let owner = owner.ok_or_else(|| gone(Thing::Artifact, id))?;
     let mut change = Change::begin(&context.pool, &actor).await?;
     if !artifact::delete(change.connection(), id).await? {
         return Err(refuse(
@@ -154,7 +160,7 @@ async fn delete(
     change
         .event(
             "artifact.deleted",
-            About::default(),
+            About::organization(owner),
             &format!("artifact {id} was deleted"),
         )
         .await?;
@@ -179,6 +185,10 @@ async fn upload(
     if announced.state == ArtifactState::Ready {
         let detail = format!("artifact {id} was uploaded already; make a new one for other bytes");
         return Err(refuse(&code::ARTIFACT_IMMUTABLE, detail));
+    }
+    if body.is_end_stream() {
+        let why = "it is empty; upload a program, or a bundle of one";
+        return Err(invalid_field("body", why));
     }
     let owner = ownership::of_artifact(&context.pool, id).await?;
     let owner = owner.ok_or_else(|| gone(Thing::Artifact, id))?;

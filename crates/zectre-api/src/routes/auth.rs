@@ -24,6 +24,7 @@ use utoipa_axum::routes;
 use zectre_common::{
     config::Signup,
     id::UserId,
+    time::Time,
     wire::auth::{LoginRequest, LoginResponse, SignupRequest, User},
 };
 use zectre_service::extract::Json;
@@ -119,7 +120,11 @@ async fn signup(
     let account = account::by_id(change.connection(), id).await?;
     let account = account.ok_or_else(|| Error::Internal("an account was gone at once".into()))?;
     let user = User::from(account.into_person(Credential::ApiKey { cap: None }));
-    let answer = super::created(change, "/user", user).await?;
+    // To who signs up the account is `/user`; that of an admin who makes one is the admin's own.
+    let path = admin
+        .as_ref()
+        .map_or_else(|| "/user".to_owned(), |_| format!("/users/{id}"));
+    let answer = super::created(change, &path, user).await?;
     if admin.is_none() {
         context.attempts.count(&counter);
     }
@@ -161,7 +166,7 @@ async fn calling_admin(context: &Context, headers: &HeaderMap) -> Result<Option<
     if !identity::has_credential(headers) {
         return Ok(None);
     }
-    let person = identity::authenticate(context, headers).await?;
+    let person = identity::authenticate(context, headers, Time::now()).await?;
     Ok(person.is_admin.then_some(person))
 }
 

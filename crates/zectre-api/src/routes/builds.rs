@@ -9,7 +9,7 @@ use crate::{
     fanout::Hint,
     identity::Actor,
     page::list_query,
-    policy::{Policy, Reach, Thing},
+    policy::{Policy, Reach, Standing, Thing},
     registry, scheduler,
     sse::{self, BATCH_ROWS, Batch, Feed},
     store::{
@@ -74,7 +74,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         endpoint(Policy::Owned(Role::Viewer, Thing::Build), routes!(get)),
         endpoint(Policy::Owned(Role::Developer, Thing::Build), routes!(cancel)),
         endpoint(Policy::Owned(Role::Viewer, Thing::Build), routes!(logs)),
-        endpoint(Policy::Owned(Role::Viewer, Thing::Build), routes!(logs_stream)),
+        endpoint(Policy::Owned(Role::Viewer, Thing::Build), routes!(logs_stream)).streams(),
     ]
 }
 
@@ -332,15 +332,17 @@ async fn logs(
 #[utoipa::path(get, path = "/builds/{id}/logs/stream", tag = "builds",
                params(("id" = BuildId, Path, description = "Its id"),
                       ("Last-Event-ID" = Option<String>, Header, description = "Resumes after this event")),
-               responses((status = 200, description = "Events `line`, each a LogLine, then `end`, a Build", content_type = "text/event-stream")))]
+               responses((status = 200, description = "Events `line`, each a LogLine, then `end`, a Build; `refused`, a Problem, ends it where the caller may not see it any more", content_type = "text/event-stream")))]
 async fn logs_stream(
     State(context): State<Context>,
+    standing: Standing,
     Path(id): Path<BuildId>,
     headers: HeaderMap,
 ) -> Result<Response, Error> {
     let after = sse::last_event_id(&headers)?.unwrap_or(0);
     sse::stream(
         &context,
+        standing,
         LogFeed {
             pool: context.pool.clone(),
             id,

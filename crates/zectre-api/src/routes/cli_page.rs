@@ -38,6 +38,7 @@ pub(crate) fn router(context: &Context) -> Router {
         context: context.clone(),
         policy: Policy::Public,
         patient: false,
+        streams: false,
     };
     let methods = get(show)
         .post(decide)

@@ -13,7 +13,9 @@ use crate::{
     store::{
         app, artifact, build,
         change::{About, Change},
-        deployment, environment, ownership,
+        deployment,
+        environment::{self, PORT_HELD_HOURS, PortAssigned},
+        ownership,
     },
 };
 use axum::{extract::State, response::Response};
@@ -127,13 +129,27 @@ async fn assign_port(
     // Before the environment's row, as the scheduler's commits take them: or the two wait for each other.
     change.raise_routing_epoch().await?;
     let (first, last) = range.unwrap_or((1, 0));
-    if environment::assign_port(change.connection(), environment, first, last).await? {
-        return Ok(());
-    }
-    let detail = format!(
-        "all ports from {first} to {last} are given to environments that speak plain TCP: delete one, or widen proxy.tcp_port_range"
-    );
+    let range = format!("all ports from {first} to {last} are given to environments that speak plain TCP");
+    let detail = match environment::assign_port(change.connection(), environment, first, last).await? {
+        PortAssigned::Given => return Ok(()),
+        PortAssigned::NoneLeft => format!("{range}: delete one, or widen proxy.tcp_port_range"),
+        PortAssigned::Held { count, wait_minutes } => format!(
+            "{range}, but for {count} that others gave up within the last {PORT_HELD_HOURS} hours; clients of theirs may still call \
+             there. Try again in {}, when the first of them may be given, or widen proxy.tcp_port_range",
+            in_words(wait_minutes)
+        ),
+    };
     Err(refuse(&code::NO_PUBLIC_PORT, detail))
+}
+
+fn in_words(minutes: i64) -> String {
+    let (count, unit) = if minutes < 60 {
+        (minutes, "minute")
+    } else {
+        ((minutes + 59) / 60, "hour")
+    };
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {unit}{plural}")
 }
 
 /// Makes the deployment; the scheduler is to be nudged once the change is committed.

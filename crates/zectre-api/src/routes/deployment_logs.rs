@@ -6,7 +6,7 @@ use crate::{
     endpoint::{Endpoint, endpoint},
     error::Error,
     fanout::Hint,
-    policy::{Policy, Thing},
+    policy::{Policy, Standing, Thing},
     sse::{self, BATCH_ROWS, Batch, Feed},
     store::{
         event,
@@ -36,7 +36,8 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         endpoint(
             Policy::Owned(Role::Viewer, Thing::Deployment),
             routes!(logs_stream),
-        ),
+        )
+        .streams(),
         endpoint(Policy::Owned(Role::Viewer, Thing::Deployment), routes!(events)),
     ]
 }
@@ -60,7 +61,7 @@ async fn logs(
     Query(query): Query<TailQuery>,
 ) -> Result<Json<Vec<TaskLogLine>>, Error> {
     let count = i64::from(query.tail.unwrap_or(LINES_MAX).min(LINES_MAX));
-    let after = task_log::before_tail_of_deployment(&context.pool, id, count).await?;
+    let after = task_log::before_tail_of_deployment(&context.pool, id, count, false).await?;
     let lines = task_log::of_deployment(&context.pool, id, after, count, false).await?;
     Ok(Json(lines.into_iter().map(|(_, line)| line).collect()))
 }
@@ -69,9 +70,10 @@ async fn logs(
 #[utoipa::path(get, path = "/deployments/{id}/logs/stream", tag = "deployments",
                params(("id" = DeploymentId, Path, description = "Its id"), TailQuery,
                       ("Last-Event-ID" = Option<String>, Header, description = "Resumes after this event")),
-               responses((status = 200, description = "First `position`, whose id resumes the stream too, then events `line`, each a TaskLogLine", content_type = "text/event-stream")))]
+               responses((status = 200, description = "First `position`, whose id resumes the stream too, then events `line`, each a TaskLogLine; `refused`, a Problem, ends it where the caller may not see it any more", content_type = "text/event-stream")))]
 async fn logs_stream(
     State(context): State<Context>,
+    standing: Standing,
     Path(id): Path<DeploymentId>,
     Query(query): Query<TailQuery>,
     headers: HeaderMap,
@@ -79,13 +81,14 @@ async fn logs_stream(
     let (position, fresh) = match (sse::last_event_id(&headers)?, query.tail) {
         (Some(position), _) => (position, false),
         (None, Some(count)) => {
-            let before = task_log::before_tail_of_deployment(&context.pool, id, count.into()).await?;
+            let before = task_log::before_tail_of_deployment(&context.pool, id, count.into(), true).await?;
             (before, true)
         }
         (None, None) => (Position::START, true),
     };
     sse::stream(
         &context,
+        standing,
         LogFeed {
             pool: context.pool.clone(),
             id,
@@ -146,6 +149,8 @@ async fn events(
         application_id: None,
         deployment_id: Some(id),
         action: query.action,
+        // The feed of the organization tells it, to those who may know.
+        audited: Some(Vec::new()),
     };
     let (rows, total) = event::list(&context.pool, &filter, &window).await?;
     Ok(Json(window.page(rows, total)))

@@ -376,6 +376,7 @@ enum WakeWait {
 #[into_params(parameter_in = Query)]
 struct WakeQuery {
     /// `ready` answers once a task is ready, with its address.
+    #[param(inline)]
     wait: Option<WakeWait>,
 }
 

@@ -6,7 +6,7 @@ use crate::{
     error::Error,
     fanout::Hint,
     page::list_query,
-    policy::{Policy, Reach},
+    policy::{Policy, Reach, Standing},
     sse::{self, BATCH_ROWS, Batch, Feed},
     store::event::{self, Filter, Known, Position},
 };
@@ -52,7 +52,7 @@ pub(super) mod of_deployment {
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
         endpoint(Policy::Member(Role::Viewer), routes!(list)),
-        endpoint(Policy::Member(Role::Viewer), routes!(stream)),
+        endpoint(Policy::Member(Role::Viewer), routes!(stream)).streams(),
     ]
 }
 
@@ -70,6 +70,7 @@ async fn list(
         application_id: query.application_id,
         deployment_id: query.deployment_id,
         action: query.action,
+        audited: reach.audited(),
     };
     let (rows, total) = event::list(&context.pool, &filter, &window).await?;
     Ok(Json(window.page(rows, total)))
@@ -89,9 +90,10 @@ struct EventStreamQuery {
 /// What happens from now on, as Server-Sent Events named `event`.
 #[utoipa::path(get, path = "/events/stream", tag = "events",
                params(EventStreamQuery, ("Last-Event-ID" = Option<String>, Header, description = "Resumes after this event")),
-               responses((status = 200, description = "First `position`, whose id resumes the stream too, then events `event`, each an Event", content_type = "text/event-stream")))]
+               responses((status = 200, description = "First `position`, whose id resumes the stream too, then events `event`, each an Event; `refused`, a Problem, ends it where the caller may not see it any more", content_type = "text/event-stream")))]
 async fn stream(
     State(context): State<Context>,
+    standing: Standing,
     reach: Reach,
     Query(query): Query<EventStreamQuery>,
     headers: HeaderMap,
@@ -101,6 +103,7 @@ async fn stream(
         application_id: query.application_id,
         deployment_id: query.deployment_id,
         action: None,
+        audited: reach.audited(),
     };
     let (place, fresh) = match sse::last_event_id(&headers)? {
         Some(place) => (place, false),
@@ -112,6 +115,7 @@ async fn stream(
     };
     sse::stream(
         &context,
+        standing,
         EventFeed {
             pool: context.pool.clone(),
             filter,
@@ -177,6 +181,11 @@ impl Feed for EventFeed {
 
     fn begin(&self) -> Option<String> {
         self.fresh.then(|| self.place.to_string())
+    }
+
+    fn reach(&mut self, reach: &Reach) {
+        self.filter.reach = reach.organizations();
+        self.filter.audited = reach.audited();
     }
 
     fn concerns(&self, hint: Hint) -> bool {

@@ -7,7 +7,8 @@ use crate::{
     error::{Error, refuse},
     forge::{
         act::{Call, act},
-        github::{Payload, Wishes, is_signed},
+        github::{Payload, Step, Wishes, is_signed},
+        order::Moment,
     },
     identity::Actor,
     policy::Policy,
@@ -102,7 +103,9 @@ async fn github(
         ..actor
     };
     let results = run(&context, &actor, &call, &signed, |wishes| {
-        payload.step(event, wishes)
+        let step = payload.step(event, wishes);
+        let moment = payload.moment(&step, wishes);
+        (step, moment)
     })
     .await?;
     Ok((StatusCode::ACCEPTED, axum::Json(InboundAnswer { results })).into_response())
@@ -113,7 +116,7 @@ async fn run(
     actor: &Actor,
     call: &Call<'_>,
     sources: &[source::Row],
-    step: impl Fn(Wishes<'_>) -> crate::forge::github::Step,
+    step: impl Fn(Wishes<'_>) -> (Step, Option<Moment>),
 ) -> Result<Vec<InboundResult>, Error> {
     let mut results = Vec::new();
     for one in sources {
@@ -122,7 +125,8 @@ async fn run(
             auto_deploy: one.auto_deploy,
             previews: one.previews,
         };
-        match act(context, actor, call, one, step(wishes)).await {
+        let (step, moment) = step(wishes);
+        match act(context, actor, call, one, step, moment.as_ref()).await {
             Ok(result) => results.extend(result),
             // One application's trouble is no other's.
             Err(Error::Refused { detail, .. }) => results.push(InboundResult {

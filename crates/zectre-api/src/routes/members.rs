@@ -308,7 +308,7 @@ async fn invite(
             &format!("{email} was invited to `{slug}` as `{role}`"),
         )
         .await?;
-    let path = format!("/orgs/{slug}/invitations/{}", made.id);
+    let path = format!("/orgs/{slug}/invitations");
     let shown = CreatedInvitation {
         invitation: made,
         token: token.expose_secret().to_owned(),

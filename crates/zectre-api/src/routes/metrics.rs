@@ -11,7 +11,7 @@ use crate::{
     },
     policy::{Policy, Thing},
     store::{
-        metric::{self, Sources},
+        metric::{self, RequestsOf, Sources},
         node,
     },
 };
@@ -107,7 +107,13 @@ async fn of_app(
     }
     let sources = Sources::of(span.step_secs, metric::done(&context.pool).await?);
     let (from, to) = ends(span);
-    let requests = metric::requests(&context.pool, &environments, (from, to), sources).await?;
+    let requests = metric::requests(
+        &context.pool,
+        RequestsOf::Environments(&environments),
+        (from, to),
+        sources,
+    )
+    .await?;
     let usage = metric::usage(&context.pool, &environments, (from, to), sources).await?;
     let wakes = metric::wakes(&context.pool, id, &environments, (from, to), span.step_secs).await?;
     let wakes_since = Time::from_unix_ms(now.unix_ms() - WAKES_KEEP_MS);
@@ -122,7 +128,7 @@ async fn of_app(
     }))
 }
 
-/// What the tasks of a node used, step by step; kept like those of applications.
+/// What the tasks of a node answered and used, step by step; kept like those of applications.
 #[utoipa::path(get, path = "/metrics/nodes/{id}", tag = "metrics",
                params(("id" = NodeId, Path, description = "The node's id"), SpanQuery),
                responses((status = 200, description = "The series", body = NodeMetrics)))]
@@ -142,12 +148,15 @@ async fn of_node(
         .ok_or_else(|| refuse(&code::NODE_NOT_FOUND, format!("there is no node {id}")))?;
     let sources = Sources::of(span.step_secs, metric::done(&context.pool).await?);
     let (from, to) = ends(span);
-    let usage = metric::usage(&context.pool, &[id.get()], (from, to), sources).await?;
+    let node = id.get();
+    let requests = metric::requests(&context.pool, RequestsOf::Node(&node), (from, to), sources).await?;
+    let usage = metric::usage(&context.pool, &[node], (from, to), sources).await?;
     Ok(Json(NodeMetrics {
         node_id: id,
         from,
         to,
         step_secs: span.step_secs,
-        points: points::of_node(span, &usage),
+        latency_error: histogram::ERROR,
+        points: points::of_node(span, &requests, &usage),
     }))
 }

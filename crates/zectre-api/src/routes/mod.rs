@@ -68,7 +68,8 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
     .collect()
 }
 
-/// Commits a creation: 201 with the new resource and where it is. Repeats of the request get the same.
+/// Commits a creation: 201 with the new resource and where it is read: by itself, or in its list where it is not. Repeats of the
+/// request get the same.
 async fn created<T: Serialize>(change: Change<'_>, path: &str, body: T) -> Result<Response, Error> {
     let location = format!("{PREFIX}{path}");
     let json = serde_json::to_string(&body)

@@ -134,7 +134,7 @@ async fn reset(
         .await?
         .ok_or_else(unknown)?;
     let account = account::by_id(&mut *taking, id).await?.ok_or_else(unknown)?;
-    enabled(&account)?;
+    enabled(account.disabled)?;
     let actor = actor.known_as(id, &account.email);
     let mut change = Change::within(taking, &actor);
     set(&mut change, id, &hash).await?;

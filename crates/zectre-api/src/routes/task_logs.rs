@@ -5,7 +5,7 @@ use crate::{
     endpoint::{Endpoint, endpoint},
     error::{Error, invalid_field},
     fanout::Hint,
-    policy::{Policy, Thing},
+    policy::{Policy, Standing, Thing},
     sse::{self, BATCH_ROWS, Batch, Feed},
     store::{task, task_log},
 };
@@ -35,7 +35,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
         endpoint(Policy::Owned(Role::Viewer, Thing::Task), routes!(read)),
         endpoint(Policy::TaskAgent, routes!(append)).body_bytes_max(BATCH_BYTES_MAX),
-        endpoint(Policy::Owned(Role::Viewer, Thing::Task), routes!(stream)),
+        endpoint(Policy::Owned(Role::Viewer, Thing::Task), routes!(stream)).streams(),
     ]
 }
 
@@ -124,9 +124,10 @@ async fn append(
 #[utoipa::path(get, path = "/tasks/{id}/logs/stream", tag = "tasks",
                params(("id" = TaskId, Path, description = "Its id"), FollowQuery,
                       ("Last-Event-ID" = Option<String>, Header, description = "Resumes after this event")),
-               responses((status = 200, description = "First `position`, whose id resumes the stream too, then events `line`, each a LogLine, then `end`", content_type = "text/event-stream")))]
+               responses((status = 200, description = "First `position`, whose id resumes the stream too, then events `line`, each a LogLine, then `end`; `refused`, a Problem, ends it where the caller may not see it any more", content_type = "text/event-stream")))]
 async fn stream(
     State(context): State<Context>,
+    standing: Standing,
     Path(id): Path<TaskId>,
     Query(query): Query<FollowQuery>,
     headers: HeaderMap,
@@ -137,6 +138,7 @@ async fn stream(
     };
     sse::stream(
         &context,
+        standing,
         LogFeed {
             pool: context.pool.clone(),
             id,

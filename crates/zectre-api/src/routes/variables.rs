@@ -37,6 +37,8 @@ use zectre_service::{
 
 /// The most variables of an application over all its environments.
 const VARIABLES_MAX: i64 = 1_024;
+/// The most bytes that their names and (sealed) values may have together: every start of a task carries them.
+const VARIABLES_BYTES_MAX: i64 = 512 << 10;
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
@@ -199,13 +201,21 @@ async fn apply(
     app::lock(change.connection(), id)
         .await?
         .ok_or_else(|| gone(Thing::App, id))?;
+    let before = variable::total(change.connection(), id).await?;
     for one in changes {
         apply_one(context, &mut change, id, one).await?;
     }
-    if variable::count(change.connection(), id).await? > VARIABLES_MAX {
+    let total = variable::total(change.connection(), id).await?;
+    // What was set under another bound may shrink.
+    let has_grown = total.count > before.count || total.bytes > before.bytes;
+    if has_grown && (total.count > VARIABLES_MAX || total.bytes > VARIABLES_BYTES_MAX) {
         return Err(refuse(
             &code::TOO_MANY_VARIABLES,
-            format!("an application has at most {VARIABLES_MAX} variables"),
+            format!(
+                "an application has at most {VARIABLES_MAX} variables of {} KiB together: keep what is larger in a file \
+                 or a service of its own",
+                VARIABLES_BYTES_MAX >> 10
+            ),
         ));
     }
     let names: Vec<_> = changes.iter().map(|one| one.key.as_str()).take(20).collect();

@@ -137,7 +137,11 @@ async fn create(
     }
     let message = format!("a webhook at `{}` was made", url.host_str().unwrap_or("?"));
     change
-        .event("webhook.created", about(request.application_id), &message)
+        .event(
+            "webhook.created",
+            About::thing_of(organization, request.application_id),
+            &message,
+        )
         .await?;
     let row = webhook::get(change.connection(), id).await?;
     let made = CreatedWebhook {
@@ -176,13 +180,6 @@ async fn owner(
     Ok(owner)
 }
 
-fn about(application_id: Option<ApplicationId>) -> About {
-    About {
-        application_id,
-        ..About::default()
-    }
-}
-
 /// A webhook.
 #[utoipa::path(get, path = "/webhooks/{id}", tag = "webhooks", params(("id" = WebhookId, Path, description = "The webhook's id")),
                responses((status = 200, description = "The webhook", body = Webhook)))]
@@ -200,13 +197,13 @@ async fn delete(
     Path(id): Path<WebhookId>,
 ) -> Result<StatusCode, Error> {
     let mut change = Change::begin(&context.pool, &actor).await?;
-    let (url, app) = webhook::delete(change.connection(), id)
+    let (url, about) = webhook::delete(change.connection(), id)
         .await?
         .ok_or_else(|| super::gone(Thing::Webhook, id))?;
     let url = post::parse(&url).ok();
     let host = url.as_ref().and_then(Url::host_str).unwrap_or("?");
     let message = format!("the webhook at `{host}` was deleted");
-    change.event("webhook.deleted", about(app), &message).await?;
+    change.event("webhook.deleted", about, &message).await?;
     change.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -221,6 +218,7 @@ async fn enable(
     Path(id): Path<WebhookId>,
 ) -> Result<Json<Webhook>, Error> {
     let gone = || super::gone(Thing::Webhook, id);
+    let owner = ownership::of_webhook(&context.pool, id).await?.ok_or_else(gone)?;
     let mut change = Change::begin(&context.pool, &actor).await?;
     if !webhook::enable(change.connection(), id).await? {
         return Err(gone());
@@ -229,7 +227,7 @@ async fn enable(
     change
         .event(
             "webhook.enabled",
-            about(row.application_id),
+            About::thing_of(owner, row.application_id),
             "a webhook is called again",
         )
         .await?;

@@ -204,9 +204,13 @@ pub(crate) async fn hold_admins(connection: &mut PgConnection) -> Result<Vec<Use
 }
 
 /// Disables or enables an account, and ends all its logins; false when it was so already (or is not there).
+///
+/// Those by a catalog end when it is disabled: nothing here knows of ones that are begun there meanwhile, and they are new.
 pub(crate) async fn switch(connection: &mut PgConnection, id: UserId, disabled: bool) -> Result<bool, Error> {
     let switched = sqlx::query!(
-        "UPDATE users SET disabled = $2, login_epoch = login_epoch + 1 WHERE id = $1 AND disabled <> $2",
+        "UPDATE users SET disabled = $2, login_epoch = login_epoch + 1,
+                logins_ended_at = CASE WHEN $2 THEN clock_timestamp() ELSE logins_ended_at END
+         WHERE id = $1 AND disabled <> $2",
         id as _,
         disabled
     );
@@ -220,7 +224,8 @@ pub(crate) async fn set_password(
     password_hash: &str,
 ) -> Result<i64, Error> {
     let query = sqlx::query_scalar!(
-        "UPDATE users SET password_hash = $2, login_epoch = login_epoch + 1 WHERE id = $1 RETURNING login_epoch",
+        "UPDATE users SET password_hash = $2, login_epoch = login_epoch + 1, logins_ended_at = clock_timestamp()
+         WHERE id = $1 RETURNING login_epoch",
         id as _,
         password_hash
     );

@@ -79,7 +79,8 @@ pub(crate) async fn list(
            LIMIT $5 OFFSET $6",
         [window.sort, window.descending],
         window,
-        pool
+        pool,
+        all "applications WHERE deleted_at IS NULL" if reach.is_none() && namespace.is_none()
     );
     Ok((rows, total))
 }

@@ -4,7 +4,7 @@ use super::rows::{page, some};
 use crate::{error::Error, page::Window};
 use sqlx::{PgConnection, PgExecutor, PgPool, types::Json};
 use zectre_common::{
-    id::{ApplicationId, ArtifactId, BuildId, DeploymentId, OrganizationId, UserId},
+    id::{ApplicationId, ArtifactId, BuildId, DeploymentId, EventId, OrganizationId, UserId},
     state::{BuildStatus, Reason},
     time::Time,
     wire::{
@@ -12,6 +12,7 @@ use zectre_common::{
         log::{LogLine, Stream},
     },
 };
+use zectre_service::token::name;
 
 struct Row {
     id: BuildId,
@@ -194,6 +195,55 @@ pub(crate) async fn cancel(connection: &mut PgConnection, id: BuildId) -> Result
     }
     notify(connection, id).await?;
     Ok(true)
+}
+
+/// The most builds that one look ends.
+const UNCLAIMED_MAX: i64 = 1_000;
+
+/// Ends the builds for which no worker lives: for `patience_secs` none has held a lease, given a build back, begun or ended
+/// anything. They fail, but for those that someone wanted cancelled. How many.
+pub(crate) async fn fail_unclaimed(pool: &PgPool, patience_secs: f64) -> Result<usize, Error> {
+    let mut transaction = pool.begin().await?;
+    let failed = sqlx::query!(
+        r#"UPDATE builds SET status = CASE WHEN cancel_requested THEN 'cancelled' ELSE 'failed' END,
+               reason = CASE WHEN cancel_requested THEN $5 ELSE $2 END,
+               message = CASE WHEN cancel_requested THEN $6 ELSE $3 END,
+               finished_at = now(), lease_owner = NULL, lease_expires_at = NULL
+           WHERE id IN (SELECT id FROM builds
+                        WHERE status = 'queued' AND COALESCE(started_at, created_at) < now() - make_interval(secs => $1)
+                           OR status = 'running' AND lease_expires_at < now() - make_interval(secs => $1)
+                        ORDER BY created_at LIMIT $4 FOR UPDATE SKIP LOCKED)
+             AND NOT EXISTS (SELECT 1 FROM builds w
+                             WHERE w.lease_expires_at > now() - make_interval(secs => $1)
+                                OR w.finished_at > now() - make_interval(secs => $1) AND w.started_at IS NOT NULL
+                                   AND w.reason IS DISTINCT FROM $2 AND w.status <> 'cancelled')
+           RETURNING id AS "id: BuildId", application_id AS "application_id: ApplicationId",
+               status AS "status: BuildStatus", reason AS "reason!", message AS "message!""#,
+        patience_secs,
+        Reason::BuildWorkerFailed.as_str(),
+        "no build worker answers: is zectre-build running?",
+        UNCLAIMED_MAX,
+        Reason::Cancelled.as_str(),
+        "cancelled; its worker no longer answered"
+    )
+    .fetch_all(&mut *transaction)
+    .await?;
+    for build in &failed {
+        sqlx::query!(
+            "INSERT INTO events (id, actor, action, application_id, message, reason) VALUES ($1, $2, $3, $4, $5, $6)",
+            EventId::new() as _,
+            name::API,
+            format!("build.{}", build.status),
+            build.application_id as _,
+            format!("build {} {}: {}", build.id, build.status, build.message),
+            build.reason.as_str()
+        )
+        .execute(&mut *transaction)
+        .await?;
+        notify(&mut transaction, build.id).await?;
+    }
+    transaction.commit().await?;
+    Ok(failed.len())
 }
 
 /// Deployments that wait for it.

@@ -14,6 +14,9 @@ pub(crate) struct Standing {
     pub(crate) issued_at: Option<i64>,
     /// The SHA-256 of what it says.
     pub(crate) claims: Option<Vec<u8>>,
+    pub(crate) disabled: bool,
+    /// When all logins of the user were ended, in Unix seconds: tokens issued until then have ended.
+    pub(crate) logins_ended_at: Option<i64>,
 }
 
 /// An organization that a token names.
@@ -47,7 +50,8 @@ pub(crate) async fn keep_keys(pool: &PgPool, issuer: &str, jwks: &str) -> Result
 pub(crate) async fn standing(pool: &PgPool, issuer: &str, subject: &str) -> Result<Option<Standing>, Error> {
     let query = sqlx::query_as!(
         Standing,
-        r#"SELECT id AS "user_id: UserId", catalog_issued_at AS issued_at, catalog_claims AS claims
+        r#"SELECT id AS "user_id: UserId", catalog_issued_at AS issued_at, catalog_claims AS claims, disabled,
+                  floor(extract(epoch FROM logins_ended_at))::bigint AS logins_ended_at
            FROM users WHERE external_issuer = $1 AND external_subject = $2"#,
         issuer,
         subject
@@ -63,7 +67,8 @@ pub(crate) async fn hold(
 ) -> Result<Option<Standing>, Error> {
     let query = sqlx::query_as!(
         Standing,
-        r#"SELECT id AS "user_id: UserId", catalog_issued_at AS issued_at, catalog_claims AS claims
+        r#"SELECT id AS "user_id: UserId", catalog_issued_at AS issued_at, catalog_claims AS claims, disabled,
+                  floor(extract(epoch FROM logins_ended_at))::bigint AS logins_ended_at
            FROM users WHERE external_issuer = $1 AND external_subject = $2 FOR UPDATE"#,
         issuer,
         subject

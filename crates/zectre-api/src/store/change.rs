@@ -50,6 +50,14 @@ impl About {
         }
     }
 
+    /// A thing of an organization's, maybe about one of its applications alone.
+    pub(crate) fn thing_of(organization: OrganizationId, application: Option<ApplicationId>) -> Self {
+        Self {
+            application_id: application,
+            ..Self::organization(organization)
+        }
+    }
+
     /// A node.
     pub(crate) fn node(id: NodeId) -> Self {
         Self {

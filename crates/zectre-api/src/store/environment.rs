@@ -70,28 +70,70 @@ pub(crate) async fn public_port(
     Ok(query.fetch_one(connection).await?)
 }
 
-/// Gives it the lowest port from `first` to `last` that is free; false when none is.
+/// How long nobody is given a port that was freed: clients of whoever had it may still call.
+pub(crate) const PORT_HELD_HOURS: i32 = 24;
+
+/// What came of asking for a port.
+#[derive(Debug)]
+pub(crate) enum PortAssigned {
+    /// It has one now.
+    Given,
+    /// All are others'.
+    NoneLeft,
+    /// Those that are nobody's were given up too short a time ago.
+    Held {
+        /// How many.
+        count: i64,
+        /// Until the first of them may be given, at least one.
+        wait_minutes: i64,
+    },
+}
+
+/// Gives it a port from `first` to `last`: one that nobody ever had, or else the one that is free for the longest time, if that
+/// is longer than [`PORT_HELD_HOURS`].
 pub(crate) async fn assign_port(
     connection: &mut PgConnection,
     id: EnvironmentId,
     first: u16,
     last: u16,
-) -> Result<bool, Error> {
+) -> Result<PortAssigned, Error> {
+    let (first, last) = (i32::from(first), i32::from(last));
     // One at a time: two must not find the same one free.
     sqlx::query!("SELECT pg_advisory_xact_lock(hashtext('zectre public ports'))")
         .execute(&mut *connection)
         .await?;
     let assigned = sqlx::query!(
         "UPDATE environments SET public_port = free.port
-         FROM (SELECT p.port FROM generate_series($2::int, $3::int) AS p (port)
+         FROM (SELECT p.port FROM generate_series($2::int, $3::int) AS p (port) LEFT JOIN freed_ports f ON f.port = p.port
                WHERE NOT EXISTS (SELECT 1 FROM environments e WHERE e.public_port = p.port)
-               ORDER BY p.port LIMIT 1) AS free
+                 AND (f.freed_at IS NULL OR f.freed_at <= now() - make_interval(hours => $4))
+               ORDER BY f.freed_at NULLS FIRST, p.port LIMIT 1) AS free
          WHERE id = $1",
         id as _,
-        i32::from(first),
-        i32::from(last)
+        first,
+        last,
+        PORT_HELD_HOURS
     );
-    Ok(assigned.execute(connection).await?.rows_affected() == 1)
+    if assigned.execute(&mut *connection).await?.rows_affected() == 1 {
+        return Ok(PortAssigned::Given);
+    }
+    let held = sqlx::query!(
+        r#"SELECT count(*) AS "count!",
+                  ceil(extract(epoch FROM min(freed_at) + make_interval(hours => $3) - now()) / 60)::bigint AS wait_minutes
+           FROM freed_ports f WHERE f.port BETWEEN $1 AND $2
+             AND NOT EXISTS (SELECT 1 FROM environments e WHERE e.public_port = f.port)"#,
+        first,
+        last,
+        PORT_HELD_HOURS
+    );
+    let held = held.fetch_one(connection).await?;
+    Ok(match held.wait_minutes {
+        Some(minutes) => PortAssigned::Held {
+            count: held.count,
+            wait_minutes: minutes.max(1),
+        },
+        None => PortAssigned::NoneLeft,
+    })
 }
 
 /// Hides it and frees its slug and its port; its id, or `None` when there is no such environment.

@@ -1,5 +1,6 @@
 //! The activity feed. Streams read it in order of commit, see [`super::task_log`].
 
+use super::rows;
 use crate::{error::Error, page::Window};
 use sqlx::PgPool;
 use std::{fmt, str::FromStr};
@@ -17,6 +18,8 @@ pub(crate) struct Filter {
     pub(crate) application_id: Option<ApplicationId>,
     pub(crate) deployment_id: Option<DeploymentId>,
     pub(crate) action: Option<String>,
+    /// Of which organizations it is told where a change came from; `None`: of everything.
+    pub(crate) audited: Option<Vec<OrganizationId>>,
 }
 
 /// Where an event lies in the stream.
@@ -44,15 +47,18 @@ impl FromStr for Position {
     }
 }
 
+// What one may see is found once and looked up for each event, instead of asked for each.
 macro_rules! visible {
     ($columns:literal, $rest:literal, $filter:expr $(, $argument:expr)*) => {
         sqlx::query!(
             "SELECT " + $columns + r#"
              FROM events v
-             WHERE ($1::uuid[] IS NULL OR v.organization_id = ANY($1) OR EXISTS (
-                       SELECT 1 FROM applications a JOIN namespaces n ON n.id = a.namespace_id
-                       WHERE n.organization_id = ANY($1) AND a.id = COALESCE(v.application_id,
-                           (SELECT d.application_id FROM deployments d WHERE d.id = v.deployment_id))))
+             WHERE ($1::uuid[] IS NULL OR v.organization_id = ANY($1)
+                    OR v.application_id IN (SELECT a.id FROM applications a JOIN namespaces n ON n.id = a.namespace_id
+                                            WHERE n.organization_id = ANY($1))
+                    OR (v.application_id IS NULL AND v.deployment_id IN (
+                            SELECT d.id FROM deployments d JOIN applications a ON a.id = d.application_id
+                            JOIN namespaces n ON n.id = a.namespace_id WHERE n.organization_id = ANY($1))))
                AND ($2::uuid IS NULL OR v.application_id = $2) AND ($3::uuid IS NULL OR v.deployment_id = $3)
                AND ($4::text IS NULL OR v.action = $4)"# + $rest,
             $filter.reach.as_deref() as _,
@@ -78,6 +84,7 @@ macro_rules! event {
             message: $row.message,
             reason: $row.reason,
             request_id: $row.request_id,
+            source_address: $row.source_address,
         }
     };
 }
@@ -88,33 +95,39 @@ pub(crate) async fn list(
     filter: &Filter,
     window: &Window,
 ) -> Result<(Vec<Event>, i64), Error> {
+    let mut planned = rows::planned(pool).await?;
     let rows = visible!(
         r#"v.id AS "id: EventId", v.time, v.actor, v.action, v.application_id AS "application_id: ApplicationId",
            v.deployment_id AS "deployment_id: DeploymentId", v.task_id AS "task_id: TaskId",
-           v.node_id AS "node_id: NodeId", v.message, v.reason, v.request_id"#,
+           v.node_id AS "node_id: NodeId", v.message, v.reason, v.request_id,
+           CASE WHEN $8::uuid[] IS NULL OR v.organization_id = ANY($8)
+                     OR v.application_id IN (SELECT a.id FROM applications a JOIN namespaces n ON n.id = a.namespace_id
+                                             WHERE n.organization_id = ANY($8)) THEN v.source_address END AS source_address"#,
         " ORDER BY CASE WHEN NOT $5 THEN v.time END, CASE WHEN NOT $5 THEN v.id END, v.time DESC, v.id DESC
           LIMIT $6 OFFSET $7",
         filter,
         window.descending,
         window.limit(),
-        window.offset()
+        window.offset(),
+        filter.audited.as_deref() as _
     )
-    .fetch_all(pool)
+    .fetch_all(&mut *planned)
     .await?;
     let total = visible!(r#"count(*) AS "n!""#, "", filter)
-        .fetch_one(pool)
+        .fetch_one(&mut *planned)
         .await?
         .n;
+    planned.commit().await?;
     Ok((rows.into_iter().map(|row| event!(row)).collect(), total))
 }
 
-/// By id.
+/// By id, without where it came from: programs outside are told of it.
 pub(crate) async fn get(pool: &PgPool, id: EventId) -> Result<Option<Event>, Error> {
     let query = sqlx::query_as!(
         Event,
         r#"SELECT id AS "id: EventId", time, actor, action, application_id AS "application_id: ApplicationId",
                   deployment_id AS "deployment_id: DeploymentId", task_id AS "task_id: TaskId",
-                  node_id AS "node_id: NodeId", message, reason, request_id FROM events WHERE id = $1"#,
+                  node_id AS "node_id: NodeId", message, reason, request_id, NULL::text AS source_address FROM events WHERE id = $1"#,
         id as _
     );
     Ok(query.fetch_optional(pool).await?)
@@ -131,7 +144,10 @@ pub(crate) async fn after(
     let rows = visible!(
         r#"v.txid, v.id AS "id: EventId", v.time, v.actor, v.action, v.application_id AS "application_id: ApplicationId",
            v.deployment_id AS "deployment_id: DeploymentId", v.task_id AS "task_id: TaskId",
-           v.node_id AS "node_id: NodeId", v.message, v.reason, v.request_id"#,
+           v.node_id AS "node_id: NodeId", v.message, v.reason, v.request_id,
+           CASE WHEN $9::uuid[] IS NULL OR v.organization_id = ANY($9)
+                     OR v.application_id IN (SELECT a.id FROM applications a JOIN namespaces n ON n.id = a.namespace_id
+                                             WHERE n.organization_id = ANY($9)) THEN v.source_address END AS source_address"#,
         " AND (v.txid, v.id) > ($5, $6) AND v.txid < pg_snapshot_xmin(pg_current_snapshot())::text::bigint
           AND ($8::text IS NULL OR NOT pg_visible_in_snapshot(v.txid::text::xid8, $8::text::pg_snapshot))
           ORDER BY v.txid, v.id LIMIT $7",
@@ -139,7 +155,8 @@ pub(crate) async fn after(
         after.txid,
         after.id as _,
         limit,
-        known.map(|known| known.0.as_str())
+        known.map(|known| known.0.as_str()),
+        filter.audited.as_deref() as _
     )
     .fetch_all(pool)
     .await?;

@@ -312,9 +312,17 @@ mod tests {
         run(
             &pool,
             "INSERT INTO events (id, time, actor, action, message)
-             SELECT gen_random_uuid(), now() - n * interval '1 day', 'x', 'x', '' FROM generate_series(0, 9) AS n",
+             SELECT gen_random_uuid(), now() - n * interval '1 day', 'x', 'x', '' FROM generate_series(83, 92) AS n",
         )
         .await;
+        for refused in [
+            "UPDATE events SET actor = 'y' WHERE time < now() - interval '91 days'",
+            "DELETE FROM events WHERE time > now() - interval '90 days'",
+            "TRUNCATE events",
+        ] {
+            let error = sqlx::query(refused).execute(&pool).await.expect_err(refused);
+            assert!(error.to_string().contains("events are"), "{error}");
+        }
         let purge = async |kind, rows| purge_history(&pool, kind, 7, rows).await.expect("purged");
         assert_eq!(purge(History::Tasks, 2).await, 2, "no more than asked for");
         assert_eq!(
@@ -327,7 +335,8 @@ mod tests {
                        WHERE t.slot = 0 AND (d.version = 3 OR d.version = 2 AND t.created_at > now() - interval '29.5 days')";
         assert_eq!(count(&pool, counted).await, 3);
         assert_eq!(purge(History::Operations, 100).await, 1);
-        assert_eq!(purge(History::Events, 100).await, 3);
+        let events = purge_history(&pool, History::Events, 90, 100).await;
+        assert_eq!(events.expect("purged"), 3);
         assert_eq!(count(&pool, "SELECT count(*) FROM events").await, 7);
     }
 }

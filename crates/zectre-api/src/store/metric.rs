@@ -14,29 +14,45 @@ use zectre_common::{
     time::Time,
 };
 
-/// Samples what tasks use, as of the step that begins at `at`. A second sample of a step changes nothing. Usage that was told
-/// longer ago than a minute is not known any more.
+/// Samples what tasks use, as of the step that begins at `at`; how many rows. A second sample of a step changes nothing, and
+/// only one API looks at a time.
+///
+/// Usage that was told longer ago than a minute is not known any more, and the sum over tasks of which one is not known isn't
+/// either. A task that began within the last half a minute need not be measured yet: until then it uses nothing.
 pub(crate) async fn sample_usage(pool: &PgPool, at: Time) -> Result<u64, Error> {
+    let mut transaction = pool.begin().await?;
+    // The number stands for "sample of usage" and is nobody else's. Before the scan, so that others don't make it too.
+    let is_ours = sqlx::query_scalar!(
+        r#"SELECT pg_try_advisory_xact_lock(7312003)
+               AND NOT EXISTS (SELECT 1 FROM usage_metrics WHERE subject_id = $2 AND step_secs = 10 AND at = $1) AS "is_ours!""#,
+        at as _,
+        Uuid::nil()
+    );
+    if !is_ours.fetch_one(&mut *transaction).await? {
+        return Ok(0);
+    }
     let sampled = sqlx::query!(
         "WITH running AS (
-             SELECT d.environment_id, t.node_id, t.usage_at > now() - interval '60 s' AS is_fresh,
-                    t.usage_cpu_millis AS cpu, t.usage_memory_bytes AS memory
+             SELECT d.environment_id, t.node_id, t.usage_cpu_millis AS cpu, t.usage_memory_bytes AS memory,
+                    coalesce(t.usage_at > now() - interval '60 s', false) AS is_fresh,
+                    coalesce(t.running_at > now() - interval '30 s', false) AS is_young
              FROM tasks t JOIN deployments d ON d.id = t.deployment_id WHERE t.state = 'running'),
          subjects AS (
-             SELECT environment_id AS id, is_fresh, cpu, memory FROM running
-             UNION ALL SELECT node_id, is_fresh, cpu, memory FROM running WHERE node_id IS NOT NULL)
+             SELECT environment_id AS id, is_fresh, is_young, cpu, memory FROM running
+             UNION ALL SELECT node_id, is_fresh, is_young, cpu, memory FROM running WHERE node_id IS NOT NULL)
          INSERT INTO usage_metrics (step_secs, subject_id, at, cpu_millis, memory_bytes, tasks)
-         SELECT 10, id, $1::timestamptz, (sum(cpu) FILTER (WHERE is_fresh))::float8,
-                (sum(memory) FILTER (WHERE is_fresh))::float8, count(*)::float8
-         FROM subjects WHERE NOT EXISTS (SELECT 1 FROM usage_metrics WHERE subject_id = $2 AND step_secs = 10 AND at = $1)
-         GROUP BY id
+         SELECT 10, id, $1::timestamptz,
+                CASE WHEN bool_and(is_fresh OR is_young) THEN (sum(cpu) FILTER (WHERE is_fresh))::float8 END,
+                CASE WHEN bool_and(is_fresh OR is_young) THEN (sum(memory) FILTER (WHERE is_fresh))::float8 END, count(*)::float8
+         FROM subjects GROUP BY id
          UNION ALL SELECT 10, $2, $1, NULL, NULL, 0
          ON CONFLICT (subject_id, step_secs, at) DO NOTHING",
         at as _,
         Uuid::nil()
     )
-    .execute(pool)
+    .execute(&mut *transaction)
     .await?;
+    transaction.commit().await?;
     Ok(sampled.rows_affected())
 }
 
@@ -129,14 +145,18 @@ async fn sum_up(
     )
     .execute(&mut *connection)
     .await?;
-    // Where nobody knows, nothing is an average.
+    // The average is that of the steps in which it was known: none without a row, where there were no tasks; and one with NULL is
+    // no step with nothing.
     sqlx::query!(
         "WITH fine AS (
              SELECT subject_id, date_bin(make_interval(secs => $2::int), at, 'epoch') AS slot, cpu_millis, memory_bytes, tasks
              FROM usage_metrics WHERE step_secs = $1 AND at >= $3 AND at < $4),
          looks AS (SELECT slot, count(*)::float8 AS count FROM fine WHERE subject_id = $5 GROUP BY slot)
          INSERT INTO usage_metrics (step_secs, subject_id, at, cpu_millis, memory_bytes, tasks)
-         SELECT $2, f.subject_id, f.slot, sum(f.cpu_millis) / min(l.count), sum(f.memory_bytes) / min(l.count), sum(f.tasks) / min(l.count)
+         SELECT $2, f.subject_id, f.slot,
+                coalesce(sum(f.cpu_millis), 0) / nullif(min(l.count) - count(*) FILTER (WHERE f.cpu_millis IS NULL), 0),
+                coalesce(sum(f.memory_bytes), 0) / nullif(min(l.count) - count(*) FILTER (WHERE f.memory_bytes IS NULL), 0),
+                sum(f.tasks) / min(l.count)
          FROM fine f JOIN looks l USING (slot) GROUP BY f.subject_id, f.slot
          ON CONFLICT (subject_id, step_secs, at) DO NOTHING",
         from_secs,
@@ -150,19 +170,26 @@ async fn sum_up(
     Ok(())
 }
 
-/// Deletes at most `rows` rows of a step that are older than `keep`; how many.
+/// Deletes at most `rows` rows of a step that are older than `keep`, the oldest first; how many. Those that are not summed up yet
+/// stay, however old they are.
 pub(crate) async fn forget(pool: &PgPool, step_secs: i32, keep: Duration, rows: i64) -> Result<u64, Error> {
     let keep_secs = keep.as_secs_f64();
     let requests = sqlx::query!(
         "DELETE FROM request_metrics WHERE ctid IN (
-             SELECT ctid FROM request_metrics WHERE step_secs = $1 AND at < now() - make_interval(secs => $2) LIMIT $3)",
+             SELECT ctid FROM request_metrics
+             WHERE step_secs = $1 AND at < least(now() - make_interval(secs => $2),
+                 (SELECT done_until FROM metric_rollups WHERE step_secs = CASE $1 WHEN 10 THEN 60 WHEN 60 THEN 3600 END))
+             ORDER BY at LIMIT $3 FOR UPDATE SKIP LOCKED)",
         step_secs,
         keep_secs,
         rows
     );
     let usage = sqlx::query!(
         "DELETE FROM usage_metrics WHERE ctid IN (
-             SELECT ctid FROM usage_metrics WHERE step_secs = $1 AND at < now() - make_interval(secs => $2) LIMIT $3)",
+             SELECT ctid FROM usage_metrics
+             WHERE step_secs = $1 AND at < least(now() - make_interval(secs => $2),
+                 (SELECT done_until FROM metric_rollups WHERE step_secs = CASE $1 WHEN 10 THEN 60 WHEN 60 THEN 3600 END))
+             ORDER BY at LIMIT $3 FOR UPDATE SKIP LOCKED)",
         step_secs,
         keep_secs,
         rows
@@ -191,21 +218,35 @@ impl Sources {
     }
 }
 
-/// What was told of requests from `from` to before `to`, of these environments and of the others.
+/// Of which requests a series is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum RequestsOf<'a> {
+    /// Those to these environments.
+    Environments(&'a [Uuid]),
+    /// Those that the tasks of this node answered.
+    Node(&'a Uuid),
+}
+
+/// What was told of requests from `from` to before `to`, of these and of the others of their kind.
 pub(crate) async fn requests(
     pool: &PgPool,
-    environments: &[Uuid],
+    of: RequestsOf<'_>,
     (from, to): (Time, Time),
     sources: Sources,
 ) -> Result<Vec<RequestRow>, Error> {
+    // Proxies say that they told of a step under an id of each kind (0015, zectre-proxy/src/store/history.rs).
+    let (subjects, others) = match of {
+        RequestsOf::Environments(environments) => (environments, Uuid::nil()),
+        RequestsOf::Node(node) => (std::slice::from_ref(node), Uuid::max()),
+    };
     let rows = sqlx::query_as!(
         RequestRow,
         r#"SELECT at AS "at: Time", environment_id = $2 AS "is_others!", requests, errors, durations
            FROM request_metrics
            WHERE environment_id = ANY (array_append($1::uuid[], $2::uuid)) AND at >= $3 AND at < $4
              AND ((step_secs = 3600 AND at < $5) OR (step_secs = 60 AND at >= $5 AND at < $6) OR (step_secs = 10 AND at >= $6))"#,
-        environments,
-        Uuid::nil(),
+        subjects,
+        others,
         from as _,
         to as _,
         sources.hours_until as _,
@@ -282,7 +323,7 @@ pub(crate) async fn environments(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::rollup::round;
+    use crate::metrics::{forget, rollup};
     use zectre_testkit::TestDatabase;
 
     const KEEPS: [Duration; 3] = [
@@ -330,7 +371,11 @@ mod tests {
         .execute(&pool)
         .await
         .expect("samples");
-        round(&pool, KEEPS).await.expect("it sums up");
+        let round = async |keeps| {
+            rollup::round(&pool).await.expect("it sums up");
+            forget::round(&pool, keeps).await.expect("it forgets");
+        };
+        round(KEEPS).await;
         let (minutes, requests, durations, tasks) = sums(&pool, 60).await;
         assert!(
             (168..=170).contains(&minutes),
@@ -348,13 +393,105 @@ mod tests {
         assert_eq!(sums(&pool, 10).await.1, 2_160, "nothing is forgotten yet");
 
         let before = (sums(&pool, 60).await, sums(&pool, 3_600).await);
-        round(&pool, KEEPS).await.expect("there is nothing to do");
+        round(KEEPS).await;
         assert_eq!((sums(&pool, 60).await, sums(&pool, 3_600).await), before);
-        round(&pool, [Duration::from_secs(3_600), KEEPS[1], KEEPS[2]])
-            .await
-            .expect("it forgets");
+        round([Duration::from_secs(3_600), KEEPS[1], KEEPS[2]]).await;
         let left = sums(&pool, 10).await.1;
         assert!((718..=722).contains(&left), "{left}");
         assert_eq!((sums(&pool, 60).await, sums(&pool, 3_600).await), before);
+    }
+    async fn run(pool: &PgPool, statement: &'static str) {
+        sqlx::raw_sql(statement).execute(pool).await.expect("it is valid");
+    }
+
+    #[tokio::test]
+    async fn what_was_not_summed_up_yet_is_not_forgotten_and_forgetting_goes_on_until_it_is_done() {
+        let database = TestDatabase::create().await;
+        let pool = database.pool().await;
+        // After an outage: ten-second steps of 8 to 7 hours ago, of 30 environments, beyond what one statement deletes.
+        run(
+            &pool,
+            "INSERT INTO request_metrics
+             SELECT 10, md5(e::text)::uuid, date_bin('10 s', now(), 'epoch') - interval '8 hours' + n * interval '10 s',
+                    md5('p')::uuid, 1, 0, '{1}'
+             FROM generate_series(0, 359) n, generate_series(1, 30) e",
+        )
+        .await;
+        let keeps = [Duration::from_secs(3_600), KEEPS[1], KEEPS[2]];
+        forget::round(&pool, keeps).await.expect("it looks");
+        assert_eq!(sums(&pool, 10).await.1, 10_800, "nobody has summed them up");
+        // Another API is at it, and has the older half.
+        let mut other = pool.begin().await.expect("a transaction");
+        sqlx::query("SELECT 1 FROM request_metrics WHERE at < now() - interval '7.5 hours' FOR UPDATE")
+            .execute(&mut *other)
+            .await
+            .expect("it is free");
+        rollup::round(&pool).await.expect("it sums up");
+        assert_eq!(sums(&pool, 60).await.1, 10_800);
+        forget::round(&pool, keeps).await.expect("it forgets");
+        let left = sums(&pool, 10).await.1;
+        assert!((5_300..=5_500).contains(&left), "what nobody holds went: {left}");
+        other.rollback().await.expect("it lets go");
+        forget::round(&pool, keeps).await.expect("it forgets");
+        assert_eq!(sums(&pool, 10).await.1, 0);
+        assert_eq!(sums(&pool, 60).await.1, 10_800, "what it was summed up to stays");
+    }
+
+    #[tokio::test]
+    async fn what_is_not_known_is_null_and_no_part_of_an_average() {
+        let database = TestDatabase::create().await;
+        let pool = database.pool().await;
+        // Two tasks of an environment told; of the other one's two tasks, one has not for long.
+        run(
+            &pool,
+            "WITH app AS (INSERT INTO applications (id, namespace_id, name, subdomain)
+                          SELECT gen_random_uuid(), id, 'x', 'x' FROM namespaces RETURNING id),
+                  environment AS (INSERT INTO environments (id, application_id, slug)
+                                  SELECT md5(slug)::uuid, id, slug FROM app, (VALUES ('known'), ('unknown')) AS s (slug)
+                                  RETURNING id, application_id, slug),
+                  deployment AS (INSERT INTO deployments (id, application_id, environment_id, version, spec, preview_label, replicas,
+                                                          idle_timeout_secs, cold_start_enabled)
+                                 SELECT id, application_id, id, length(slug), '{}', slug, 2, 0, true FROM environment RETURNING id)
+             INSERT INTO tasks (id, deployment_id, slot, state, wanted, usage_cpu_millis, usage_memory_bytes, usage_at, running_at)
+             SELECT gen_random_uuid(), d.id, n, 'running', 'run', 100, 10,
+                    now() - CASE WHEN d.id = md5('unknown')::uuid AND n = 1 THEN interval '5 minutes' ELSE interval '5 s' END,
+                    now() - interval '1 hour'
+             FROM deployment d, (VALUES (0), (1)) AS s (n)
+             UNION ALL SELECT gen_random_uuid(), d.id, 2, 'running', 'run', NULL, NULL, NULL, now() FROM deployment d",
+        )
+        .await;
+        let at = Time::from_unix_ms(Time::now().unix_ms() / 60_000 * 60_000 - 3_600_000);
+        assert_eq!(sample_usage(&pool, at).await.expect("it samples"), 3);
+        assert_eq!(sample_usage(&pool, at).await.expect("it looks"), 0, "once a step");
+        let of = async |slug: &str, step: i32| {
+            sqlx::query_as::<_, (Option<f64>, f64)>(
+                "SELECT cpu_millis, tasks FROM usage_metrics WHERE subject_id = md5($1)::uuid AND step_secs = $2",
+            )
+            .bind(slug)
+            .bind(step)
+            .fetch_one(&pool)
+            .await
+            .expect("a row")
+        };
+        assert_eq!(of("known", 10).await, (Some(200.0), 3.0));
+        assert_eq!(of("unknown", 10).await, (None, 3.0));
+        // A second sample of the minute, in which both are known.
+        sqlx::query(
+            "INSERT INTO usage_metrics SELECT 10, id, $1 + interval '10 s', cpu, cpu, 3
+             FROM (VALUES (md5('known')::uuid, 400), (md5('unknown')::uuid, 400), ($2, NULL)) AS v (id, cpu)",
+        )
+        .bind(at)
+        .bind(Uuid::nil())
+        .execute(&pool)
+        .await
+        .expect("they fit");
+        rollup::round(&pool).await.expect("it sums up");
+        let whole = of("known", 60).await.0.expect("known");
+        assert!((whole - 300.0).abs() < 1e-6, "{whole}");
+        assert_eq!(
+            of("unknown", 60).await.0,
+            Some(400.0),
+            "the one step that is known"
+        );
     }
 }

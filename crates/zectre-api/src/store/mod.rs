@@ -27,7 +27,6 @@ pub(crate) mod password_reset;
 pub(crate) mod proxy;
 pub(crate) mod quota;
 mod rows;
-pub(crate) mod sealed;
 pub(crate) mod source;
 pub(crate) mod task;
 pub(crate) mod task_log;

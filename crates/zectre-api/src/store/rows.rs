@@ -2,6 +2,17 @@
 //!
 //! A table's own macro (`apps!`, `tasks!`, …) hands its row type, columns and tables to one of them.
 
+use crate::error::Error;
+use sqlx::{PgPool, Postgres, Transaction};
+
+/// A transaction that only reads, and whose statements are planned for the parameters at hand: for all filters and orders of a list
+/// PostgreSQL would make one plan that uses no index, and think it the cheaper one.
+pub(crate) async fn planned(pool: &PgPool) -> Result<Transaction<'static, Postgres>, Error> {
+    let begin =
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL plan_cache_mode = force_custom_plan";
+    Ok(pool.begin_with(begin).await?)
+}
+
 /// A query for the rows that fulfil a condition.
 macro_rules! some {
     ($row:ty, $columns:literal, $tables:literal, $condition:literal $(, $argument:expr)* $(,)?) => {
@@ -15,10 +26,13 @@ macro_rules! some {
 
 /// One page of the rows that fulfil a condition, and how many fulfil it in all: `(rows, total)`. The parameters of
 /// the order follow those of the condition, and after them come the page's limit and offset.
+/// Both are of one moment, and planned for their own parameters ([`planned`]). `all $rows if $is_all` counts those of one table
+/// where nothing is filtered: without the joins that is a third of the work.
 macro_rules! page {
     (
         $row:ty, $columns:literal, $tables:literal, $condition:literal, [$($argument:expr),* $(,)?],
         order $order:literal, [$($sort:expr),* $(,)?], $window:expr, $pool:expr
+        $(, all $all:literal if $is_all:expr)?
     ) => {{
         let rows = sqlx::query_as!(
             $row,
@@ -29,7 +43,23 @@ macro_rules! page {
             r#"SELECT count(*) AS "n!" FROM "# + $tables + $condition
             $(, $argument)*
         );
-        (rows.fetch_all($pool).await?, total.fetch_one($pool).await?)
+        let mut planned = crate::store::rows::planned($pool).await?;
+        let rows = rows.fetch_all(&mut *planned).await?;
+        let known: Option<i64> = None;
+        $(
+            let known = if $is_all {
+                let all = sqlx::query_scalar!(r#"SELECT count(*) AS "n!" FROM "# + $all);
+                Some(all.fetch_one(&mut *planned).await?)
+            } else {
+                known
+            };
+        )?
+        let total = match known {
+            Some(total) => total,
+            None => total.fetch_one(&mut *planned).await?,
+        };
+        planned.commit().await?;
+        (rows, total)
     }};
 }
 

@@ -1,6 +1,9 @@
 //! Where applications' sources come from, and which calls of forges have had their effect.
 
-use crate::error::Error;
+use crate::{
+    error::Error,
+    forge::order::{Moment, Seen},
+};
 use sqlx::{PgConnection, PgExecutor, PgPool, types::Json};
 use std::collections::BTreeMap;
 use zectre_common::{
@@ -66,6 +69,15 @@ pub(crate) struct New<'a> {
 
 /// Sets an application's.
 pub(crate) async fn set(connection: &mut PgConnection, new: &New<'_>) -> Result<(), Error> {
+    // What was seen of another repository says nothing about this one.
+    sqlx::query!(
+        "DELETE FROM source_heads h USING sources s
+         WHERE s.application_id = $1 AND h.application_id = s.application_id AND s.repository_key <> $2",
+        new.application as _,
+        new.repository_key
+    )
+    .execute(&mut *connection)
+    .await?;
     let query = sqlx::query!(
         "INSERT INTO sources (application_id, repository, repository_key, branches, root_dir, auto_deploy, previews,
                               credential, webhook_secret)
@@ -110,8 +122,54 @@ pub(crate) async fn receive(
     Ok(query.execute(connection).await?.rows_affected() > 0)
 }
 
-/// Forgets calls from so long ago; how many.
+/// The newest that a call said of a branch or a pull request.
+pub(crate) async fn head(
+    connection: &mut PgConnection,
+    app: ApplicationId,
+    subject: &str,
+) -> Result<Option<Seen>, Error> {
+    let query = sqlx::query_as!(
+        Seen,
+        r#"SELECT at, before_commit AS before, after_commit AS after, closed
+           FROM source_heads WHERE application_id = $1 AND subject = $2"#,
+        app as _,
+        subject
+    );
+    Ok(query.fetch_optional(connection).await?)
+}
+
+/// Keeps what a call says as the newest.
+pub(crate) async fn set_head(
+    connection: &mut PgConnection,
+    app: ApplicationId,
+    moment: &Moment,
+) -> Result<(), Error> {
+    let seen = &moment.seen;
+    let query = sqlx::query!(
+        "INSERT INTO source_heads (application_id, subject, at, before_commit, after_commit, closed)
+         VALUES ($1, $2, $3, $4, $5, $6)
+         ON CONFLICT (application_id, subject) DO UPDATE
+         SET at = EXCLUDED.at, before_commit = EXCLUDED.before_commit, after_commit = EXCLUDED.after_commit,
+             closed = EXCLUDED.closed, seen_at = now()",
+        app as _,
+        moment.subject,
+        seen.at as _,
+        seen.before,
+        seen.after,
+        seen.closed
+    );
+    query.execute(connection).await?;
+    Ok(())
+}
+
+/// Forgets calls from so long ago, and pull requests of which none came since; how many calls.
 pub(crate) async fn forget(pool: &PgPool, keep_days: i32) -> Result<u64, Error> {
+    sqlx::query!(
+        "DELETE FROM source_heads WHERE subject LIKE 'pr-%' AND seen_at < now() - make_interval(days => $1)",
+        keep_days
+    )
+    .execute(pool)
+    .await?;
     let query = sqlx::query!(
         "DELETE FROM inbound_webhooks WHERE received_at < now() - make_interval(days => $1)",
         keep_days

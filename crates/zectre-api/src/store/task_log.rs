@@ -164,10 +164,14 @@ pub(crate) async fn of_deployment(
     for_stream: bool,
 ) -> Result<Vec<(Position, TaskLogLine)>, Error> {
     let rows = sqlx::query!(
-        r#"SELECT l.txid, l.task_id AS "task_id: TaskId", l.seq, l.time, l.stream, l.message FROM task_logs l
-           WHERE l.task_id IN (SELECT id FROM tasks WHERE deployment_id = $1)
-             AND (l.txid, l.task_id, l.seq) > ($2, $3, $4)
-             AND (NOT $6 OR l.txid < pg_snapshot_xmin(pg_current_snapshot())::text::bigint)
+        // Task by task, of each no more than are wanted of all: the others stay unread.
+        r#"SELECT l.txid, l.task_id AS "task_id: TaskId", l.seq, l.time, l.stream, l.message
+           FROM tasks t CROSS JOIN LATERAL (
+               SELECT * FROM task_logs
+               WHERE task_id = t.id AND (txid, task_id, seq) > ($2, $3, $4)
+                 AND (NOT $6 OR txid < pg_snapshot_xmin(pg_current_snapshot())::text::bigint)
+               ORDER BY txid, seq LIMIT $5) AS l
+           WHERE t.deployment_id = $1
            ORDER BY l.txid, l.task_id, l.seq LIMIT $5"#,
         deployment as _,
         after.txid,
@@ -196,18 +200,25 @@ pub(crate) async fn of_deployment(
     Ok(positioned.collect())
 }
 
-/// The position before the newest `count` lines of a deployment.
+/// The position before the newest `count` lines of a deployment; for a stream of those before which nothing can appear
+/// any more, so that none is skipped (lines that are newer than those follow, however many).
 pub(crate) async fn before_tail_of_deployment(
     pool: &PgPool,
     deployment: DeploymentId,
     count: i64,
+    for_stream: bool,
 ) -> Result<Position, Error> {
     let row = sqlx::query!(
-        r#"SELECT l.txid, l.task_id AS "task_id: TaskId", l.seq FROM task_logs l
-           WHERE l.task_id IN (SELECT id FROM tasks WHERE deployment_id = $1)
+        r#"SELECT l.txid, l.task_id AS "task_id: TaskId", l.seq
+           FROM tasks t CROSS JOIN LATERAL (
+               SELECT txid, task_id, seq FROM task_logs
+               WHERE task_id = t.id AND (NOT $3 OR txid < pg_snapshot_xmin(pg_current_snapshot())::text::bigint)
+               ORDER BY txid DESC, seq DESC LIMIT $2::bigint + 1) AS l
+           WHERE t.deployment_id = $1
            ORDER BY l.txid DESC, l.task_id DESC, l.seq DESC OFFSET $2 LIMIT 1"#,
         deployment as _,
-        count
+        count,
+        for_stream
     );
     let found = row.fetch_optional(pool).await?;
     Ok(found.map_or(Position::START, |row| Position {

@@ -32,10 +32,20 @@ pub(crate) async fn list(
     .await?)
 }
 
-/// How many an application has.
-pub(crate) async fn count(connection: &mut PgConnection, app: ApplicationId) -> Result<i64, Error> {
-    let query = sqlx::query_scalar!(
-        r#"SELECT count(*) AS "n!" FROM env_vars WHERE application_id = $1"#,
+/// What an application has.
+pub(crate) struct Total {
+    /// How many.
+    pub(crate) count: i64,
+    /// Bytes of all names and sealed values.
+    pub(crate) bytes: i64,
+}
+
+/// What an application has, over all its environments.
+pub(crate) async fn total(connection: &mut PgConnection, app: ApplicationId) -> Result<Total, Error> {
+    let query = sqlx::query_as!(
+        Total,
+        r#"SELECT count(*) AS "count!", coalesce(sum(octet_length(key) + octet_length(value)), 0) AS "bytes!"
+           FROM env_vars WHERE application_id = $1"#,
         app as _
     );
     Ok(query.fetch_one(connection).await?)

@@ -1,6 +1,9 @@
 //! Webhooks.
 
-use super::rows::{page, some};
+use super::{
+    change::About,
+    rows::{page, some},
+};
 use crate::{error::Error, page::Window};
 use sqlx::{PgConnection, PgExecutor, PgPool};
 use std::time::Duration;
@@ -95,18 +98,19 @@ pub(crate) async fn enable(connection: &mut PgConnection, id: WebhookId) -> Resu
     Ok(query.execute(connection).await?.rows_affected() > 0)
 }
 
-/// Deletes one, its deliveries with it; its URL and application.
+/// Deletes one, its deliveries with it; its URL and whose it was.
 pub(crate) async fn delete(
     connection: &mut PgConnection,
     id: WebhookId,
-) -> Result<Option<(String, Option<ApplicationId>)>, Error> {
+) -> Result<Option<(String, About)>, Error> {
     let row = sqlx::query!(
-        r#"DELETE FROM webhooks WHERE id = $1 RETURNING url, application_id AS "application_id: ApplicationId""#,
+        r#"DELETE FROM webhooks WHERE id = $1 RETURNING url, application_id AS "application_id: ApplicationId",
+                     organization_id AS "organization_id: OrganizationId""#,
         id as _
     )
     .fetch_optional(connection)
     .await?;
-    Ok(row.map(|row| (row.url, row.application_id)))
+    Ok(row.map(|row| (row.url, About::thing_of(row.organization_id, row.application_id))))
 }
 
 /// An attempt was answered well.
@@ -137,15 +141,16 @@ pub(crate) async fn failed(pool: &PgPool, id: WebhookId) -> Result<Option<(u32, 
     }))
 }
 
-/// Calls it no longer, and gives up what waits for it; its URL and application, unless it was so already.
+/// Calls it no longer, and gives up what waits for it; its URL and whose it is, unless it was so already.
 pub(crate) async fn disable(
     connection: &mut PgConnection,
     id: WebhookId,
     reason: &str,
-) -> Result<Option<(String, Option<ApplicationId>)>, Error> {
+) -> Result<Option<(String, About)>, Error> {
     let row = sqlx::query!(
         r#"UPDATE webhooks SET disabled_at = now(), disabled_reason = $2 WHERE id = $1 AND disabled_at IS NULL
-           RETURNING url, application_id AS "application_id: ApplicationId""#,
+           RETURNING url, application_id AS "application_id: ApplicationId",
+                     organization_id AS "organization_id: OrganizationId""#,
         id as _,
         reason
     );
@@ -157,5 +162,5 @@ pub(crate) async fn disable(
         id as _
     );
     given_up.execute(connection).await?;
-    Ok(row.map(|row| (row.url, row.application_id)))
+    Ok(row.map(|row| (row.url, About::thing_of(row.organization_id, row.application_id))))
 }

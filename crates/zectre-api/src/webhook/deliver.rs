@@ -8,7 +8,7 @@ use crate::{
     identity::Actor,
     outside::{exchange::Answer, post},
     store::{
-        change::{About, Change},
+        change::Change,
         delivery::{self, Outcome, Taken},
         event, webhook,
     },
@@ -214,12 +214,8 @@ async fn settle(
 
 async fn disable(context: &Context, actor: &Actor, id: WebhookId, reason: &str) -> Result<(), Error> {
     let mut change = Change::begin(&context.pool, actor).await?;
-    let Some((url, application_id)) = webhook::disable(change.connection(), id, reason).await? else {
+    let Some((url, about)) = webhook::disable(change.connection(), id, reason).await? else {
         return Ok(());
-    };
-    let about = About {
-        application_id,
-        ..About::default()
     };
     // A URL may hold a password of the receiver's: only its host is anyone's business.
     let host = post::parse(&url).ok();

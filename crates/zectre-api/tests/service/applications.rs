@@ -177,6 +177,14 @@ async fn variables_are_sealed_and_secrets_never_come_back() {
             .json()["errors"][0]["field"],
         "env.1BAD"
     );
+    // Every start carries all of them.
+    let many: Vec<Value> = (0..6)
+        .map(|number| json!({ "key": format!("BIG_{number}"), "value": "x".repeat(90 << 10) }))
+        .collect();
+    let many = api
+        .call(&api.admin, Method::PATCH, &path, Some(json!(many)))
+        .await;
+    assert_eq!(many.expect(409).code(), "TOO_MANY_VARIABLES");
     let gone = api
         .call(&api.admin, Method::DELETE, &format!("{path}/PLAIN"), None)
         .await;

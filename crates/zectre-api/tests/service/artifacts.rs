@@ -1,8 +1,11 @@
 //! Artifacts on their way to and from the registry.
 
-use crate::harness::{Harness, normal};
+use crate::{
+    harness::{Harness, normal},
+    rows,
+};
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[tokio::test]
 async fn artifacts() {
@@ -27,6 +30,8 @@ async fn artifacts() {
     };
     let wrong = api.send(upload().header("Digest", "sha-256=AAAA")).await;
     assert_eq!(wrong.expect(422).code(), "HASH_MISMATCH");
+    let empty = api.send(upload().body("")).await.expect(400);
+    assert!(empty.text.contains("it is empty"), "{}", empty.text);
     insta::assert_json_snapshot!(
         "artifact_ready",
         normal(&api.send(upload()).await.expect(200).json())
@@ -73,5 +78,56 @@ async fn artifacts() {
             .json()["total"],
         1
     );
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn an_organization_sees_in_its_feed_what_happens_to_its_artifacts_and_webhooks() {
+    let api = Harness::start().await;
+    let member = async || {
+        let organization = rows::organization(&api.pool).await;
+        let (user, key) = rows::user(&api.pool, false).await;
+        rows::member(&api.pool, user, organization.id, "owner").await;
+        (organization.slug, key)
+    };
+    let ((ours, key), (_, stranger)) = (member().await, member().await);
+    let call =
+        async |method: Method, path: &str, body: Option<Value>| api.call(&key, method, path, body).await;
+    for (path, body) in [
+        ("/artifacts", json!({ "name": "hello", "organization": ours })),
+        (
+            "/webhooks",
+            json!({ "url": "https://hooks.example.org/zectre", "organization": ours }),
+        ),
+    ] {
+        let id = call(Method::POST, path, Some(body)).await.expect(201).id();
+        if path == "/webhooks" {
+            call(Method::POST, &format!("{path}/{id}/enable"), None)
+                .await
+                .expect(200);
+        }
+        call(Method::DELETE, &format!("{path}/{id}"), None)
+            .await
+            .expect(204);
+    }
+    let feed = async |key: &str| {
+        let path = "/events?sort_order=asc&page_size=100";
+        let events = api.call(key, Method::GET, path, None).await.expect(200).json();
+        let actions = events["data"].as_array().expect("a list").iter();
+        actions
+            .map(|event| event["action"].as_str().expect("text").to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        feed(&key).await,
+        [
+            "artifact.created",
+            "artifact.deleted",
+            "webhook.created",
+            "webhook.enabled",
+            "webhook.deleted"
+        ]
+    );
+    assert!(feed(&stranger).await.is_empty());
     api.stop().await;
 }

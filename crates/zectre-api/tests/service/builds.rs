@@ -6,7 +6,9 @@ use crate::{
 };
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
+use std::time::Duration;
 use uuid::Uuid;
+use zectre_testkit::wait_until;
 
 fn uuid(text: &str) -> Uuid {
     text.parse().expect("an id")
@@ -46,6 +48,57 @@ async fn a_build_is_queued_and_its_worker_is_told() {
     assert_eq!(
         (&source["kind"], &source["state"]),
         (&json!("source"), &json!("ready"))
+    );
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn what_no_worker_takes_fails_but_not_while_one_is_at_work() {
+    let api = Harness::start_with("build.worker_timeout_secs = 1\n").await;
+    let app = api.app("hello").await;
+    let queue = async || {
+        let made = api
+            .send(build(&api, &app, "application/gzip", "an archive"))
+            .await;
+        made.expect(201).id()
+    };
+    let (taken, waiting, cancelled) = (queue().await, queue().await, queue().await);
+    // The last sign of a worker: its lease ends, and nobody takes the build up again.
+    sqlx::query!(
+        "UPDATE builds SET status = 'running', started_at = now(), lease_owner = id,
+             lease_expires_at = now() + interval '4 s', cancel_requested = id = $2 WHERE id IN ($1, $2)",
+        uuid(&taken),
+        uuid(&cancelled)
+    )
+    .execute(&api.pool)
+    .await
+    .expect("as a worker does");
+    for id in [&waiting, &taken] {
+        let failed = wait_until(Duration::from_secs(60), "the build fails", async || {
+            let build = api.get(&format!("/builds/{id}")).await.expect(200).json();
+            (build["status"] == "failed").then_some(build)
+        })
+        .await;
+        assert_eq!(failed["reason"], "build_worker_failed");
+        let message = failed["message"].as_str().expect("a sentence");
+        assert!(message.contains("zectre-build"), "{message}");
+    }
+    let cancelled = wait_until(Duration::from_secs(60), "the other one ends", async || {
+        let build = api.get(&format!("/builds/{cancelled}")).await.expect(200).json();
+        build["finished_at"].is_string().then_some(build)
+    })
+    .await;
+    assert_eq!(
+        (&cancelled["status"], &cancelled["reason"]),
+        (&json!("cancelled"), &json!("cancelled"))
+    );
+    let early = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "early!" FROM builds WHERE finished_at - created_at < interval '5 s'"#
+    );
+    assert_eq!(
+        early.fetch_one(&api.pool).await.expect("readable"),
+        0,
+        "a worker still lived"
     );
     api.stop().await;
 }

@@ -211,6 +211,75 @@ async fn a_first_login_makes_the_person_and_later_ones_follow_the_catalog() {
     api.stop().await;
 }
 
+/// A token that the person signs in anew for: one of the second in which their logins were ended is refused, like all before.
+async fn signed_in_anew(api: &Harness, key: &Key, orgs: &Value) -> String {
+    wait_until(SOON, "a new token is taken", || async {
+        let token = key.sign(&claims("ann", 0, orgs));
+        (user(api, &token).await.status == 200).then_some(token)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn tokens_from_before_an_account_was_disabled_or_got_a_password_stay_ended() {
+    let key = Key::new("a");
+    let catalog = Keys::start(&[&key]).await;
+    let api = catalog.api().await;
+    let nobody = json!([]);
+    let old = key.sign(&claims("ann", 9, &nobody));
+    let unseen = key.sign(&claims("ann", 5, &json!([org("acme", "owner")])));
+    let id = user(&api, &old).await.expect(200).id();
+    let account = format!("/users/{id}");
+    api.act(&format!("{account}/disable")).await.expect(200);
+    for token in [&old, &unseen] {
+        assert_eq!(user(&api, token).await.expect(403).code(), "ACCOUNT_DISABLED");
+    }
+    api.act(&format!("{account}/enable")).await.expect(200);
+    let ended = async |token: &str| {
+        let answer = user(&api, token).await.expect(401);
+        assert_eq!(answer.code(), "UNAUTHENTICATED");
+        assert!(
+            answer.text.contains("sign in at the catalog again"),
+            "{}",
+            answer.text
+        );
+    };
+    ended(&old).await;
+    ended(&unseen).await;
+    let member: i64 = sqlx::query_scalar("SELECT count(*) FROM memberships WHERE user_id = $1::uuid")
+        .bind(&id)
+        .fetch_one(&api.pool)
+        .await
+        .expect("there");
+    assert_eq!(member, 0, "nothing of a token that has ended is taken up");
+    let anew = signed_in_anew(&api, &key, &nobody).await;
+
+    let reset = api
+        .act(&format!("{account}/reset-password"))
+        .await
+        .expect(201)
+        .json();
+    user(&api, &anew).await.expect(200);
+    let set = json!({ "token": reset["token"], "new_password": "the first one" });
+    api.send(api.request(Method::POST, "/auth/reset-password").json(&set))
+        .await
+        .expect(200);
+    ended(&anew).await;
+    let anew = signed_in_anew(&api, &key, &nobody).await;
+    // Who changes their own goes on with the answer's login.
+    let change = json!({ "current_password": "the first one", "new_password": "the second one" });
+    let change = api
+        .request(Method::POST, "/user/password")
+        .bearer_auth(&anew)
+        .json(&change);
+    let login = api.send(change).await.expect(200).json();
+    ended(&anew).await;
+    user(&api, login["token"].as_str().expect("a token"))
+        .await
+        .expect(200);
+    api.stop().await;
+}
+
 #[tokio::test]
 async fn an_account_here_is_never_taken_over_and_a_bad_token_never_taken() {
     let (key, stranger) = (Key::new("a"), Key::new("a"));

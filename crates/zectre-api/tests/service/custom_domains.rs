@@ -89,7 +89,7 @@ async fn api_asking(dns: &DnsServer, site: &Site, more: &str) -> Harness {
 const PRIVATE: &str = "domains.private_addresses = true";
 
 /// A claim that nobody but the test looks at.
-async fn claim(api: &Harness, app: &str, domain: &str) -> Value {
+pub(crate) async fn claim(api: &Harness, app: &str, domain: &str) -> Value {
     let made = api
         .post(
             &format!("/apps/{app}/custom-domains"),
@@ -144,7 +144,7 @@ fn token(claim: &Value) -> String {
         .to_owned()
 }
 
-fn record(claim: &Value) -> (String, String) {
+pub(crate) fn record(claim: &Value) -> (String, String) {
     let dns = &claim["verification"]["dns"];
     let text = |key: &str| dns[key].as_str().expect("a text").to_owned();
     (text("name"), text("value"))

@@ -56,7 +56,7 @@ async fn a_deployment_is_a_row_an_operation_an_event_and_a_nudge() {
     api.stop().await;
 }
 
-/// Each environment keeps one, nobody gets another's, and a deleted one's is free.
+/// Each environment keeps one, nobody gets another's, and a deleted one's is held before it is free.
 #[tokio::test]
 async fn environments_that_speak_plain_tcp_have_a_port_of_their_own() {
     let api = Harness::start_with("proxy.tcp_port_range = '30000-30001'").await;
@@ -90,9 +90,30 @@ async fn environments_that_speak_plain_tcp_have_a_port_of_their_own() {
     api.call(&api.admin, Method::DELETE, &path, None)
         .await
         .expect(204);
+    let held = deploy(&cache, "development").await.expect(409).json();
+    let detail = held["detail"].as_str().expect("words");
+    assert!(
+        detail.contains("but for 1 that") && detail.contains("in 24 hours"),
+        "{detail}"
+    );
+    let aged = "UPDATE freed_ports SET freed_at = freed_at - interval '1 day'";
+    sqlx::query(aged).execute(&api.pool).await.expect("aged");
     assert_eq!(
         deploy(&cache, "development").await.expect(201).json()["tcp_address"],
         "127.0.0.1:30000"
+    );
+    // The one that is free for the longest time is next.
+    for port in [30_001, 30_000] {
+        sqlx::query("UPDATE environments SET public_port = NULL WHERE public_port = $1")
+            .bind(port)
+            .execute(&api.pool)
+            .await
+            .expect("freed");
+    }
+    sqlx::query(aged).execute(&api.pool).await.expect("aged");
+    assert_eq!(
+        deploy(&cache, "development").await.expect(201).json()["tcp_address"],
+        "127.0.0.1:30001"
     );
     let unknown = json!({ "image": "nginx", "networking": { "protocol": "udp" } });
     let unknown = api
@@ -188,7 +209,10 @@ async fn what_can_not_be_deployed_says_what_to_do() {
     let foreign = json!({ "name": "hello", "organization": foreign.slug });
     let elsewhere = api.post("/artifacts", foreign).await.expect(201).id();
     let nowhere = Uuid::now_v7();
-    let empty = api.artifact("").await;
+    let empty = api.artifact("x").await;
+    // As uploads of nothing were once taken.
+    let emptied = sqlx::query("UPDATE artifacts SET size_bytes = 0 WHERE id = $1::uuid").bind(&empty);
+    emptied.execute(&api.pool).await.expect("the row is there");
     for (body, status, code) in [
         (json!({}), 400, "NOTHING_TO_DEPLOY"),
         (json!({ "process_type": "docker" }), 400, "INVALID_INPUT"),

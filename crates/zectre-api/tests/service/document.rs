@@ -1,6 +1,7 @@
 //! What is committed is what the code says.
 
-use std::{fs, path::PathBuf};
+use serde_json::Value;
+use std::{collections::BTreeSet, fs, path::PathBuf};
 
 /// Compares a committed document with the code's; `ZECTRE_UPDATE=1` renews it.
 fn same(file: &str, now: &str) {
@@ -20,6 +21,28 @@ fn same(file: &str, now: &str) {
 #[test]
 fn the_committed_openapi_document_is_the_served_one() {
     same("openapi.json", &zectre_api::openapi::json());
+}
+
+/// Collects what a part of the document refers to.
+fn references(part: &Value, found: &mut BTreeSet<String>) {
+    match part {
+        Value::Object(map) => {
+            found.extend(map.get("$ref").and_then(Value::as_str).map(str::to_owned));
+            map.values().for_each(|value| references(value, found));
+        }
+        Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_document_has_all_that_it_refers_to() {
+    let document = serde_json::to_value(zectre_api::openapi::document()).expect("plain data");
+    let mut found = BTreeSet::new();
+    references(&document, &mut found);
+    assert!(found.len() > 50, "{found:?}");
+    found.retain(|place| document.pointer(place.trim_start_matches('#')).is_none());
+    assert_eq!(found, BTreeSet::new());
 }
 
 #[test]

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use zectre_service::key::to_hex;
 
 const REPOSITORY: &str = "https://github.com/acme/shop";
-const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+pub(crate) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 const SECRET: &str = "a-secret-of-the-forge";
 
 async fn connect(api: &Harness, app: &str, body: Value) -> Answer {
@@ -25,7 +25,7 @@ async fn connect(api: &Harness, app: &str, body: Value) -> Answer {
     .await
 }
 
-fn signature(secret: &str, body: &str) -> String {
+pub(crate) fn signature(secret: &str, body: &str) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("any length");
     mac.update(body.as_bytes());
     format!("sha256={}", to_hex(&mac.finalize().into_bytes()))
@@ -51,11 +51,20 @@ fn repository() -> Value {
     json!({ "clone_url": "https://github.com/Acme/Shop.git", "full_name": "Acme/Shop" })
 }
 
-fn push(branch: &str, commit: &str) -> Value {
+pub(crate) fn push(branch: &str, commit: &str) -> Value {
     json!({ "ref": format!("refs/heads/{branch}"), "after": commit, "repository": repository(), "sender": { "login": "ann" } })
 }
 
-fn pull_request(action: &str, state: &str, from: &str, time: &str) -> Value {
+/// A push of one commit after another, at a second of GitHub's clock.
+fn push_at(secs: i64, before: &str, after: &str) -> Value {
+    let mut payload = push("main", after);
+    payload["before"] = before.into();
+    payload["repository"]["pushed_at"] = (1_800_000_000 + secs).into();
+    payload
+}
+
+fn pull_request(action: &str, state: &str, from: &str, secs: i64) -> Value {
+    let time = format!("2026-11-27T12:00:{secs:02}Z");
     json!({
         "action": action, "number": 7, "repository": repository(), "sender": { "login": "ann" },
         "pull_request": { "number": 7, "state": state, "updated_at": time,
@@ -253,6 +262,55 @@ async fn a_push_is_built_and_deployed_once() {
 }
 
 #[tokio::test]
+async fn a_push_that_comes_late_rolls_nothing_back() {
+    let api = Harness::start().await;
+    let app = api.app("shop").await;
+    let source = json!({ "repository": REPOSITORY, "webhook_secret": SECRET });
+    connect(&api, &app, source).await.expect(200);
+    let send = async |payload: Value| {
+        let answer = call(&api, SECRET, "push", &fresh(), &payload).await;
+        answer.expect(202).json()["results"][0].clone()
+    };
+    let commits = ["a", "b", "c", "d"].map(|digit| digit.repeat(40));
+    let [a, b, c, d] = commits.each_ref().map(String::as_str);
+    let none = "0".repeat(40);
+    let deployed = async |payload: Value| {
+        let result = send(payload).await;
+        assert_eq!(result["outcome"], "deployed", "{result}");
+    };
+    let late = async |payload: Value| {
+        let result = send(payload).await;
+        assert_eq!(result["outcome"], "ignored", "{result}");
+        let message = result["message"].as_str().expect("a sentence");
+        assert!(
+            message.contains("the call is late") && message.contains("`main`"),
+            "{result}"
+        );
+        assert_eq!(result["deployment_id"], Value::Null);
+    };
+    deployed(push_at(20, b, c)).await;
+    late(push_at(10, a, b)).await;
+    // Of one second, the commits tell which came first.
+    late(push_at(20, d, b)).await;
+    deployed(push_at(20, c, d)).await;
+    // Who goes back to an older commit means it.
+    deployed(push_at(30, d, a)).await;
+    let mut deleted = push_at(50, a, &none);
+    deleted["deleted"] = true.into();
+    assert_eq!(send(deleted).await["message"], "the branch was deleted");
+    late(push_at(40, a, b)).await;
+    let built: Vec<Value> = builds(&api, &app).await;
+    assert_eq!(built.len(), 3);
+    // Another repository has a clock of its own.
+    let other = json!({ "repository": "https://github.com/acme/other", "webhook_secret": SECRET });
+    connect(&api, &app, other).await.expect(200);
+    let back = json!({ "repository": REPOSITORY, "webhook_secret": SECRET });
+    connect(&api, &app, back).await.expect(200);
+    deployed(push_at(41, a, b)).await;
+    api.stop().await;
+}
+
+#[tokio::test]
 async fn only_signed_calls_count() {
     let api = Harness::start().await;
     let app = api.app("shop").await;
@@ -286,6 +344,17 @@ async fn only_signed_calls_count() {
     api.stop().await;
 }
 
+/// The call about the pull request was ignored, because a newer one was here before it.
+#[track_caller]
+fn is_late(result: &Value) {
+    assert_eq!(result["outcome"], "ignored", "{result}");
+    let message = result["message"].as_str().expect("a sentence");
+    assert!(
+        message.contains("the call is late") && message.contains("`pr-7`"),
+        "{result}"
+    );
+}
+
 #[tokio::test]
 async fn a_pull_request_has_an_environment_and_a_host_of_its_own_until_it_is_closed() {
     let api = Harness::start().await;
@@ -305,7 +374,7 @@ async fn a_pull_request_has_an_environment_and_a_host_of_its_own_until_it_is_clo
         answer["results"][0].clone()
     };
     let epoch = rows::epoch(&api.pool).await;
-    let opened = send(pull_request("opened", "open", "acme/shop", "1")).await;
+    let opened = send(pull_request("opened", "open", "acme/shop", 1)).await;
     assert_eq!(
         (&opened["outcome"], &opened["environment"]),
         (&json!("deployed"), &json!("pr-7")),
@@ -322,20 +391,20 @@ async fn a_pull_request_has_an_environment_and_a_host_of_its_own_until_it_is_clo
     };
     assert_eq!(routed().await, [host.as_str()]);
     assert!(rows::epoch(&api.pool).await > epoch);
-    let pushed = send(pull_request("synchronize", "open", "acme/shop", "2")).await;
+    let pushed = send(pull_request("synchronize", "open", "acme/shop", 2)).await;
     assert_eq!(
         (&pushed["outcome"], &pushed["url"]),
         (&json!("deployed"), &opened["url"])
     );
     assert_eq!(builds(&api, &app).await.len(), 2);
-    let fork = send(pull_request("opened", "open", "mallory/shop", "3")).await;
+    let fork = send(pull_request("opened", "open", "mallory/shop", 3)).await;
     assert_eq!(fork["outcome"], "ignored");
     let deployment: Uuid = pushed["deployment_id"]
         .as_str()
         .expect("an id")
         .parse()
         .expect("an id");
-    let closed = send(pull_request("closed", "closed", "acme/shop", "4")).await;
+    let closed = send(pull_request("closed", "closed", "acme/shop", 4)).await;
     assert_eq!(closed["outcome"], "removed");
     assert_eq!(environments(&api, &app).await, ["production", "development"]);
     assert_eq!(routed().await, Vec::<String>::new());
@@ -344,11 +413,14 @@ async fn a_pull_request_has_an_environment_and_a_host_of_its_own_until_it_is_clo
             .await
             .contains(&"delete".to_owned())
     );
-    // A late call brings nothing back; a new life begins anew.
-    let late = send(pull_request("synchronize", "closed", "acme/shop", "5")).await;
-    assert_eq!(late["outcome"], "ignored");
-    let reopened = send(pull_request("reopened", "open", "acme/shop", "6")).await;
+    // A late call brings nothing back, whatever it took the pull request for; a new life begins anew, and a late end doesn't end it.
+    let knows = send(pull_request("synchronize", "closed", "acme/shop", 5)).await;
+    assert_eq!(knows["outcome"], "ignored");
+    is_late(&send(pull_request("synchronize", "open", "acme/shop", 3)).await);
+    assert_eq!(routed().await, Vec::<String>::new());
+    let reopened = send(pull_request("reopened", "open", "acme/shop", 7)).await;
     assert_eq!(reopened["outcome"], "deployed");
+    is_late(&send(pull_request("closed", "closed", "acme/shop", 6)).await);
     assert_eq!(routed().await, [host.as_str()]);
     api.stop().await;
 }

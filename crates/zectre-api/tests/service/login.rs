@@ -4,9 +4,10 @@ use crate::{
     harness::{Harness, normal},
     rows,
 };
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use reqwest::Method;
 use secrecy::ExposeSecret;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::Duration;
 use zectre_api::bootstrap;
 
@@ -53,6 +54,11 @@ async fn sign_up_log_in_log_out() {
     let login = post("/auth/login", account).await.expect(200);
     insta::assert_json_snapshot!("login", normal(&login.json()));
     let token = login.json()["token"].as_str().expect("a token").to_owned();
+    let claims = token.split('.').nth(1).expect("a token has three parts");
+    let claims = URL_SAFE_NO_PAD.decode(claims).expect("base64");
+    let claims: Value = serde_json::from_slice(&claims).expect("JSON");
+    let seconds = |name: &str| claims[name].as_i64().expect("a number");
+    assert_eq!(seconds("exp") - seconds("iat"), 7 * 86_400, "seven days");
     let user = async || {
         api.send(api.request(Method::GET, "/user").bearer_auth(&token))
             .await
@@ -97,6 +103,30 @@ async fn a_closed_cluster_takes_no_sign_ups_and_slows_guessing_down() {
         limited.headers["retry-after"]
             .to_str()
             .is_ok_and(|secs| secs.parse::<u32>().is_ok())
+    );
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn guesses_that_wait_together_are_counted_before_they_are_made_and_right_ones_are_not() {
+    let api = Harness::start().await;
+    let at_once = async |password: &str, many: usize| {
+        let body = json!({ "email": "ann@example.org", "password": password });
+        let logins = (0..many).map(|_| api.send(api.request(Method::POST, "/auth/login").json(&body)));
+        futures_util::future::join_all(logins).await
+    };
+    let account = json!({ "email": "ann@example.org", "password": "long enough" });
+    api.post("/auth/signup", account).await.expect(201);
+    for right in at_once("long enough", 15).await {
+        right.expect(200);
+    }
+    let answers = at_once("wrong enough", 50).await;
+    let count = |status: u16| answers.iter().filter(|answer| answer.status == status).count();
+    assert!(
+        (1..=10).contains(&count(401)) && count(429) >= 40,
+        "{} were made, {} refused",
+        count(401),
+        count(429)
     );
     api.stop().await;
 }

@@ -1,6 +1,7 @@
 //! The API against a real PostgreSQL, over real sockets: every answer of the main flows is snapshotted, every
 //! endpoint is walked with every role.
 
+mod answers;
 mod applications;
 mod artifacts;
 mod auth_walk;
@@ -17,6 +18,7 @@ mod document;
 mod forge;
 mod harness;
 mod idempotency;
+mod lists;
 mod login;
 mod members;
 mod metrics;

@@ -92,6 +92,31 @@ async fn series_tell_what_was_measured_and_null_for_what_was_not() {
 }
 
 #[tokio::test]
+async fn a_node_has_a_series_with_marks_of_its_own() {
+    let api = Harness::start().await;
+    let node: Uuid = sqlx::query_scalar(
+        "INSERT INTO nodes (id, name, address, actions_port, cpu_millis, memory_bytes, task_slots, port_min, port_max, lease_expires_at)
+         VALUES ($1, 'n', '127.0.0.1', 1, 1, 1, 1, 1, 2, now()) RETURNING id",
+    )
+    .bind(Uuid::now_v7())
+    .fetch_one(&api.pool)
+    .await
+    .expect("a node");
+    for (of, secs_ago, requests) in [(node, 65.0, 8), (Uuid::max(), 65.0, 0), (Uuid::max(), 125.0, 0)] {
+        told(&api.pool, of, secs_ago, requests).await;
+    }
+    let of_node = api
+        .get(&format!("/metrics/nodes/{node}"))
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(known(&of_node, "requests"), [json!(0), json!(8)]);
+    assert_eq!(known(&of_node, "errors"), [json!(0), json!(4)]);
+    assert_eq!(known(&of_node, "latency_ms").len(), 1);
+    api.stop().await;
+}
+
+#[tokio::test]
 async fn what_does_not_fit_and_what_is_not_there_is_told() {
     let api = Harness::start().await;
     let app = api.app("hello").await;

@@ -46,7 +46,11 @@ async fn applications_and_tasks_have_a_quota_and_the_last_place_is_given_once() 
     api.call(&api.admin, Method::DELETE, &gone, None).await;
     api.app("four").await;
 
-    let set_to = set(&api, json!({ "tasks": 3, "memory_bytes": 1_000_000_000 })).await;
+    let set_to = set(
+        &api,
+        json!({ "tasks": 3, "cpu_millis": 1_000, "memory_bytes": 1_000_000_000 }),
+    )
+    .await;
     assert_eq!(set_to["allowed"]["tasks"], 3);
     assert_eq!(set_to["allowed"]["applications"], 2, "as the configuration says");
     let deploy = async |replicas: u32, memory: &str, environment: &str| {
@@ -64,6 +68,11 @@ async fn applications_and_tasks_have_a_quota_and_the_last_place_is_given_once() 
     exceeded(
         &deploy(1, "900M", "development").await,
         "uses 200000000 of 1000000000 memory_bytes",
+    );
+    let hungry = json!({ "image": "nginx", "environment": "development", "resources": { "cpu": "900m" } });
+    exceeded(
+        &api.post(&format!("/apps/{app}/deployments"), hungry).await,
+        "uses 200 of 1000 cpu_millis, and this would make it 1100",
     );
     deploy(1, "100M", "development").await.expect(201);
     exceeded(&scale(&api, &first, 3).await, "uses 3 of 3 tasks");

@@ -2,13 +2,15 @@
 
 use crate::harness::{Answer, Harness};
 use reqwest::Method;
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use sqlx::Row;
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
 use uuid::Uuid;
 use zectre_api::rotation;
 use zectre_service::{
-    ring::KeyFile,
+    key::from_hex,
+    ring::{KeyFile, KeyRing},
     seal::{
         self,
         place::{self, COLUMNS, HASHES},
@@ -154,7 +156,7 @@ async fn a_rotation_that_is_broken_off_goes_on_and_the_api_reads_and_writes_mean
     assert_eq!(kept.trim(), old_key.trim());
     assert_eq!(ids(), std::slice::from_ref(&rotated.newest));
 
-    let uses = rotation::uses(&api.pool, &file)
+    let uses = zectre_service::rotation::uses(&api.pool, COLUMNS, &file)
         .await
         .expect("they can be counted");
     let of = |place: usize| -> Vec<&str> { uses[place].values.iter().map(|(name, _)| &**name).collect() };
@@ -163,15 +165,45 @@ async fn a_rotation_that_is_broken_off_goes_on_and_the_api_reads_and_writes_mean
         .map(|column| format!("{}.{}", column.table, column.column))
         .collect();
     assert_eq!(of(0), all, "every column's values are the new key's");
-    assert_eq!((uses.len(), of(1)), (2, vec!["acme_accounts.sealed_credentials"]));
+    // One that the forgotten key sealed for another row, and one that nobody knows.
+    let roles: Vec<&str> = uses.iter().map(|one| one.role).collect();
+    assert_eq!(roles, ["seals", "retired", "unnamed"]);
+    assert_eq!((of(1), of(2)), (vec!["acme_accounts.sealed_credentials"], of(1)));
     assert_eq!(value("M9").await, Some(json!("meanwhile 9")));
     assert_eq!(value("V0").await, Some(json!("value 0")));
     assert_eq!(make_once(&api).await.headers["idempotency-replayed"], "true");
     let key = api.keys.master().expect("it is set");
-    let sealed: Vec<u8> = sqlx::query_scalar("SELECT sealed_key FROM acme_orders")
-        .fetch_one(&api.pool)
-        .await
-        .expect("an order");
+    let sealed = sqlx::query_scalar("SELECT sealed_key FROM acme_orders").fetch_one(&api.pool);
+    let sealed: Vec<u8> = sealed.await.expect("an order");
     assert!(seal::open(&key, &place::acme_order("b.example"), &sealed).is_ok());
+
+    what_was_sealed_late_is_readable(&key, &old_key);
+    an_unreadable_file_is_told_of(&api, &file).await;
+    assert_eq!(
+        value("V0").await,
+        Some(json!("value 0")),
+        "and nothing else breaks"
+    );
     api.stop().await;
+}
+
+/// A daemon that stood still for long has sealed with the forgotten key.
+fn what_was_sealed_late_is_readable(key: &KeyRing, old_key: &str) {
+    let late = KeyRing::from_bytes(from_hex(old_key.trim()).expect("a key"));
+    let late = seal::seal(&late, &place::acme_order("b.example"), "late");
+    let opened = seal::open(key, &place::acme_order("b.example"), &late);
+    assert_eq!(
+        opened.map(|plain| plain.expose_secret().to_owned()),
+        Ok("late".to_owned())
+    );
+}
+
+async fn an_unreadable_file_is_told_of(api: &Harness, file: &Path) {
+    let ready = async || api.page(Method::GET, "/ready").send().await.expect("it answers");
+    assert_eq!(ready().await.status(), 200);
+    std::fs::write(file, "no key").expect("it is ours");
+    let answer = ready().await;
+    assert_eq!(answer.status(), 503);
+    let said = answer.text().await.expect("text");
+    assert!(said.contains("master keys: "), "{said}");
 }

@@ -35,7 +35,11 @@ impl Stream {
         if let Some(id) = last_event_id {
             request = request.header("Last-Event-ID", id);
         }
-        let response = request.send().await.expect("the service answers");
+        Self::of(request.send().await.expect("the service answers"))
+    }
+
+    /// The stream that an answer is.
+    pub(crate) fn of(response: reqwest::Response) -> Self {
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         Self {
@@ -168,6 +172,99 @@ async fn whoever_writes_an_event_tells_the_streams() {
     api.stop().await;
 }
 
+async fn opened(request: reqwest::RequestBuilder) -> Stream {
+    Stream::of(request.send().await.expect("the service answers"))
+}
+
+/// What a stream that is refused ends with, whatever it says before.
+async fn refusal(stream: &mut Stream) -> (u64, String) {
+    loop {
+        let event = stream.next().await.expect("a last word");
+        if event.name == "refused" {
+            assert_eq!(stream.next().await, None);
+            let said = |field: &str| event.data[field].as_str().unwrap_or_default().to_owned();
+            assert!(
+                !said("detail").is_empty() && !said("request_id").is_empty(),
+                "{event:?}"
+            );
+            return (event.data["status"].as_u64().expect("a number"), said("code"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stream_ends_when_its_caller_s_key_login_or_membership_does() {
+    let api = Harness::start_with("api.stream_recheck_ms = 50\nauth.signup = \"open\"").await;
+    let (mine, other) = (
+        rows::organization(&api.pool).await,
+        rows::organization(&api.pool).await,
+    );
+    let body = json!({ "email": "ann@example.org", "password": "long enough" });
+    let sign_up = api.request(Method::POST, "/auth/signup").json(&body);
+    let ann: Uuid = api.send(sign_up).await.expect(201).id().parse().expect("an id");
+    rows::member(&api.pool, ann, mine.id, "viewer").await;
+    rows::member(&api.pool, ann, other.id, "viewer").await;
+    let log_in = api.request(Method::POST, "/auth/login").json(&body);
+    let login = api.send(log_in).await.expect(200).json();
+    let login = login["token"].as_str().expect("a token").to_owned();
+    let by_login = |method: Method, path: &str| api.request(method, path).bearer_auth(&login);
+    let key = by_login(Method::POST, "/api-keys").json(&json!({ "name": "logs" }));
+    let key = api.send(key).await.expect(201).json();
+    let (id, secret) = (
+        key["id"].as_str().expect("an id"),
+        key["key"].as_str().expect("a key"),
+    );
+    let app = async |name: &str, namespace: &str| {
+        let made = api
+            .post("/apps", json!({ "name": name, "namespace": namespace }))
+            .await;
+        made.expect(201).id()
+    };
+    let shop = app("shop", &mine.slug).await;
+    let deployed = api
+        .post(&format!("/apps/{shop}/deployments"), json!({ "image": "nginx" }))
+        .await;
+    let path = format!("/deployments/{}/logs/stream", deployed.expect(201).id());
+    let by_key = |path: &str| api.request(Method::GET, path).header("X-API-Key", secret);
+
+    let mut logs = opened(by_key(&path)).await;
+    let mut feed = opened(by_login(Method::GET, "/events/stream")).await;
+    let leave = format!("/orgs/{}/members/{ann}", mine.slug);
+    api.call(&api.admin, Method::DELETE, &leave, None)
+        .await
+        .expect(204);
+    assert_eq!(refusal(&mut logs).await, (404, "DEPLOYMENT_NOT_FOUND".into()));
+    // The feed goes on, soon without what is theirs no more.
+    let mut rounds = 0;
+    loop {
+        rounds += 1;
+        let theirs = app(&format!("theirs-{rounds}"), &mine.slug).await;
+        let ours = app(&format!("ours-{rounds}"), &other.slug).await;
+        let mut seen = false;
+        loop {
+            let about = feed.take(1).await.remove(0).data["application_id"].take();
+            seen |= about == *theirs;
+            if about == *ours {
+                break;
+            }
+        }
+        if !seen {
+            break;
+        }
+        assert!(
+            rounds < 1_000,
+            "the feed still tells of an organization that was left"
+        );
+    }
+    let mut by_key = opened(by_key("/events/stream")).await;
+    let delete = by_login(Method::DELETE, &format!("/api-keys/{id}"));
+    api.send(delete).await.expect(204);
+    assert_eq!(refusal(&mut by_key).await, (401, "UNAUTHENTICATED".into()));
+    api.send(by_login(Method::POST, "/auth/logout")).await.expect(204);
+    assert_eq!(refusal(&mut feed).await, (401, "UNAUTHENTICATED".into()));
+    api.stop().await;
+}
+
 #[tokio::test]
 async fn lines_are_stored_once_whatever_is_repeated() {
     let api = Harness::start().await;
@@ -280,6 +377,8 @@ async fn a_deployment_stream_has_neither_gap_nor_repeat_over_many_tasks() {
     .expect("valid");
     append(&api, node, a, &[(3, "a3")]).await.expect(204);
     let mut resumed = Stream::open(&api, &path, Some(&first[1].id)).await;
+    // Nor by whoever begins behind what is there.
+    let mut fresh = Stream::open(&api, &format!("{path}?tail=0"), None).await;
     let mut messages: Vec<_> = first.iter().map(|event| event.data["message"].clone()).collect();
     messages.extend(
         resumed
@@ -297,6 +396,8 @@ async fn a_deployment_stream_has_neither_gap_nor_repeat_over_many_tasks() {
             .map(|event| event.data["message"].clone()),
     );
     assert_eq!(messages, ["b1", "a1", "a2", "b2", "a3"]);
+    while fresh.take(1).await[0].data["message"] != "b2" {}
+    assert_eq!(fresh.take(1).await[0].data["message"], "a3");
     let bad = api
         .request(Method::GET, &path)
         .header("X-API-Key", &api.admin)
@@ -371,4 +472,37 @@ async fn the_event_stream_shows_what_happens_to_those_who_may_see_it() {
     // Open streams end when the service stops, or it would never stop.
     api.stop().await;
     assert_eq!(resumed.next().await, None);
+}
+
+#[tokio::test]
+async fn where_a_change_came_from_is_told_to_those_who_govern() {
+    let api = Harness::start().await;
+    let app = api.app("hello").await;
+    let organization: Uuid = sqlx::query_scalar(
+        "SELECT n.organization_id FROM applications a JOIN namespaces n ON n.id = a.namespace_id WHERE a.id = $1::uuid",
+    )
+    .bind(app.parse::<Uuid>().expect("an id"))
+    .fetch_one(&api.pool)
+    .await
+    .expect("it has one");
+    let told = async |key: &str| {
+        let events = api
+            .call(key, Method::GET, "/events?action=app.created", None)
+            .await;
+        let events = events.expect(200).json();
+        assert_eq!(events["total"], 1, "{events}");
+        events["data"][0]["source_address"].clone()
+    };
+    assert_eq!(told(&api.admin).await, "127.0.0.1");
+    for (role, address) in [
+        ("owner", json!("127.0.0.1")),
+        ("admin", json!("127.0.0.1")),
+        ("developer", json!(null)),
+        ("viewer", json!(null)),
+    ] {
+        let (user, key) = rows::user(&api.pool, false).await;
+        rows::member(&api.pool, user, organization, role).await;
+        assert_eq!(told(&key).await, address, "{role}");
+    }
+    api.stop().await;
 }

@@ -169,12 +169,15 @@ async fn download(State(upstream): State<Upstream>, Path(id): Path<Uuid>, header
     let Some(bytes) = bytes else {
         return StatusCode::NOT_FOUND.into_response();
     };
-    let etag = (header::ETAG, "\"tag\"");
+    let (etag, caching) = (
+        (header::ETAG, "\"tag\""),
+        (header::CACHE_CONTROL, "private, no-cache"),
+    );
     if headers
         .get(header::IF_NONE_MATCH)
         .is_some_and(|tag| tag == "\"tag\"")
     {
-        return (StatusCode::NOT_MODIFIED, [etag]).into_response();
+        return (StatusCode::NOT_MODIFIED, [etag, caching]).into_response();
     }
     if headers
         .get(header::RANGE)
@@ -183,11 +186,19 @@ async fn download(State(upstream): State<Upstream>, Path(id): Path<Uuid>, header
         let range = format!("bytes 0-3/{}", bytes.len());
         return (
             StatusCode::PARTIAL_CONTENT,
-            [etag],
+            [etag, caching],
             [(header::CONTENT_RANGE, range)],
             bytes.slice(0..4),
         )
             .into_response();
     }
-    ([etag], bytes).into_response()
+    let beyond = headers
+        .get(header::RANGE)
+        .is_some_and(|range| range == "bytes=9999999-");
+    if beyond {
+        let status = StatusCode::RANGE_NOT_SATISFIABLE;
+        let problem = Problem::new(status, "RANGE_NOT_SATISFIABLE", "it ends before");
+        return (status, axum::Json(problem)).into_response();
+    }
+    ([etag, caching], bytes).into_response()
 }

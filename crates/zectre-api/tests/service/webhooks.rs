@@ -6,9 +6,7 @@ use crate::{
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
-use rcgen::{CertificateParams, KeyPair};
 use reqwest::Method;
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
 use sha2::Sha256;
 use std::{
@@ -22,7 +20,7 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_rustls::TlsAcceptor;
-use zectre_testkit::{DnsServer, wait_until};
+use zectre_testkit::{DnsServer, TestCertificate, wait_until};
 
 const SOON: Duration = Duration::from_secs(30);
 const PRIVATE: &str = "webhooks.allow_private = true";
@@ -37,7 +35,7 @@ struct Call {
 }
 
 /// A receiver that answers what it is told to (the last of it for ever), and remembers what it was sent.
-struct Receiver {
+pub(crate) struct Receiver {
     port: u16,
     answers: Arc<Mutex<VecDeque<String>>>,
     calls: Arc<Mutex<Vec<Call>>>,
@@ -45,7 +43,7 @@ struct Receiver {
 }
 
 impl Receiver {
-    async fn start(tls: Option<TlsAcceptor>) -> Self {
+    pub(crate) async fn start(tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let port = listener.local_addr().expect("a listener has an address").port();
         let (answers, calls) = (
@@ -78,7 +76,7 @@ impl Receiver {
         }
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}/hook?a=b", self.port)
     }
 
@@ -172,7 +170,7 @@ async fn deliveries(api: &Harness, hook: &str) -> Vec<Value> {
 }
 
 /// The webhook's only delivery, once `wanted` of it.
-async fn delivery(api: &Harness, hook: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+pub(crate) async fn delivery(api: &Harness, hook: &str, wanted: impl Fn(&Value) -> bool) -> Value {
     wait_until(SOON, "the delivery gets there", async || {
         let all = deliveries(api, hook).await;
         assert!(all.len() <= 1, "{all:?}");
@@ -358,31 +356,15 @@ async fn private_addresses_are_not_called_by_whatever_name() {
 
 #[tokio::test]
 async fn https_is_checked() {
-    let key = KeyPair::generate().expect("keys can be made");
-    let certificate = CertificateParams::new(vec!["hooks.example.com".to_owned()])
-        .expect("a name")
-        .self_signed(&key)
-        .expect("signs");
-    let file = tempfile::NamedTempFile::new().expect("the temporary directory is writable");
-    std::fs::write(file.path(), certificate.pem()).expect("writable");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("the provider has them")
-        .with_no_client_auth()
-        .with_single_cert(
-            vec![certificate.der().clone()],
-            PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der())),
-        )
-        .expect("they belong together");
-    let receiver = Receiver::start(Some(TlsAcceptor::from(Arc::new(config)))).await;
+    let certificate = TestCertificate::of("hooks.example.com");
+    let receiver = Receiver::start(Some(certificate.acceptor())).await;
     let dns = DnsServer::start().await;
     dns.add_address("hooks.example.com", HERE);
     dns.add_address("other.example.com", HERE);
     let api = Harness::start_with(&format!(
         "domains.dns_server = '{}'\n{PRIVATE}\nwebhooks.ca_file = '{}'",
         dns.address,
-        file.path().display()
+        certificate.authority().display()
     ))
     .await;
     let port = receiver.port;

@@ -162,6 +162,22 @@ fn long_names_of_both_kinds_come_out() {
         .file("short", b"1")
         .unpack();
     assert!(root.expect("good").join(&name).is_file());
+    let with_header = |pax: &str| {
+        let case = Case::new().raw(b"x", EntryType::XHeader, "", pax.as_bytes());
+        case.file("short", b"1").refused()
+    };
+    let odd = with_header("21 path=src/a\nb.tish\n");
+    assert_eq!(odd, "`src/a\\nb.tish` has control characters in its name");
+    for damaged in [
+        "9 path",
+        "x path=a\n",
+        "99 path=a\n",
+        "0 path=a\n",
+        "8 path=a",
+        "6 path\n",
+    ] {
+        assert!(with_header(damaged).contains("damaged"), "{damaged}");
+    }
 }
 
 #[test]

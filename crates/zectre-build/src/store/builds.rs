@@ -45,6 +45,7 @@ pub async fn claim(pool: &PgPool, lease_for: Duration) -> Result<Option<Claimed>
     let lease = Uuid::now_v7();
     let row = sqlx::query!(
         r#"UPDATE builds SET status = 'running', lease_owner = $1, attempts = attempts + 1,
+               message = CASE WHEN status = 'running' THEN $3 ELSE message END,
                lease_expires_at = now() + $2 * interval '1 millisecond', started_at = coalesce(started_at, now())
            WHERE id = (SELECT id FROM builds
                        WHERE status = 'queued' OR (status = 'running' AND lease_expires_at < now())
@@ -53,7 +54,8 @@ pub async fn claim(pool: &PgPool, lease_for: Duration) -> Result<Option<Claimed>
                source_artifact_id AS "source: ArtifactId", git_repository, git_ref, git_root_dir, attempts,
                cancel_requested"#,
         lease,
-        lease_for.as_millis() as f64
+        lease_for.as_millis() as f64,
+        "its worker is gone; another one has begun it anew"
     )
     .fetch_optional(pool)
     .await?;
@@ -177,12 +179,14 @@ async fn hint(connection: &mut sqlx::PgConnection, id: BuildId) -> Result<(), Er
     Ok(())
 }
 
-/// Gives a build back, so that it is tried again.
+/// Gives a build back, so that it is tried again. When that was is kept: whoever looks for builds that no worker takes
+/// counts from the last sign of one.
 pub async fn requeue(pool: &PgPool, claimed: &Claimed, counted: bool) -> Result<(), Error> {
     let mut transaction = pool.begin().await?;
     sqlx::query!(
-        "UPDATE builds SET status = 'queued', lease_owner = NULL, lease_expires_at = NULL,
-             attempts = attempts - CASE WHEN $3 THEN 0 ELSE 1 END
+        "UPDATE builds SET status = 'queued', lease_owner = NULL, lease_expires_at = now(),
+             attempts = attempts - CASE WHEN $3 THEN 0 ELSE 1 END,
+             message = 'its worker gave it back; the next one begins it anew'
          WHERE id = $1 AND lease_owner = $2 AND status = 'running'",
         claimed.id as _,
         claimed.lease,

@@ -133,6 +133,16 @@ async fn a_stopping_worker_gives_its_build_back_and_another_finishes_it() {
         .await
         .expect("readable");
     assert_eq!(attempts, 0, "an interruption doesn't count");
+    let is_fresh: Option<bool> =
+        sqlx::query_scalar("SELECT lease_expires_at > created_at AND lease_owner IS NULL FROM builds")
+            .fetch_one(&yard.pool)
+            .await
+            .expect("readable");
+    assert_eq!(
+        is_fresh,
+        Some(true),
+        "whoever fails what no worker takes counts from now"
+    );
     let quick = yard.start("").await;
     assert_eq!(yard.ended(id).await.status, BuildStatus::Succeeded);
     let log = yard.log_text(id).await;
@@ -181,8 +191,18 @@ async fn a_killed_worker_takes_its_build_along_and_the_next_one_finishes_it() {
     all_gone(&yard).await;
     assert_eq!(yard.left_in_work(), 1, "nobody could clear it");
     assert_eq!(yard.build(id).await.status, BuildStatus::Running);
+    let next = yard.start(&compiler).await;
+    let anew = wait_until(Duration::from_secs(60), "another one takes it", async || {
+        yard.build(id).await.message
+    })
+    .await;
+    assert!(anew.contains("its worker is gone"), "{anew}");
+    next.stop().await;
+    let message = yard.build(id).await.message.expect("it waits again");
+    assert!(message.contains("gave it back"), "{message}");
     let next = yard.start("").await;
-    assert_eq!(yard.ended(id).await.status, BuildStatus::Succeeded);
+    let ended = yard.ended(id).await;
+    assert_eq!((ended.status, ended.message), (BuildStatus::Succeeded, None));
     next.stop().await;
     wait_until(
         Duration::from_secs(10),

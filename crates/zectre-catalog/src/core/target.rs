@@ -1,4 +1,4 @@
-//! What a cluster may be called, and where its API may be.
+//! What a cluster may be called, where its API may be, and who gets tokens for it.
 
 use url::Url;
 
@@ -22,6 +22,12 @@ pub fn is_audience(text: &str) -> bool {
         && text
             .bytes()
             .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'\'' | b'`'))
+}
+
+/// Whether a sign-in that was begun for one audience gives tokens for `wanted`: only when that is the same. A sign-in of the command
+/// line at the catalog itself (`issuer`) stands for its person, who was asked, and gives them for clusters too.
+pub fn gives(begun_for: &str, wanted: &str, issuer: &str, is_command_line: bool) -> bool {
+    begun_for == wanted || (begun_for == issuer && is_command_line)
 }
 
 /// The base URL of an API, as it is kept: without a slash at its end.
@@ -48,6 +54,21 @@ pub fn api_base_url(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sign_in_gives_what_it_was_begun_for() {
+        let catalog = "https://id.example.com";
+        for is_command_line in [true, false] {
+            assert!(gives("acme-eu", "acme-eu", catalog, is_command_line));
+            assert!(gives(catalog, catalog, catalog, is_command_line));
+            assert!(!gives("acme-eu", "acme-us", catalog, is_command_line));
+            assert!(!gives("acme-eu", catalog, catalog, is_command_line));
+            assert_eq!(
+                gives(catalog, "acme-eu", catalog, is_command_line),
+                is_command_line
+            );
+        }
+    }
 
     #[test]
     fn targets_are_plain() {

@@ -97,6 +97,16 @@ impl Keyring {
         Ok(SigningKey::open(slot(key)?, public, &private)?)
     }
 
+    /// Whether the key whose time it is can sign, as it is stored: one that can't be opened is noticed before the next start.
+    pub async fn check(&self) -> Result<(), Error> {
+        let mut connection = self.pool.acquire().await?;
+        let stored = signing_keys::all(&mut connection).await?;
+        let slots = stored.iter().map(slot).collect::<Result<Vec<_>, _>>()?;
+        let signs = signer(&slots, Time::now()).ok_or(KeyFailure("found"))?;
+        self.open_one(&stored[signs])?.sign(&())?;
+        Ok(())
+    }
+
     /// A token with these claims, by the key whose time it is.
     pub fn sign(&self, claims: &AccessClaims) -> Result<String, Error> {
         let keys = self.keys.load();

@@ -16,7 +16,7 @@ use crate::{
     metrics::Outcome,
     sealed::Waiting,
     secret,
-    store::{codes, users},
+    store::{codes, consents, users},
 };
 use axum::{
     extract::{RawQuery, State},
@@ -214,6 +214,10 @@ async fn try_consent(app: &App, headers: &HeaderMap, body: &str) -> Result<Respo
     let consent = consent
         .filter(|consent| consent.answers(nonce))
         .ok_or_else(expired)?;
+    // The page is answered once: its cookie and nonce may lie in a log or a history.
+    if !consents::spend(&app.pool, &secret::hash(nonce), consent.expires_at).await? {
+        return Err(expired());
+    }
     let granted = if form.get("decision") == Some("allow") {
         grant(app, consent.user, &consent.login).await?
     } else {

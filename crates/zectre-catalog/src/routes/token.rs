@@ -8,7 +8,8 @@ use super::{
 };
 use crate::{
     claims::AccessClaims,
-    core::pkce,
+    config::CLI_CLIENT,
+    core::{pkce, target},
     error::Error,
     secret::{self, Refresh},
     store::{codes, sessions, users},
@@ -94,53 +95,61 @@ fn required<'f>(form: &'f Parameters, name: &str, missing: &'static str) -> Resu
 }
 
 async fn by_code(app: &App, form: &Parameters) -> Result<Tokens, Denied> {
+    let code_hash = secret::hash(required(form, "code", "`code` is missing")?);
+    let mut transaction = app.pool.begin().await?;
+    let Some(granted) = codes::spend(&mut transaction, &code_hash).await? else {
+        if codes::is_spent(&mut transaction, &code_hash).await?
+            && sessions::revoke_of_code(&mut transaction, &code_hash).await?
+        {
+            tracing::warn!("a code was used twice: what came of it has ended");
+        }
+        transaction.commit().await?;
+        return Err(BAD_GRANT);
+    };
+    let result = exchange(app, &mut transaction, form, &code_hash, &granted).await;
+    match &result {
+        // Ours: nobody has anything of it, and whoever comes again is as good as the first.
+        Err(Denied::Failed(_)) => drop(transaction),
+        // Also where it was refused: whoever tries a code has seen it, and doesn't get a second guess.
+        Ok(_) | Err(Denied::Refused(..)) => transaction.commit().await?,
+    }
+    result
+}
+
+/// What comes of a code that is spent now. Whatever may be refused is refused before anything is stored.
+async fn exchange(
+    app: &App,
+    connection: &mut PgConnection,
+    form: &Parameters,
+    code_hash: &[u8],
+    granted: &codes::Code,
+) -> Result<Tokens, Denied> {
     let client = required(form, "client_id", "`client_id` is missing")?;
-    let code = required(form, "code", "`code` is missing")?;
     let redirect_uri = required(form, "redirect_uri", "`redirect_uri` is missing")?;
     let verifier = required(
         form,
         "code_verifier",
         "`code_verifier` is missing: PKCE is required",
     )?;
-    let code_hash = secret::hash(code);
-    let mut transaction = app.pool.begin().await?;
-    let Some(granted) = codes::spend(&mut transaction, &code_hash).await? else {
-        if codes::is_spent(&mut transaction, &code_hash).await?
-            && sessions::revoke_of_code(&mut transaction, &code_hash).await?
-        {
-            tracing::warn!(client, "a code was used twice: what came of it has ended");
-        }
-        transaction.commit().await?;
-        return Err(BAD_GRANT);
-    };
     let same = granted.client_id == client && granted.redirect_uri == redirect_uri;
     if !same || !pkce::verify(verifier, &granted.code_challenge) {
-        // The code stays spent: whoever tries it has seen it, and doesn't get a second guess.
-        transaction.commit().await?;
         return Err(BAD_GRANT);
     }
-    let refresh = Refresh::first();
+    let audience = audience(app, form, client, &granted.audience)?;
+    let (id, refresh) = (Uuid::now_v7(), Refresh::first());
+    let whose = (granted.user_id, id);
+    let tokens = tokens(app, connection, whose, client, audience, &refresh).await?;
     let session = sessions::NewSession {
-        id: Uuid::now_v7(),
+        id,
         user: granted.user_id,
         client,
-        code_hash: &code_hash,
+        audience: &granted.audience,
+        code_hash,
         family_hash: &refresh.family_hash(),
         refresh_hash: &refresh.hash(),
         expires_at: Time::now().plus(Duration::from_secs(app.session_ttl_secs)),
     };
-    sessions::insert(&mut transaction, &session, app.limits.sessions_per_user_max).await?;
-    let audience = form.get("audience").unwrap_or(&granted.audience);
-    let tokens = tokens(
-        app,
-        &mut transaction,
-        (granted.user_id, session.id),
-        client,
-        audience,
-        &refresh,
-    )
-    .await?;
-    transaction.commit().await?;
+    sessions::insert(connection, &session, app.limits.sessions_per_user_max).await?;
     Ok(tokens)
 }
 
@@ -149,26 +158,36 @@ async fn by_refresh_token(app: &App, form: &Parameters) -> Result<Tokens, Denied
     let text = required(form, "refresh_token", "`refresh_token` is missing")?;
     let old = Refresh::parse(text).ok_or(BAD_GRANT)?;
     let (family, old_hash) = (old.family_hash(), old.hash());
-    let audience = form.get("audience").unwrap_or(&app.issuer);
     let mut connection = app.pool.acquire().await?;
     let Some(session) = sessions::find(&mut connection, &family, &old_hash, client).await? else {
         return Err(reused(&mut connection, &family, &old_hash, client).await?);
     };
+    let audience = audience(app, form, client, &session.audience)?;
     let next = old.next();
     // Made first: a refusal leaves the sign-in as it is.
-    let tokens = tokens(
-        app,
-        &mut connection,
-        (session.user_id, session.id),
-        client,
-        audience,
-        &next,
-    )
-    .await?;
+    let whose = (session.user_id, session.id);
+    let tokens = tokens(app, &mut connection, whose, client, audience, &next).await?;
     if sessions::rotate(&mut connection, &family, &old_hash, &next.hash()).await? {
         return Ok(tokens);
     }
     Err(reused(&mut connection, &family, &old_hash, client).await?)
+}
+
+/// For whom tokens are to be, of a sign-in that was begun for `begun_for`.
+fn audience<'a>(
+    app: &App,
+    form: &'a Parameters,
+    client: &str,
+    begun_for: &'a str,
+) -> Result<&'a str, Denied> {
+    let wanted = form.get("audience").unwrap_or(begun_for);
+    if target::gives(begun_for, wanted, &app.issuer, client == CLI_CLIENT) {
+        return Ok(wanted);
+    }
+    Err(Denied::Refused(
+        "invalid_target",
+        "this sign-in was begun for another audience: sign in for this one",
+    ))
 }
 
 async fn reused(

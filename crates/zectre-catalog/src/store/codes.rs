@@ -19,7 +19,7 @@ pub struct Code {
     pub redirect_uri: String,
     /// Who may exchange it (RFC 7636, S256).
     pub code_challenge: String,
-    /// For whom tokens are, unless the client asks for another audience.
+    /// For whom tokens are.
     pub audience: String,
 }
 

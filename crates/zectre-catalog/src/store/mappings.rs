@@ -28,7 +28,7 @@ pub async fn list(
     Ok(query.fetch_all(pool).await?)
 }
 
-/// Sets the role that members of `github_org_id` get from their next sign-in on. Only who administers it there may: all its
+/// Sets the role that members of `github_org_id` get: those who are here by it at once, others at their next sign-in. Only who administers it there may: all its
 /// members come with it, and with them their addresses.
 pub async fn set(
     pool: &PgPool,
@@ -68,9 +68,6 @@ pub async fn set(
     )
     .fetch_optional(&mut *transaction)
     .await?;
-    if before.is_some_and(|before| before != role) {
-        forget_members(&mut transaction, organization).await?;
-    }
     sqlx::query!(
         "INSERT INTO github_mappings (organization_id, issuer, github_org_id, role) VALUES ($1, $2, $3, $4)
          ON CONFLICT (organization_id, issuer, github_org_id) DO UPDATE SET role = EXCLUDED.role",
@@ -81,6 +78,9 @@ pub async fn set(
     )
     .execute(&mut *transaction)
     .await?;
+    if before.is_some_and(|before| before != role) {
+        settle(&mut transaction, organization).await?;
+    }
     transaction.commit().await?;
     Ok(())
 }
@@ -122,16 +122,29 @@ pub async fn delete(
     .await?;
     let was_there = done.rows_affected() == 1;
     if was_there {
-        forget_members(&mut transaction, organization).await?;
+        settle(&mut transaction, organization).await?;
     }
     transaction.commit().await?;
     Ok(was_there)
 }
 
-/// Nobody keeps a role that no mapping gives any more; whom another one covers is back at the next sign-in.
-async fn forget_members(connection: &mut PgConnection, organization: OrganizationId) -> Result<(), Error> {
+/// After a mapping changed or went: who came by it has the role that their mappings give now, and leaves where none is left. Who came
+/// otherwise stays as they are; of whom nobody knows how they came (a version without `github_memberships` took them in), they leave,
+/// and are back at their next sign-in.
+async fn settle(connection: &mut PgConnection, organization: OrganizationId) -> Result<(), Error> {
     sqlx::query!(
-        "DELETE FROM memberships WHERE organization_id = $1 AND from_github",
+        "DELETE FROM memberships m WHERE organization_id = $1 AND from_github AND NOT EXISTS
+             (SELECT 1 FROM github_memberships g WHERE g.organization_id = m.organization_id AND g.user_id = m.user_id)",
+        organization as _
+    )
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query!(
+        "UPDATE memberships m SET role = best.role FROM
+             (SELECT DISTINCT ON (user_id) user_id, role FROM github_memberships
+                  JOIN github_mappings USING (organization_id, issuer, github_org_id) WHERE organization_id = $1
+              ORDER BY user_id, array_position(ARRAY['admin', 'developer', 'viewer'], role)) AS best
+         WHERE m.organization_id = $1 AND m.user_id = best.user_id AND m.from_github AND m.role <> best.role",
         organization as _
     )
     .execute(connection)

@@ -2,6 +2,7 @@
 
 pub mod clusters;
 pub mod codes;
+pub mod consents;
 pub mod invitations;
 pub mod mappings;
 pub mod members;

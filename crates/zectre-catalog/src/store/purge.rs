@@ -16,5 +16,9 @@ pub async fn round(pool: &PgPool) -> Result<u64, Error> {
     let invitations = sqlx::query!("DELETE FROM invitations WHERE expires_at < now()")
         .execute(pool)
         .await?;
-    Ok(codes.rows_affected() + sessions.rows_affected() + invitations.rows_affected())
+    let consents = sqlx::query!("DELETE FROM spent_consents WHERE expires_at < now()")
+        .execute(pool)
+        .await?;
+    let all = [codes, sessions, invitations, consents].map(|gone| gone.rows_affected());
+    Ok(all.iter().sum())
 }

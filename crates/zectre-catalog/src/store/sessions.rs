@@ -12,6 +12,8 @@ pub struct NewSession<'s> {
     pub user: UserId,
     /// With which client.
     pub client: &'s str,
+    /// What it was begun for.
+    pub audience: &'s str,
     /// What it came of.
     pub code_hash: &'s [u8],
     /// What stays in its refresh tokens.
@@ -28,16 +30,19 @@ pub struct Live {
     pub id: uuid::Uuid,
     /// Whose.
     pub user_id: UserId,
+    /// What it was begun for.
+    pub audience: String,
 }
 
 /// Stores one; of the person's others the oldest go when there are more than `most`.
 pub async fn insert(connection: &mut PgConnection, session: &NewSession<'_>, most: i64) -> Result<(), Error> {
     sqlx::query!(
-        "INSERT INTO sessions (id, user_id, client_id, code_hash, family_hash, refresh_hash, expires_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        "INSERT INTO sessions (id, user_id, client_id, audience, code_hash, family_hash, refresh_hash, expires_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
         session.id,
         session.user as _,
         session.client,
+        session.audience,
         session.code_hash,
         session.family_hash,
         session.refresh_hash,
@@ -64,8 +69,9 @@ pub async fn find(
 ) -> Result<Option<Live>, Error> {
     let query = sqlx::query_as!(
         Live,
-        r#"SELECT id, user_id AS "user_id: UserId" FROM sessions
-           WHERE family_hash = $1 AND refresh_hash = $2 AND client_id = $3 AND revoked_at IS NULL AND expires_at > now()"#,
+        r#"SELECT id, user_id AS "user_id: UserId", audience AS "audience!" FROM sessions
+           WHERE family_hash = $1 AND refresh_hash = $2 AND client_id = $3 AND revoked_at IS NULL AND expires_at > now()
+             AND audience IS NOT NULL"#,
         family_hash,
         refresh_hash,
         client

@@ -103,6 +103,30 @@ async fn follow_github(
         &held as _,
         most
     )
+    .execute(&mut *connection)
+    .await?;
+    remember_ways(connection, user, issuer, org_ids).await
+}
+
+/// Remembers which mappings the memberships follow from that follow from any.
+async fn remember_ways(
+    connection: &mut PgConnection,
+    user: UserId,
+    issuer: &str,
+    org_ids: &[i64],
+) -> Result<(), Error> {
+    sqlx::query!("DELETE FROM github_memberships WHERE user_id = $1", user as _)
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query!(
+        "INSERT INTO github_memberships (organization_id, user_id, issuer, github_org_id)
+         SELECT m.organization_id, m.user_id, g.issuer, g.github_org_id FROM memberships m
+         JOIN github_mappings g ON g.organization_id = m.organization_id
+         WHERE m.user_id = $1 AND m.from_github AND g.issuer = $2 AND g.github_org_id = ANY($3)",
+        user as _,
+        issuer,
+        org_ids
+    )
     .execute(connection)
     .await?;
     Ok(())

@@ -16,33 +16,34 @@ async fn a_code_is_for_who_began_the_login_and_once() {
     let (code, verifier) = catalog.code(&ada).await;
     denied(catalog.exchange(&code, &"x".repeat(43)).await, "invalid_grant");
     denied(catalog.exchange(&code, &verifier).await, "invalid_grant");
-    // The challenge is no verifier, and there is no way without one.
-    let (code, verifier) = catalog.code(&ada).await;
-    denied(
-        catalog
-            .exchange(&code, &zectre_catalog::core::pkce::challenge(&verifier))
-            .await,
-        "invalid_grant",
-    );
-    let (code, _) = catalog.code(&ada).await;
-    let bare = [
-        ("grant_type", "authorization_code"),
+    // Whatever is wrong with an exchange, or missing, there is no second one: the challenge is no verifier, nor is another client
+    // or redirect taken, nor an audience that is none of the person's.
+    let good = [
         ("client_id", CLI),
         ("redirect_uri", LOOPBACK),
-        ("code", code.as_str()),
+        ("code_verifier", ""),
+        ("audience", ""),
     ];
-    denied(catalog.token(&bare).await, "invalid_request");
-    // Nor for another client or another redirect.
-    for (client, redirect) in [("dashboard", LOOPBACK), (CLI, "http://127.0.0.1:34568/callback")] {
+    for (name, value, error) in [
+        ("code_verifier", "challenge", "invalid_grant"),
+        ("code_verifier", "", "invalid_request"),
+        ("redirect_uri", "", "invalid_request"),
+        ("client_id", "", "invalid_request"),
+        ("client_id", "dashboard", "invalid_grant"),
+        ("redirect_uri", "http://127.0.0.1:34568/callback", "invalid_grant"),
+        ("audience", "of-a-stranger", "invalid_target"),
+    ] {
         let (code, verifier) = catalog.code(&ada).await;
-        let form = [
-            ("grant_type", "authorization_code"),
-            ("client_id", client),
-            ("redirect_uri", redirect),
-            ("code", code.as_str()),
-            ("code_verifier", verifier.as_str()),
-        ];
-        denied(catalog.token(&form).await, "invalid_grant");
+        let challenge = zectre_catalog::core::pkce::challenge(&verifier);
+        let mut form = vec![("grant_type", "authorization_code"), ("code", code.as_str())];
+        form.extend(good.map(|(known, good)| match (known == name, known, value) {
+            (true, _, "challenge") => (known, challenge.as_str()),
+            (true, ..) => (known, value),
+            (false, "code_verifier", _) => (known, verifier.as_str()),
+            (false, ..) => (known, good),
+        }));
+        denied(catalog.token(&form).await, error);
+        denied(catalog.exchange(&code, &verifier).await, "invalid_grant");
     }
     // Used twice, it ends what came of it.
     let (code, verifier) = catalog.code(&ada).await;
@@ -235,14 +236,18 @@ async fn no_page_gives_a_persons_word_for_them() {
         let problem: Value = answer.json().await.expect("a problem");
         assert_eq!(problem["code"], "LOGIN_EXPIRED");
     }
-    // Anything but yes is no.
-    for decision in ["deny", ""] {
+    // Anything but yes is no; and whatever was said, it was said once.
+    for (decision, is_yes) in [("deny", false), ("", false), ("allow", true)] {
+        let (_, cookie, nonce) = ask().await;
         let end = location(&catalog.consent(Some(&cookie), &nonce, decision).await);
-        assert_eq!(param(&end, "error").as_deref(), Some("access_denied"));
-        assert_eq!(param(&end, "code"), None);
+        let denied = (!is_yes).then_some("access_denied");
+        assert_eq!(param(&end, "error").as_deref(), denied);
+        assert_eq!(param(&end, "code").is_some(), is_yes);
+        let again = catalog.consent(Some(&cookie), &nonce, "allow").await;
+        assert_eq!(again.status(), 400);
+        let problem: Value = again.json().await.expect("a problem");
+        assert_eq!(problem["code"], "LOGIN_EXPIRED");
     }
-    let end = location(&catalog.consent(Some(&cookie), &nonce, "allow").await);
-    assert!(param(&end, "code").is_some());
 }
 
 /// A token with this header and these claims, signed by `sign`.
@@ -328,6 +333,7 @@ async fn what_is_stored_is_worth_nothing_to_a_thief_and_goes_when_it_has_ended()
         "authorization_codes",
         "sessions",
         "invitations",
+        "spent_consents",
     ] {
         let statement = sqlx::AssertSqlSafe(format!(
             "SELECT coalesce(string_agg(t::text, ' '), '') FROM {table} t"
@@ -353,7 +359,7 @@ async fn what_is_stored_is_worth_nothing_to_a_thief_and_goes_when_it_has_ended()
         .execute(&catalog.pool)
         .await
         .expect("aged");
-    for table in ["sessions", "invitations"] {
+    for table in ["sessions", "invitations", "spent_consents"] {
         let statement = sqlx::AssertSqlSafe(format!(
             "UPDATE {table} SET expires_at = now() - interval '1 second'"
         ));
@@ -371,7 +377,7 @@ async fn what_is_stored_is_worth_nothing_to_a_thief_and_goes_when_it_has_ended()
         .await;
     assert_eq!(
         zectre_catalog::purge::round(&catalog.pool).await.expect("purged"),
-        4
+        6
     );
     catalog.done(&bob.access, "GET", "/me", None, 200).await;
 }

@@ -192,6 +192,56 @@ async fn membership_at_github_leads_to_a_role_and_goes_with_it() {
 }
 
 #[tokio::test]
+async fn a_mapping_that_changes_or_goes_reaches_those_who_came_by_it() {
+    let catalog = Catalog::start().await;
+    let mut ada = person("ada");
+    ada["administers"] = json!([1001, 1002]);
+    let ada = catalog.sign_in(&ada).await.access;
+    org(&catalog, &ada, "acme").await;
+    for (org, role) in [(1001, "viewer"), (1002, "developer")] {
+        let path = format!("/orgs/acme/github/{org}");
+        catalog
+            .done(&ada, "PUT", &path, Some(json!({"role": role})), 204)
+            .await;
+    }
+    // By one mapping, by the other, by both.
+    let mut members = Vec::new();
+    for (name, orgs) in [
+        ("eve", json!([1002])),
+        ("ann", json!([1001])),
+        ("dan", json!([1001, 1002])),
+    ] {
+        let mut one = person(name);
+        one["orgs"] = orgs;
+        members.push(catalog.sign_in(&one).await.access);
+    }
+    let roles = async || {
+        let mut roles = Vec::new();
+        for token in &members {
+            let orgs = catalog.done(token, "GET", "/me", None, 200).await["orgs"].clone();
+            roles.push(orgs[0]["role"].as_str().unwrap_or("-").to_owned());
+        }
+        roles.join(" ")
+    };
+    assert_eq!(roles().await, "developer viewer developer");
+    for (org, role, expected) in [
+        (1002, "admin", "admin viewer admin"),
+        (1001, "developer", "admin developer admin"),
+        (1002, "viewer", "viewer developer developer"),
+    ] {
+        let path = format!("/orgs/acme/github/{org}");
+        catalog
+            .done(&ada, "PUT", &path, Some(json!({"role": role})), 204)
+            .await;
+        assert_eq!(roles().await, expected, "{org} {role}");
+    }
+    catalog
+        .done(&ada, "DELETE", "/orgs/acme/github/1002", None, 204)
+        .await;
+    assert_eq!(roles().await, "- developer developer");
+}
+
+#[tokio::test]
 async fn a_cluster_is_its_organizations_and_so_is_its_audience() {
     let catalog =
         Catalog::start_with("[tokens]\nalgorithm = 'EdDSA'\n[limits]\norganizations_per_user_max = 1\n")

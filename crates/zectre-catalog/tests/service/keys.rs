@@ -3,10 +3,15 @@
 use crate::harness::{Catalog, claims, person};
 use jsonwebtoken::{DecodingKey, Validation, jwk::JwkSet};
 use serde_json::Value;
-use std::time::Duration;
-use zectre_catalog::{claims::AccessClaims, keys::Keyring};
+use sqlx::Row;
+use std::{collections::BTreeSet, time::Duration};
+use zectre_catalog::{
+    claims::AccessClaims,
+    keys::Keyring,
+    sealed::{COLUMNS, HASHES},
+};
 use zectre_common::time::Time;
-use zectre_service::key::{self, MasterKey};
+use zectre_service::{key::MasterKey, rotation, seal::place::Form};
 
 fn check(jwks: &JwkSet, token: &str, issuer: &str) -> AccessClaims {
     let header = jsonwebtoken::decode_header(token).expect("a header");
@@ -23,8 +28,9 @@ fn check(jwks: &JwkSet, token: &str, issuer: &str) -> AccessClaims {
 
 #[tokio::test]
 async fn anyone_can_check_a_token_with_what_is_published() {
-    for algorithm in ["RS256", "EdDSA"] {
-        let catalog = Catalog::start_with(&format!("[tokens]\nalgorithm = '{algorithm}'\n")).await;
+    // RS256 unless the configuration says otherwise.
+    for (said, algorithm) in [("", "RS256"), ("[tokens]\nalgorithm = 'EdDSA'\n", "EdDSA")] {
+        let catalog = Catalog::start_with(said).await;
         let metadata: Value = catalog
             .get("/.well-known/openid-configuration")
             .await
@@ -47,6 +53,8 @@ async fn anyone_can_check_a_token_with_what_is_published() {
         for private in ["\"d\"", "\"p\"", "\"q\""] {
             assert!(!text.contains(private), "{text}");
         }
+        let published: Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!(published["keys"][0]["alg"], algorithm);
         let jwks: JwkSet = serde_json::from_str(&text).expect("a key set");
         let ada = catalog.sign_in(&person("ada")).await;
         assert_eq!(check(&jwks, &ada.access, &catalog.url).email, "ada@example.test");
@@ -54,10 +62,32 @@ async fn anyone_can_check_a_token_with_what_is_published() {
 }
 
 #[tokio::test]
+async fn a_catalog_whose_signing_key_cannot_be_opened_is_not_ready() {
+    let catalog = Catalog::start().await;
+    let ready = async || {
+        let answer = catalog.get("/ready").await;
+        (answer.status().as_u16(), answer.text().await.expect("text"))
+    };
+    assert_eq!(ready().await.0, 200);
+    let sealed: Vec<u8> = sqlx::query_scalar("SELECT private_sealed FROM signing_keys")
+        .fetch_one(&catalog.pool)
+        .await
+        .expect("a key");
+    let set = async |sealed: &[u8]| {
+        let update = sqlx::query("UPDATE signing_keys SET private_sealed = $1").bind(sealed);
+        update.execute(&catalog.pool).await.expect("valid");
+    };
+    set(&sealed[..sealed.len() - 1]).await;
+    let (status, why) = ready().await;
+    assert!(status == 503 && why.contains("signing key"), "{status} {why}");
+    set(&sealed).await;
+    assert_eq!(ready().await.0, 200);
+}
+
+#[tokio::test]
 async fn keys_take_turns() {
     let catalog = Catalog::start().await;
-    let master = key::read("master_key_file", &catalog.config.secrets.master_key_file).expect("read");
-    let master = MasterKey::from_bytes(master.expect("set"));
+    let master = MasterKey::load(&catalog.config.secrets.master_key_file).expect("read");
     let ring = Keyring::open(catalog.pool.clone(), master, catalog.config.tokens.clone())
         .await
         .expect("opened");
@@ -103,4 +133,47 @@ async fn keys_take_turns() {
             .await
             .is_err()
     );
+}
+
+#[tokio::test]
+async fn master_keys_are_rotated_under_a_running_catalog() {
+    let catalog = Catalog::start().await;
+    let file = &catalog.config.secrets.master_key_file;
+    let ada = catalog.sign_in(&person("ada")).await;
+    let old = std::fs::read_to_string(file).expect("it is ours");
+    let rotated = rotation::rotate(&catalog.pool, COLUMNS, file, false, |_| ()).await;
+    let rotated = rotated.expect("it ends");
+    assert_eq!(
+        (rotated.resealed, rotated.retired.len(), rotated.lost.len()),
+        (1, 1, 0)
+    );
+    // The old key opens nothing, and nothing is missing: for a catalog that starts, nor for the one that runs.
+    let tokens = &catalog.config.tokens;
+    let open = async |master| Keyring::open(catalog.pool.clone(), master, tokens.clone()).await;
+    let ring = open(MasterKey::load(file).expect("read"))
+        .await
+        .expect("it opens");
+    assert!(ring.verify(&ada.access, &catalog.url, &catalog.url).is_some());
+    catalog.done(&ada.access, "GET", "/me", None, 200).await;
+    catalog.sign_in(&person("bob")).await;
+    std::fs::write(file, old).expect("written");
+    assert!(open(MasterKey::load(file).expect("read")).await.is_err());
+}
+
+#[tokio::test]
+async fn every_column_of_bytes_is_known_to_hold_sealed_values_or_hashes() {
+    let catalog = Catalog::start().await;
+    let rows = sqlx::query(
+        "SELECT table_name::text AS t, column_name::text AS c FROM information_schema.columns
+         WHERE table_schema = 'public' AND data_type = 'bytea' AND table_name NOT LIKE '\\_sqlx%'",
+    );
+    let rows = rows.fetch_all(&catalog.pool).await.expect("they can be read");
+    let there: BTreeSet<(String, String)> = rows.iter().map(|row| (row.get("t"), row.get("c"))).collect();
+    let sealed = COLUMNS.iter().filter(|column| column.form == Form::Bytes);
+    let known = sealed
+        .map(|column| (column.table, column.column))
+        .chain(HASHES.iter().copied());
+    let known: BTreeSet<(String, String)> = known.map(|(t, c)| (t.to_owned(), c.to_owned())).collect();
+    // A new one belongs into one of the lists in `zectre_catalog::sealed`: a rotation would miss it otherwise.
+    assert_eq!(there, known);
 }

@@ -119,6 +119,47 @@ async fn tokens_for_a_cluster_speak_of_the_organization_that_has_it() {
 }
 
 #[tokio::test]
+async fn a_sign_in_gives_tokens_for_what_it_was_begun_for() {
+    let catalog = Catalog::start().await;
+    let ada = catalog.sign_in(&person("ada")).await;
+    for (slug, audience) in [("acme", "acme-eu-1"), ("hobby", "hobby-us-1")] {
+        let org = json!({ "slug": slug });
+        catalog.done(&ada.access, "POST", "/orgs", Some(org), 201).await;
+        let cluster = json!({"organization": slug, "name": "eu", "api_base_url": "https://eu.test", "audience": audience});
+        catalog
+            .done(&ada.access, "POST", "/clusters", Some(cluster), 201)
+            .await;
+    }
+    // For a cluster: for that one, and for nobody else, not even the catalog.
+    let begun = Begun::new().with("audience", Some("acme-eu-1"));
+    let code = param(&catalog.browse(&begun).await, "code").expect("a code");
+    let by_login = tokens(catalog.exchange(&code, &begun.verifier).await);
+    for other in ["hobby-us-1", catalog.url.as_str()] {
+        denied(
+            catalog.refresh(&by_login.refresh, Some(other)).await,
+            "invalid_target",
+        );
+    }
+    let next = tokens(catalog.refresh(&by_login.refresh, None).await);
+    assert_eq!(claims(&next.access)["aud"], "acme-eu-1");
+    // A program with a page of its own gets what it was signed in to: nobody was asked whether it may have more.
+    let redirect = "https://dashboard.test/callback?tenant=1";
+    let begun = Begun::new()
+        .with("client_id", Some("dashboard"))
+        .with("redirect_uri", Some(redirect));
+    let code = param(&catalog.browse(&begun).await, "code").expect("a code");
+    let form = [
+        ("grant_type", "authorization_code"),
+        ("client_id", "dashboard"),
+        ("redirect_uri", redirect),
+        ("code", &code),
+        ("code_verifier", &begun.verifier),
+        ("audience", "acme-eu-1"),
+    ];
+    denied(catalog.token(&form).await, "invalid_target");
+}
+
+#[tokio::test]
 async fn a_registered_client_gets_its_code_where_it_is_registered() {
     let catalog = Catalog::start().await;
     catalog.visitor(&person("ada")).await;

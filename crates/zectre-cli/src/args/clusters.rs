@@ -5,7 +5,7 @@ use clap::{Args as ClapArgs, Subcommand};
 /// Which catalog.
 #[derive(Debug, Clone, Default, ClapArgs)]
 pub struct CatalogArgs {
-    /// The catalog [default for `clusters`: the one signed in to last]
+    /// The catalog [default, but for `login`: the one signed in to last]
     #[arg(long, env = "ZECTRE_CATALOG_URL", value_name = "URL", hide_env_values = true)]
     pub catalog: Option<String>,
 }
@@ -26,6 +26,17 @@ pub enum ClustersCommand {
     },
     /// Adds a cluster to an organization, and shows how it is told to trust the catalog
     Add(NewClusterArgs),
+    /// Removes a cluster from its organization: nobody gets tokens for it any more; admins only
+    Rm {
+        /// Its name, organization/name or id
+        cluster: String,
+        /// Doesn't ask
+        #[arg(long, short)]
+        yes: bool,
+        /// Which catalog.
+        #[command(flatten)]
+        catalog: CatalogArgs,
+    },
 }
 
 /// A cluster to add.

@@ -25,10 +25,13 @@ pub enum KeysCommand {
 /// Which platform's keys.
 #[derive(Debug, ClapArgs)]
 pub struct KeysPlace {
-    /// Configuration file of separate daemons [default: /etc/zectre/config.toml where it exists]
+    /// Configuration file of separate daemons [default: /etc/zectre/config.toml where it exists, or catalog.toml beside it]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Data directory of a running `zectre up`, in place of a configuration
     #[arg(long, value_name = "DIR", conflicts_with = "config")]
     pub data_dir: Option<PathBuf>,
+    /// The keys of a catalog, whose configuration --config names then
+    #[arg(long, conflicts_with = "data_dir")]
+    pub catalog: bool,
 }

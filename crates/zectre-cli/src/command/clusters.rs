@@ -1,5 +1,6 @@
 //! `zectre clusters …`: the clusters that a catalog knows.
 
+use super::catalog::organization;
 use crate::{
     args::{ClustersCommand, LoginArgs, NewClusterArgs},
     catalog::Catalog,
@@ -12,7 +13,7 @@ use crate::{
 use zectre_client::{Client, collect};
 use zectre_common::{
     state::Role,
-    wire::catalog::{Cluster, CreateClusterRequest, Me},
+    wire::catalog::{Cluster, CreateClusterRequest},
 };
 
 pub(crate) async fn run(command: ClustersCommand, output: Output) -> Result<Shown, CliError> {
@@ -31,6 +32,19 @@ pub(crate) async fn run(command: ClustersCommand, output: Output) -> Result<Show
             Ok(output.done(cluster, remark))
         }
         ClustersCommand::Add(args) => add(&args, output).await,
+        ClustersCommand::Rm {
+            cluster,
+            yes,
+            catalog,
+        } => {
+            remove(
+                &Catalog::named(catalog.catalog.as_deref())?,
+                &cluster,
+                yes,
+                output,
+            )
+            .await
+        }
     }
 }
 
@@ -63,10 +77,7 @@ async fn list(catalog: &Catalog, output: Output) -> Result<Shown, CliError> {
 async fn add(args: &NewClusterArgs, output: Output) -> Result<Shown, CliError> {
     let catalog = Catalog::named(args.catalog.catalog.as_deref())?;
     let client = catalog.client().await?;
-    let organization = match &args.org {
-        Some(org) => org.clone(),
-        None => only_one(&client.catalog_me().await?)?,
-    };
+    let organization = organization(&client, args.org.as_deref(), Role::Admin).await?;
     let request = CreateClusterRequest {
         organization,
         name: args.name.clone(),
@@ -86,18 +97,21 @@ async fn add(args: &NewClusterArgs, output: Output) -> Result<Shown, CliError> {
     }))
 }
 
-/// The organization in which one may add clusters, where it is clear which.
-fn only_one(me: &Me) -> Result<String, CliError> {
-    let mut governed = me.orgs.iter().filter(|org| org.role >= Role::Admin);
-    match (governed.next(), governed.next()) {
-        (Some(org), None) => Ok(org.slug.clone()),
-        (None, _) => Err(CliError::Usage(
-            "you are an admin of no organization at this catalog: ask one to add the cluster, or make an organization.".into(),
-        )),
-        (Some(_), Some(_)) => Err(CliError::Usage(
-            "you are an admin of several organizations: name one with --org.".into(),
-        )),
+async fn remove(catalog: &Catalog, named: &str, yes: bool, output: Output) -> Result<Shown, CliError> {
+    let client = catalog.client().await?;
+    let clusters = known(&client).await?;
+    let cluster = pick(&clusters, Some(named), None)?;
+    let name = full_name(cluster);
+    let question = format!(
+        "Remove {name}? Nobody gets tokens for it any more, and its audience is never given out again."
+    );
+    if !yes && !prompt::confirm(&question).await? {
+        return Err(CliError::Usage(format!(
+            "{name} was not removed. Add --yes to remove it without a question."
+        )));
     }
+    client.remove_catalog_cluster(cluster.id).await?;
+    Ok(output.done(cluster, format!("Removed {name}; the cluster itself runs on")))
 }
 
 fn full_name(cluster: &Cluster) -> String {

@@ -2,7 +2,6 @@
 
 use crate::{
     args::{EnvCommand, VariableScope},
-    command::deploy::{PORT, PORT_IS_ASSIGNED},
     context::Context,
     error::CliError,
     output::Shown,
@@ -86,9 +85,6 @@ async fn add(
         return Err(CliError::Usage(format!(
             "`{key}` is no name for a variable: use letters, digits and `_`, not starting with a digit."
         )));
-    }
-    if key == PORT {
-        context.output.say(PORT_IS_ASSIGNED);
     }
     let app = project::find(context, &scope.project).await?;
     let request = SetVariableRequest {

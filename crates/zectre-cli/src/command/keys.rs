@@ -12,14 +12,18 @@ use crate::{
 use secrecy::SecretString;
 use sqlx::PgPool;
 use std::path::PathBuf;
-use zectre_api::rotation::{self, KeyUse, Rotation};
 use zectre_common::{config::Config, db};
+use zectre_service::{
+    rotation::{self, KeyUse, Rotation},
+    seal::place::{self, Column},
+};
 
 /// One that works, and one that holds the turn.
 const CONNECTIONS_MAX: u32 = 2;
 
 /// Whose keys.
 struct Keys {
+    is_catalog: bool,
     file: PathBuf,
     database_url: SecretString,
 }
@@ -33,12 +37,16 @@ pub(crate) async fn run(command: KeysCommand, output: Output) -> Result<Shown, C
 }
 
 fn find(place: &KeysPlace) -> Result<Keys, CliError> {
-    if place.data_dir.is_some() {
-        let (file, database_url) = up::keys_and_database(place.data_dir.as_deref())?;
-        return Ok(Keys { file, database_url });
-    }
-    let config = Config::load(place.config.as_deref())?;
-    if config.secrets.master_key_file.as_os_str().is_empty() {
+    let (file, database_url) = if place.catalog {
+        let config = zectre_catalog::config::Config::load(place.config.as_deref())?;
+        (config.secrets.master_key_file, config.database.url)
+    } else if place.data_dir.is_some() {
+        up::keys_and_database(place.data_dir.as_deref())?
+    } else {
+        let config = Config::load(place.config.as_deref())?;
+        (config.secrets.master_key_file, config.database.url)
+    };
+    if file.as_os_str().is_empty() {
         return Err(CliError::Usage(
             "The configuration names no secrets.master_key_file. Give the file of the daemons with --config, or the \
              directory of `zectre up` with --data-dir."
@@ -46,12 +54,26 @@ fn find(place: &KeysPlace) -> Result<Keys, CliError> {
         ));
     }
     Ok(Keys {
-        file: config.secrets.master_key_file,
-        database_url: config.database.url,
+        is_catalog: place.catalog,
+        file,
+        database_url,
     })
 }
 
 impl Keys {
+    fn columns(&self) -> &'static [Column] {
+        if self.is_catalog {
+            zectre_catalog::sealed::COLUMNS
+        } else {
+            place::COLUMNS
+        }
+    }
+
+    /// What is said of whose keys they are, again.
+    const fn flag(&self) -> &'static str {
+        if self.is_catalog { " --catalog" } else { "" }
+    }
+
     async fn pool(&self) -> Result<PgPool, CliError> {
         let pool = db::connect(&self.database_url, "zectre-keys", CONNECTIONS_MAX).await;
         pool.map_err(|error| CliError::Failed(format!("{error}\nIs the database running?")))
@@ -59,7 +81,7 @@ impl Keys {
 }
 
 async fn list(keys: &Keys, output: Output) -> Result<Shown, CliError> {
-    let uses = rotation::uses(&keys.pool().await?, &keys.file)
+    let uses = rotation::uses(&keys.pool().await?, keys.columns(), &keys.file)
         .await
         .map_err(|error| failed(&error))?;
     Ok(output.value(&uses, |uses| {
@@ -85,8 +107,9 @@ fn add(keys: &Keys, output: Output) -> Result<Shown, CliError> {
     let id = rotation::add(&keys.file).map_err(|error| failed(&error))?;
     let added = serde_json::json!({"key": id, "file": keys.file});
     let remark = format!(
-        "Added the key {id} to {file}. Copy the file to every machine that has one, then run `zectre keys rotate --keep-old`.",
-        file = keys.file.display()
+        "Added the key {id} to {file}. Copy the file to every machine that has one, then run `zectre keys rotate{flag} --keep-old`.",
+        file = keys.file.display(),
+        flag = keys.flag()
     );
     Ok(output.done(&added, remark))
 }
@@ -94,11 +117,16 @@ fn add(keys: &Keys, output: Output) -> Result<Shown, CliError> {
 async fn rotate(keys: &Keys, keep_old: bool, output: Output) -> Result<Shown, CliError> {
     let pool = keys.pool().await?;
     let mut progress = output.progress("Sealing anew");
-    let rotated = rotation::rotate(&pool, &keys.file, keep_old, |count| {
-        progress.update(format!("Sealing anew: {count} values"));
-    })
-    .await
-    .map_err(|error| failed(&error))?;
+    let tell = |count| progress.update(format!("Sealing anew: {count} values"));
+    let rotated = if keys.is_catalog {
+        rotation::rotate(&pool, keys.columns(), &keys.file, keep_old, tell)
+            .await
+            .map_err(|error| failed(&error))?
+    } else {
+        zectre_api::rotation::rotate(&pool, &keys.file, keep_old, tell)
+            .await
+            .map_err(|error| failed(&error))?
+    };
     progress.clear();
     pool.close().await;
     for (column, count) in &rotated.lost {
@@ -112,6 +140,7 @@ async fn rotate(keys: &Keys, keep_old: bool, output: Output) -> Result<Shown, Cl
 
 fn told(keys: &Keys, rotated: &Rotation, keep_old: bool) -> String {
     let file = keys.file.display();
+    let flag = keys.flag();
     let Rotation { newest, resealed, .. } = rotated;
     let began = if rotated.resumed {
         "Finished an earlier rotation; no new key was made. "
@@ -121,13 +150,13 @@ fn told(keys: &Keys, rotated: &Rotation, keep_old: bool) -> String {
     if keep_old {
         return format!(
             "{began}The key {newest} seals; {resealed} values were sealed anew. Copy {file} to every machine that has one, then run \
-             `zectre keys rotate` to forget the old keys, and copy it once more."
+             `zectre keys rotate{flag}` to forget the old keys, and copy it once more."
         );
     }
     let kept = rotated.retired_file.as_ref().map(|kept| {
         format!(
-            " They are kept in {}: should a value turn up that one of them sealed, paste its line to the end of {file} and rotate \
-             again; delete that file once nothing did.",
+            " They are kept in {}: what one of them seals late still opens. Should `zectre keys list` show a retired key, \
+             rotate again; delete that file once it shows none and the API is ready.",
             kept.display()
         )
     });
@@ -139,7 +168,7 @@ fn told(keys: &Keys, rotated: &Rotation, keep_old: bool) -> String {
     )
 }
 
-fn failed(error: &zectre_api::Error) -> CliError {
+fn failed(error: &impl std::fmt::Display) -> CliError {
     CliError::Failed(format!(
         "{error}\nNothing is lost: what was begun goes on when the command is run again."
     ))

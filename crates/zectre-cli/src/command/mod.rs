@@ -2,7 +2,7 @@
 
 use crate::{
     args::{Args, Command, Global, NodesCommand},
-    catalog,
+    catalog::freshen,
     context::Context,
     error::CliError,
     output::{Output, Shown},
@@ -14,6 +14,7 @@ mod begun;
 mod bootstrap;
 mod build;
 mod builds;
+mod catalog;
 mod catalog_login;
 mod clusters;
 mod completion;
@@ -32,11 +33,13 @@ mod open;
 mod projects;
 mod ps;
 mod rollout;
+mod sleep;
 mod source;
 mod status;
 mod tokens;
 mod users;
 mod wait;
+mod waiting;
 mod webhooks;
 
 pub(crate) use begun::interrupted;
@@ -91,13 +94,14 @@ fn speaks_to_the_api(command: &Command) -> bool {
             | Command::Login(_)
             | Command::Logout
             | Command::Clusters(_)
+            | Command::Catalog(_)
             | Command::Completion { .. }
     )
 }
 
 async fn dispatch(command: Command, global: &Global, output: Output) -> Result<Shown, CliError> {
     if speaks_to_the_api(&command) {
-        catalog::freshen(global).await?;
+        freshen(global).await?;
     }
     let context = || Context::new(global, output);
     match command {
@@ -108,6 +112,7 @@ async fn dispatch(command: Command, global: &Global, output: Output) -> Result<S
         Command::Init(args) => init::run(&args, output),
         Command::Login(args) => login::log_in(&args, global, output).await,
         Command::Clusters(command) => clusters::run(command, output).await,
+        Command::Catalog(command) => catalog::run(command, output).await,
         Command::Logout => login::log_out(&context()?).await,
         Command::Whoami => login::whoami(&context()?).await,
         Command::Users(command) => users::run(command, &context()?).await,
@@ -147,6 +152,8 @@ async fn dispatch(command: Command, global: &Global, output: Output) -> Result<S
             .await
         }
         Command::Restart(args) => rollout::restart(&args, &context()?).await,
+        Command::Sleep(args) => sleep::sleep(&args, &context()?).await,
+        Command::Wake(args) => sleep::wake(&args, &context()?).await,
         Command::Env(command) => env::run(command, &context()?).await,
         Command::Domains(command) => domains::run(&command, &context()?).await,
         Command::Nodes(command) => nodes::run(&command, &context()?).await,

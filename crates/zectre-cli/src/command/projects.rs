@@ -6,7 +6,8 @@ use crate::{
     error::CliError,
     link::Link,
     output::Shown,
-    project, prompt,
+    project::{self, absent_is_none},
+    prompt,
     table::{Table, age},
 };
 use std::path::Path;
@@ -15,13 +16,10 @@ use zectre_common::{manifest::Manifest, spec::valid_slug, wire::app::App};
 
 pub(crate) async fn run(command: &ProjectsCommand, context: &Context) -> Result<Shown, CliError> {
     match command {
-        ProjectsCommand::Add(args) => {
-            let app = create(args, context).await?;
-            project::link(context, Path::new("."), &app)?;
-            Ok(show(context, &app))
-        }
+        ProjectsCommand::Add(args) => add(args, context).await,
         ProjectsCommand::Create(args) => {
-            let app = create(args, context).await?;
+            let (name, namespace) = meant(args)?;
+            let app = project::create(context, &name, namespace.as_deref()).await?;
             Ok(show(context, &app))
         }
         ProjectsCommand::List { namespace } => list(context, namespace.clone()).await,
@@ -29,7 +27,31 @@ pub(crate) async fn run(command: &ProjectsCommand, context: &Context) -> Result<
     }
 }
 
-async fn create(args: &NewProjectArgs, context: &Context) -> Result<App, CliError> {
+/// Makes a project and links the directory to it; where that was done before, there is nothing to do.
+async fn add(args: &NewProjectArgs, context: &Context) -> Result<Shown, CliError> {
+    let (name, namespace) = meant(args)?;
+    let here = Path::new(".");
+    let place = namespace.as_deref().unwrap_or(project::NAMESPACE_DEFAULT);
+    if let Some(app) = absent_is_none(context.client.app_by_name(place, &name).await)? {
+        let full = project::full_name(&app);
+        if Link::of(here, context.api_url())?.is_none_or(|link| link.project_id != app.id) {
+            return Err(CliError::Failed(format!(
+                "there is a project {full} already. `zectre link {full}` links this directory to it, `zectre projects add \
+                 NAME` makes another one."
+            )));
+        }
+        context.output.say(format!(
+            "This directory is linked to {full} already: nothing to do"
+        ));
+        return Ok(show(context, &app));
+    }
+    let app = project::create(context, &name, namespace.as_deref()).await?;
+    project::link(context, here, &app)?;
+    Ok(show(context, &app))
+}
+
+/// Name and namespace of a new project, by the arguments or the manifest.
+fn meant(args: &NewProjectArgs) -> Result<(String, Option<String>), CliError> {
     let manifest = Manifest::load_dir(Path::new("."))?;
     let name = args.name.as_deref().or(manifest.name()).ok_or_else(|| {
         CliError::Usage("name the project: `zectre projects add NAME`, or `name: NAME` in zectre.yaml".into())
@@ -37,7 +59,8 @@ async fn create(args: &NewProjectArgs, context: &Context) -> Result<App, CliErro
     if !valid_slug(name) {
         return Err(CliError::Usage(project::name_rule(name)));
     }
-    project::create(context, name, args.namespace.as_deref().or(manifest.namespace())).await
+    let namespace = args.namespace.as_deref().or(manifest.namespace());
+    Ok((name.into(), namespace.map(Into::into)))
 }
 
 fn show(context: &Context, app: &App) -> Shown {

@@ -10,18 +10,16 @@ use crate::{
     table::{Table, age, or_dash, short},
 };
 use zectre_client::{Paging, collect};
-use zectre_common::wire::{deployment::Deployment, task::Task};
+use zectre_common::wire::{app::App, deployment::Deployment, task::Task};
 
-/// How many deployments back ended tasks are looked for.
+/// How many deployments back tasks that have ended, or still drain, are looked for.
 const DEPLOYMENTS: u32 = 20;
 
 pub(crate) async fn run(args: &PsArgs, context: &Context) -> Result<Shown, CliError> {
     let app = project::find(context, &args.project).await?;
-    let deployments = context
-        .client
-        .deployments(app.id, Paging::first(DEPLOYMENTS))
-        .await?
-        .data;
+    let environment = args.prod.then_some("production").or(args.env.as_deref());
+    let mut deployments = of_interest(context, &app).await?;
+    deployments.retain(|one| environment.is_none_or(|slug| one.environment == slug));
     let newest = deployments.first().cloned();
     let mut tasks: Vec<(Deployment, Task)> = Vec::new();
     for deployment in deployments {
@@ -42,6 +40,24 @@ pub(crate) async fn run(args: &PsArgs, context: &Context) -> Result<Shown, CliEr
             table(&tasks).print(context.output);
         }
     }))
+}
+
+/// The newest deployments, then what serves and what is to serve, however old it is.
+async fn of_interest(context: &Context, app: &App) -> Result<Vec<Deployment>, CliError> {
+    let newest = Paging::first(DEPLOYMENTS);
+    let mut deployments = context.client.deployments(app.id, newest).await?.data;
+    for environment in context.client.environments(app.id).await?.data {
+        let ids = [
+            environment.target_deployment_id,
+            environment.current_deployment_id,
+        ];
+        for id in ids.into_iter().flatten() {
+            if deployments.iter().all(|one| one.id != id) {
+                deployments.push(context.client.deployment(id).await?);
+            }
+        }
+    }
+    Ok(deployments)
 }
 
 fn table(tasks: &[(Deployment, Task)]) -> Table {

@@ -153,7 +153,8 @@ fn reset_by_deploy(args: &ScaleArgs, next: &NextDeploy) -> Option<String> {
     }
 }
 
-fn refuse_job(app: &App, deployment: &Deployment, instead: &str) -> Result<(), CliError> {
+/// A job serves nothing: what is asked makes no sense for it; `instead` says what does.
+pub(super) fn refuse_job(app: &App, deployment: &Deployment, instead: &str) -> Result<(), CliError> {
     if !describe::is_job(deployment) {
         return Ok(());
     }
@@ -312,7 +313,8 @@ pub(crate) async fn restart(args: &EnvironmentArgs, context: &Context) -> Result
     Ok(show(context, &accepted))
 }
 
-fn show(context: &Context, deployment: &Deployment) -> Shown {
+/// The deployment: its URL, or the whole as JSON.
+pub(super) fn show(context: &Context, deployment: &Deployment) -> Shown {
     context.output.value(deployment, |one| {
         if let Some(url) = describe::url(one) {
             context.output.data(url);

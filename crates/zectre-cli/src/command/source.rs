@@ -24,12 +24,19 @@ use zectre_common::{
     state::BuildStatus,
     wire::{
         build::{Build, Diagnostic},
+        cluster::ServiceStatus,
         log::Stream,
     },
 };
 
 /// Longer than any build may take, with its time in the queue.
 const BUILD_TIMEOUT: Duration = Duration::from_secs(1_800);
+/// After so long in the queue it is told that nobody has taken the build yet: a worker that has room does so at once.
+const QUEUED_LONG: Duration = Duration::from_secs(10);
+/// The service that builds.
+const BUILD_WORKER: &str = "zectre-build";
+/// Its word for a compiler that is not warm yet, in why it is not ready.
+const PREPARING: &str = "being prepared";
 /// How many lines of the log are remembered, so as not to say the same twice.
 const SHOWN_LINES_MAX: usize = 1_000;
 /// How often a build is looked at where its log stream has ended.
@@ -109,6 +116,9 @@ async fn follow(
 ) -> Result<Build, CliError> {
     let deadline = Instant::now() + BUILD_TIMEOUT;
     let mut log = context.client.build_log_stream(build.id);
+    let queued_long = tokio::time::sleep(QUEUED_LONG);
+    tokio::pin!(queued_long);
+    let mut is_told = false;
     let late = || {
         CliError::BuildFailed(format!(
             "the build {} did not end within {} minutes. `zectre builds` shows what became of it.",
@@ -130,6 +140,14 @@ async fn follow(
                 // Without its log the build goes on all the same.
                 Ok(None) | Err(_) => break,
             },
+            () = &mut queued_long, if !is_told => {
+                is_told = true;
+                // Whoever can't be asked now is asked again for the end.
+                let now = context.client.build(build.id).await;
+                if now.is_ok_and(|now| now.status == BuildStatus::Queued) {
+                    progress.line(&format!("  {}", why_queued(context).await));
+                }
+            }
             () = tokio::time::sleep_until(deadline) => return Err(late()),
         }
     }
@@ -143,6 +161,30 @@ async fn follow(
             return Err(late());
         }
         ticks.tick().await;
+    }
+}
+
+/// Why no worker has taken a build yet, as far as this caller is told: how services are is for admins.
+async fn why_queued(context: &Context) -> String {
+    let status = context.client.cluster_status().await.ok();
+    let services = status.map(|status| status.services).unwrap_or_default();
+    queued_because(services.iter().find(|one| one.name == BUILD_WORKER))
+}
+
+fn queued_because(worker: Option<&ServiceStatus>) -> String {
+    match worker {
+        Some(worker) if worker.ready => {
+            "The build worker is busy with other builds; this one waits for its turn.".into()
+        }
+        Some(worker) if worker.reasons.iter().any(|reason| reason.contains(PREPARING)) => format!(
+            "The build worker is preparing the Tish compiler, which happens once on a machine; the build waits for it, {} \
+             minutes at most.",
+            BUILD_TIMEOUT.as_secs() / 60
+        ),
+        _ => {
+            "No build worker has taken it yet. It waits until one has room; if none runs, start zectre-build."
+                .into()
+        }
     }
 }
 
@@ -209,6 +251,25 @@ fn source_line(directory: &Path, file: &str, number: u32) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_build_that_waits_is_told_what_for() {
+        let worker = |ready, reason: &str| ServiceStatus {
+            name: BUILD_WORKER.into(),
+            ready,
+            reasons: vec![reason.into()],
+        };
+        let warming = worker(
+            false,
+            "compiler: being prepared: compiling the Tish runtime: 6 crates (syn)",
+        );
+        assert!(queued_because(Some(&warming)).contains("preparing the Tish compiler"));
+        assert!(queued_because(Some(&worker(true, ""))).contains("waits for its turn"));
+        let away = worker(false, "http://localhost:47083 does not answer");
+        for unknown in [Some(&away), None] {
+            assert!(queued_because(unknown).contains("start zectre-build"));
+        }
+    }
 
     #[test]
     fn a_mistake_is_shown_with_its_line_and_a_mark() {

@@ -1,5 +1,6 @@
 //! `zectre status`: environment by environment, what serves and what is on its way.
 
+use super::waiting;
 use crate::{
     args::ProjectArgs,
     context::Context,
@@ -12,9 +13,10 @@ use crate::{
 use serde::Serialize;
 use zectre_client::Paging;
 use zectre_common::{
-    state::DeploymentStatus,
+    state::{BuildStatus, DeploymentStatus, Health},
     wire::{
         app::{App, Environment},
+        build::Build,
         deployment::Deployment,
     },
 };
@@ -26,6 +28,8 @@ struct Status {
     environments: Vec<Environment>,
     /// Current ones, those on their way, and the newest.
     deployments: Vec<Deployment>,
+    /// The newest build, while no deployment has come of it.
+    build: Option<Build>,
 }
 
 /// How many of the newest deployments are shown beside those in use.
@@ -49,12 +53,51 @@ pub(crate) async fn run(args: &ProjectArgs, context: &Context) -> Result<Shown, 
         }
     }
     deployments.sort_by_key(|one| std::cmp::Reverse(one.version));
+    let builds = context.client.builds(Some(project.id), Paging::first(1)).await?;
+    let newest = deployments.iter().map(|one| one.created_at).max();
+    let build = builds
+        .data
+        .into_iter()
+        .find(|build| Some(build.created_at) > newest);
     let status = Status {
         project,
         environments,
         deployments,
+        build,
     };
-    Ok(context.output.value(&status, |status| show(context, status)))
+    let mut waits = Vec::new();
+    let unwell = |one: &&Deployment| one.current && matches!(one.health, Health::Degraded | Health::Down);
+    for one in status.deployments.iter().filter(unwell) {
+        let why = waiting::why(context, one.id).await?;
+        waits.extend(why.map(|why| format!("\nv{}: {}", one.version, sentence(&why))));
+    }
+    Ok(context.output.value(&status, |status| {
+        show(context, status);
+        if let Some(news) = status.build.as_ref().and_then(news_of) {
+            context.output.say(news);
+        }
+        for why in &waits {
+            context.output.say(why);
+        }
+    }))
+}
+
+/// How a build stands of which nothing has come yet.
+fn news_of(build: &Build) -> Option<String> {
+    let stands = match build.status {
+        BuildStatus::Queued => "is queued",
+        BuildStatus::Running => "is under way",
+        BuildStatus::Failed => "failed",
+        BuildStatus::Cancelled => "was cancelled",
+        BuildStatus::Succeeded => return None,
+    };
+    let why = match &build.message {
+        Some(why) => format!(": {}", sentence(why)),
+        None => ".".into(),
+    };
+    Some(format!(
+        "\nThe newest build {stands}{why} `zectre builds` lists builds."
+    ))
 }
 
 fn show(context: &Context, status: &Status) {

@@ -1,5 +1,6 @@
 //! Waiting for a rollout, and saying why one failed.
 
+use super::waiting;
 use crate::{context::Context, describe, error::CliError, progress::Progress};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -14,16 +15,22 @@ use zectre_common::{
 
 /// How often a rollout is looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// Most end within this time; one that doesn't is looked at less often.
+const SOON: Duration = Duration::from_secs(10);
+/// How often then.
+const POLL_INTERVAL_LATER: Duration = Duration::from_secs(1);
 /// What a rollout may take beyond its own deadline: its build's queue, its drain, and the way here.
 const MARGIN: Duration = Duration::from_secs(120);
 /// How long something may wait until it is said what for.
 const WHY_AFTER: Duration = Duration::from_secs(2);
-/// How often the activity feed is asked whether a return was given up.
+/// How often the activity feed is asked whether a return was given up, and tasks what they wait for.
 const FEED_INTERVAL: Duration = Duration::from_secs(1);
 /// How many of the newest events are looked at.
 const FEED_EVENTS: u32 = 5;
 /// What the platform records when it can't go back to a deployment.
 const RETURN_FAILED: &str = "deployment.return_failed";
+/// So many of a failed version's tasks are asked whether they were started.
+const TASKS_LOOKED_AT: u32 = 20;
 
 /// Waits until the rollout of `deployment` has ended as wished.
 pub(crate) async fn until_rolled_out(
@@ -101,22 +108,41 @@ async fn refuse_if_given_up(
     }
 }
 
-/// Looks at a deployment until `is_done`, within the rollout's own deadline and a margin.
+/// Looks at a deployment until `is_done`, within the rollout's own deadline, the time of a canary that is promoted by
+/// itself, and a margin.
 pub(crate) async fn until(
     context: &Context,
     mut deployment: Deployment,
     progress: &mut Progress,
     mut is_done: impl AsyncFnMut(&Deployment) -> Result<bool, CliError>,
 ) -> Result<Deployment, CliError> {
-    let timeout = Duration::from_secs(deployment.spec.progress_deadline_secs.into()) + MARGIN;
+    let by_itself_secs = match deployment.spec.strategy {
+        Strategy::Canary {
+            auto_promote_secs: Some(secs),
+            ..
+        } => secs,
+        _ => 0,
+    };
+    let deadline_secs = u64::from(deployment.spec.progress_deadline_secs) + u64::from(by_itself_secs);
+    let timeout = Duration::from_secs(deadline_secs) + MARGIN;
     let began = Instant::now();
     let deadline = began + timeout;
-    let mut ticks = tokio::time::interval(POLL_INTERVAL);
+    let mut asked_why = began;
     while !is_done(&deployment).await? {
         if let Some(news) = doing(&deployment, began.elapsed()) {
             progress.update(news);
+        } else if began.elapsed() >= WHY_AFTER && asked_why.elapsed() >= FEED_INTERVAL {
+            asked_why = Instant::now();
+            if let Some(why) = waiting::why(context, deployment.id).await? {
+                progress.update(format!("Waiting for a place: {why}"));
+            }
         }
-        ticks.tick().await;
+        let pause = if began.elapsed() < SOON {
+            POLL_INTERVAL
+        } else {
+            POLL_INTERVAL_LATER
+        };
+        tokio::time::sleep(pause).await;
         if Instant::now() >= deadline {
             return Err(CliError::DeploymentFailed(format!(
                 "version {} did not get there within {} s. It goes on; `zectre status` shows how it is, `zectre events` what \
@@ -143,7 +169,16 @@ fn doing(deployment: &Deployment, waited: Duration) -> Option<String> {
         }
         (DeploymentStatus::Pending, _) => Some(format!("Waiting for a place {place}")),
         (DeploymentStatus::Running, _) if job => Some(format!("Running {place}")),
-        (DeploymentStatus::Running, _) => Some(format!("Rolling out {place}")),
+        (DeploymentStatus::Running, _) => Some(match deployment.spec.strategy {
+            Strategy::Canary {
+                weight,
+                auto_promote_secs: Some(secs),
+            } if deployment.health == Health::Healthy => format!(
+                "Takes {weight} % of the requests, all of them once {secs} s have gone well {place}; `zectre promote` gives \
+                 it all at once"
+            ),
+            _ => format!("Rolling out {place}"),
+        }),
         _ => None,
     }
 }
@@ -160,10 +195,7 @@ async fn explain(context: &Context, deployment: &Deployment) -> String {
     } else {
         "It never took over, and nothing served before it. "
     };
-    let ran = deployment
-        .evidence
-        .as_ref()
-        .is_some_and(|evidence| evidence.task_id.is_some());
+    let ran = ran(context, deployment).await;
     lines.push(if ran {
         format!(
             "{before}`zectre logs --deployment {}` shows all it printed.",
@@ -173,6 +205,21 @@ async fn explain(context: &Context, deployment: &Deployment) -> String {
         format!("{before}Nothing of it ran; `zectre status` shows how it stands.")
     });
     lines.join("\n")
+}
+
+/// Whether something of it was started, and so may have printed something.
+async fn ran(context: &Context, deployment: &Deployment) -> bool {
+    if let Some(evidence) = &deployment.evidence
+        && evidence.task_id.is_some()
+    {
+        return true;
+    }
+    let newest = context
+        .client
+        .deployment_tasks(deployment.id, Paging::first(TASKS_LOOKED_AT));
+    newest
+        .await
+        .is_ok_and(|tasks| tasks.data.iter().any(|task| task.started_at.is_some()))
 }
 
 /// Whether the environment of a failed deployment has one that serves. Without an answer it is taken for the usual: it does.

@@ -3,6 +3,7 @@
 use super::{
     error::UpError,
     lock::{self, Lock},
+    stopping,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -89,7 +90,7 @@ impl DataDir {
         }
         // What can't be taken back is taken up by the next start.
         let _ = fs::remove_dir_all(self.path.join("keys"));
-        for name in ["zectre.log", lock::FILE, MARKER] {
+        for name in ["zectre.log", stopping::FILE, lock::FILE, MARKER] {
             let _ = fs::remove_file(self.path.join(name));
         }
         let _ = fs::remove_dir(&self.path);

@@ -4,6 +4,7 @@ use super::{
     data_dir::{self, DataDir},
     lock,
     postgres::Postgres,
+    stopping::Stopping,
 };
 use crate::{
     args::{API_URL_VARIABLE, DownArgs, Global},
@@ -18,8 +19,8 @@ use std::{
     time::Duration,
 };
 
-/// How long the platform may take to stop: every service's own deadline, and PostgreSQL's.
-const TIMEOUT: Duration = Duration::from_secs(120);
+/// How long a process that has let go of its directory may take to be gone; it has nothing left to do.
+const GONE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What `--json` prints.
 #[derive(Serialize)]
@@ -29,6 +30,8 @@ struct Down {
     stopped: bool,
     /// The process of the platform that was stopped; none when only its PostgreSQL was left.
     pid: Option<u32>,
+    /// Sentences about programs that did not go by themselves.
+    killed: Vec<String>,
     /// Other data directories of this user whose platform runs.
     others: Vec<PathBuf>,
 }
@@ -44,19 +47,27 @@ pub(crate) async fn down(args: &DownArgs, global: &Global, output: Output) -> Re
         path.display(),
         holder.pid
     ));
+    let timeout = Duration::from_secs(Stopping::read(&path).timeout_secs);
     holder.terminate()?;
     tokio::select! {
         biased;
-        freed = lock::wait_until_free(&path, TIMEOUT) => freed?,
+        freed = lock::wait_until_free(&path, timeout) => freed?,
         () = crate::command::interrupted() => return Err(CliError::Interrupted(format!(
             "It goes on stopping; `zectre down --data-dir {}` waits for it again.", path.display()
         ))),
     }
+    // The kernel frees the lock a moment before the process is gone; who starts something next should find it gone.
+    holder.wait_until_gone(GONE_TIMEOUT).await;
     progress.done(&format!("Stopped the platform in {}", path.display()));
+    let killed = Stopping::read(&path).killed;
+    for sentence in &killed {
+        output.say(sentence);
+    }
     let down = Down {
         data_dir: path,
         stopped: true,
         pid: Some(holder.pid),
+        killed,
         others: Vec::new(),
     };
     Ok(output.value(&down, |_| {}))
@@ -94,6 +105,7 @@ async fn left_behind(path: &Path, stored: &Credentials, output: Output) -> Resul
         data_dir: path.into(),
         stopped,
         pid: None,
+        killed: Vec::new(),
         others,
     };
     Ok(output.done(&down, words.join("\n")))

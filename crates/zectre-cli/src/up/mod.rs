@@ -17,6 +17,7 @@ mod postgres;
 mod process;
 mod services;
 mod settings;
+mod stopping;
 mod summary;
 
 use crate::{
@@ -34,8 +35,10 @@ use std::{
     collections::VecDeque,
     time::{Duration, Instant},
 };
+use stopping::Stopping;
 use summary::Summary;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use zectre_agent::Killed;
 
 /// A PostgreSQL that dies more often than this …
 const POSTGRES_DEATHS_MAX: usize = 3;
@@ -65,12 +68,14 @@ async fn foreground(args: &UpArgs, output: Output) -> Result<Shown, CliError> {
         // In the background: no terminal's signals. It fails only for a group leader, which has none anyway.
         let _ = rustix::process::setsid();
     }
+    zectre_service::open_files::raise();
     let mut signals = Signals::new()?;
     let data = DataDir::open(args.data_dir.as_deref())?;
     let mut postgres = None;
     let mut services = Services::new();
+    let mut stopping = Stopping::default();
     let started = tokio::select! {
-        started = start(args, output, &data, &mut postgres, &mut services) => Some(started),
+        started = start(args, output, &data, &mut postgres, &mut services, &mut stopping) => Some(started),
         () = signals.any() => None,
     };
     let result = match started {
@@ -85,7 +90,13 @@ async fn foreground(args: &UpArgs, output: Output) -> Result<Shown, CliError> {
             "Stopped before everything had started.".into(),
         )),
     };
-    stop(output, &mut signals, services, postgres).await;
+    stopping.killed(&stop(output, &mut signals, services, postgres).await);
+    for sentence in &stopping.killed {
+        output.say(sentence);
+    }
+    if let Err(error) = stopping.keep(&data) {
+        output.say(format!("{error}"));
+    }
     if result.is_err() {
         data.unmake();
     }
@@ -99,9 +110,12 @@ async fn start(
     data: &DataDir,
     postgres: &mut Option<Postgres>,
     services: &mut Services,
+    stopping: &mut Stopping,
 ) -> Result<Summary, CliError> {
     let mut progress = output.progress("Starting PostgreSQL");
     let preview = settings::preview(args.config.as_deref())?;
+    *stopping = Stopping::expected(&preview);
+    stopping.keep(data)?;
     let binaries = Binaries::find()?;
     settings::init_log(&preview, data)?;
     Postgres::stop_stale(data).await?;
@@ -171,8 +185,14 @@ async fn serve(
     }
 }
 
-/// Stops everything in order; a second signal cuts the services off, but never PostgreSQL.
-async fn stop(output: Output, signals: &mut Signals, mut services: Services, postgres: Option<Postgres>) {
+/// Stops everything in order; a second signal cuts the services off, but never PostgreSQL. Tells which programs had to
+/// be killed.
+async fn stop(
+    output: Output,
+    signals: &mut Signals,
+    mut services: Services,
+    postgres: Option<Postgres>,
+) -> Vec<Killed> {
     tokio::select! {
         () = services.stop_all() => {}
         () = signals.any() => {
@@ -180,12 +200,14 @@ async fn stop(output: Output, signals: &mut Signals, mut services: Services, pos
             services.abort_all();
         }
     }
+    let killed = services.killed();
     drop(services);
     if let Some(mut postgres) = postgres
         && let Err(error) = postgres.stop().await
     {
         output.say(format!("{error}"));
     }
+    killed
 }
 
 /// The signals that ask to stop.

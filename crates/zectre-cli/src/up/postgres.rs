@@ -45,6 +45,8 @@ const RESTART_TIMEOUT: Duration = Duration::from_secs(30);
 const RESTART_PAUSE: Duration = Duration::from_millis(100);
 /// How often a starting server is tried.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
+/// How long what a killed initdb started may go on.
+const LEFT_TIMEOUT: Duration = Duration::from_secs(5);
 /// One try.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -284,7 +286,7 @@ fn running_in(directory: &Path) -> Option<Process> {
 async fn initialise(binaries: &Binaries, place: &Place, owner: Option<&Owner>) -> Result<(), UpError> {
     place.make_password(owner)?;
     let half = place.half();
-    remove(&half)?;
+    remove_half(&half).await?;
     let mut command = command(&binaries.initdb(), owner);
     command
         .arg("-D")
@@ -338,6 +340,17 @@ async fn shut_down<T>(server: Process, ended: impl Future<Output = T>) -> Result
         Ok(())
     } else {
         Err(UpError::PostgresStop(server.pid))
+    }
+}
+
+/// What initdb started may outlive it for a moment, and write on.
+async fn remove_half(half: &Path) -> Result<(), UpError> {
+    let deadline = Instant::now() + LEFT_TIMEOUT;
+    loop {
+        match remove(half) {
+            Err(_) if Instant::now() < deadline => tokio::time::sleep(POLL_INTERVAL).await,
+            result => return result,
+        }
     }
 }
 

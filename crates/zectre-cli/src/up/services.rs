@@ -2,8 +2,13 @@
 
 use super::{bootstrap::Local, error::UpError};
 use crate::error::CliError;
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 use tokio::{task::JoinSet, time::Instant};
+use zectre_agent::Killed;
 use zectre_client::{Client, Credential};
 use zectre_common::config::Config;
 use zectre_service::tasks::Shutdown;
@@ -41,6 +46,8 @@ struct Running {
 pub(super) struct Services {
     running: Vec<Running>,
     ends: JoinSet<(&'static str, Result<(), String>)>,
+    /// Set by the agent when it has stopped.
+    killed: Arc<OnceLock<Vec<Killed>>>,
 }
 
 /// One service: made, then run until its shutdown.
@@ -61,12 +68,14 @@ impl Services {
         Self {
             running: Vec::new(),
             ends: JoinSet::new(),
+            killed: Arc::default(),
         }
     }
 
     /// Starts all of them, each after what it needs.
     pub(super) async fn start_all(&mut self, config: &Config) -> Result<(), UpError> {
         let drain = Duration::from_millis(config.proxy.drain_timeout_ms);
+        let programs = Duration::from_millis(config.agent.stop_timeout_ms);
         start!(
             self,
             "zectre-registry",
@@ -89,10 +98,10 @@ impl Services {
         let agent = async {
             let mut agent = zectre_agent::Service::new(config).await?;
             // When the platform of the only machine ends, nobody would look after its tasks.
-            agent.stop_tasks_on_shutdown(true);
+            self.killed = agent.stop_tasks_on_shutdown();
             Ok::<_, zectre_agent::Error>(agent)
         };
-        start!(self, "zectre-agent", agent, STOP_TIMEOUT);
+        start!(self, "zectre-agent", agent, programs + STOP_TIMEOUT);
         start!(
             self,
             "zectre-proxy",
@@ -179,6 +188,11 @@ impl Services {
             }
         }
         self.ends.abort_all();
+    }
+
+    /// The programs that had to be killed.
+    pub(super) fn killed(&self) -> Vec<Killed> {
+        self.killed.get().cloned().unwrap_or_default()
     }
 
     /// Cuts all of them off.

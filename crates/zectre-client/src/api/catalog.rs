@@ -1,11 +1,19 @@
 //! A catalog's own API: the same conventions at another address.
 
-use super::paging::Paging;
+use super::{apps::segment, paging::Paging};
 use crate::{Client, ClientError};
 use http::Method;
-use zectre_common::wire::{
-    catalog::{Cluster, CreateClusterRequest, Me},
-    page::Page,
+use zectre_common::{
+    id::{ClusterId, InvitationId, UserId},
+    state::Role,
+    wire::{
+        catalog::{
+            AcceptInvitationRequest, Cluster, CreateClusterRequest, CreateInvitationRequest,
+            CreateOrganizationRequest, CreatedInvitation, Invitation, Me, Member, Organization,
+            SetRoleRequest,
+        },
+        page::Page,
+    },
 };
 
 impl Client {
@@ -22,5 +30,80 @@ impl Client {
     /// `POST /clusters`, of a catalog
     pub async fn add_catalog_cluster(&self, request: &CreateClusterRequest) -> Result<Cluster, ClientError> {
         self.call(Method::POST, "/clusters", request).await
+    }
+
+    /// `DELETE /clusters/{id}`, of a catalog
+    pub async fn remove_catalog_cluster(&self, id: ClusterId) -> Result<(), ClientError> {
+        self.delete(&format!("/clusters/{id}"), &[]).await
+    }
+
+    /// `GET /orgs`, of a catalog
+    pub async fn catalog_orgs(&self, paging: Paging) -> Result<Page<Organization>, ClientError> {
+        self.get("/orgs", &paging.query()).await
+    }
+
+    /// `POST /orgs`, of a catalog
+    pub async fn create_catalog_org(
+        &self,
+        request: &CreateOrganizationRequest,
+    ) -> Result<Organization, ClientError> {
+        self.call(Method::POST, "/orgs", request).await
+    }
+
+    /// `DELETE /orgs/{slug}`, of a catalog
+    pub async fn delete_catalog_org(&self, slug: &str) -> Result<(), ClientError> {
+        self.delete(&format!("/orgs/{}", segment(slug)), &[]).await
+    }
+
+    /// `GET /orgs/{slug}/members`, of a catalog
+    pub async fn catalog_members(&self, slug: &str, paging: Paging) -> Result<Page<Member>, ClientError> {
+        let path = format!("/orgs/{}/members", segment(slug));
+        self.get(&path, &paging.query()).await
+    }
+
+    /// `PUT /orgs/{slug}/members/{user_id}`, of a catalog
+    pub async fn set_catalog_role(&self, slug: &str, user: UserId, role: Role) -> Result<(), ClientError> {
+        let path = format!("/orgs/{}/members/{user}", segment(slug));
+        self.call(Method::PUT, &path, &SetRoleRequest { role }).await
+    }
+
+    /// `DELETE /orgs/{slug}/members/{user_id}`, of a catalog
+    pub async fn remove_catalog_member(&self, slug: &str, user: UserId) -> Result<(), ClientError> {
+        let path = format!("/orgs/{}/members/{user}", segment(slug));
+        self.delete(&path, &[]).await
+    }
+
+    /// `GET /orgs/{slug}/invitations`, of a catalog
+    pub async fn catalog_invitations(
+        &self,
+        slug: &str,
+        paging: Paging,
+    ) -> Result<Page<Invitation>, ClientError> {
+        let path = format!("/orgs/{}/invitations", segment(slug));
+        self.get(&path, &paging.query()).await
+    }
+
+    /// `POST /orgs/{slug}/invitations`, of a catalog
+    pub async fn create_catalog_invitation(
+        &self,
+        slug: &str,
+        request: &CreateInvitationRequest,
+    ) -> Result<CreatedInvitation, ClientError> {
+        let path = format!("/orgs/{}/invitations", segment(slug));
+        self.call(Method::POST, &path, request).await
+    }
+
+    /// `DELETE /orgs/{slug}/invitations/{id}`, of a catalog
+    pub async fn revoke_catalog_invitation(&self, slug: &str, id: InvitationId) -> Result<(), ClientError> {
+        let path = format!("/orgs/{}/invitations/{id}", segment(slug));
+        self.delete(&path, &[]).await
+    }
+
+    /// `POST /invitations/accept`, of a catalog
+    pub async fn accept_catalog_invitation(
+        &self,
+        request: &AcceptInvitationRequest,
+    ) -> Result<Organization, ClientError> {
+        self.call(Method::POST, "/invitations/accept", request).await
     }
 }

@@ -1,7 +1,5 @@
 //! TLS over a socket. Who is trusted is a matter of the environment, so the client is this very test in a process of its own.
 
-use rcgen::{CertificateParams, KeyPair};
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::json;
 use std::{
     path::Path,
@@ -17,6 +15,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use zectre_client::{Client, ClientError, Credential};
 use zectre_common::{id::UserId, time::Time};
+use zectre_testkit::TestCertificate;
 
 /// Where the client of the other process calls.
 const URL_VARIABLE: &str = "ZECTRE_TEST_HTTPS_URL";
@@ -28,26 +27,10 @@ async fn https_is_spoken_with_those_who_are_trusted() {
     if let Ok(url) = std::env::var(URL_VARIABLE) {
         return as_client(&url, std::env::var_os(TRUSTS_VARIABLE).is_some()).await;
     }
-    let key = KeyPair::generate().expect("keys can be made");
-    let certificate = CertificateParams::new(vec!["127.0.0.1".to_owned()])
-        .expect("a name")
-        .self_signed(&key)
-        .expect("signs");
-    let file = tempfile::NamedTempFile::new().expect("the temporary directory is writable");
-    std::fs::write(file.path(), certificate.pem()).expect("writable");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("the provider has them")
-        .with_no_client_auth()
-        .with_single_cert(
-            vec![certificate.der().clone()],
-            PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der())),
-        )
-        .expect("they belong together");
-    let (port, heard) = serve(TlsAcceptor::from(Arc::new(config))).await;
+    let certificate = TestCertificate::of("127.0.0.1");
+    let (port, heard) = serve(certificate.acceptor()).await;
 
-    run_client(port, Some(file.path())).await;
+    run_client(port, Some(certificate.authority())).await;
     // Who it is, and where it should go instead. The call under a wrong name was not sent.
     assert_eq!(heard.swap(0, Ordering::SeqCst), 2);
     run_client(port, None).await;

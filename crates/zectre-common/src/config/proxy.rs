@@ -2,6 +2,7 @@
 
 use super::ProxyConfig;
 use serde::Deserialize;
+use std::net::SocketAddr;
 
 /// `[proxy.limits]`; 0 is no limit.
 #[derive(Debug, Clone, Deserialize)]
@@ -88,6 +89,11 @@ impl ProxyConfig {
         }
     }
 
+    /// Where HTTP/3 is served, if it is.
+    pub fn http3_address(&self) -> Option<SocketAddr> {
+        self.http3_listen.parse().ok()
+    }
+
     /// Where an environment of the application with this host label takes plain TCP.
     pub fn tcp_address(&self, label: &str, port: u16) -> String {
         let domain = &self.domain;
@@ -110,6 +116,17 @@ impl ProxyConfig {
             return Err(format!(
                 "proxy.tcp_port_range holds {taken}, which the proxy itself listens at"
             ));
+        }
+        if !self.http3_listen.is_empty() {
+            if self.http3_address().is_none() {
+                return Err(format!(
+                    "proxy.http3_listen is `{}`: give an address and a port, as \"0.0.0.0:8443\" or \"[::]:8443\", or nothing",
+                    self.http3_listen
+                ));
+            }
+            if !self.tls.enabled {
+                return Err("proxy.http3_listen needs proxy.tls.enabled: HTTP/3 is always encrypted".into());
+            }
         }
         if !(0.0..=1.0).contains(&self.trace_sample_rate) {
             return Err("proxy.trace_sample_rate must be between 0 and 1".into());

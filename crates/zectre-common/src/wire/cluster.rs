@@ -11,7 +11,7 @@ pub struct ServiceStatus {
     pub name: String,
     /// Whether it can do its job.
     pub ready: bool,
-    /// Why not.
+    /// Why not; of a service that is ready, what is wrong nevertheless.
     #[serde(default)]
     pub reasons: Vec<String>,
 }

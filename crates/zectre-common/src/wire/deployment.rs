@@ -1,7 +1,7 @@
 //! Deployments as people see them.
 
 use crate::{
-    id::{ApplicationId, ArtifactId, BuildId, DeploymentId, TaskId},
+    id::{ApplicationId, ArtifactId, BuildId, DeploymentId, NodeId, TaskId},
     spec::DeploymentSpec,
     state::{DeploymentStatus, Health, Reason},
     time::Time,
@@ -107,6 +107,9 @@ pub struct Backend {
     pub address: String,
     /// Its published port.
     pub port: u16,
+    /// Where it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_id: Option<NodeId>,
 }
 
 /// Answer to `POST /deployments/{id}/wake?wait=ready`.

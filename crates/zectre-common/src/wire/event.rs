@@ -32,4 +32,7 @@ pub struct Event {
     pub reason: Option<String>,
     /// The request that caused it.
     pub request_id: Option<String>,
+    /// The address it came from; told to admins of the cluster, and to owners and admins of the organization.
+    #[serde(default)]
+    pub source_address: Option<String>,
 }

@@ -69,15 +69,24 @@ pub struct NodeMetrics {
     pub to: Time,
     /// How long a step is, in seconds: 10, 60 or 3600.
     pub step_secs: u32,
+    /// How far off a quantile is at most, as a share of it.
+    #[serde(default)]
+    pub latency_error: f64,
     /// A point each step, oldest first.
     pub points: Vec<NodePoint>,
 }
 
-/// What the tasks of a node used within a step.
+/// What the tasks of a node answered and used within a step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct NodePoint {
     /// Where the step begins.
     pub at: Time,
+    /// Requests that its tasks answered; null where no proxy told.
+    pub requests: Option<u64>,
+    /// Of those, the ones answered with 5xx.
+    pub errors: Option<u64>,
+    /// From a request to the head of its answer; null where there was none.
+    pub latency_ms: Option<Latency>,
     /// Thousandths of a core in use, on average; null where the agent did not tell.
     pub cpu_millis: Option<f64>,
     /// Bytes of memory in use, on average.

@@ -77,7 +77,6 @@ impl AccessLog {
         };
         let record = Record {
             at: Time::now(),
-            began,
             id: id.clone(),
             client: client.address,
             secure: client.tls.is_some(),
@@ -86,7 +85,7 @@ impl AccessLog {
             uri: request.uri().clone(),
             query: shared.query,
             version: request.version(),
-            ..Record::new()
+            ..Record::new(began)
         };
         let sampled = (roll() >> 32) < shared.sample;
         Entry(Some(Box::new(Open {
@@ -216,7 +215,7 @@ impl Entry {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        let mut record = std::mem::replace(&mut self.record, Record::new());
+        let record = &mut self.record;
         record.duration = record.began.elapsed();
         if record.status.is_none() {
             record.error = Some(if self.log.cut.is_cancelled() {

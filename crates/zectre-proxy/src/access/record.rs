@@ -64,11 +64,11 @@ fn micros(duration: Duration) -> u64 {
 }
 
 impl Record {
-    /// Of nothing yet.
-    pub(super) fn new() -> Self {
+    /// Of nothing yet but its begin.
+    pub(super) fn new(began: Instant) -> Self {
         Self {
             at: Time::from_unix_ms(0),
-            began: Instant::now(),
+            began,
             id: HeaderValue::from_static(""),
             trace: HeaderValue::from_static(""),
             client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -197,7 +197,7 @@ mod tests {
             host: Some(HeaderValue::from_bytes(b"a\xff.example").expect("a value")),
             bytes_in: AtomicU64::new(2),
             duration: Duration::from_micros(1_500),
-            ..Record::new()
+            ..Record::new(Instant::now())
         };
         let line = read(&record);
         assert_eq!((&line["path"], &line["status"]), (&"/a/b".into(), &499.into()));
@@ -226,7 +226,7 @@ mod tests {
         };
         let line = read(&Record {
             wake: Some(wake),
-            ..Record::new()
+            ..Record::new(Instant::now())
         });
         let expected = serde_json::json!({ "waited_ms": 3.0, "place_ms": 1.0, "ready_ms": 0.25 });
         assert_eq!(line["wake"], expected);
@@ -238,7 +238,7 @@ mod tests {
             status: StatusCode::from_u16(status).ok(),
             code: code.map(Cow::Borrowed),
             error: error.map(Cow::Borrowed),
-            ..Record::new()
+            ..Record::new(Instant::now())
         };
         assert!(!answered(200, None, None).has_failed());
         assert!(!answered(404, Some("UNKNOWN_HOST"), Some("no such host")).has_failed());

@@ -2,16 +2,16 @@
 //! finish at shutdown.
 
 use super::{
-    Ingress, Refusal,
-    client::{Client, ClientKey},
-    connection::{self, Bounds},
-    crowd::Guest,
+    Ingress,
+    bell::until,
+    client::Client,
+    connection::{self, Bounds, Server},
+    crowd::{Admission, Guest},
     proxy_protocol,
     vigil::{Place, Stage},
 };
-use hyper_util::{rt::TokioExecutor, server::conn::auto};
-use rustix::net::sockopt;
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use rustix::net::{SocketFlags, sockopt};
+use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -20,7 +20,7 @@ use tokio::{
 use zectre_service::tasks::Shutdown;
 
 use crate::{
-    metrics::{Closed, Counted},
+    metrics::{Closed, Counted, Metrics},
     raw,
     tls::Terminator,
     workers::Workers,
@@ -39,8 +39,8 @@ const TOO_MANY: &[u8] =
 /// A listener, and how connections begin there.
 #[derive(Debug)]
 pub struct Entrance {
-    /// Where they come in.
-    pub listener: TcpListener,
+    /// Where they come in; another process may be given it meanwhile.
+    pub listener: Arc<TcpListener>,
     /// What comes in.
     pub kind: Kind,
     /// Those of trusted peers begin with a header of the PROXY protocol.
@@ -80,10 +80,11 @@ pub async fn run(
         kind,
         proxy_protocol,
     } = entrance;
+    let reset = ingress.metrics.streams_reset.clone();
     let hall = Hall {
         ingress,
         workers,
-        server: Arc::new(connection::server(bounds)),
+        server: Arc::new(Server::new(bounds, reset)),
         kind,
         proxy_protocol,
         bounds,
@@ -91,31 +92,45 @@ pub async fn run(
     };
     while let Some((stream, peer)) = shutdown.or_requested(accept(&listener)).await {
         // Not before: a listener at which nobody comes must not keep a slot from the others.
-        let slot = shutdown.or_requested(Arc::clone(&slots).acquire_owned()).await;
-        let slot = match slot {
-            Some(slot) => slot.ok(),
-            None => Arc::clone(&slots).try_acquire_owned().ok(),
+        let Some(slot) = place(&slots, &hall.ingress.metrics, &shutdown).await else {
+            break;
         };
-        let Some(slot) = slot else { break };
         hall.receive(stream, peer, slot);
     }
-    for (stream, peer, slot) in queued(listener, &slots) {
+    for (stream, peer, slot) in queued(&listener, &slots) {
         hall.receive(stream, peer, slot);
+    }
+}
+
+/// One of the slots, waited for where all are taken; `None` when the shutdown comes first.
+async fn place(
+    slots: &Arc<Semaphore>,
+    metrics: &Metrics,
+    shutdown: &Shutdown,
+) -> Option<OwnedSemaphorePermit> {
+    let free = || Arc::clone(slots).try_acquire_owned().ok();
+    if let Some(slot) = free() {
+        return Some(slot);
+    }
+    metrics.connections_waited.inc();
+    match shutdown.or_requested(Arc::clone(slots).acquire_owned()).await {
+        Some(slot) => slot.ok(),
+        None => free(),
     }
 }
 
 /// The connections that the kernel has made already, and would break when the listener closes.
 fn queued(
-    listener: TcpListener,
+    listener: &TcpListener,
     slots: &Arc<Semaphore>,
 ) -> impl Iterator<Item = (TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    // Asked directly: the runtime may not have heard of them yet.
-    let listener = listener.into_std().ok();
     std::iter::from_fn(move || {
         let slot = Arc::clone(slots).try_acquire_owned().ok()?;
-        let (stream, peer) = listener.as_ref()?.accept().ok()?;
-        stream.set_nonblocking(true).ok()?;
-        let stream = TcpStream::from_std(stream).ok()?;
+        // Asked directly: the runtime may not have heard of them yet.
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let (stream, peer) = rustix::net::acceptfrom_with(listener, flags).ok()?;
+        let stream = TcpStream::from_std(stream.into()).ok()?;
+        let peer = peer?.try_into().ok()?;
         let _ = tune(&stream);
         Some((stream, peer, slot))
     })
@@ -125,7 +140,7 @@ fn queued(
 struct Hall {
     ingress: Arc<Ingress>,
     workers: Workers,
-    server: Arc<auto::Builder<TokioExecutor>>,
+    server: Arc<Server>,
     kind: Kind,
     proxy_protocol: bool,
     bounds: Bounds,
@@ -189,7 +204,7 @@ impl Hall {
             }
         };
         let work = async move {
-            cut.run_until_cancelled(connection).await;
+            until(cut.cancelled(), pin!(connection)).await;
         };
         ingress.connections.spawn_on(work, &handle);
     }
@@ -207,17 +222,9 @@ struct Arrival {
 impl Arrival {
     /// `None` when it has too many connections, and has been told so.
     fn of(ingress: &Ingress, stream: &TcpStream, peer: SocketAddr, plain: bool) -> Option<Self> {
-        let trusted = ingress.trust.holds(peer.ip());
-        let guest = if trusted {
-            None
-        } else {
-            let guest = ingress.crowd.enter(ClientKey::new(peer.ip()));
-            if guest.is_none() {
-                ingress.metrics.refused(Refusal::TOO_MANY_CONNECTIONS);
-                turn_away(stream, plain);
-                return None;
-            }
-            guest
+        let Some(Admission { trusted, guest }) = ingress.let_in(peer.ip()) else {
+            turn_away(stream, plain);
+            return None;
         };
         Some(Self { peer, trusted, guest })
     }

@@ -33,21 +33,26 @@ impl Door {
         }
     }
 
-    /// Whether `client` may make a request, which is counted as under way by now.
-    pub(super) fn admit(&self, metrics: &Metrics, client: IpAddr, now_ns: u64) -> Result<(), Refusal> {
+    /// Whether `client` may make a request, which is counted as under way by now. The clock is asked only where it matters.
+    pub(super) fn admit(
+        &self,
+        metrics: &Metrics,
+        client: IpAddr,
+        now_ns: impl FnOnce() -> u64,
+    ) -> Result<(), Refusal> {
         if self.in_flight_max > 0 && metrics.in_flight.get() > i64::from(self.in_flight_max) {
             return Err(Refusal::Overloaded(Whose::Proxy));
         }
         match &self.clients {
             Some(clients) => clients
-                .take(ClientKey::new(client), now_ns)
+                .take(ClientKey::new(client), now_ns())
                 .map_err(|wait| Refusal::TooManyRequests(Whose::Client, wait)),
             None => Ok(()),
         }
     }
 
     /// Whether a deployment takes one more request, which is counted as its own by now.
-    pub(super) fn admit_to(&self, traffic: &Traffic, now_ns: u64) -> Result<(), Refusal> {
+    pub(super) fn admit_to(&self, traffic: &Traffic, now_ns: impl FnOnce() -> u64) -> Result<(), Refusal> {
         if self.in_flight_per_route_max > 0 && traffic.in_flight() > self.in_flight_per_route_max {
             return Err(Refusal::Overloaded(Whose::Application));
         }
@@ -55,7 +60,7 @@ impl Door {
             Some(rate) => traffic
                 .route()
                 .meter
-                .take(rate, now_ns)
+                .take(rate, now_ns())
                 .map_err(|wait| Refusal::TooManyRequests(Whose::Application, wait)),
             None => Ok(()),
         }

@@ -1,6 +1,6 @@
 //! Bodies in both directions, streamed: nothing is gathered, and a request counts as under way until its last byte.
 
-use super::{expect::Gate, pace::Pace, refusal::Refusal, spare::Tap, watch::Watch};
+use super::{expect::Gate, inflow::Inflow, pace::Pace, refusal::Refusal, spare::Tap, watch::Watch};
 use crate::{
     live::{Lease, Visit},
     metrics::Counted,
@@ -97,6 +97,10 @@ pub enum UploadError {
     /// The client's connection.
     #[error(transparent)]
     Http(#[from] hyper::Error),
+    /// The client's stream.
+    #[cfg(feature = "http3")]
+    #[error(transparent)]
+    Http3(super::http3::BodyError),
     /// A bound.
     #[error("the body was cut off: {0:?}")]
     Cut(Fault),
@@ -175,7 +179,7 @@ pub enum Upload {
 /// A body that is there.
 #[derive(Debug)]
 pub struct Stream {
-    incoming: Incoming,
+    inflow: Inflow,
     progress: Arc<Progress>,
     bytes_max: u64,
     watch: Option<Watch>,
@@ -185,13 +189,13 @@ pub struct Stream {
 
 impl Upload {
     /// Wraps what the client sends.
-    pub fn new(incoming: Incoming, bounds: BodyBounds) -> Self {
-        if incoming.is_end_stream() {
+    pub fn new(inflow: Inflow, bounds: BodyBounds) -> Self {
+        if inflow.is_end_stream() {
             return Self::Empty;
         }
         let watch = || Watch::new(Pace::new(bounds.idle_timeout, bounds.bytes_min));
         Self::Stream(Box::new(Stream {
-            incoming,
+            inflow,
             progress: Progress::new(),
             bytes_max: bounds.bytes_max.unwrap_or(u64::MAX),
             watch: (!bounds.idle_timeout.is_zero()).then(watch),
@@ -223,11 +227,11 @@ impl Stream {
     }
 
     pub(super) fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.inflow.is_end_stream()
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        self.inflow.size_hint()
     }
 
     /// It waits until `gate` opens.
@@ -240,7 +244,7 @@ impl Stream {
             std::task::ready!(gate.poll(cx));
             self.gate = None;
         }
-        let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+        let Poll::Ready(frame) = Pin::new(&mut self.inflow).poll_frame(cx) else {
             if !self.watch.as_mut().is_some_and(|watch| watch.is_too_slow(cx)) {
                 return Poll::Pending;
             }
@@ -256,7 +260,7 @@ impl Stream {
             None => None,
             Some(Err(error)) => {
                 self.progress.fault.store(Fault::Broken as u8, Relaxed);
-                Some(Err(error.into()))
+                Some(Err(error))
             }
             Some(Ok(frame)) => {
                 let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;

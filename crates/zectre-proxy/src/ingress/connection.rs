@@ -3,27 +3,34 @@
 use super::{
     Ingress, Refusal,
     accept::KEEPALIVE,
+    bell::Bell,
     client::Client,
     frames::Allowance,
-    guard::Guarded,
+    guard::{Guarded, Version},
+    inflow::Inflow,
     pace::Pace,
     rate::Rate,
-    vigil::{Place, Stage, Times, Vigil, Watched},
+    shelf::Shelf,
+    streams::Streams,
+    vigil::{Place, REST_AFTER, Stage, Times, Vigil, Watched},
     watch::Watch,
 };
-use crate::metrics::Closed;
-use http::StatusCode;
-use hyper::service::service_fn;
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto,
+use crate::metrics::{Closed, Counted};
+use http::{Request, StatusCode};
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
 };
+use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus_client::metrics::counter::Counter;
 use std::{
     convert::Infallible,
     future::{Future, poll_fn},
-    pin::{Pin, pin},
+    io,
+    pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 use tokio::{
@@ -35,8 +42,8 @@ use zectre_service::tasks::Shutdown;
 
 /// A connection without a request is closed so long after the proxy was asked to stop.
 const LINGER: Duration = Duration::from_secs(1);
-/// Streams of one HTTP/2 connection.
-const STREAMS_MAX: u32 = 256;
+/// Streams of one connection of HTTP/2 or HTTP/3.
+pub(super) const STREAMS_MAX: u32 = 256;
 /// hyper's least buffer for a head.
 pub(super) const HEADER_BYTES_LEAST: usize = 8_192;
 /// Requests that a connection may take back in a second, and at once. A browser that leaves a page takes back some dozens.
@@ -77,29 +84,37 @@ impl Bounds {
 }
 
 /// What all connections are served with.
-pub(super) fn server(bounds: Bounds) -> auto::Builder<TokioExecutor> {
-    let mut server = auto::Builder::new(TokioExecutor::new());
-    let head_bytes_max = bounds.header_bytes_max.max(HEADER_BYTES_LEAST);
-    server
-        .http1()
-        .timer(TokioTimer::new())
-        // Its clock runs between two requests, too; ours knows the one from the other.
-        .header_read_timeout(None)
-        .max_buf_size(head_bytes_max);
-    server
-        .http2()
-        .timer(TokioTimer::new())
-        // The library refuses a larger one in silence; we refuse it in words, and count it.
-        .max_header_list_size(u32::try_from(head_bytes_max.saturating_mul(2)).unwrap_or(u32::MAX))
-        .max_concurrent_streams(STREAMS_MAX)
-        .keep_alive_interval(KEEPALIVE);
-    server
+#[derive(Debug)]
+pub(super) struct Server {
+    http1: http1::Builder,
+    http2: http2::Builder<Streams>,
+}
+
+impl Server {
+    /// `reset` counts streams whose client took nothing.
+    pub(super) fn new(bounds: Bounds, reset: Counter) -> Self {
+        let streams = Streams::new(bounds.times.write, reset);
+        let (mut http1, mut http2) = (http1::Builder::new(), http2::Builder::new(streams));
+        let head_bytes_max = bounds.header_bytes_max.max(HEADER_BYTES_LEAST);
+        http1
+            .timer(TokioTimer::new())
+            // Its clock runs between two requests, too; ours knows the one from the other.
+            .header_read_timeout(None)
+            .max_buf_size(head_bytes_max);
+        http2
+            .timer(TokioTimer::new())
+            // The library refuses a larger one in silence; we refuse it in words, and count it.
+            .max_header_list_size(u32::try_from(head_bytes_max.saturating_mul(2)).unwrap_or(u32::MAX))
+            .max_concurrent_streams(STREAMS_MAX)
+            .keep_alive_interval(KEEPALIVE);
+        Self { http1, http2 }
+    }
 }
 
 /// Serves the requests of a connection until either side ends it.
 pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     ingress: Arc<Ingress>,
-    server: Arc<auto::Builder<TokioExecutor>>,
+    server: Arc<Server>,
     stream: S,
     client: Client,
     place: Place,
@@ -109,68 +124,188 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let client = Arc::new(client);
     let closed = &ingress.metrics.closed;
     let vigil = Vigil::new(closed[Closed::WriteTimeout as usize].clone(), Some(place));
-    let io = TokioIo::new(Guarded::new(
+    let mut stream = Guarded::new(
         stream,
         bounds.header_bytes_max,
         Arc::clone(&vigil),
         bounds.writing(),
         allowance(),
-    ));
-    let (serving, visitor, watch) = (Arc::clone(&ingress), Arc::clone(&client), Arc::clone(&vigil));
-    let service = service_fn(move |request| {
-        let turn = watch.begin();
-        let (ingress, client, vigil) = (Arc::clone(&serving), Arc::clone(&visitor), Arc::clone(&watch));
-        // Boxed, since the library keeps room for it as long as the connection lives, and most are idle.
-        Box::pin(async move {
-            let response = ingress.serve(request, &client).await;
-            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                vigil.set_upgraded();
-            }
-            Ok::<_, Infallible>(response.map(|body| Watched::new(body, turn)))
-        })
-    });
-    let mut connection = pin!(server.serve_connection_with_upgrades(io, service));
-    let mut stopping = pin!(shutdown.requested());
-    let mut hourglass = pin!(Hourglass::new(Arc::clone(&vigil), bounds.times));
-    let (mut farewell, mut draining) = (Farewell::default(), false);
+    );
+    let mut attendant = attendant(&ingress, &vigil, &shutdown, bounds.times);
     loop {
-        let event = poll_fn(|cx| {
-            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
-                return Poll::Ready(Event::Ended(ended));
-            }
-            if !draining && farewell.poll(stopping.as_mut(), &vigil, cx).is_ready() {
-                return Poll::Ready(Event::Stop);
-            }
-            hourglass.as_mut().poll(cx).map(Event::Over)
+        let resting = Counted::new(&ingress.metrics.resting);
+        let Some(Ok(version)) = attendant.attend(Opening::of(&mut stream), Opening::end).await else {
+            break;
+        };
+        drop(resting);
+        vigil.serve(version == Version::Http1);
+        let shelf = Shelf::new();
+        let lent = TokioIo::new(shelf.lend(stream));
+        let (serving, visitor, watch) = (Arc::clone(&ingress), Arc::clone(&client), Arc::clone(&vigil));
+        let service = service_fn(move |request: Request<Incoming>| {
+            let turn = watch.begin();
+            let (ingress, client, vigil) = (Arc::clone(&serving), Arc::clone(&visitor), Arc::clone(&watch));
+            // Boxed, since the library keeps room for it as long as the connection lives, and most are idle.
+            Box::pin(async move {
+                let response = ingress.serve(request.map(Inflow::Http), &client).await;
+                if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    vigil.set_upgraded();
+                }
+                Ok::<_, Infallible>(response.map(|body| Watched::new(body, turn)))
+            })
         });
-        match event.await {
+        // Boxed, so that nothing of it is kept while it rests.
+        let ended = match version {
+            Version::Http1 => {
+                let connection = server.http1.serve_connection(lent, service).with_upgrades();
+                let end = http1::UpgradeableConnection::graceful_shutdown;
+                attendant.attend(Box::pin(connection), end).await
+            }
+            Version::Http2 => {
+                let connection = server.http2.serve_connection(lent, service);
+                attendant
+                    .attend(Box::pin(connection), http2::Connection::graceful_shutdown)
+                    .await
+            }
+        };
+        match (ended, shelf.take()) {
+            // A request that somebody has read, and nobody begun with, is lost: what comes next could be its body.
+            (Some(Ok(())), Some(back)) if vigil.is_resting() && vigil.all_begun() && !attendant.draining => {
+                stream = back;
+            }
             // An error here is the client's: gone, or not speaking HTTP.
-            Event::Ended(ended) => {
-                if let Err(error) = ended {
-                    tracing::trace!(%error, client = ?client.address_header, "a connection ended");
-                    count_unreadable(&ingress, &*error, &vigil);
+            (Some(Err(error)), _) => {
+                tracing::trace!(%error, client = ?client.address_header, "a connection ended");
+                count_unreadable(&ingress, &error, &vigil);
+                break;
+            }
+            _ => break,
+        }
+    }
+    count_flood(&ingress, &vigil);
+}
+
+/// Until a client says something, at first or again.
+struct Opening<'s, S> {
+    stream: &'s mut Guarded<S>,
+    ended: bool,
+}
+
+impl<'s, S> Opening<'s, S> {
+    fn of(stream: &'s mut Guarded<S>) -> Pin<Box<Self>> {
+        Box::pin(Self { stream, ended: false })
+    }
+
+    fn end(mut self: Pin<&mut Self>) {
+        self.ended = true;
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Future for Opening<'_, S> {
+    type Output = io::Result<Version>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.ended {
+            self.stream.hang_up(cx);
+            return Poll::Ready(Err(io::ErrorKind::Interrupted.into()));
+        }
+        self.stream.poll_version(cx)
+    }
+}
+
+/// What calls from beside a connection.
+pub(super) enum Call {
+    /// The proxy is to stop.
+    Stop,
+    /// A stage has lasted too long.
+    Over(Stage),
+    /// Nobody has needed it for a while.
+    Rest,
+}
+
+fn calls(shutdown: &Shutdown, mut hourglass: Hourglass) -> impl Future<Output = Call> + Unpin {
+    let (mut stopping, mut is_asked) = (Box::pin(shutdown.requested()), false);
+    poll_fn(move |cx| {
+        if !is_asked && stopping.as_mut().poll(cx).is_ready() {
+            is_asked = true;
+            return Poll::Ready(Call::Stop);
+        }
+        hourglass.poll(cx)
+    })
+}
+
+/// Somebody who looks after a connection.
+pub(super) fn attendant<'c>(
+    ingress: &'c Ingress,
+    vigil: &'c Arc<Vigil>,
+    shutdown: &'c Shutdown,
+    times: Times,
+) -> Attendant<'c, impl Future<Output = Call> + Unpin + 'c> {
+    let hourglass = Hourglass::new(Arc::clone(vigil), times);
+    Attendant {
+        ingress,
+        vigil,
+        bell: Bell::new(calls(shutdown, hourglass)),
+        farewell: Farewell::default(),
+        draining: false,
+    }
+}
+
+/// Looks after a connection while it is served.
+pub(super) struct Attendant<'c, B> {
+    ingress: &'c Ingress,
+    vigil: &'c Vigil,
+    bell: Bell<B>,
+    farewell: Farewell,
+    draining: bool,
+}
+
+impl<B: Future<Output = Call> + Unpin> Attendant<'_, B> {
+    /// Until it ends by itself, which `end` tells it to do at the next good moment; `None` when it is cut off.
+    pub(super) async fn attend<T: Future>(
+        &mut self,
+        mut talk: Pin<Box<T>>,
+        end: impl Fn(Pin<&mut T>),
+    ) -> Option<T::Output> {
+        loop {
+            let event = poll_fn(|cx| {
+                if let Poll::Ready(ended) = talk.as_mut().poll(cx) {
+                    return Poll::Ready(Event::Ended(ended));
                 }
-                return count_flood(&ingress, &vigil);
-            }
-            Event::Stop => {
-                draining = true;
-                connection.as_mut().graceful_shutdown();
-            }
-            Event::Over(stage) => {
-                let Some((measure, reason)) = measure(stage, vigil.is_late(), draining) else {
-                    return;
-                };
-                ingress.metrics.closed[reason as usize].inc();
-                match measure {
-                    Measure::SayLate => vigil.set_late(),
-                    Measure::Drain => {
-                        draining = true;
-                        connection.as_mut().graceful_shutdown();
+                if !self.draining && self.farewell.poll(self.vigil, cx).is_ready() {
+                    return Poll::Ready(Event::Leave);
+                }
+                Pin::new(&mut self.bell).poll(cx).map(Event::Call)
+            });
+            match event.await {
+                Event::Ended(ended) => return Some(ended),
+                Event::Call(Call::Stop) => self.farewell.begin(),
+                Event::Leave => {
+                    self.draining = true;
+                    end(talk.as_mut());
+                }
+                Event::Call(Call::Rest) => {
+                    self.vigil.rest();
+                    end(talk.as_mut());
+                }
+                Event::Call(Call::Over(stage)) => match self.measure(stage) {
+                    Some(Measure::SayLate) => self.vigil.set_late(),
+                    Some(Measure::Drain) => {
+                        self.draining = true;
+                        end(talk.as_mut());
                     }
-                    Measure::HangUp => return,
-                }
+                    // It was told, and did not go.
+                    Some(Measure::HangUp) | None => return None,
+                },
             }
         }
+    }
+
+    /// What is to be done, which is counted.
+    fn measure(&self, stage: Stage) -> Option<Measure> {
+        let (measure, reason) = measure(stage, self.vigil.is_late(), self.draining)?;
+        self.ingress.metrics.closed[reason as usize].inc();
+        Some(measure)
     }
 }
 
@@ -181,13 +316,13 @@ fn count_flood(ingress: &Ingress, vigil: &Vigil) {
 }
 
 /// Counts a head that the library refused by itself, before there was a request.
-fn count_unreadable(ingress: &Ingress, error: &(dyn std::error::Error + 'static), vigil: &Vigil) {
-    match error.downcast_ref::<hyper::Error>() {
-        // It has been counted as late.
-        _ if vigil.is_late() => {}
-        Some(error) if error.is_parse_too_large() => ingress.metrics.refused(Refusal::HEADERS_TOO_LARGE),
-        Some(error) if error.is_parse() => ingress.metrics.refused(Refusal::BAD_REQUEST),
-        _ => {}
+fn count_unreadable(ingress: &Ingress, error: &hyper::Error, vigil: &Vigil) {
+    if vigil.is_late() {
+        // It has been counted as that.
+    } else if error.is_parse_too_large() {
+        ingress.metrics.refused(Refusal::HEADERS_TOO_LARGE);
+    } else if error.is_parse() {
+        ingress.metrics.refused(Refusal::BAD_REQUEST);
     }
 }
 
@@ -211,7 +346,8 @@ fn measure(stage: Stage, late: bool, draining: bool) -> Option<(Measure, Closed)
     }
 }
 
-fn allowance() -> Allowance {
+/// What a connection may send that carries nothing.
+pub(super) fn allowance() -> Allowance {
     Allowance {
         resets: Rate::new(RESETS.0, RESETS.1),
         idle: Rate::new(IDLE_FRAMES.0, IDLE_FRAMES.1),
@@ -221,8 +357,9 @@ fn allowance() -> Allowance {
 /// What can happen to a connection.
 enum Event<R> {
     Ended(R),
-    Stop,
-    Over(Stage),
+    /// The proxy stops, and now is the moment.
+    Leave,
+    Call(Call),
 }
 
 /// When a connection is told to end after the proxy was: a client that is about to send its request must not find a closed
@@ -233,27 +370,22 @@ struct Farewell {
 }
 
 impl Farewell {
-    fn poll(
-        &mut self,
-        stopping: Pin<&mut impl Future<Output = ()>>,
-        vigil: &Vigil,
-        cx: &mut Context<'_>,
-    ) -> Poll<()> {
-        if self.linger.is_none() {
-            ready!(stopping.poll(cx));
+    fn begin(&mut self) {
+        self.linger = Some(Box::pin(tokio::time::sleep(LINGER)));
+    }
+
+    fn poll(&mut self, vigil: &Vigil, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.linger {
+            None => Poll::Pending,
+            Some(_) if matches!(vigil.stage().0, Stage::Busy | Stage::Stalled) => Poll::Ready(()),
+            Some(linger) => linger.as_mut().poll(cx),
         }
-        if matches!(vigil.stage().0, Stage::Busy | Stage::Stalled) {
-            return Poll::Ready(());
-        }
-        let linger = self
-            .linger
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
-        linger.as_mut().poll(cx)
     }
 }
 
-/// Runs out when a stage of a connection has lasted too long. What begins a stage is not known to wake it, so it also
-/// looks by itself, as often as the shortest bound is long.
+/// Runs out when a stage of a connection has lasted too long. What begins a stage is not known to wake it, so it looks by
+/// itself: as often as the shortest bound is long, so that none is over before it looks; more often where it could find
+/// that the connection may rest.
 struct Hourglass {
     vigil: Arc<Vigil>,
     times: Times,
@@ -262,29 +394,28 @@ struct Hourglass {
 
 impl Hourglass {
     fn new(vigil: Arc<Vigil>, times: Times) -> Self {
-        let timer = Box::pin(tokio::time::sleep(times.shortest()));
+        let timer = Box::pin(tokio::time::sleep(times.shortest().min(REST_AFTER)));
         Self { vigil, times, timer }
     }
 
-    /// The stage that is over.
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Stage> {
-        loop {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Call> {
+        while self.timer.as_mut().poll(cx).is_ready() {
             let (stage, since) = self.vigil.stage();
             let now = Instant::now();
-            let next = now + self.times.shortest();
+            let mut next = now + self.times.shortest();
+            if stage == Stage::Idle && self.vigil.is_restful() {
+                next = next.min(now + REST_AFTER);
+            }
             let over = self.times.of(stage).map_or(next, |time| since + time);
             if over <= now {
                 self.timer.as_mut().reset(next.into());
-                return Poll::Ready(stage);
-            }
-            // Later ones are found when it fires.
-            if over < self.timer.deadline().into_std() {
-                self.timer.as_mut().reset(over.into());
-            }
-            if self.timer.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
+                return Poll::Ready(Call::Over(stage));
             }
             self.timer.as_mut().reset(next.min(over).into());
+            if self.vigil.may_rest(now) {
+                return Poll::Ready(Call::Rest);
+            }
         }
+        Poll::Pending
     }
 }

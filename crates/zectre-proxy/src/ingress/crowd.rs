@@ -1,8 +1,9 @@
 //! So many connections of one client, and no more: one that opens all that there may be leaves none to the others.
 
-use super::client::ClientKey;
+use super::{Ingress, Refusal, client::ClientKey};
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -21,6 +22,35 @@ pub struct Crowd {
 pub struct Guest {
     crowd: Arc<Crowd>,
     client: ClientKey,
+}
+
+/// A client that is let in.
+#[derive(Debug)]
+pub(super) struct Admission {
+    /// It is a load balancer of ours.
+    pub(super) trusted: bool,
+    /// Its connection among its others; load balancers of ours bring many clients.
+    pub(super) guest: Option<Guest>,
+}
+
+impl Ingress {
+    /// Lets a client in by its address. `None` where it has too many connections already, which is counted.
+    pub(super) fn let_in(&self, address: IpAddr) -> Option<Admission> {
+        if self.trust.holds(address) {
+            return Some(Admission {
+                trusted: true,
+                guest: None,
+            });
+        }
+        let guest = self.crowd.enter(ClientKey::new(address));
+        if guest.is_none() {
+            self.metrics.refused(Refusal::TOO_MANY_CONNECTIONS);
+        }
+        guest.map(|guest| Admission {
+            trusted: false,
+            guest: Some(guest),
+        })
+    }
 }
 
 impl Crowd {

@@ -10,6 +10,7 @@ use super::{
     grpc,
     headers::{self, Host},
     hold::{Place, Waiting},
+    inflow::Inflow,
     spare::Spare,
     trace::Trace,
 };
@@ -21,8 +22,9 @@ use crate::{
 };
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version, header, request::Parts};
 use http_body::Body;
-use hyper::{body::Incoming, upgrade::OnUpgrade};
+use hyper::upgrade::OnUpgrade;
 use std::time::{Duration, Instant};
+use tokio::time::timeout;
 use zectre_common::wire::task::Phases;
 use zectre_service::request_id;
 
@@ -31,13 +33,16 @@ const TRIES_MAX: u32 = 8;
 /// Times that one request is sent and lost without a byte of an answer: a request that kills its task kills no more than
 /// these.
 const LOSSES_MAX: u32 = 3;
+/// Before a request goes again to the one task that lost it: a program that ends closes its sockets one by one, and the
+/// one that it listens at, perhaps, last.
+const LOST_PAUSE: Duration = Duration::from_millis(100);
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// A request with all that is known of it.
 #[derive(Debug)]
 pub(super) struct Visitor<'r> {
     pub(super) parts: Parts,
-    pub(super) body: Incoming,
+    pub(super) body: Inflow,
     pub(super) host: &'r Host,
     pub(super) client: &'r Client,
     /// Who it is from, when that is somebody before the client.
@@ -57,8 +62,8 @@ struct Answered {
     on_upgrade: Option<OnUpgrade>,
     /// That leads its visitor back to the same task.
     cookie: Option<HeaderValue>,
-    /// From its place to the head of the answer.
-    first_byte: Duration,
+    /// From its place to the head of the answer, where a wake was waited for.
+    first_byte: Option<Duration>,
 }
 
 impl Ingress {
@@ -79,9 +84,11 @@ impl Ingress {
         };
         let (visit, woken) = waiting.finish();
         let visit = visit.expect("a place is given to a counted request only");
-        visit
-            .red()
-            .answered(answered.reply.response.status(), began.elapsed());
+        let (status, after) = (answered.reply.response.status(), began.elapsed());
+        visit.red().answered(status, after);
+        if let Some(node) = answered.lease.replica().node() {
+            node.answered(status, after);
+        }
         let (first_byte, cookie) = (answered.first_byte, answered.cookie.take());
         let mut response = self.relay(answered, visit, in_flight, entry);
         response.headers_mut().insert(request_id::HEADER, id.clone());
@@ -131,7 +138,7 @@ impl Ingress {
             }
         }
         let request = Request::from_parts(parts, body);
-        let sent = Instant::now();
+        let sent = waiting.has_slept().then(Instant::now);
         let (reply, lease) = self.deliver(request, Place { lease, http2 }, waiting).await?;
         let cookie = self.cookie(&lease, waiting, secure);
         headers::check_framing(reply.response.headers())?;
@@ -145,7 +152,7 @@ impl Ingress {
             lease,
             on_upgrade,
             cookie,
-            first_byte: sent.elapsed(),
+            first_byte: sent.map(|sent| sent.elapsed()),
         })
     }
 
@@ -172,7 +179,7 @@ impl Ingress {
             // the scheduler, too, has given up the task.
             let may_leave = || {
                 if repeatable {
-                    self.has_other(waiting.target(), replica)
+                    self.has_other(waiting.target(), &[replica.task()])
                 } else {
                     replica.has_left()
                 }
@@ -201,10 +208,14 @@ impl Ingress {
             match next.place {
                 At::Same => continue,
                 At::Any => {}
-                At::Other => replica.eject(self.now_ms()),
+                At::Other => waiting.avoid(replica.task()),
+                At::Reachable => replica.eject(self.now_ms()),
             }
             let http2 = place.http2;
             drop(place);
+            if next.place == At::Other && !self.has_other(waiting.target(), waiting.avoided()) {
+                let _ = timeout(LOST_PAUSE, self.tables.changes().changed()).await;
+            }
             place = self.place(waiting).await?;
             if place.http2 != http2 {
                 // A deployment that speaks another protocol took over meanwhile; the head is written for the old one.
@@ -254,13 +265,20 @@ impl Ingress {
                 lose(waiting, &cause)?;
                 (request, At::Same, cause)
             }
-            Failed::Unsent(unsent, cause) => (*unsent, At::Other, cause),
+            Failed::Unsent(unsent, cause) => (*unsent, At::Reachable, cause),
             Failed::Lost(cause) => {
                 self.judge(replica, waiting);
                 let request = again(&cause, repeatable)?;
                 lose(waiting, &cause)?;
                 spend(waiting, &cause)?;
-                (request, At::Other, cause)
+                // A program that hangs up at a request is there for all others: only who can't be reached is passed over
+                // by everybody, or one visitor could take a program from all.
+                let at = if replica.is_reachable() {
+                    At::Other
+                } else {
+                    At::Reachable
+                };
+                (request, at, cause)
             }
             // Its own word that it has not begun: any request may go elsewhere, or to its next process.
             Failed::Refused { cause, is_leaving } => {
@@ -326,8 +344,10 @@ enum At {
     Same,
     /// To whichever has room.
     Any,
-    /// Not to the same one.
+    /// To another one than those that lost it, if there is one.
     Other,
+    /// To one that can be reached, which the last one can't, for anybody.
+    Reachable,
 }
 
 /// Counts a try that was sent and lost.
@@ -352,7 +372,7 @@ fn spend(waiting: &Waiting<'_>, cause: &str) -> Result<(), Refusal> {
 }
 
 /// What a woken request waited for: the queue is what no phase explains.
-fn server_timing(waited: Duration, phases: Phases, first_byte: Duration) -> HeaderValue {
+fn server_timing(waited: Duration, phases: Phases, first_byte: Option<Duration>) -> HeaderValue {
     let named = [
         ("place", phases.place_us),
         ("fetch", phases.fetch_us),
@@ -368,7 +388,7 @@ fn server_timing(waited: Duration, phases: Phases, first_byte: Duration) -> Head
             .iter()
             .filter_map(|(name, us)| us.map(|us| part(name, us.into()))),
     );
-    parts.push(part("first-byte", first_byte.as_micros()));
+    parts.extend(first_byte.map(|first_byte| part("first-byte", first_byte.as_micros())));
     HeaderValue::try_from(parts.join(", ")).expect("names and numbers")
 }
 
@@ -385,7 +405,11 @@ mod tests {
             ready_us: Some(3_500),
             ..Phases::default()
         };
-        let value = server_timing(Duration::from_millis(10), phases, Duration::from_micros(250));
+        let value = server_timing(
+            Duration::from_millis(10),
+            phases,
+            Some(Duration::from_micros(250)),
+        );
         assert_eq!(
             value,
             "queue;dur=3.500, place;dur=1.000, start;dur=2.000, ready;dur=3.500, first-byte;dur=0.250"

@@ -37,10 +37,10 @@ pub(super) struct Host {
     pub(super) header: HeaderValue,
 }
 
-/// Whether the head of a request of HTTP/2 is as small as it must be, counted as HTTP/2 does (RFC 9113, section 6.5.2).
+/// Whether the head of a request of HTTP/2 or HTTP/3 is as small as it must be, counted as they do (RFC 9113, section 6.5.2).
 pub(super) fn check_size<B>(request: &Request<B>, bytes_max: usize) -> Result<(), Refusal> {
     const EACH: usize = 32;
-    if request.version() != Version::HTTP_2 {
+    if ![Version::HTTP_2, Version::HTTP_3].contains(&request.version()) {
         return Ok(());
     }
     let line = |name: usize, value: usize| name + value + EACH;
@@ -54,6 +54,31 @@ pub(super) fn check_size<B>(request: &Request<B>, bytes_max: usize) -> Result<()
         .sum();
     if target + bytes > bytes_max {
         return Err(Refusal::HeadTooLarge(bytes_max));
+    }
+    Ok(())
+}
+
+/// What the library for HTTP/2 looks at by itself, and that for HTTP/3 does not: headers that belong to a connection of HTTP/1.1
+/// (RFC 9114, section 4.2), and a length that is none.
+pub(super) fn check_fields(parts: &Parts) -> Result<(), Refusal> {
+    if parts.version != Version::HTTP_3 {
+        return Ok(());
+    }
+    let strange = |name: &HeaderName, value: &HeaderValue| match *name {
+        header::TE => !value.as_bytes().eq_ignore_ascii_case(b"trailers"),
+        header::CONTENT_LENGTH => {
+            !value.as_bytes().iter().all(u8::is_ascii_digit)
+                || value
+                    .to_str()
+                    .map_or(true, |digits| digits.parse::<u64>().is_err())
+        }
+        header::CONNECTION | header::TRANSFER_ENCODING | header::UPGRADE => true,
+        _ => ["keep-alive", "proxy-connection"].contains(&name.as_str()),
+    };
+    if parts.headers.iter().any(|(name, value)| strange(name, value)) {
+        return Err(Refusal::Malformed(
+            "the request has a header that HTTP/3 has no place for, or a content-length that is no number",
+        ));
     }
     Ok(())
 }
@@ -181,15 +206,21 @@ fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = String> {
 
 /// Removes what belongs to the connection it came on.
 pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(header::CONNECTION) {
-        let named: Vec<HeaderName> = connection_options(headers)
-            .filter_map(|option| option.parse().ok())
-            .collect();
-        for name in named {
-            headers.remove(name);
-        }
+    strip(headers, |_| false);
+}
+
+/// Removes what belongs to the connection it came on, and what else is `unwanted`. One look at each header that is there
+/// costs less than one for each that could be.
+fn strip(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
+    let mut found: Vec<HeaderName> = headers
+        .keys()
+        .filter(|&name| HOP_BY_HOP.contains(name) || unwanted(name))
+        .cloned()
+        .collect();
+    if found.contains(&header::CONNECTION) {
+        found.extend(connection_options(headers).filter_map(|option| option.parse().ok()));
     }
-    for name in &HOP_BY_HOP {
+    for name in found {
         headers.remove(name);
     }
 }
@@ -232,30 +263,23 @@ fn join_crumbs(headers: &mut HeaderMap) {
     headers.insert(header::COOKIE, joined);
 }
 
-/// Removes headers that many programs can't tell from ours: CGI and its heirs turn `-` into `_`.
-fn strip_look_alikes(headers: &mut HeaderMap) {
-    let is_ours = |name: &str| {
-        let name = name.replace('_', "-");
-        let ours = [
-            &FORWARDED_FOR,
-            &FORWARDED_PROTO,
-            &FORWARDED_HOST,
-            &request_id::HEADER,
-        ];
-        let framing = [&header::CONTENT_LENGTH, &header::TRANSFER_ENCODING];
-        ours.into_iter()
-            .chain(&UNTRUSTED)
-            .chain(framing)
-            .any(|known| known.as_str() == name)
-    };
-    let look_alikes: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| name.as_str().contains('_') && is_ours(name.as_str()))
-        .cloned()
-        .collect();
-    for name in look_alikes {
-        headers.remove(name);
+/// Whether many programs can't tell it from a header of ours: CGI and its heirs turn `-` into `_`.
+fn is_look_alike(name: &HeaderName) -> bool {
+    if !name.as_str().contains('_') {
+        return false;
     }
+    let name = name.as_str().replace('_', "-");
+    let ours = [
+        &FORWARDED_FOR,
+        &FORWARDED_PROTO,
+        &FORWARDED_HOST,
+        &request_id::HEADER,
+    ];
+    let framing = [&header::CONTENT_LENGTH, &header::TRANSFER_ENCODING];
+    ours.into_iter()
+        .chain(&UNTRUSTED)
+        .chain(framing)
+        .any(|known| known.as_str() == name)
 }
 
 /// Turns the client's request head into the one for a task.
@@ -275,16 +299,13 @@ pub(super) fn rewrite(
         })
     });
     let headers = &mut parts.headers;
-    strip_hop_by_hop(headers);
-    for name in &UNTRUSTED {
-        headers.remove(name);
-    }
-    strip_look_alikes(headers);
+    // What is expected goes on where the body waits for it.
+    strip(headers, |name| {
+        *name == header::EXPECT || UNTRUSTED.contains(name) || is_look_alike(name)
+    });
     if !http2 {
         join_crumbs(headers);
     }
-    // It goes on where the body waits for it.
-    headers.remove(header::EXPECT);
     headers.insert(header::HOST, host.header.clone());
     let (way, secure, asked_host) = match sender {
         Some(Sender {

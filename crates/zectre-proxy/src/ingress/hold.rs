@@ -1,7 +1,7 @@
 //! From a host to a place on a replica. A request for a sleeping deployment waits for the one wake call, a
 //! request between two replicas waits for the table, both bounded in number and time.
 
-use super::{Ingress, Refusal, affinity};
+use super::{Ingress, Refusal, affinity, patience::Patience};
 use crate::{
     access::Entry,
     live::{Held, Lease, Replica, Visit, roll},
@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{sync::watch, time::timeout_at};
-use zectre_common::wire::task::Phases;
+use zectre_common::{id::TaskId, wire::task::Phases};
 
 /// Whom a request, or a connection, is for.
 #[derive(Debug, Clone, Copy)]
@@ -34,7 +34,7 @@ pub(crate) struct Waiting<'r> {
     visit: Option<Visit>,
     held: Option<Held>,
     changes: Option<watch::Receiver<u64>>,
-    since: Option<Instant>,
+    patience: Patience,
     /// It waited for a wake, whoever told first that there is a replica: the call's answer or the table.
     slept: bool,
     /// What the wake said.
@@ -45,6 +45,8 @@ pub(crate) struct Waiting<'r> {
     unreachable: Option<String>,
     /// Times that it was sent and lost.
     losses: u32,
+    /// The tasks that lost it.
+    avoided: Vec<TaskId>,
     /// What its cookie says of the task that it had before.
     mark: Option<String>,
     /// Its deployment wants visitors to come back to the same task.
@@ -78,12 +80,13 @@ impl<'r> Waiting<'r> {
             visit: None,
             held: None,
             changes: None,
-            since: None,
+            patience: Patience::default(),
             slept: false,
             woken: None,
             waking: None,
             unreachable: None,
             losses: 0,
+            avoided: Vec::new(),
             mark: None,
             is_affine: false,
             navigates: false,
@@ -99,6 +102,11 @@ impl<'r> Waiting<'r> {
     /// Whether its visitor must be told of the task with this mark.
     pub(super) fn is_new_to(&self, mark: &str) -> bool {
         self.is_affine && self.mark.as_deref() != Some(mark)
+    }
+
+    /// Whether it waited for a wake, of which its client will be told.
+    pub(super) fn has_slept(&self) -> bool {
+        self.slept
     }
 
     /// What it is counted on; once it has had a place.
@@ -137,7 +145,8 @@ impl<'r> Waiting<'r> {
 
     /// For how long it waited for a wake, and the wake's phases.
     fn told(&mut self) -> Option<(Duration, Phases)> {
-        let waited = self.since.map_or(Duration::ZERO, |since| since.elapsed());
+        let since = self.patience.first();
+        let waited = since.map_or(Duration::ZERO, |since| since.elapsed());
         let told = self
             .woken
             .or_else(|| self.waking.as_ref().and_then(Waking::phases));
@@ -148,8 +157,19 @@ impl<'r> Waiting<'r> {
 
     /// It was sent, and lost; how often by now.
     pub(super) fn lost(&mut self) -> u32 {
+        self.patience.reached();
         self.losses += 1;
         self.losses
+    }
+
+    /// This task lost it: another one is better, if there is another one.
+    pub(super) fn avoid(&mut self, task: TaskId) {
+        self.avoided.push(task);
+    }
+
+    /// The tasks that lost it.
+    pub(super) fn avoided(&self) -> &[TaskId] {
+        &self.avoided
     }
 
     /// It has to be sent once more.
@@ -192,7 +212,7 @@ impl Ingress {
                     waiting.visit = Some(found.traffic.visit());
                     waiting.entry.led_to(&found.traffic);
                     if is_first {
-                        self.door.admit_to(&found.traffic, self.now_ns())?;
+                        self.door.admit_to(&found.traffic, || self.now_ns())?;
                     }
                 }
                 let lease = found.with_replicas(|replicas| self.choose(replicas, found, waiting));
@@ -238,20 +258,26 @@ impl Ingress {
             .unwrap_or(found))
     }
 
-    /// The task that the visitor had before, or another one.
+    /// The task that the visitor had before, or another one; one that lost the request already only when there is no other.
     fn choose(&self, replicas: &[Arc<Replica>], of: &Deployment, waiting: &Waiting<'_>) -> Option<Lease> {
         let now_ms = self.now_ms();
+        if !waiting.avoided.is_empty() {
+            let is_new = |replica: &&Arc<Replica>| !waiting.avoided.contains(&replica.task());
+            let new: Vec<_> = replicas.iter().filter(is_new).cloned().collect();
+            let chosen = table::choose(&new, roll(), now_ms);
+            return chosen.or_else(|| table::choose(replicas, roll(), now_ms));
+        }
         let mark = waiting.mark.as_deref().filter(|_| of.affinity);
         let again = mark
             .and_then(|mark| table::choose_again(replicas, |replica| self.marks.of(replica) == mark, now_ms));
         again.or_else(|| table::choose(replicas, roll(), now_ms))
     }
 
-    /// Whether some other replica than this one would take the request.
-    pub(super) fn has_other(&self, target: Target<'_>, than: &Replica) -> bool {
+    /// Whether some other replica than these would take the request.
+    pub(super) fn has_other(&self, target: Target<'_>, than: &[TaskId]) -> bool {
         let now_ms = self.now_ms();
         let usable =
-            |replica: &Arc<Replica>| replica.task() != than.task() && replica.ejected_until_ms() <= now_ms;
+            |replica: &Arc<Replica>| !than.contains(&replica.task()) && replica.ejected_until_ms() <= now_ms;
         find(&self.tables.current(), target)
             .is_ok_and(|found| found.with_replicas(|replicas| replicas.iter().any(usable)))
     }
@@ -302,7 +328,7 @@ impl Ingress {
         } else {
             self.limits.replace_timeout
         };
-        let until = *waiting.since.get_or_insert_with(Instant::now) + bound;
+        let until = waiting.patience.until(Instant::now(), wake, bound);
         if wake {
             waiting.slept = true;
             let mut waking = self
@@ -359,7 +385,6 @@ fn refusal(deployment: &Deployment, idle: Idle) -> Option<Refusal> {
         Idle::Failed => Some(Refusal::DeploymentFailed {
             version,
             reason: deployment.reason,
-            message: deployment.message.clone(),
         }),
         Idle::Await | Idle::Wake => None,
     }

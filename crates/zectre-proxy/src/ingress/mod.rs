@@ -2,7 +2,7 @@
 //!
 //! 1. [`accept`]: bounds connections, at all and by client ([`crowd`]), each client's slowness ([`connection`], [`vigil`]);
 //!    asks load balancers whom they bring (`proxy_protocol`); drains at shutdown.
-//! 2. [`guard`]: bytes that two programs could read differently never become a request, and floods of frames
+//! 2. [`guard`]: bytes that two programs could read differently (`framing`) never become a request, and floods of frames
 //!    ([`frames`]) end.
 //! 3. [`forwarded`]: who the client is, when load balancers of ours stand in front.
 //! 4. [`admit`]: room for one more request, of this client and at all.
@@ -19,7 +19,9 @@
 pub mod accept;
 pub mod admit;
 mod affinity;
+pub mod bell;
 pub mod body;
+pub(crate) mod cause;
 mod claim;
 pub mod client;
 pub mod connection;
@@ -28,15 +30,22 @@ mod expect;
 mod forward;
 pub mod forwarded;
 pub mod frames;
+mod framing;
 mod grpc;
 pub mod guard;
 mod headers;
 pub(crate) mod hold;
+#[cfg(feature = "http3")]
+pub mod http3;
+pub mod inflow;
 pub mod pace;
+mod patience;
 mod proxy_protocol;
 pub mod rate;
 mod refusal;
+mod shelf;
 mod spare;
+mod streams;
 mod trace;
 mod tunnel;
 pub mod vigil;
@@ -59,7 +68,7 @@ use client::Client;
 use crowd::Crowd;
 use forwarded::Trust;
 use http::{HeaderValue, Method, Request, Response, header};
-use hyper::body::Incoming;
+use inflow::Inflow;
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -165,7 +174,7 @@ struct Arrival<'r> {
 
 impl Ingress {
     /// Answers a request; never fails.
-    pub async fn serve(&self, request: Request<Incoming>, client: &Client) -> Response<Logged<Answer>> {
+    pub async fn serve(&self, request: Request<Inflow>, client: &Client) -> Response<Logged<Answer>> {
         let began = Instant::now();
         let in_flight = Counted::new(&self.metrics.in_flight);
         let id = request_id::value_from_headers(request.headers());
@@ -199,6 +208,15 @@ impl Ingress {
                 .entry(header::STRICT_TRANSPORT_SECURITY)
                 .or_insert_with(|| hsts.clone());
         }
+        #[cfg(feature = "http3")]
+        if client.tls.is_some()
+            && let Some(alt_svc) = self.tls.as_ref().and_then(|tls| tls.alt_svc())
+        {
+            response
+                .headers_mut()
+                .entry(header::ALT_SVC)
+                .or_insert_with(|| (*alt_svc).clone());
+        }
         self.metrics.answered(response.status());
         entry.answered(response.status());
         response.map(|body| Logged::new(body, entry))
@@ -206,7 +224,7 @@ impl Ingress {
 
     async fn answer(
         &self,
-        request: Request<Incoming>,
+        request: Request<Inflow>,
         arrival: Arrival<'_>,
         entry: &mut Entry,
     ) -> Result<Response<Answer>, Refusal> {
@@ -231,6 +249,7 @@ impl Ingress {
         headers::check_size(&request, self.limits.header_bytes_max)?;
         let (parts, body) = request.into_parts();
         self.limits.body.check(&parts.headers)?;
+        headers::check_fields(&parts)?;
         let host = headers::host(&parts)?;
         // Before a redirect: whoever looks for the page follows none.
         if let Some(page) = self.claim_page(&parts, &host) {
@@ -272,7 +291,7 @@ impl Ingress {
 
     /// Room for one more connection of `client`, which is counted as under way by now.
     pub(crate) fn admit(&self, client: std::net::IpAddr) -> Result<(), Refusal> {
-        self.door.admit(&self.metrics, client, self.now_ns())
+        self.door.admit(&self.metrics, client, || self.now_ns())
     }
 
     /// Nanoseconds of the proxy's clock.

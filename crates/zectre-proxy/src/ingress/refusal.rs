@@ -1,7 +1,7 @@
 //! The one place where a request's errors become responses: a status, a stable code, a sentence in
 //! `X-Error-Detail` and in the body (a problem, or a page for people).
 
-use super::{body::Answer, grpc};
+use super::{body::Answer, cause::publicly, grpc};
 use crate::wake::WakeFailure;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
@@ -76,15 +76,13 @@ pub enum Refusal {
     #[error("the proxy has just started and knows no routes yet; try again")]
     NoTable,
     /// The only deployment there is failed.
-    #[error("version {version} never served{}: {}", reason.map(|reason| format!(" ({reason})")).unwrap_or_default(),
-        message.as_deref().unwrap_or("see `zectre status`"))]
+    #[error("version {version} never served{}: `zectre status` says more to those who may see it",
+        reason.map(|reason| format!(" ({reason}): {}", publicly(reason))).unwrap_or_default())]
     DeploymentFailed {
         /// Its number.
         version: i32,
         /// Why.
         reason: Option<Reason>,
-        /// The same in a sentence.
-        message: Option<String>,
     },
     /// It waits for its build or a place.
     #[error("version {0} is on its way; try again in a moment")]
@@ -364,11 +362,11 @@ mod tests {
         let refusal = Refusal::DeploymentFailed {
             version: 3,
             reason: Some(Reason::PortNeverOpened),
-            message: Some("the program did not listen on PORT".into()),
         };
         assert_eq!(
             refusal.to_string(),
-            "version 3 never served (port_never_opened): the program did not listen on PORT"
+            "version 3 never served (port_never_opened): it did not open its port: `zectre status` says more to those who \
+             may see it"
         );
     }
 
@@ -399,7 +397,6 @@ mod tests {
             Refusal::DeploymentFailed {
                 version: 1,
                 reason: None,
-                message: None,
             },
             Refusal::DeploymentPending(1),
             Refusal::Asleep(1),

@@ -1,7 +1,7 @@
 //! What a connection waits for, and whether it has waited long enough. Whatever a client may be slow with has a bound:
 //! its first word, a head that it began, an answer that it does not take, its next request.
 
-use super::crowd::Guest;
+use super::{crowd::Guest, streams::Clock};
 use crate::{metrics::Counted, workers::Seat};
 use http_body::{Body, Frame, SizeHint};
 use prometheus_client::metrics::counter::Counter;
@@ -36,7 +36,8 @@ pub enum Stage {
     Head,
     /// Requests are under way, and it is not the client who is waited for.
     Busy,
-    /// Requests are under way, and the client takes nothing of any answer that it could have.
+    /// Requests are under way, and the client takes nothing of any answer that it could have; those with a clock of their
+    /// own apart.
     Stalled,
     /// Between two requests.
     Idle,
@@ -62,6 +63,11 @@ impl Times {
     }
 }
 
+/// A connection that has been idle for so long gives back what serving it takes, until its next request.
+pub const REST_AFTER: Duration = Duration::from_millis(100);
+/// In place of a number of heads; one that gets so far rests a request later.
+const INSIDE: u32 = u32::MAX;
+
 /// Known to all who have to do with a connection.
 #[derive(Debug)]
 pub struct Vigil {
@@ -76,6 +82,13 @@ pub struct Vigil {
     late: AtomicBool,
     upgraded: AtomicBool,
     flooded: AtomicBool,
+    /// Heads that came whole; [`INSIDE`] while what they announce has not.
+    heads: AtomicU32,
+    begun: AtomicU32,
+    restful: AtomicBool,
+    resting: AtomicBool,
+    /// Some of what was written waits for the client to read.
+    unsent: AtomicBool,
     write_timeouts: Counter,
     _place: Option<Place>,
 }
@@ -108,6 +121,11 @@ impl Vigil {
             late: AtomicBool::new(false),
             upgraded: AtomicBool::new(false),
             flooded: AtomicBool::new(false),
+            heads: AtomicU32::new(0),
+            begun: AtomicU32::new(0),
+            restful: AtomicBool::new(false),
+            resting: AtomicBool::new(false),
+            unsent: AtomicBool::new(false),
             write_timeouts,
         })
     }
@@ -181,6 +199,58 @@ impl Vigil {
         self.flooded.load(Relaxed)
     }
 
+    /// The bytes that came end between two requests, after so many heads, or inside of one.
+    pub fn set_between(&self, heads: Option<u32>) {
+        self.heads.store(heads.unwrap_or(INSIDE), Relaxed);
+    }
+
+    /// Whether a write waits for the client.
+    pub fn set_unsent(&self, unsent: bool) {
+        if self.unsent.load(Relaxed) != unsent {
+            self.unsent.store(unsent, Relaxed);
+        }
+    }
+
+    /// Whether a write does.
+    pub fn is_unsent(&self) -> bool {
+        self.unsent.load(Relaxed)
+    }
+
+    /// Whether each request that came was begun with.
+    pub fn all_begun(&self) -> bool {
+        self.heads.load(Relaxed) == self.begun.load(Relaxed)
+    }
+
+    /// Whether it could rest: each request that came was begun with, answered long enough ago, to the last byte, and no next
+    /// one has come. Whoever still writes reads, too, and may end the connection afterwards.
+    pub fn may_rest(&self, now: Instant) -> bool {
+        let (stage, since) = self.stage();
+        let is_idle = stage == Stage::Idle && self.all_begun() && !self.unsent.load(Relaxed);
+        is_idle && self.is_restful() && since + REST_AFTER <= now
+    }
+
+    /// It is served from now on, by somebody who may be sent away while it is idle, or not.
+    pub fn serve(&self, restful: bool) {
+        self.restful.store(restful, Relaxed);
+        self.resting.store(false, Relaxed);
+    }
+
+    /// Whoever serves it is sent away.
+    pub fn rest(&self) {
+        self.restful.store(false, Relaxed);
+        self.resting.store(true, Relaxed);
+    }
+
+    /// Whether it is served, and could rest when it is idle.
+    pub fn is_restful(&self) -> bool {
+        self.restful.load(Relaxed)
+    }
+
+    /// Whether it ends only to rest.
+    pub fn is_resting(&self) -> bool {
+        self.resting.load(Relaxed)
+    }
+
     /// Nanoseconds since its begin.
     pub fn now_ns(&self) -> u64 {
         self.started.elapsed().as_nanos() as u64
@@ -194,6 +264,8 @@ impl Vigil {
     /// A request is under way for as long as its turn lives.
     pub fn begin(self: &Arc<Self>) -> Turn {
         self.spoke.store(true, Relaxed);
+        self.begun.fetch_add(1, Relaxed);
+        self.resting.store(false, Relaxed);
         self.requests.fetch_add(1, Relaxed);
         Turn(Arc::clone(self))
     }
@@ -216,6 +288,8 @@ pub struct Watched<B> {
     body: B,
     turn: Turn,
     offered: bool,
+    /// Its stream's, where it has one.
+    clock: Option<Arc<Clock>>,
 }
 
 impl<B: Body> Watched<B> {
@@ -223,6 +297,7 @@ impl<B: Body> Watched<B> {
     pub fn new(body: B, turn: Turn) -> Self {
         let mut watched = Self {
             body,
+            clock: Clock::of(&turn.0),
             turn,
             offered: false,
         };
@@ -234,6 +309,10 @@ impl<B: Body> Watched<B> {
 
 impl<B> Watched<B> {
     fn offer(&mut self, more: bool) {
+        if let Some(clock) = &self.clock {
+            clock.offer(more);
+            return;
+        }
         let vigil = &self.turn.0;
         match (self.offered, more) {
             (false, true) => {
@@ -324,6 +403,33 @@ mod tests {
         assert_eq!(stage(&vigil), Stage::Head);
         vigil.in_head(false);
         assert_eq!(stage(&vigil), Stage::Idle);
+    }
+
+    #[test]
+    fn only_what_is_between_two_requests_rests() {
+        let vigil = Vigil::new(Counter::default(), None);
+        let later = Instant::now() + REST_AFTER * 2;
+        vigil.serve(true);
+        assert!(!vigil.may_rest(later), "it has said nothing");
+        vigil.set_between(Some(1));
+        let turn = vigil.begin();
+        assert!(!vigil.may_rest(later), "its request is under way");
+        drop(turn);
+        assert!(vigil.may_rest(later) && !vigil.may_rest(Instant::now()));
+        vigil.set_between(Some(2));
+        assert!(
+            !vigil.may_rest(later),
+            "the next one lies in the library's buffer"
+        );
+        vigil.set_between(None);
+        assert!(!vigil.may_rest(later), "it owes the rest of a body");
+        vigil.set_between(Some(1));
+        vigil.set_unsent(true);
+        assert!(!vigil.may_rest(later), "the client has not got all of its answer");
+        vigil.set_unsent(false);
+        assert!(vigil.may_rest(later));
+        vigil.rest();
+        assert!(!vigil.may_rest(later) && vigil.is_resting());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::{
     Activity, Replica, Route, RouteName, Traffic, Woken,
+    node::Nodes,
     red::{Red, Series},
     traffic::Changed,
 };
@@ -12,7 +13,7 @@ use std::{
 };
 use tokio::sync::Notify;
 use zectre_common::{
-    id::{DeploymentId, EnvironmentId, TaskId},
+    id::{DeploymentId, EnvironmentId, NodeId, TaskId},
     time::Time,
     wire::deployment,
 };
@@ -83,6 +84,7 @@ pub struct Ledger {
     drained: Arc<Notify>,
     changed: Arc<Changed>,
     series: Arc<Series>,
+    nodes: Arc<Series>,
 }
 
 /// What the ledger keeps; a new table is built from it under its lock.
@@ -98,6 +100,7 @@ pub struct Kept {
     departed: Tally,
     traffic: HashMap<DeploymentId, Arc<Traffic>>,
     routes: HashMap<EnvironmentId, Arc<Route>>,
+    nodes: Nodes,
     /// Deployments whose wake was answered before the table knew.
     woken: Vec<Arc<Traffic>>,
     drained: Arc<Notify>,
@@ -109,7 +112,8 @@ impl Ledger {
     /// An empty one.
     pub fn new(bounds: Bounds) -> Self {
         let (drained, changed) = (Arc::new(Notify::new()), Arc::new(Changed::default()));
-        let series = Series::new(bounds.routes_max);
+        let (series, nodes) = (Series::new(bounds.routes_max), Nodes::new());
+        let node_series = nodes.series();
         let kept = Kept {
             applied_epoch: 0,
             replicas: HashMap::new(),
@@ -119,6 +123,7 @@ impl Ledger {
             departed: Tally::default(),
             traffic: HashMap::new(),
             routes: HashMap::new(),
+            nodes,
             woken: Vec::new(),
             drained: Arc::clone(&drained),
             changed: Arc::clone(&changed),
@@ -129,6 +134,7 @@ impl Ledger {
             drained,
             changed,
             series,
+            nodes: node_series,
         }
     }
 }
@@ -144,6 +150,22 @@ impl Default for Ledger {
 }
 
 impl Kept {
+    /// The same, of a task on a node.
+    pub fn replica_on(
+        &mut self,
+        node: Option<NodeId>,
+        traffic: &Arc<Traffic>,
+        task: TaskId,
+        (address, port): (&str, u16),
+        http2: bool,
+    ) -> Arc<Replica> {
+        let replica = self.replica(traffic, task, address, port, http2);
+        if let Some(node) = node {
+            replica.stands_on(|| self.nodes.get(node));
+        }
+        replica
+    }
+
     /// The live side of a task of `traffic`: the known one while its address holds.
     pub fn replica(
         &mut self,
@@ -231,6 +253,7 @@ impl Kept {
         self.traffic.retain(|id, _| deployments.contains(id));
         // The ledger's own is the last one once no deployment of it is left.
         self.routes.retain(|_, route| Arc::strong_count(route) > 1);
+        self.nodes.settle();
         self.applied_epoch = epoch;
     }
 
@@ -276,7 +299,7 @@ impl Ledger {
         let mut kept = self.open();
         let replicas = backends
             .iter()
-            .map(|b| kept.replica(traffic, b.task_id, &b.address, b.port, http2))
+            .map(|b| kept.replica_on(b.node_id, traffic, b.task_id, (&b.address, b.port), http2))
             .collect();
         traffic.set_woken(Some(Arc::new(Woken {
             replicas,
@@ -310,6 +333,11 @@ impl Ledger {
         self.series.all()
     }
 
+    /// What is counted of nodes, that of all others last; the app of each is the node's id.
+    pub fn nodes(&self) -> Vec<Arc<Red>> {
+        self.nodes.all()
+    }
+
     /// All tasks, those included that have left and are not done yet.
     pub fn backends(&self) -> Backends {
         let kept = self.open();
@@ -336,6 +364,7 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     fn traffic(kept: &mut Kept, deployment: DeploymentId) -> Arc<Traffic> {
         kept.traffic(deployment, 1, EnvironmentId::new(), || RouteName {
@@ -412,6 +441,7 @@ mod tests {
                 task_id: task,
                 address: "127.0.0.1".into(),
                 port: 80,
+                node_id: None,
             }],
         );
         let known = HashSet::from([deployment]);
@@ -433,7 +463,9 @@ mod tests {
             assert_eq!(told.iter().map(|(_, a)| a.in_flight).collect::<Vec<_>>(), [1]);
         }
         drop(visit);
-        assert_eq!(ledger.take_activity(Time::now(), 10)[0].1.in_flight, 0);
+        let last = ledger.take_activity(Time::now().plus(Duration::from_secs(60)), 10)[0].1;
+        assert_eq!(last.in_flight, 0);
+        assert!(last.idle >= Duration::from_secs(60));
         assert!(ledger.take_activity(Time::now(), 10).is_empty());
     }
 

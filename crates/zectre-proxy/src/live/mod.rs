@@ -3,6 +3,7 @@
 
 mod budget;
 mod ledger;
+mod node;
 mod pace;
 pub mod red;
 mod replica;
@@ -12,6 +13,7 @@ mod traffic;
 
 pub use budget::Budget;
 pub use ledger::{Acknowledgement, Backend, Backends, Bounds, Kept, Ledger, Tally};
+pub use node::Node;
 pub use pace::{Opening, Pace, Turn};
 pub use replica::{EJECT_MS, Lease, Replica, SLOW_START_STEPS};
 pub use route::{Route, RouteName};

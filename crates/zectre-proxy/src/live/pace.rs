@@ -4,6 +4,10 @@
 //! works on many at once, until a connection finds the queue full: that is how long it is.
 //!
 //! Requests beyond that stand in line here, and go on a new connection or on one that another request is done with.
+//!
+//! Many programs read as many connections as they have threads, and stay at those that are kept: one that they don't
+//! get to would wait until a kept one is closed for its age. So a new connection that waits for much longer than
+//! answers take gives one *place*: a kept connection is closed for it, or the next one that is done.
 
 use std::{
     collections::BTreeMap,
@@ -28,6 +32,11 @@ const CEILING_MS: u64 = 10_000;
 const STALL_MIN: Duration = Duration::from_millis(100);
 /// The same for tasks that are far away, in times of the quickest connection so far.
 const STALL_FACTOR: u32 = 8;
+
+/// A new connection gives its first place when it has waited for so many times of a usual answer.
+const USUAL_FACTOR: u32 = 4;
+/// At the latest after this time: to close a connection that seldom costs nothing.
+const UNREAD_MAX: Duration = Duration::from_secs(2);
 
 /// How many new connections may be without an answer; pure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +89,10 @@ pub struct Pace {
     in_line: AtomicUsize,
     /// The quickest connection so far; `u64::MAX` before the first.
     quickest_us: AtomicU64,
+    /// What an answer takes, of late; 0 before the first.
+    usual_us: AtomicU64,
+    /// Connections that are to be closed for those that wait.
+    places: AtomicUsize,
     started: Instant,
 }
 
@@ -93,6 +106,8 @@ impl Default for Pace {
             }),
             in_line: AtomicUsize::new(0),
             quickest_us: AtomicU64::new(u64::MAX),
+            usual_us: AtomicU64::new(0),
+            places: AtomicUsize::new(0),
             started: Instant::now(),
         }
     }
@@ -163,12 +178,51 @@ impl Pace {
         self.quickest_us.fetch_min(took.as_micros() as u64, Relaxed);
     }
 
+    /// An answer came after `took`.
+    pub fn answered(&self, took: Duration) {
+        let took_us = (took.as_micros() as u64).max(1);
+        let usual_us = match self.usual_us.load(Relaxed) {
+            0 => took_us,
+            usual_us => smoothed(usual_us, took_us).max(1),
+        };
+        // Of two that do so at once one is not counted, which changes little.
+        self.usual_us.store(usual_us, Relaxed);
+    }
+
+    /// How long a new connection may wait before it is taken for one that the program does not read.
+    pub fn unread_after(&self) -> Duration {
+        match self.usual_us.load(Relaxed) {
+            0 => UNREAD_MAX,
+            usual_us => UNREAD_MAX.min(Duration::from_micros(usual_us) * USUAL_FACTOR),
+        }
+    }
+
+    /// A new connection waits, and there is none that could be closed for it: the next one that is done will be.
+    pub fn want_place(&self) {
+        self.places.fetch_add(1, Relaxed);
+    }
+
+    /// Whether a connection that is done is to be closed for one that waits.
+    pub fn gives_place(&self) -> bool {
+        // Nearly always there is nobody who wants one.
+        self.places.load(Relaxed) > 0
+            && self
+                .places
+                .fetch_update(Relaxed, Relaxed, |places| places.checked_sub(1))
+                .is_ok()
+    }
+
     /// A connection that takes longer than this found the queue full; `None`: there is nothing to tell it by.
     pub fn stall_after(&self) -> Option<Duration> {
         let quickest_us = self.quickest_us.load(Relaxed);
         let known = quickest_us != u64::MAX && self.lock().outstanding > 1;
         known.then(|| STALL_MIN.max(Duration::from_micros(quickest_us) * STALL_FACTOR))
     }
+}
+
+/// The new average, an eighth of which is the latest.
+fn smoothed(average: u64, latest: u64) -> u64 {
+    average - average / 8 + latest / 8
 }
 
 /// The right to have a connection without an answer; given back when dropped.
@@ -197,7 +251,15 @@ impl Opening<'_> {
 
 impl Drop for Opening<'_> {
     fn drop(&mut self) {
-        self.pace.lock().outstanding -= 1;
+        let outstanding = {
+            let mut state = self.pace.lock();
+            state.outstanding -= 1;
+            state.outstanding
+        };
+        // Nobody keeps a place for one that waits no more.
+        if outstanding == 0 {
+            self.pace.places.store(0, Relaxed);
+        }
         self.pace.call();
     }
 }
@@ -315,6 +377,31 @@ mod tests {
         drop(b);
         drop(a);
         assert!(has_come(&c), "what the first was called for is the next one's");
+    }
+
+    #[test]
+    fn places_are_given_once_and_not_kept_for_nobody() {
+        let pace = Pace::default();
+        assert!(!pace.gives_place());
+        let held = [pace.open(false).expect("room"), pace.open(false).expect("room")];
+        pace.want_place();
+        pace.want_place();
+        assert!(pace.gives_place());
+        drop(held);
+        assert!(!pace.gives_place());
+    }
+
+    #[test]
+    fn what_is_usual_follows_the_answers() {
+        let pace = Pace::default();
+        assert_eq!(pace.unread_after(), UNREAD_MAX, "nothing is known of it");
+        pace.answered(Duration::from_millis(100));
+        assert_eq!(pace.unread_after(), Duration::from_millis(400));
+        (0..100).for_each(|_| pace.answered(Duration::from_millis(50)));
+        let settled = pace.unread_after().as_millis();
+        assert!((199..=201).contains(&settled), "{settled}");
+        pace.answered(Duration::from_secs(30));
+        assert_eq!(pace.unread_after(), UNREAD_MAX);
     }
 
     proptest! {

@@ -1,7 +1,7 @@
 //! One task that takes requests. It is taken with [`Replica::lease`], which fails once the task has
 //! left the table, so that a drained task can never be handed one more request.
 
-use super::{Pace, Tally, suspicion::Suspicion};
+use super::{Node, Pace, Tally, suspicion::Suspicion};
 use std::sync::{
     Arc, Mutex, OnceLock, PoisonError,
     atomic::{
@@ -58,6 +58,8 @@ pub struct Replica {
     pace: Arc<Pace>,
     /// What stands for it in cookies, once somebody asked.
     mark: OnceLock<Box<str>>,
+    /// Where it runs, once somebody said so.
+    node: OnceLock<Arc<Node>>,
     drained: Arc<Notify>,
 }
 
@@ -84,6 +86,7 @@ impl Replica {
             knocking: AtomicBool::new(false),
             pace: Arc::default(),
             mark: OnceLock::new(),
+            node: OnceLock::new(),
             drained,
         })
     }
@@ -106,6 +109,16 @@ impl Replica {
     /// Whether it is spoken to in HTTP/2 (`networking.protocol = "grpc"`).
     pub fn http2(&self) -> bool {
         self.http2
+    }
+
+    /// Says where it runs; a task never moves.
+    pub fn stands_on(&self, node: impl FnOnce() -> Arc<Node>) {
+        self.node.get_or_init(node);
+    }
+
+    /// Where it runs.
+    pub fn node(&self) -> Option<&Node> {
+        self.node.get().map(|node| &**node)
     }
 
     /// Requests under way.

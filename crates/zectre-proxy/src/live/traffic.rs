@@ -7,7 +7,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::SeqCst},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 use zectre_common::{id::DeploymentId, time::Time};
 
@@ -28,8 +28,8 @@ pub struct Woken {
 pub struct Activity {
     /// Which.
     pub deployment: DeploymentId,
-    /// When it last had a request.
-    pub last_active_at: Time,
+    /// How long ago it last had a request. Clocks of machines differ; the database has one.
+    pub idle: Duration,
     /// Requests under way, held ones and tunnels included.
     pub in_flight: u32,
 }
@@ -154,7 +154,7 @@ impl Traffic {
         let last_active_at = Time::from_unix_ms(self.last_active_unix_ms.load(SeqCst));
         Activity {
             deployment: self.id,
-            last_active_at,
+            idle: now.since(last_active_at),
             in_flight,
         }
     }

@@ -65,7 +65,7 @@ impl Ingress {
             found = self.find_task(&mut waiting) => found,
             () = gone(&client) => return Err(None),
         };
-        let (task, _lease) = match found {
+        let (task, lease) = match found {
             Ok(found) => found,
             Err(refusal) => {
                 waiting.refuse(refusal.status(), began.elapsed());
@@ -75,9 +75,11 @@ impl Ingress {
         let (visit, _) = waiting.finish();
         if let Some(visit) = &visit {
             // As a tunnel: the time is that to its beginning.
-            visit
-                .red()
-                .answered(StatusCode::SWITCHING_PROTOCOLS, began.elapsed());
+            let (status, after) = (StatusCode::SWITCHING_PROTOCOLS, began.elapsed());
+            visit.red().answered(status, after);
+            if let Some(node) = lease.replica().node() {
+                node.answered(status, after);
+            }
         }
         let _ = copy::breaks_unless_told(&task);
         Ok(copy::join(client, task, idle, &self.metrics.raw).await)

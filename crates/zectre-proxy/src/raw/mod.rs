@@ -15,3 +15,4 @@ pub mod ports;
 
 pub(crate) use connection::serve;
 pub use plan::LISTENERS_MAX;
+pub(crate) use plan::listeners_max;

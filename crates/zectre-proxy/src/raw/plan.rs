@@ -1,9 +1,44 @@
 //! What to do about listeners. Pure.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
+use tokio::time::Instant;
 
 /// Listeners of one proxy: as many as a range may have ports.
 pub const LISTENERS_MAX: usize = 4_096;
+/// What took a port may be gone a moment later …
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+/// … or stay.
+const RETRY_LAST: Duration = Duration::from_secs(30);
+
+/// The most listeners of a process that may open so many files: with all of them open, as many are left for connections.
+pub(crate) fn listeners_max(open_files_max: u64) -> usize {
+    usize::try_from(open_files_max / 2).map_or(LISTENERS_MAX, |half| half.min(LISTENERS_MAX))
+}
+
+/// When a port that failed is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Retry {
+    pub(super) at: Instant,
+    pause: Duration,
+}
+
+impl Retry {
+    /// At once.
+    pub(super) fn first(now: Instant) -> Self {
+        Self {
+            at: now,
+            pause: RETRY_FIRST,
+        }
+    }
+
+    /// After it has failed once more.
+    pub(super) fn after(self, now: Instant) -> Self {
+        Self {
+            at: now + self.pause,
+            pause: (self.pause * 2).min(RETRY_LAST),
+        }
+    }
+}
 
 /// Ports in ascending order.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -32,6 +67,27 @@ pub(super) fn plan(wanted: &BTreeSet<u16>, known: &BTreeSet<u16>, max: usize) ->
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn tries_become_rarer_and_never_end() {
+        let began = Instant::now();
+        let (mut retry, mut pauses) = (Retry::first(began), Vec::new());
+        assert_eq!(retry.at, began);
+        for _ in 0..7 {
+            let failed_at = retry.at;
+            retry = retry.after(failed_at);
+            pauses.push((retry.at - failed_at).as_secs());
+        }
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30]);
+    }
+
+    #[test]
+    fn as_many_files_are_left_for_connections() {
+        assert_eq!(
+            [200, 1_024, 1 << 20].map(listeners_max),
+            [100, 512, LISTENERS_MAX]
+        );
+    }
 
     proptest! {
         #[test]

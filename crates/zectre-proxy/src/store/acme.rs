@@ -6,7 +6,7 @@ use crate::{
 };
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{PgPool, Postgres, Transaction};
-use std::{future::Future, time::Duration};
+use std::{collections::HashMap, future::Future, time::Duration};
 use tokio::time::timeout;
 use zectre_common::id::ProxyId;
 use zectre_service::{
@@ -292,20 +292,29 @@ impl Orders {
     }
 }
 
-/// What proves that `name` is ours: for the page named `token`, or for the name's certificate.
-pub async fn challenge(
-    pool: &PgPool,
-    name: &str,
-    token: Option<&str>,
-) -> Result<Option<String>, sqlx::Error> {
-    sqlx::query_scalar!(
-        "SELECT key_authorization FROM acme_challenges
-         WHERE name = $1 AND ($2::text IS NULL OR token = $2) AND expires_at > now()",
-        name,
-        token
-    )
-    .fetch_optional(pool)
-    .await
+/// What proves that a name is ours.
+#[derive(Debug)]
+pub struct Challenge {
+    /// The page that it is at.
+    pub token: String,
+    /// What is there, and of what the name's certificate is made.
+    pub key_authorization: String,
+}
+
+/// All that are open, by name.
+pub async fn challenges(pool: &PgPool) -> Result<HashMap<String, Challenge>, sqlx::Error> {
+    let rows =
+        sqlx::query!("SELECT name, token, key_authorization FROM acme_challenges WHERE expires_at > now()")
+            .fetch_all(pool)
+            .await?;
+    let named = rows.into_iter().map(|row| {
+        let challenge = Challenge {
+            token: row.token,
+            key_authorization: row.key_authorization,
+        };
+        (row.name, challenge)
+    });
+    Ok(named.collect())
 }
 
 fn held(rows: u64) -> Result<(), StoreError> {

@@ -55,7 +55,10 @@ async fn write(pool: &PgPool, proxy: ProxyId, news: &[(Arc<Traffic>, Activity)])
         .iter()
         .map(|(_, activity)| activity.deployment.get())
         .collect();
-    let times: Vec<Time> = news.iter().map(|(_, activity)| activity.last_active_at).collect();
+    let idle_ms: Vec<i64> = news
+        .iter()
+        .map(|(_, activity)| activity.idle.as_millis() as i64)
+        .collect();
     let counts: Vec<i32> = news
         .iter()
         .map(|(_, activity)| activity.in_flight as i32)
@@ -63,7 +66,8 @@ async fn write(pool: &PgPool, proxy: ProxyId, news: &[(Arc<Traffic>, Activity)])
     // A deployment may have been deleted since; its activity interests nobody.
     sqlx::query!(
         "WITH news AS (
-             SELECT * FROM UNNEST($2::uuid[], $3::timestamptz[], $4::int[]) AS n (deployment_id, last_active_at, in_flight)),
+             SELECT deployment_id, now() - idle_ms * interval '1 ms' AS last_active_at, in_flight
+               FROM UNNEST($2::uuid[], $3::bigint[], $4::int[]) AS n (deployment_id, idle_ms, in_flight)),
          told AS (
              INSERT INTO deployment_activity (deployment_id, proxy_id, last_active_at, in_flight)
              SELECT n.deployment_id, $1, n.last_active_at, n.in_flight FROM news n JOIN deployments d ON d.id = n.deployment_id
@@ -73,7 +77,7 @@ async fn write(pool: &PgPool, proxy: ProxyId, news: &[(Arc<Traffic>, Activity)])
          SELECT pg_notify($5, $1::uuid::text) FROM (SELECT count(*) FROM told) AS counted",
         proxy.get(),
         &ids,
-        &times as _,
+        &idle_ms,
         &counts,
         channel::PROXY,
     )

@@ -91,7 +91,7 @@ impl Shelf {
     /// Follows the database until `shutdown`.
     pub async fn run(self: Arc<Self>, pool: PgPool, shutdown: Shutdown) {
         let mut told = false;
-        while let Some(result) = shutdown.or_requested(self.follow(&pool)).await {
+        while let Some(result) = shutdown.or_requested(self.follow(&pool, &mut told)).await {
             let Err(error) = result;
             if !std::mem::replace(&mut told, true) {
                 tracing::warn!(%error, "certificates can't be read from PostgreSQL; serving the last known ones");
@@ -100,7 +100,8 @@ impl Shelf {
         }
     }
 
-    async fn follow(&self, pool: &PgPool) -> Result<Infallible, sqlx::Error> {
+    /// `told` is that it failed before.
+    async fn follow(&self, pool: &PgPool, told: &mut bool) -> Result<Infallible, sqlx::Error> {
         let mut listener = PgListener::connect_with(pool).await?;
         // Listen first, read second: what changes in between is told.
         listener.listen(channel::CERTIFICATES).await?;
@@ -108,8 +109,11 @@ impl Shelf {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.sync(pool).await?;
+            if std::mem::take(told) {
+                tracing::info!("certificates are read from PostgreSQL again");
+            }
             tokio::select! {
-                told = listener.try_recv() => { told?; }
+                news = listener.try_recv() => { news?; }
                 _ = look.tick() => {}
             }
         }

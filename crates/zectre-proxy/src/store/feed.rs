@@ -11,7 +11,7 @@ use zectre_common::db::channel;
 use zectre_service::tasks::Shutdown;
 
 /// A notification that got lost delays a change by at most so much.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Between attempts while PostgreSQL is away.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 

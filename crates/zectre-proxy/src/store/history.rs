@@ -69,6 +69,8 @@ pub struct History {
     proxy: ProxyId,
     /// The counts at the last look; held here, so that those of a route that goes are told to their end.
     seen: Vec<(Arc<Red>, Counted)>,
+    /// The same of nodes.
+    seen_nodes: Vec<(Arc<Red>, Counted)>,
     untold: VecDeque<Step>,
     last_ms: Option<i64>,
 }
@@ -81,12 +83,16 @@ struct Counted {
     durations: [u64; BUCKETS],
 }
 
-/// By application and environment.
 #[derive(Debug)]
 struct Step {
     at: Time,
-    rows: BTreeMap<(String, String), Counted>,
+    /// By application and environment.
+    rows: Rows,
+    /// By a node's id.
+    nodes: Rows,
 }
+
+type Rows = BTreeMap<(String, String), Counted>;
 
 impl History {
     /// That of these tables.
@@ -95,6 +101,7 @@ impl History {
             tables,
             proxy,
             seen: Vec::new(),
+            seen_nodes: Vec::new(),
             untold: VecDeque::new(),
             last_ms: None,
         }
@@ -114,10 +121,11 @@ impl History {
             return;
         }
         self.last_ms = Some(at_ms);
-        let routes = self.tables.ledger().routes();
+        let ledger = self.tables.ledger();
         self.untold.push_back(Step {
             at: Time::from_unix_ms(at_ms),
-            rows: count(&mut self.seen, routes),
+            rows: count(&mut self.seen, ledger.routes()),
+            nodes: count(&mut self.seen_nodes, ledger.nodes()),
         });
         if self.untold.len() > UNTOLD_MAX {
             self.untold.pop_front();
@@ -136,8 +144,8 @@ impl History {
 }
 
 /// What routes counted since they were seen last. A route that is gone is seen for the last time.
-fn count(seen: &mut Vec<(Arc<Red>, Counted)>, routes: Vec<Arc<Red>>) -> BTreeMap<(String, String), Counted> {
-    let mut rows: BTreeMap<_, Counted> = BTreeMap::new();
+fn count(seen: &mut Vec<(Arc<Red>, Counted)>, routes: Vec<Arc<Red>>) -> Rows {
+    let mut rows = Rows::new();
     let mut add = |red: &Red, counted: &Counted, before: &Counted| {
         let news = counted.since(before);
         if news.requests > 0 {
@@ -211,19 +219,46 @@ impl Counted {
     }
 }
 
+/// Rows as columns, and what is counted of those that have none of their own.
+struct Columns {
+    names: Vec<(String, String)>,
+    requests: Vec<i64>,
+    errors: Vec<i64>,
+    durations: Vec<String>,
+    other: Counted,
+}
+
+impl Columns {
+    fn of(rows: &Rows) -> Self {
+        let is_other = |name: &(String, String)| name.0 == OTHER;
+        let other = rows.iter().find(|(name, _)| is_other(name));
+        let own = || rows.iter().filter(|(name, _)| !is_other(name));
+        Self {
+            names: own().map(|(name, _)| name.clone()).collect(),
+            requests: own().map(|(_, counted)| counted.requests as i64).collect(),
+            errors: own().map(|(_, counted)| counted.errors as i64).collect(),
+            durations: own().map(|(_, counted)| counted.array()).collect(),
+            other: other.map(|(_, counted)| *counted).unwrap_or_default(),
+        }
+    }
+}
+
 /// One statement. Those of routes without a series of their own stand under the id of zeros, and so does that this proxy told
-/// of the step at all.
+/// of the step at all; those of such nodes under the id of ones.
 async fn write(pool: &PgPool, proxy: ProxyId, step: &Step) -> Result<(), sqlx::Error> {
-    let is_other = |name: &(String, String)| name.0 == OTHER && name.1 == OTHER;
-    let other = step.rows.iter().find(|(name, _)| is_other(name));
-    let other = other.map(|(_, counted)| *counted).unwrap_or_default();
-    let rows = || step.rows.iter().filter(|(name, _)| !is_other(name));
-    let apps: Vec<&str> = rows().map(|((app, _), _)| &**app).collect();
-    let environments: Vec<&str> = rows().map(|((_, environment), _)| &**environment).collect();
-    let requests: Vec<i64> = rows().map(|(_, counted)| counted.requests as i64).collect();
-    let errors: Vec<i64> = rows().map(|(_, counted)| counted.errors as i64).collect();
-    let durations: Vec<String> = rows().map(|(_, counted)| counted.array()).collect();
-    // An application may have been deleted since; and what comes too late would be in no coarser step.
+    let (routes, nodes) = (Columns::of(&step.rows), Columns::of(&step.nodes));
+    let apps: Vec<&str> = routes.names.iter().map(|(app, _)| &**app).collect();
+    let environments: Vec<&str> = routes
+        .names
+        .iter()
+        .map(|(_, environment)| &**environment)
+        .collect();
+    let node_ids: Vec<Uuid> = nodes
+        .names
+        .iter()
+        .map(|(node, _)| node.parse().unwrap_or_default())
+        .collect();
+    // An application or a node may have been deleted since; and what comes too late would be in no coarser step.
     sqlx::query!(
         "INSERT INTO request_metrics (step_secs, environment_id, at, proxy_id, requests, errors, durations)
          SELECT 10, told.environment_id, $1, $2, told.requests, told.errors, told.durations::bigint[]
@@ -232,7 +267,10 @@ async fn write(pool: &PgPool, proxy: ProxyId, step: &Step) -> Result<(), sqlx::E
                     AS n (app, environment, requests, errors, durations)
                JOIN applications a ON a.subdomain = n.app AND a.deleted_at IS NULL
                JOIN environments e ON e.application_id = a.id AND e.slug = n.environment
-               UNION ALL SELECT $8::uuid, $9::bigint, $10::bigint, $11::text) AS told
+               UNION ALL SELECT nodes.id, n.requests, n.errors, n.durations
+               FROM UNNEST($8::uuid[], $9::bigint[], $10::bigint[], $11::text[]) AS n (id, requests, errors, durations)
+               JOIN nodes ON nodes.id = n.id
+               UNION ALL SELECT * FROM UNNEST($12::uuid[], $13::bigint[], $14::bigint[], $15::text[])) AS told
          WHERE $1 > now() - interval '10 minutes'
          ON CONFLICT (environment_id, step_secs, at, proxy_id) DO UPDATE
             SET requests = excluded.requests, errors = excluded.errors, durations = excluded.durations",
@@ -240,13 +278,17 @@ async fn write(pool: &PgPool, proxy: ProxyId, step: &Step) -> Result<(), sqlx::E
         proxy.get(),
         &apps as _,
         &environments as _,
-        &requests,
-        &errors,
-        &durations,
-        Uuid::nil(),
-        other.requests as i64,
-        other.errors as i64,
-        other.array(),
+        &routes.requests,
+        &routes.errors,
+        &routes.durations,
+        &node_ids,
+        &nodes.requests,
+        &nodes.errors,
+        &nodes.durations,
+        &[Uuid::nil(), Uuid::max()],
+        &[routes.other.requests as i64, nodes.other.requests as i64],
+        &[routes.other.errors as i64, nodes.other.errors as i64],
+        &[routes.other.array(), nodes.other.array()],
     )
     .execute(pool)
     .await?;

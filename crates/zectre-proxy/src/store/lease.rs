@@ -54,6 +54,11 @@ pub async fn run(
         let Some(acknowledgement) = tables.acknowledgement() else {
             continue;
         };
+        if let Some(place) = &mut place
+            && let Err(error) = place.take(proxy.id)
+        {
+            tracing::warn!(%error, "who was here before this proxy can't be read; its lease will run out");
+        }
         let failed = ports.failed();
         let renewed = timeout(STATEMENT_TIMEOUT, renew(&pool, &proxy, acknowledgement, failed)).await;
         match renewed.map_err(too_slow).and_then(|result| result) {
@@ -104,16 +109,11 @@ async fn renew(
 
 /// Nobody waits any longer for those who were where `proxy` is now. It has its own row already: there is never none.
 async fn succeed(pool: &PgPool, place: &mut Place, proxy: ProxyId) {
-    let former = match place.take(proxy) {
-        Ok(former) if former.is_empty() => return,
-        Ok(former) => former,
-        Err(error) => {
-            tracing::warn!(%error, "who was here before this proxy can't be read; its lease will run out");
-            return;
-        }
-    };
-    if let Err(error) = release(pool, &former).await {
-        tracing::warn!(%error, "the row of the proxy before this one could not be taken away; its lease will run out");
+    if place.former().is_empty() {
+        return;
+    }
+    if let Err(error) = release(pool, place.former()).await {
+        tracing::warn!(%error, "the row of the proxy before this one could not be taken away yet");
         return;
     }
     if let Err(error) = place.cleared(proxy) {

@@ -12,6 +12,7 @@ pub mod succession;
 use crate::table::{ApplicationRow, ClaimRow, DeploymentRow, EnvironmentRow, RouteRow, Rows, TaskRow};
 use sqlx::PgPool;
 use std::time::Duration;
+use zectre_common::id::NodeId;
 
 /// No statement of the proxy may take longer: what can't be read now is read with the next change.
 pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -86,7 +87,7 @@ async fn load_claims(connection: &mut sqlx::PgConnection) -> Result<Vec<ClaimRow
 async fn load_deployments(connection: &mut sqlx::PgConnection) -> Result<Vec<DeploymentRow>, sqlx::Error> {
     sqlx::query_as!(
         DeploymentRow,
-        r#"SELECT d.id, d.environment_id, d.version, d.preview_label, d.status, d.reason AS "reason: String", d.message,
+        r#"SELECT d.id, d.environment_id, d.version, d.preview_label, d.status, d.reason AS "reason: String",
                   d.replicas, d.cold_start_enabled, d.asleep,
                   COALESCE(d.spec->'networking'->>'protocol' = 'grpc', false) AS "http2!",
                   COALESCE(d.spec->'networking'->>'affinity' = 'cookie', false) AS "affinity!",
@@ -103,7 +104,7 @@ async fn load_deployments(connection: &mut sqlx::PgConnection) -> Result<Vec<Dep
 
 async fn load_tasks(connection: &mut sqlx::PgConnection) -> Result<Vec<TaskRow>, sqlx::Error> {
     let rows = sqlx::query!(
-        r#"SELECT id, deployment_id, address AS "address!", port AS "port!"
+        r#"SELECT id, deployment_id, address AS "address!", port AS "port!", node_id AS "node_id: NodeId"
            FROM tasks WHERE routed AND address IS NOT NULL AND port IS NOT NULL"#
     )
     .fetch_all(connection)
@@ -116,6 +117,7 @@ async fn load_tasks(connection: &mut sqlx::PgConnection) -> Result<Vec<TaskRow>,
                 deployment_id: row.deployment_id,
                 address: row.address,
                 port,
+                node_id: row.node_id,
             }),
             Err(_) => {
                 tracing::error!(task = %row.id, row.port, "a routed task has no usable port; it gets no requests");

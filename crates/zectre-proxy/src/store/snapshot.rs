@@ -24,18 +24,33 @@ pub fn read(path: &Path) -> io::Result<Option<Rows>> {
 
 /// Writes `rows` so that a reader sees the old file or the new one, whatever happens in between.
 pub fn write(path: &Path, rows: &Rows) -> io::Result<()> {
+    let beside = beside(path, std::process::id());
+    let written = replace(path, &beside, &serde_json::to_vec(rows)?);
+    if written.is_err() {
+        let _ = std::fs::remove_file(&beside);
+    }
+    written
+}
+
+/// A name of one process alone: in a hand-over the old one and the new one write at the same time.
+fn beside(path: &Path, process: u32) -> PathBuf {
     let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
-    let beside = PathBuf::from(beside);
-    let mut file = std::fs::File::create(&beside)?;
-    file.write_all(&serde_json::to_vec(rows)?)?;
+    beside.push(format!(".{process}.new"));
+    PathBuf::from(beside)
+}
+
+fn replace(path: &Path, beside: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = std::fs::File::create(beside)?;
+    file.write_all(bytes)?;
     file.sync_all()?;
-    std::fs::rename(&beside, path)
+    std::fs::rename(beside, path)
 }
 
 /// Keeps the file at `path` up to date until `shutdown`.
 pub async fn run(path: PathBuf, tables: Arc<Tables>, shutdown: Shutdown) {
     let mut changes = tables.changes();
+    // A table that was applied before this line is to be written, too: the next may be long in coming.
+    changes.mark_changed();
     let mut pace = interval(WRITE_EVERY);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let path: Arc<Path> = path.into();
@@ -63,6 +78,8 @@ pub async fn run(path: PathBuf, tables: Arc<Tables>, shutdown: Shutdown) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::live::Bounds;
+    use std::time::Instant;
 
     #[test]
     fn what_was_written_is_read_and_a_torn_file_is_an_error() {
@@ -78,7 +95,38 @@ mod tests {
         )
         .expect("written");
         assert_eq!(read(&path).expect("read").expect("there").epoch, 9);
+        let files = std::fs::read_dir(directory.path()).expect("readable");
+        assert_eq!(files.count(), 1, "nothing is left beside it");
+        assert_ne!(beside(&path, 1), beside(&path, 2));
         std::fs::write(&path, b"{\"epoch\":").expect("written");
         assert!(read(&path).is_err());
+    }
+
+    #[tokio::test]
+    async fn what_was_applied_before_anybody_watched_is_written() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("routes.json");
+        let bounds = Bounds {
+            routes_max: 1,
+            backends_max: 1,
+        };
+        let tables = Arc::new(Tables::new("zectre.localhost", true, bounds));
+        let rows = Rows {
+            epoch: 9,
+            ..Rows::default()
+        };
+        tables.apply(rows, Instant::now());
+        let shutdown = Shutdown::new();
+        let writer = run(path.clone(), tables, shutdown.clone());
+        let reader = async {
+            let deadline = Instant::now() + Duration::from_secs(20);
+            let mut looks = interval(Duration::from_millis(5));
+            while read(&path).expect("whole or not there").is_none() && Instant::now() < deadline {
+                looks.tick().await;
+            }
+            shutdown.request();
+        };
+        tokio::join!(writer, reader);
+        assert_eq!(read(&path).expect("whole").expect("there").epoch, 9);
     }
 }

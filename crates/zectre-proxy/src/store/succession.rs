@@ -18,6 +18,7 @@ const FORMER_MAX: usize = 32;
 pub struct Place {
     path: PathBuf,
     held: Option<File>,
+    former: Vec<ProxyId>,
 }
 
 impl Place {
@@ -28,14 +29,15 @@ impl Place {
         (!snapshot.as_os_str().is_empty()).then(|| Self {
             path: path.into(),
             held: None,
+            former: Vec::new(),
         })
     }
 
-    /// Those whose place is now that of `me`, and of whose end PostgreSQL may not know; none while another proxy lives here (as in
-    /// an upgrade), and none after [`Self::cleared`].
-    pub fn take(&mut self, me: ProxyId) -> io::Result<Vec<ProxyId>> {
+    /// Makes the place that of `me`, unless another proxy lives here (as in an upgrade): then a later call may. To be called
+    /// before PostgreSQL hears of `me`: whoever comes next must know of every row there may be.
+    pub fn take(&mut self, me: ProxyId) -> io::Result<()> {
         if self.held.is_some() {
-            return Ok(Vec::new());
+            return Ok(());
         }
         let mut file = File::options()
             .read(true)
@@ -45,7 +47,7 @@ impl Place {
             .open(&self.path)?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Ok(Vec::new()),
+            Err(TryLockError::WouldBlock) => return Ok(()),
             Err(TryLockError::Error(error)) => return Err(error),
         }
         let mut text = String::new();
@@ -57,11 +59,18 @@ impl Place {
         let all: Vec<ProxyId> = former.iter().copied().chain([me]).collect();
         write(&mut file, &all)?;
         self.held = Some(file);
-        Ok(former)
+        self.former = former;
+        Ok(())
+    }
+
+    /// Those whose place this is now, and of whose end PostgreSQL may not know.
+    pub fn former(&self) -> &[ProxyId] {
+        &self.former
     }
 
     /// The rows of the former are gone: only `me` is left to remember.
     pub fn cleared(&mut self, me: ProxyId) -> io::Result<()> {
+        self.former.clear();
         match &mut self.held {
             Some(file) => write(file, &[me]),
             None => Ok(()),
@@ -88,20 +97,25 @@ mod tests {
         let place = || Place::of(&snapshot).expect("one is kept");
         let [one, two, three] = [ProxyId::new(), ProxyId::new(), ProxyId::new()];
 
+        let taken = |place: &mut Place, me| {
+            place.take(me).expect("readable");
+            place.former().to_vec()
+        };
         let mut first = place();
-        assert_eq!(first.take(one).expect("free"), []);
+        assert_eq!(taken(&mut first, one), []);
         let mut second = place();
-        assert_eq!(second.take(two).expect("readable"), [], "the first lives");
+        assert_eq!(taken(&mut second, two), [], "the first lives");
         drop(first);
-        assert_eq!(second.take(two).expect("free"), [one]);
-        assert_eq!(second.take(two).expect("held"), [], "once");
+        assert_eq!(taken(&mut second, two), [one]);
+        assert_eq!(taken(&mut second, two), [one], "until its row is gone");
         // Killed before the row of the first was gone.
         drop(second);
         let mut third = place();
-        assert_eq!(third.take(three).expect("free"), [one, two]);
+        assert_eq!(taken(&mut third, three), [one, two]);
         third.cleared(three).expect("writable");
+        assert_eq!(third.former(), []);
         drop(third);
-        assert_eq!(place().take(one).expect("free"), [three]);
+        assert_eq!(taken(&mut place(), one), [three]);
         assert!(Place::of(Path::new("")).is_none());
     }
 }

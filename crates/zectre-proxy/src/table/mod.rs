@@ -35,8 +35,6 @@ pub struct Deployment {
     pub status: DeploymentStatus,
     /// Why it failed.
     pub reason: Option<Reason>,
-    /// The same in a sentence.
-    pub message: Option<String>,
     /// Whether a request may wake it.
     pub cold_start_enabled: bool,
     /// Whether its tasks speak HTTP/2.
@@ -380,7 +378,6 @@ fn build_deployments(rows: &Rows, kept: &mut Kept) -> HashMap<DeploymentId, Arc<
             version: row.version,
             status: row.status,
             reason: row.reason.as_deref().and_then(|reason| reason.parse().ok()),
-            message: row.message.clone(),
             cold_start_enabled: row.cold_start_enabled,
             http2: row.http2,
             raw: row.raw,
@@ -390,7 +387,7 @@ fn build_deployments(rows: &Rows, kept: &mut Kept) -> HashMap<DeploymentId, Arc<
             asleep: row.asleep || row.replicas == 0 || !wanted.contains(&row.id),
             routed: routed
                 .iter()
-                .map(|t| kept.replica(&traffic, t.id, &t.address, t.port, row.http2))
+                .map(|t| kept.replica_on(t.node_id, &traffic, t.id, (&t.address, t.port), row.http2))
                 .collect(),
             traffic,
         })

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use zectre_common::{
-    id::{ApplicationId, DeploymentId, EnvironmentId, TaskId},
+    id::{ApplicationId, DeploymentId, EnvironmentId, NodeId, TaskId},
     state::DeploymentStatus,
 };
 
@@ -51,8 +51,6 @@ pub struct DeploymentRow {
     pub status: DeploymentStatus,
     /// Why it failed; as text, so that a reason of a newer scheduler doesn't stop the feed.
     pub reason: Option<String>,
-    /// The same in a sentence.
-    pub message: Option<String>,
     /// Wanted replicas.
     pub replicas: i32,
     /// Whether a request may wake it.
@@ -83,6 +81,9 @@ pub struct TaskRow {
     pub address: String,
     /// Its published port.
     pub port: u16,
+    /// Where it runs; snapshots of earlier versions don't say.
+    #[serde(default)]
+    pub node_id: Option<NodeId>,
 }
 
 /// A domain.

@@ -51,7 +51,6 @@ impl World {
             preview_label: label.into(),
             status: DeploymentStatus::Succeeded,
             reason: None,
-            message: None,
             replicas: 1,
             cold_start_enabled: true,
             asleep: false,
@@ -65,6 +64,7 @@ impl World {
             deployment_id: id,
             address: "127.0.0.1".into(),
             port,
+            node_id: None,
         };
         self.rows.tasks.extend((0..tasks as u16).map(task));
         id

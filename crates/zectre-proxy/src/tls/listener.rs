@@ -47,10 +47,10 @@ async fn prove(
 /// Ends TLS.
 #[derive(Debug)]
 pub struct Terminator {
-    config: Arc<ServerConfig>,
+    pub(super) config: Arc<ServerConfig>,
     challenges: Option<Arc<Challenges>>,
-    handshake_timeout: Duration,
-    metrics: TlsMetrics,
+    pub(super) handshake_timeout: Duration,
+    pub(super) metrics: TlsMetrics,
 }
 
 impl Terminator {

@@ -8,6 +8,8 @@ pub mod certificate;
 pub mod files;
 pub mod listener;
 pub mod metrics;
+#[cfg(feature = "http3")]
+mod quic;
 pub mod redirect;
 pub mod resolver;
 pub mod self_signed;
@@ -38,6 +40,10 @@ use zectre_service::{
 /// How long the start waits for the certificates in PostgreSQL; they come later then.
 const FIRST_READ: Duration = Duration::from_secs(2);
 
+/// How long clients remember where HTTP/3 is served. They ask the other port again where it is not any more.
+#[cfg(feature = "http3")]
+const ALT_SVC_MAX_AGE_SECS: u32 = 86_400;
+
 /// What requests need to know of TLS.
 #[derive(Debug)]
 pub struct Tls {
@@ -49,6 +55,9 @@ pub struct Tls {
     redirect_port: Option<u16>,
     /// `Strict-Transport-Security`, when it is said.
     hsts: Option<HeaderValue>,
+    /// `Alt-Svc`, while HTTP/3 is served.
+    #[cfg(feature = "http3")]
+    alt_svc: arc_swap::ArcSwapOption<HeaderValue>,
 }
 
 impl Tls {
@@ -61,12 +70,34 @@ impl Tls {
             challenges,
             redirect_port: tls.redirect.then(|| tls.public_port()),
             hsts: max_age.map(|value| HeaderValue::try_from(value).expect("a word and a number")),
+            #[cfg(feature = "http3")]
+            alt_svc: arc_swap::ArcSwapOption::empty(),
         }
     }
 
     /// What answers over TLS say about later visits.
     pub fn hsts(&self) -> Option<&HeaderValue> {
         self.hsts.as_ref()
+    }
+
+    /// HTTP/3 is served, at this port as clients know it.
+    #[cfg(feature = "http3")]
+    pub fn advertise(&self, port: u16) {
+        let value = HeaderValue::try_from(format!("h3=\":{port}\"; ma={ALT_SVC_MAX_AGE_SECS}"));
+        self.alt_svc
+            .store(Some(Arc::new(value.expect("words and numbers"))));
+    }
+
+    /// HTTP/3 is served no longer.
+    #[cfg(feature = "http3")]
+    pub fn withdraw(&self) {
+        self.alt_svc.store(None);
+    }
+
+    /// What answers over TLS say about HTTP/3.
+    #[cfg(feature = "http3")]
+    pub fn alt_svc(&self) -> Option<Arc<HeaderValue>> {
+        self.alt_svc.load_full()
     }
 }
 

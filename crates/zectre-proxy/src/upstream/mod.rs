@@ -9,11 +9,15 @@ mod link;
 mod pool;
 mod shared;
 mod silence;
+mod turn;
 
 pub use link::Link;
 
 use crate::{
-    ingress::body::{Fault, Upload},
+    ingress::{
+        bell::until,
+        body::{Fault, Upload},
+    },
     live::Replica,
     workers,
 };
@@ -36,6 +40,7 @@ use std::{
 };
 use tokio::{net::TcpStream, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use turn::Turn;
 
 /// A request that can't be repeated goes only on a connection that was used so recently: an older one may be
 /// closing at this moment.
@@ -178,12 +183,27 @@ impl Upstream {
             drop(opening);
             return exchange.await;
         }
-        match timeout(OPENING_TIME, exchange.as_mut()).await {
-            Ok(done) => done,
-            Err(_) => {
-                opening.slow();
-                exchange.await
+        if let Ok(done) = timeout(OPENING_TIME, exchange.as_mut()).await {
+            return done;
+        }
+        opening.slow();
+        let mut patience = replica.pace().unread_after().saturating_sub(OPENING_TIME);
+        loop {
+            if let Ok(done) = timeout(patience, exchange.as_mut()).await {
+                return done;
             }
+            self.make_place(replica);
+            // Half as often each time: it may be the program that takes so long.
+            patience = (patience * 2).max(OPENING_TIME);
+        }
+    }
+
+    /// Closes a connection to `replica` that nobody uses, now or when the next one is done: the program may have no
+    /// thread left for one that waits.
+    fn make_place(&self, replica: &Replica) {
+        let closed = self.pools.iter().any(|pool| pool.drop_oldest(replica.task()));
+        if !closed {
+            replica.pace().want_place();
         }
     }
 
@@ -260,6 +280,7 @@ impl Upstream {
             }
             link.answered();
             replica.answered();
+            replica.pace().answered(silence.began.elapsed());
             Reply { response, link }
         })
     }
@@ -276,7 +297,7 @@ impl Upstream {
         };
         let stream = reached?;
         tune(&stream).map_err(|error| error.to_string())?;
-        let io = TokioIo::new(stream);
+        let io = TokioIo::new(Turn::new(stream));
         if replica.http2() {
             let mut builder = http2::Builder::new(TokioExecutor::new());
             builder.timer(TokioTimer::new()).keep_alive_interval(PING_EVERY);
@@ -297,7 +318,7 @@ impl Upstream {
     fn drive(&self, connection: impl Future<Output = hyper::Result<()>> + Send + 'static) {
         let (cut, connection) = (self.cut.clone(), Box::pin(connection));
         self.connections.spawn(async move {
-            let _ = cut.run_until_cancelled(connection).await;
+            let _ = until(cut.cancelled(), connection).await;
         });
     }
 }

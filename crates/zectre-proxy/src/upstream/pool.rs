@@ -105,7 +105,7 @@ impl Pool {
         mut sender: http1::SendRequest<Upload>,
         pace: &Arc<Pace>,
     ) {
-        if sender.is_closed() {
+        if sender.is_closed() || pace.gives_place() {
             return;
         }
         if !pace.is_crowded() {
@@ -133,6 +133,19 @@ impl Pool {
                 sender,
                 since: Instant::now(),
             });
+        }
+    }
+
+    /// Closes the connection to a task that has been idle for longest; whether there was one.
+    pub(super) fn drop_oldest(&self, task: TaskId) -> bool {
+        let mut kept = self.lock();
+        let Some(kept) = kept.get_mut(&task) else {
+            return false;
+        };
+        kept.http1.retain(|idle| !idle.sender.is_closed());
+        !kept.http1.is_empty() && {
+            kept.http1.remove(0);
+            true
         }
     }
 

@@ -1,11 +1,14 @@
 //! Orders for certificates against Pebble, with proxies and Pebble itself coming and going.
 
 use crate::{
+    client::{client, send},
     pebble::Pebble,
     secure::Secure,
-    world::{Running, World},
+    world::{Running, SOON, World},
 };
+use http::StatusCode;
 use std::time::Duration;
+use tokio::{net::TcpListener, task::JoinSet, time::timeout};
 use zectre_testkit::wait_until;
 
 /// Pebble looks at names after a pause of its own, and refuses some of what it is asked.
@@ -142,4 +145,74 @@ async fn a_failing_server_loses_no_certificate_and_renewal_comes_ahead_of_the_en
     assert_ne!(certified(&one, "a.test").await, first);
     one.stop().await;
     two.stop().await;
+}
+
+/// A server that takes connections and never says a word holds up no stop.
+#[tokio::test]
+async fn a_silent_server_holds_up_no_stop() {
+    let mut world = world().await;
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let port = silent.local_addr().expect("bound").port();
+    let key = world.directory.path().join("master.key");
+    world.configure(&format!(
+        "[secrets]\nmaster_key_file = '{}'\n[proxy.tls]\nenabled = true\nport = 0\n[proxy.tls.acme]\n\
+         directory_url = 'https://127.0.0.1:{port}/dir'\nnames = ['one.test', 'two.test', 'three.test']\n",
+        key.display()
+    ));
+    let proxy = Running::start(&world.config()).await;
+    let _asked = timeout(SOON, silent.accept()).await.expect("it is asked");
+    // Far less than it waits for an answer while nobody stops it.
+    timeout(Duration::from_secs(12), proxy.stop())
+        .await
+        .expect("it stops without one");
+    let held: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM acme_orders WHERE holder IS NOT NULL OR attempts > 0")
+            .fetch_one(&world.pool)
+            .await
+            .expect("readable");
+    assert_eq!(held, 0, "another proxy may go on at once");
+}
+
+/// Whoever asks for what is not there, or all at once, takes the answer from nobody.
+#[tokio::test]
+async fn challenges_are_answered_however_many_ask() {
+    let mut world = world().await;
+    let key = world.directory.path().join("master.key");
+    world.configure(&format!(
+        "[secrets]\nmaster_key_file = '{}'\n[proxy.tls]\nenabled = true\nport = 0\n[proxy.tls.acme]\n\
+         directory_url = 'https://127.0.0.1:1/dir'\n",
+        key.display()
+    ));
+    let proxy = world.start().await;
+    let ask = |host: String, token: &str| {
+        let request = client().get(proxy.url(&format!("/.well-known/acme-challenge/{token}")));
+        send(request.header("host", host))
+    };
+    assert_eq!(
+        ask("one.test".into(), "token").await.problem().code,
+        "UNKNOWN_HOST"
+    );
+    // Looked for at once: what was read before is not good enough.
+    sqlx::query(
+        "INSERT INTO acme_challenges VALUES ('one.test', 'token', 'proof', now() + interval '1 hour')",
+    )
+    .execute(&world.pool)
+    .await
+    .expect("inserted");
+    let mut asked = JoinSet::new();
+    for index in 0..100 {
+        asked.spawn(ask(format!("other-{index}.test"), "token"));
+        let one = ask("one.test".into(), "token");
+        asked.spawn(async {
+            let got = one.await;
+            assert_eq!((got.status, got.body.as_str()), (StatusCode::OK, "proof"));
+            got
+        });
+    }
+    asked.join_all().await;
+    assert_eq!(
+        ask("one.test".into(), "another").await.problem().code,
+        "UNKNOWN_HOST"
+    );
+    proxy.stop().await;
 }

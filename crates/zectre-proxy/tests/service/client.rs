@@ -9,7 +9,7 @@ use tokio::{
     time::timeout,
 };
 use zectre_service::{key::ServiceKey, token::mint_service};
-use zectre_testkit::METRICS_TOKEN;
+use zectre_testkit::{METRICS_TOKEN, wait_until};
 
 #[derive(Debug)]
 pub(crate) struct Got {
@@ -61,6 +61,14 @@ pub(crate) async fn metric(admin: SocketAddr, series: &str) -> f64 {
     text.lines()
         .find_map(|line| line.strip_prefix(&prefix))
         .map_or(0.0, |value| value.parse().expect("a number"))
+}
+
+/// Waits until a series has come to `least`: a client may see what happened a moment before it is counted.
+pub(crate) async fn comes_to(admin: SocketAddr, series: &str, least: f64) {
+    wait_until(SOON, series, async || {
+        (metric(admin, series).await > least - 0.1).then_some(())
+    })
+    .await;
 }
 
 pub(crate) async fn send(request: reqwest::RequestBuilder) -> Got {

@@ -1,6 +1,7 @@
 //! All that stands behind the proxy is dead, for longer than any of its timers takes: what it knew is served unchanged.
 //!
-//! For as long as somebody would be away in earnest: `ZECTRE_DEAD_SECS=600 cargo nextest run -p zectre-proxy dead`.
+//! For as long as somebody would be away in earnest: `ZECTRE_DEAD_SECS=600 cargo test -p zectre-proxy --test service dead`
+//! (nextest ends a test after five minutes).
 
 use crate::{
     origin::Origin,

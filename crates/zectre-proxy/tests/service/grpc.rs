@@ -1,7 +1,7 @@
 //! Calls of gRPC end to end: HTTP/2 on both sides, streams both ways, trailers, and tasks that give calls back.
 
 use crate::{
-    client::{full, metric},
+    client::{comes_to, full},
     h2c::{self, Call, Giving},
     origin::{Body, Origin, text},
     secure::Secure,
@@ -64,7 +64,7 @@ async fn echo() -> Origin {
 
 impl World {
     /// An application of which one task at each origin speaks gRPC.
-    async fn grpc_at(&self, name: &str, origins: &[std::net::SocketAddr]) -> App {
+    pub(crate) async fn grpc_at(&self, name: &str, origins: &[std::net::SocketAddr]) -> App {
         let app = self.app(name).await;
         for origin in origins {
             self.task(app.deployment, *origin).await;
@@ -337,9 +337,7 @@ async fn refusals_are_told_in_the_words_of_grpc() {
         header("grpc-message")
     );
     assert!(hyper::body::Body::is_end_stream(response.body()));
-    assert!(
-        (metric(proxy.admin, "proxy_refused_total{code=\"UNKNOWN_HOST\"}").await - 1.0).abs() < f64::EPSILON
-    );
+    comes_to(proxy.admin, "proxy_refused_total{code=\"UNKNOWN_HOST\"}", 1.0).await;
     proxy.stop().await;
 }
 

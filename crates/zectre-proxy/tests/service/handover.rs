@@ -1,21 +1,27 @@
 //! An upgrade: one process takes over from another, and nobody notices.
 
 use crate::{
-    client::{full, raw, read_until},
+    client::{full, raw, raw as send, read_until},
     origin::{Origin, text},
     sockets,
     world::{SOON, World},
 };
 use std::{
-    net::SocketAddr,
-    os::unix::fs::PermissionsExt,
+    net::{SocketAddr, TcpListener, UdpSocket},
+    os::{fd::OwnedFd, unix::fs::PermissionsExt},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
 };
-use tokio::{io::AsyncWriteExt, net::TcpStream, sync::Notify, task::JoinSet};
-use zectre_testkit::wait_until;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::Notify,
+    task::JoinSet,
+    time::timeout,
+};
+use zectre_testkit::{free_port, wait_until};
 
 const TAKEN: &str = "another process has taken over";
 
@@ -144,6 +150,67 @@ async fn a_new_process_takes_over_without_a_refused_connection() {
     drop(open);
     running.terminate();
     running.ended().await;
+}
+
+/// As a service manager starts it: what comes before it, and between two of it, waits.
+#[tokio::test]
+async fn a_process_listens_at_the_sockets_that_it_is_given_and_at_no_others() {
+    let world = World::new().await;
+    let origin = Origin::saying("served").await;
+    world.app_at("steady", &[&origin]).await;
+    let tcp = free_port();
+    let site = world.site("given", &format!("tcp_port_range = \"{tcp}-{tcp}\""));
+    let listen = |address: SocketAddr| TcpListener::bind(address).expect("a free port");
+    let plain = listen(site.address);
+    let raw = listen(([127, 0, 0, 1], tcp).into());
+    let give = || [&plain, &raw].map(|listener| listener.try_clone().expect("a socket").into());
+    let request = format!(
+        "GET / HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+        full("steady-default")
+    );
+    for _ in 0..2 {
+        let early = raw_socket(site.address, &request).await;
+        let process = site.start_with(give(), "plain:zectre.socket");
+        assert!(read_all(early).await.ends_with("served"));
+        assert!(send(site.address, request.as_bytes()).await.ends_with("served"));
+        process.terminate();
+        process.ended().await;
+    }
+    // What nobody asked for is not passed over in silence.
+    for (listener, names, why) in [
+        (
+            listen(([127, 0, 0, 2], tcp).into()).into(),
+            "plain:",
+            "at 127.0.0.2",
+        ),
+        (
+            raw.try_clone().expect("a socket").into(),
+            "plain:admin",
+            "the socket `admin` at 127.0.0.1",
+        ),
+        (
+            UdpSocket::bind("127.0.0.1:0").expect("a free port").into(),
+            "plain:tcp",
+            "descriptor 4 (`tcp`): fd 4 is not a valid tcp socket",
+        ),
+    ] {
+        let given: [OwnedFd; 2] = [plain.try_clone().expect("a socket").into(), listener];
+        site.start_with(given, names).failed().await;
+        assert_eq!(site.said(why), 1, "{why}");
+    }
+}
+
+async fn raw_socket(address: SocketAddr, request: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.expect("the kernel takes it");
+    stream.write_all(request.as_bytes()).await.expect("it is kept");
+    stream
+}
+
+async fn read_all(mut stream: TcpStream) -> String {
+    let mut answer = String::new();
+    let read = timeout(SOON, stream.read_to_string(&mut answer)).await;
+    read.expect("in time").expect("words");
+    answer
 }
 
 #[tokio::test]

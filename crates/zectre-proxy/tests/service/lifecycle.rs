@@ -138,6 +138,8 @@ async fn the_snapshot_serves_while_the_database_is_away() {
     );
     let ready = send(client().get(format!("http://{}/ready", proxy.admin))).await;
     assert_eq!(ready.status, StatusCode::SERVICE_UNAVAILABLE);
+    let health = send(client().get(format!("http://{}/health", proxy.admin))).await;
+    assert_eq!(health.status, StatusCode::OK, "it is alive all the same");
     proxy.stop().await;
 }
 

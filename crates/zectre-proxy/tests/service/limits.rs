@@ -1,7 +1,7 @@
 //! What is too much is refused with its own status and counted, and nobody else notices.
 
 use crate::{
-    client::{Got, client, full, metric, raw, read_until, send},
+    client::{Got, client, comes_to, full, metric, raw, read_until, send},
     origin::{Origin, text},
     world::{Running, SOON, World},
 };
@@ -27,7 +27,9 @@ async fn until_refused(ask: impl AsyncFn(usize) -> Got) -> (usize, Got) {
 
 /// So many were refused with `code`.
 async fn refused(proxy: &Running, code: &str, times: u32) {
-    let counted = metric(proxy.admin, &format!("proxy_refused_total{{code=\"{code}\"}}")).await;
+    let series = format!("proxy_refused_total{{code=\"{code}\"}}");
+    comes_to(proxy.admin, &series, times.into()).await;
+    let counted = metric(proxy.admin, &series).await;
     assert!((counted - f64::from(times)).abs() < 0.1, "{code}: {counted}");
 }
 
@@ -122,6 +124,8 @@ async fn more_requests_than_may_be_under_way_are_shed() {
         (got.status, got.problem().code.as_str()),
         (StatusCode::SERVICE_UNAVAILABLE, "OVERLOADED")
     );
+    refused(&proxy, "APPLICATION_OVERLOADED", 1).await;
+    refused(&proxy, "OVERLOADED", 1).await;
     drop((first, second));
     zectre_testkit::wait_until(SOON, "there is room again", || async {
         (proxy.get("shop-default").await.status == StatusCode::OK).then_some(())
@@ -241,5 +245,6 @@ async fn headers_are_counted() {
         answer.starts_with("HTTP/1.1 431") && answer.contains("HEADERS_TOO_LARGE"),
         "{answer}"
     );
+    refused(&proxy, "HEADERS_TOO_LARGE", 1).await;
     proxy.stop().await;
 }

@@ -1,12 +1,13 @@
 //! What the admin port tells of each route and each task.
 
 use crate::{
-    client::{client, full, metric, metrics, routes, send},
-    origin::{Origin, text},
+    client::{client, comes_to, full, metric, metrics, routes, send},
+    origin::{Origin, nobody, text},
     world::{Running, SOON, World},
 };
 use http::StatusCode;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
+use zectre_common::id::NodeId;
 use zectre_testkit::wait_until;
 
 /// 404 at `/missing`, 500 at `/broken`, nothing at all at `/hang`.
@@ -48,10 +49,23 @@ fn of_route(name: &str, app: &str, more: &str) -> String {
 async fn a_route_has_its_rate_errors_durations_and_what_is_under_way_and_the_rest_shares() {
     let mut world = World::new().await;
     world.configure("[proxy.metrics]\nroutes_max = 1\nbackends_max = 1");
-    let origin = various().await;
-    for name in ["shop", "blog", "wiki"] {
-        world.app_at(name, &[&origin]).await;
+    // One each: a node has no port twice.
+    let origins = [various().await, various().await, various().await];
+    for (name, origin) in ["shop", "blog", "wiki"].into_iter().zip(&origins) {
+        world.app_at(name, &[origin]).await;
     }
+    // Two of the three run on one node.
+    let node = NodeId::new();
+    sqlx::query(
+        "WITH node AS (INSERT INTO nodes (id, name, address, actions_port, cpu_millis, memory_bytes, task_slots, port_min, port_max,
+                                          lease_expires_at) VALUES ($1, 'n', '127.0.0.1', 1, 1, 1, 1, 1, 2, now()))
+         UPDATE tasks SET node_id = $1 FROM deployments d JOIN applications a ON a.id = d.application_id
+         WHERE d.id = deployment_id AND a.name <> 'wiki'",
+    )
+    .bind(node)
+    .execute(&world.pool)
+    .await
+    .expect("a node, and who is on it; the constraint is looked at when all is done");
     let proxy = world.start().await;
     let requests =
         |app: &str, class: &str| of_route("proxy_route_requests_total", app, &format!(",class=\"{class}\""));
@@ -92,6 +106,18 @@ async fn a_route_has_its_rate_errors_durations_and_what_is_under_way_and_the_res
     assert_eq!(backends, 2, "{text}");
     assert!(text.ends_with("# EOF\n"), "{text}");
     proxy.stop().await;
+    let told =
+        "SELECT sum(requests)::bigint, sum(errors)::bigint FROM request_metrics WHERE environment_id = $1";
+    let of_node: (i64, i64) = sqlx::query_as(told)
+        .bind(node)
+        .fetch_one(&world.pool)
+        .await
+        .expect("rows");
+    assert_eq!(
+        of_node,
+        (4, 1),
+        "of shop and blog, though blog has no series of its own"
+    );
 }
 
 #[tokio::test]
@@ -122,8 +148,7 @@ async fn a_task_that_is_away_is_told_of_with_its_name() {
     let world = World::new().await;
     let origin = various().await;
     let app = world.app_at("shop", &[&origin]).await;
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
-    let nobody = nobody.expect("a port");
+    let nobody = nobody();
     let task = world.task(app.deployment, nobody).await;
     let proxy = world.start().await;
     let of_task = |name: &str| {
@@ -159,8 +184,8 @@ async fn a_task_that_is_away_is_told_of_with_its_name() {
         state["slow_start_percent"].as_u64().expect("a number") >= 10,
         "{state}"
     );
-    assert!(metric(proxy.admin, &of_task("proxy_backend_connect_failures_total")).await >= 1.0);
-    assert!(metric(proxy.admin, &of_task("proxy_backend_requests_total")).await >= 1.0);
+    comes_to(proxy.admin, &of_task("proxy_backend_connect_failures_total"), 1.0).await;
+    comes_to(proxy.admin, &of_task("proxy_backend_requests_total"), 1.0).await;
     becomes(&proxy, &of_task("proxy_backend_in_flight"), 0.0).await;
     // The other one fails what it is asked.
     for _ in 0..3 {

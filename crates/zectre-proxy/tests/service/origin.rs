@@ -29,6 +29,11 @@ pub(crate) struct Origin {
     _running: JoinSet<()>,
 }
 
+/// Where nobody listens, and no other test will meanwhile: a port that was free a moment ago is another's a moment later.
+pub(crate) fn nobody() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], zectre_testkit::free_port()))
+}
+
 pub(crate) fn text(text: impl Into<Bytes>) -> Response<Body> {
     Response::new(
         Full::new(text.into())

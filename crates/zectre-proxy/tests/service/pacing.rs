@@ -127,6 +127,67 @@ async fn release(origin: &Serial, count: u64) {
     Arc::into_inner(proxy).expect("the clients are gone").stop().await;
 }
 
+/// A program with two threads, each of which stays at one connection until that is closed.
+fn two_threads() -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    for _ in 0..2 {
+        let listener = listener.try_clone().expect("a handle");
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let mut reader = BufReader::new(&stream);
+                let mut line = String::new();
+                // No body comes; a head ends with an empty line.
+                while reader.read_line(&mut line).is_ok_and(|count| count > 0) {
+                    if line.ends_with("\r\n\r\n") {
+                        line.clear();
+                        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone";
+                        std::io::Write::write_all(&mut &stream, answer).expect("somebody reads");
+                    }
+                }
+            }
+        });
+    }
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_with_fewer_threads_than_connections_answers_all_of_them_soon() {
+    let world = World::new().await;
+    let app = world.app("two").await;
+    world.task(app.deployment, two_threads()).await;
+    let proxy = world.start().await;
+    let mut asking = JoinSet::new();
+    for _ in 0..16 {
+        let address = proxy.address;
+        asking.spawn(async move {
+            let mut stream = TcpStream::connect(address).await.expect("the proxy listens");
+            let mut slowest = Duration::ZERO;
+            for _ in 0..20 {
+                let began = std::time::Instant::now();
+                stream
+                    .write_all(
+                        b"POST / HTTP/1.1\r\nHost: two-default.zectre.localhost\r\nContent-Length: 0\r\n\r\n",
+                    )
+                    .await
+                    .expect("sent");
+                let mut answer = [0; 1_024];
+                let count = stream.read(&mut answer).await.expect("an answer");
+                assert!(
+                    answer[..count].starts_with(b"HTTP/1.1 200"),
+                    "{}",
+                    String::from_utf8_lossy(&answer[..count])
+                );
+                slowest = slowest.max(began.elapsed());
+            }
+            slowest
+        });
+    }
+    let slowest = asking.join_all().await.into_iter().max().expect("many");
+    // A kept connection is closed for its age after 30 s; until then nobody would be read.
+    assert!(slowest < QUICKLY, "{slowest:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_held_requests_never_fill_a_short_queue() {
     let origin = Serial::new(Duration::from_micros(100));

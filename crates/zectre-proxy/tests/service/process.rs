@@ -5,7 +5,7 @@ use crate::{
     world::{SOON, World},
 };
 use secrecy::ExposeSecret;
-use std::{net::SocketAddr, path::PathBuf, process::Stdio};
+use std::{net::SocketAddr, os::fd::OwnedFd, path::PathBuf, process::Stdio};
 use tokio::process::{Child, Command};
 use zectre_testkit::{free_port, wait_until};
 
@@ -57,17 +57,47 @@ impl Site {
     }
 
     pub(crate) fn start(&self) -> Process {
+        self.start_by(Command::new(env!("CARGO_BIN_EXE_zectre-proxy")))
+    }
+
+    /// One that begins with `soft` open files and is allowed `hard`.
+    pub(crate) fn start_within(&self, soft: u32, hard: u32) -> Process {
+        let mut shell = Command::new("sh");
+        let limits = format!("ulimit -Sn {soft}; ulimit -Hn {hard}; exec \"$0\" \"$@\"");
+        shell
+            .arg("-c")
+            .arg(limits)
+            .arg(env!("CARGO_BIN_EXE_zectre-proxy"));
+        self.start_by(shell)
+    }
+
+    /// One that is given these two sockets as a service manager does it, by these names.
+    pub(crate) fn start_with(&self, sockets: [OwnedFd; 2], names: &str) -> Process {
+        let mut shell = Command::new("sh");
+        let [first, second] = sockets.map(Stdio::from);
+        let given = format!(
+            "exec 3<&0 4<&1 0</dev/null 1>/dev/null; LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES={names} exec \"$0\" \"$@\""
+        );
+        shell.arg("-c").arg(given).arg(env!("CARGO_BIN_EXE_zectre-proxy"));
+        self.start_on(shell, first, second)
+    }
+
+    fn start_by(&self, command: Command) -> Process {
+        self.start_on(command, Stdio::null(), Stdio::null())
+    }
+
+    fn start_on(&self, mut command: Command, stdin: Stdio, stdout: Stdio) -> Process {
         let log = std::fs::File::options()
             .create(true)
             .append(true)
             .open(&self.log)
             .expect("a log");
-        let child = Command::new(env!("CARGO_BIN_EXE_zectre-proxy"))
+        let child = command
             .arg("--config")
             .arg(&self.config)
             .stderr(log)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdin(stdin)
+            .stdout(stdout)
             .kill_on_drop(true)
             .spawn();
         Process(child.expect("it starts"))
@@ -76,12 +106,16 @@ impl Site {
     /// Starts one and waits until it knows its routes.
     pub(crate) async fn ready(&self) -> Process {
         let process = self.start();
+        self.until_ready().await;
+        process
+    }
+
+    pub(crate) async fn until_ready(&self) {
         wait_until(SOON, "the proxy is ready", || async {
             let ready = client().get(format!("http://{}/ready", self.admin)).send().await;
             ready.is_ok_and(|ready| ready.status().is_success()).then_some(())
         })
         .await;
-        process
     }
 
     /// How often its processes said `words` in their log.
@@ -105,6 +139,17 @@ impl Process {
         kib << 10
     }
 
+    /// How many files it may have open now.
+    pub(crate) fn open_files_max(&self) -> u64 {
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", self.id())).expect("it runs");
+        let line = limits
+            .lines()
+            .find_map(|line| line.strip_prefix("Max open files"))
+            .expect("Linux tells");
+        let soft = line.split_whitespace().next().expect("a number");
+        soft.parse().expect("a number")
+    }
+
     fn id(&self) -> u32 {
         self.0.id().expect("it runs")
     }
@@ -120,6 +165,15 @@ impl Process {
 
     pub(crate) fn is_running(&mut self) -> bool {
         self.0.try_wait().expect("ours").is_none()
+    }
+
+    /// Waits for its end, which must be none of the good ones.
+    pub(crate) async fn failed(mut self) {
+        let ended = tokio::time::timeout(SOON, self.0.wait())
+            .await
+            .expect("it ends in time")
+            .expect("ours");
+        assert_eq!(ended.code(), Some(70));
     }
 
     /// Waits for its end, which must be a good one.

@@ -3,10 +3,11 @@
 use crate::{
     client::{client, full, metrics, routes, send},
     origin::{Origin, text},
-    world::World,
+    world::{SOON, World},
 };
 use http::StatusCode;
 use zectre_common::id::{CustomDomainId, RouteId};
+use zectre_testkit::wait_until;
 
 #[tokio::test]
 async fn a_host_leads_where_the_four_rules_say_and_changes_at_once() {
@@ -74,6 +75,33 @@ async fn a_host_leads_where_the_four_rules_say_and_changes_at_once() {
     ] {
         assert_eq!(proxy.get(host).await.status, StatusCode::NOT_FOUND, "{host}");
     }
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_change_that_nobody_tells_of_is_found_by_the_timed_look() {
+    let world = World::new().await;
+    let origin = Origin::saying("hello").await;
+    let app = world.app_at("shop", &[&origin]).await;
+    let proxy = world.start().await;
+    assert_eq!(proxy.get("shop-default").await.body, "hello");
+    // As `raise_routing_epoch()` does it, without its notification.
+    let changed = sqlx::query_scalar(
+        "WITH deleted AS (UPDATE applications a SET deleted_at = now() FROM environments e
+                          WHERE e.application_id = a.id AND e.id = $1)
+         UPDATE routing_epoch SET epoch = epoch + 1 RETURNING epoch",
+    );
+    let epoch: i64 = changed
+        .bind(app.environment)
+        .fetch_one(&world.pool)
+        .await
+        .expect("changed");
+    // The acknowledgement comes with the proxy's lease; the routes are there before it.
+    wait_until(SOON, "it is found", async || {
+        (routes(proxy.admin, &world.key).await["epoch"] == epoch).then_some(())
+    })
+    .await;
+    assert_eq!(proxy.get("shop-default").await.status, StatusCode::NOT_FOUND);
     proxy.stop().await;
 }
 
@@ -156,6 +184,11 @@ async fn the_admin_port_tells_what_is_routed_and_counted() {
     proxy.get("nobody").await;
     let admin = |path: &str| send(client().get(format!("http://{}{path}", proxy.admin)));
     assert_eq!(admin("/ready").await.status, StatusCode::OK);
+    let health = admin("/health").await;
+    assert_eq!(
+        (health.status, health.body.as_str()),
+        (StatusCode::OK, r#"{"status":"ok","service":"zectre-proxy"}"#)
+    );
     assert_eq!(
         admin("/routes").await.status,
         StatusCode::UNAUTHORIZED,

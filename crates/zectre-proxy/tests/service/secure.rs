@@ -16,7 +16,7 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
-use tokio::{net::TcpStream, task::JoinSet, time::timeout};
+use tokio::{io::AsyncWriteExt, net::TcpStream, task::JoinSet, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use x509_cert::{
     Certificate,
@@ -63,6 +63,19 @@ impl ServerCertVerifier for Curious {
     }
 }
 
+/// What a client that takes any certificate offers.
+pub(crate) fn client_config(alpn: &[&str]) -> ClientConfig {
+    let provider = ring::default_provider();
+    let mut config = ClientConfig::builder_with_provider(Arc::new(provider.clone()))
+        .with_safe_default_protocol_versions()
+        .expect("TLS 1.2 and 1.3")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Curious(provider)))
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    config
+}
+
 /// An established connection.
 pub(crate) struct Secure {
     pub(crate) stream: TlsStream<TcpStream>,
@@ -71,17 +84,21 @@ pub(crate) struct Secure {
 impl Secure {
     /// Connects for `server_name`, offering `alpn`.
     pub(crate) async fn connect(address: SocketAddr, server_name: &str, alpn: &[&str]) -> Self {
-        let provider = ring::default_provider();
-        let mut config = ClientConfig::builder_with_provider(Arc::new(provider.clone()))
-            .with_safe_default_protocol_versions()
-            .expect("TLS 1.2 and 1.3")
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Curious(provider)))
-            .with_no_client_auth();
-        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        Self::introduced(address, b"", server_name, alpn).await
+    }
+
+    /// The same behind a load balancer, which says `introduction` first.
+    pub(crate) async fn introduced(
+        address: SocketAddr,
+        introduction: &[u8],
+        server_name: &str,
+        alpn: &[&str],
+    ) -> Self {
+        let config = client_config(alpn);
         let name = ServerName::try_from(server_name.to_owned()).expect("a name");
         let connect = async {
-            let stream = TcpStream::connect(address).await.expect("it listens");
+            let mut stream = TcpStream::connect(address).await.expect("it listens");
+            stream.write_all(introduction).await.expect("it reads");
             TlsConnector::from(Arc::new(config)).connect(name, stream).await
         };
         let stream = timeout(SOON, connect).await.expect("in time");

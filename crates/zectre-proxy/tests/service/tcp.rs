@@ -1,13 +1,15 @@
 //! Deployments that speak plain TCP: bytes both ways at a port of their own, with all that holds for requests.
 
 use crate::{
-    client::{full, metric, raw, routes},
+    client::{comes_to, full, metric, raw, routes},
+    origin::Origin,
     process::Site,
     secure::Secure,
     wake::{api, held},
     world::{App, Running, SOON, World},
 };
 use std::{
+    collections::{BTreeMap, BTreeSet},
     io::ErrorKind,
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
@@ -19,6 +21,7 @@ use tokio::{
     task::JoinSet,
     time::timeout,
 };
+use zectre_common::id::DeploymentId;
 use zectre_testkit::{free_port, wait_until};
 
 /// A program that greets with its name and sends back what it is sent, until it is told that there is no more. Dropping it
@@ -65,6 +68,37 @@ async fn app_at(world: &World, name: &str, port: u16, programs: &[&Program]) -> 
         world.task(app.deployment, program.address).await;
     }
     app
+}
+
+/// An application without a task at each port: their deployments.
+async fn apps_at(world: &World, ports: &BTreeSet<u16>) -> BTreeMap<u16, DeploymentId> {
+    let numbers: Vec<i32> = ports.iter().copied().map(i32::from).collect();
+    for statement in [
+        "INSERT INTO applications (id, namespace_id, name, subdomain)
+         SELECT gen_random_uuid(), n.id, 'app-' || p, 'app-' || p
+         FROM unnest($1::int[]) p, (SELECT id FROM namespaces LIMIT 1) n",
+        "INSERT INTO environments (id, application_id, slug, public_port)
+         SELECT gen_random_uuid(), a.id, 'production', p
+         FROM unnest($1::int[]) p JOIN applications a ON a.name = 'app-' || p",
+        r#"INSERT INTO deployments (id, application_id, environment_id, version, spec, preview_label, replicas,
+                                    idle_timeout_secs, cold_start_enabled, status)
+           SELECT gen_random_uuid(), application_id, id, 1, '{"networking": {"protocol": "tcp"}}', 'p-' || public_port,
+                  1, 300, true, 'succeeded' FROM environments WHERE public_port = ANY($1)"#,
+        "UPDATE environments e SET current_deployment_id = d.id FROM deployments d
+         WHERE d.environment_id = e.id AND e.public_port = ANY($1)",
+    ] {
+        let done = sqlx::query(statement).bind(&numbers).execute(&world.pool).await;
+        done.expect("written");
+    }
+    let rows = sqlx::query_as(
+        "SELECT public_port, current_deployment_id FROM environments WHERE public_port = ANY($1)",
+    );
+    let rows: Vec<(i32, DeploymentId)> = rows
+        .bind(&numbers)
+        .fetch_all(&world.pool)
+        .await
+        .expect("readable");
+    rows.into_iter().map(|(port, id)| (port as u16, id)).collect()
 }
 
 async fn give_port(world: &World, app: App, port: Option<u16>) {
@@ -151,7 +185,7 @@ async fn bytes_go_both_ways_and_either_side_may_be_done_first() {
         .expect("in time")
         .expect("a good end");
     assert!(got == expected, "{} bytes of {}", got.len(), expected.len());
-    assert_eq!(count(&proxy, "proxy_tcp_ended_total{reason=\"done\"}").await, 1);
+    comes_to(proxy.admin, "proxy_tcp_ended_total{reason=\"done\"}", 1.0).await;
     // A second one is activity as long as it is open.
     let mut client = connect(at(port)).await;
     echoes(&mut client, "hi").await;
@@ -180,7 +214,7 @@ async fn what_breaks_off_never_looks_like_an_end() {
     let mut silent = connect(at(port)).await;
     reads(&mut silent, "hi").await;
     assert_eq!(ends(&mut silent).await, Err(ErrorKind::ConnectionReset));
-    assert_eq!(count(&proxy, "proxy_tcp_ended_total{reason=\"idle\"}").await, 1);
+    comes_to(proxy.admin, "proxy_tcp_ended_total{reason=\"idle\"}", 1.0).await;
     let mut client = connect(at(port)).await;
     reads(&mut client, "hi").await;
     // The program dies.
@@ -300,6 +334,62 @@ async fn a_port_that_is_taken_is_told_of_and_opened_once_it_is_free() {
     reads(&mut connect(at(port)).await, "hi").await;
     second.stop().await;
     third.stop().await;
+}
+
+/// A port costs one file, all ports at most half of those that a process may open, and what is beyond that is told of: no
+/// listener is without a file for those that come.
+#[tokio::test]
+async fn more_ports_than_files_stop_no_other_listener() {
+    let world = World::new().await;
+    let (program, origin) = (Program::echoing("hi").await, Origin::saying("served").await);
+    let mut ports = BTreeSet::new();
+    while ports.len() < 84 {
+        ports.insert(free_port());
+    }
+    let deployments = apps_at(&world, &ports).await;
+    world.app_at("web", &[&origin]).await;
+    let site = world.site("narrow", "");
+    let process = site.start_within(60, 160);
+    site.until_ready().await;
+    assert_eq!(process.open_files_max(), 160);
+    let failed = async |count: usize| {
+        wait_until(SOON, "the listeners that may be are open", || async {
+            let routes = routes(site.admin, &world.key).await;
+            let failed = routes["ports_failed"].as_object().expect("a map").clone();
+            (failed.len() == count).then_some(failed)
+        })
+        .await
+    };
+    let beyond = failed(4).await;
+    assert!(
+        beyond
+            .values()
+            .all(|why| why.as_str().expect("words").contains("80 listeners")),
+        "{beyond:?}"
+    );
+    let host = full("web-default");
+    let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    assert!(raw(site.address, request.as_bytes()).await.ends_with("served"));
+    // What one gives up another one gets.
+    let (first, (next, deployment)) = (
+        ports.first().expect("many"),
+        deployments.iter().nth(80).expect("as many"),
+    );
+    drop(TcpStream::connect(at(*first)).await.expect("it listens"));
+    assert!(beyond.contains_key(&next.to_string()), "{beyond:?}");
+    sqlx::query("UPDATE environments SET public_port = NULL WHERE public_port = $1")
+        .bind(i32::from(*first))
+        .execute(&world.pool)
+        .await
+        .expect("updated");
+    world.task(*deployment, program.address).await;
+    world.publish().await;
+    let mut client = connect(at(*next)).await;
+    reads(&mut client, "hi").await;
+    failed(3).await;
+    drop(client);
+    process.terminate();
+    process.ended().await;
 }
 
 #[tokio::test]

@@ -208,11 +208,13 @@ async fn plain_http_on_the_tls_port_is_told_so() {
     assert!(body.contains("https://"), "{answer}");
     // What is neither is closed without a word that could be taken for one.
     assert_eq!(raw(proxy.secure(), b"\0\0\0\0").await, "");
-    let metrics = metrics(proxy.admin).await;
-    assert!(
-        metrics.contains("proxy_tls_handshakes_total{outcome=\"plain\"} 2"),
-        "{metrics}"
-    );
+    // It is counted when it is closed, which is seen a little earlier.
+    wait_until(SOON, "both are counted", || async {
+        let all = metrics(proxy.admin).await;
+        all.contains("proxy_tls_handshakes_total{outcome=\"plain\"} 2")
+            .then_some(())
+    })
+    .await;
     proxy.stop().await;
 }
 
@@ -243,4 +245,17 @@ async fn a_handshake_has_a_deadline() {
     })
     .await;
     proxy.stop().await;
+}
+
+#[cfg(not(feature = "http3"))]
+#[tokio::test]
+async fn http3_is_refused_by_a_program_that_can_not_speak_it() {
+    let mut world = World::new().await;
+    world.configure("[proxy]\nhttp3_listen = \"127.0.0.1:0\"\n[proxy.tls]\nenabled = true");
+    let error = zectre_proxy::Service::new(&world.config()).await.err();
+    let error = error.expect("refused").to_string();
+    assert!(
+        error.contains("proxy.http3_listen") && error.contains("--features http3"),
+        "{error}"
+    );
 }

@@ -1,7 +1,7 @@
 //! Connections to tasks: kept, dead, and draining.
 
 use crate::{
-    client::{full, raw, read_until, routes, send},
+    client::{client, full, raw, read_until, routes, send},
     origin::{Origin, text},
     world::{SOON, World},
 };
@@ -93,6 +93,61 @@ async fn a_request_that_kills_its_task_kills_few() {
     assert!(got.body.contains("3 times it was sent"), "{}", got.body);
     assert_eq!(lost.load(SeqCst), 3, "the others live on");
     proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_that_a_program_hangs_up_at_is_nobody_elses_matter() {
+    let mut world = World::new().await;
+    // Nobody who finds no task would be served in this time.
+    world.configure("[proxy]\nwake_timeout_ms = 100");
+    let (mut tasks, lost) = (JoinSet::new(), Arc::new(AtomicUsize::new(0)));
+    for (name, replicas) in [("alone", 1), ("pair", 2)] {
+        let app = world.app(name).await;
+        for _ in 0..replicas {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+            world
+                .task(app.deployment, listener.local_addr().expect("bound"))
+                .await;
+            tasks.spawn(hangs_up(listener, Arc::clone(&lost)));
+        }
+    }
+    let proxy = Arc::new(world.start().await);
+    for host in ["alone-default", "pair-default"] {
+        lost.store(0, SeqCst);
+        let mut fatal = JoinSet::new();
+        let request = client().get(proxy.url("/x")).header("host", full(host));
+        fatal.spawn(send(request));
+        // While it is tried, and after that.
+        let mut after = 0;
+        while after < 5 {
+            if let Some(got) = fatal.try_join_next() {
+                let got = got.expect("it did not panic");
+                assert_eq!(got.status, StatusCode::BAD_GATEWAY, "{}", got.body);
+            }
+            after += usize::from(fatal.is_empty());
+            let got = proxy.get(host).await;
+            assert_eq!((got.status, got.body.as_str()), (StatusCode::OK, "ok"), "{host}");
+        }
+        assert_eq!(lost.load(SeqCst), 3, "{host}: it may be the connection's fault");
+    }
+    Arc::into_inner(proxy).expect("no client is left").stop().await;
+}
+
+/// A program that answers one request a connection, and hangs up at any for `/x`.
+async fn hangs_up(listener: TcpListener, lost: Arc<AtomicUsize>) {
+    let mut open = JoinSet::new();
+    while let Ok((mut stream, _)) = listener.accept().await {
+        let lost = Arc::clone(&lost);
+        open.spawn(async move {
+            let head = read_until(&mut stream, "\r\n\r\n").await;
+            if head.starts_with("GET /x ") {
+                lost.fetch_add(1, SeqCst);
+                return;
+            }
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+            stream.write_all(answer).await.expect("it reads");
+        });
+    }
 }
 
 #[tokio::test]

@@ -30,6 +30,7 @@ pub(crate) async fn api(key: ServiceKey, address: SocketAddr, gate: Arc<Semaphor
             assert!(request.uri().path().ends_with("/wake") && request.uri().query() == Some("wait=ready"));
             gate.acquire().await.expect("open").forget();
             let backend = Backend {
+                node_id: None,
                 task_id: TaskId::new(),
                 address: address.ip().to_string(),
                 port: address.port(),
@@ -138,7 +139,9 @@ async fn a_wake_that_fails_says_why_and_when_to_come_back() {
         (StatusCode::SERVICE_UNAVAILABLE, "NO_CAPACITY")
     );
     assert_eq!(got.header("retry-after"), "5");
-    assert!(got.header("x-error-detail").contains("no node has 4 CPUs free"));
+    // How large the platform's nodes are is no visitor's business.
+    assert!(got.header("x-error-detail").contains("there is no room for it"));
+    assert!(!got.header("x-error-detail").contains("4 CPUs"));
     drop(api);
     let got = proxy.get("big-default").await;
     assert_eq!(

@@ -30,6 +30,8 @@ pub(crate) struct World {
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     pub(crate) tls: Option<SocketAddr>,
+    #[cfg(feature = "http3")]
+    pub(crate) http3: Option<SocketAddr>,
     pub(crate) admin: SocketAddr,
     pub(crate) shutdown: Shutdown,
     service: JoinSet<Result<(), Error>>,
@@ -131,7 +133,8 @@ impl World {
 
     pub(crate) async fn in_flight(&self, deployment: DeploymentId) -> Option<i32> {
         let row = sqlx::query_scalar!(
-            "SELECT in_flight FROM deployment_activity WHERE deployment_id = $1",
+            "SELECT in_flight FROM deployment_activity
+              WHERE deployment_id = $1 AND last_active_at BETWEEN now() - interval '15 s' AND now()",
             deployment as _
         );
         row.fetch_optional(&self.pool).await.expect("readable")
@@ -266,11 +269,15 @@ impl Running {
         let service = Service::new(config).await.expect("it starts");
         let (address, admin, shutdown) = (service.address(), service.admin_address(), Shutdown::new());
         let tls = service.tls_address();
+        #[cfg(feature = "http3")]
+        let http3 = service.http3_address();
         let mut running = JoinSet::new();
         running.spawn(service.run(shutdown.clone()));
         Self {
             address,
             tls,
+            #[cfg(feature = "http3")]
+            http3,
             admin,
             shutdown,
             service: running,

@@ -69,6 +69,9 @@ async fn receive(
         return Err(Error::TooLarge(app.artifact_bytes_max));
     }
     let whole = take(app, body).await?;
+    if whole.size == 0 {
+        return Err(Error::Empty);
+    }
     if let Some(announced) = announced
         && announced != whole.digest
     {

@@ -65,6 +65,8 @@ pub struct Cluster {
     pub(super) stranded: Acks<NodeId>,
     /// How often the silence of nodes was excused since they were heard.
     pub(super) excuses: BTreeMap<NodeId, u32>,
+    /// Tasks whose end a node told of since its last digest.
+    pub(super) just_ended: BTreeMap<NodeId, BTreeSet<TaskId>>,
     /// Nodes that tasks are to leave.
     pub(super) emptying: BTreeSet<NodeId>,
     /// The newest routing epoch that is known of.
@@ -79,6 +81,8 @@ pub struct Cluster {
     residents: BTreeMap<EnvironmentId, BTreeSet<DeploymentId>>,
     /// What an environment goes back to once its lost rollout has given back. Not stored: see `retreat`.
     pub(super) returning: BTreeMap<EnvironmentId, DeploymentId>,
+    /// Since when their slot has been running, of tasks that took it over. Not stored: whoever leads next begins anew.
+    pub(super) begun: BTreeMap<TaskId, Time>,
     ids: Ids,
     pass: Pass,
 }
@@ -102,6 +106,7 @@ impl Cluster {
             confirming: Acks::default(),
             stranded: Acks::default(),
             excuses: BTreeMap::new(),
+            just_ended: BTreeMap::new(),
             emptying: BTreeSet::new(),
             routing_epoch,
             #[cfg(test)]
@@ -111,6 +116,7 @@ impl Cluster {
             resting: Resting::default(),
             residents: BTreeMap::new(),
             returning: BTreeMap::new(),
+            begun: BTreeMap::new(),
             ids: Ids::new(seed),
             pass: Pass::default(),
         }
@@ -218,6 +224,7 @@ impl Cluster {
         self.waiting.remove(task.deployment_id, id);
         self.draining.remove(id);
         self.overdue.remove(id);
+        self.begun.remove(&id);
         self.timers.arm(Timer::Task(id), None);
         self.pass.tasks.remove(&id);
         self.pass.touched.insert(task.deployment_id);
@@ -333,6 +340,7 @@ impl Cluster {
             self.emptying.remove(&id);
             self.stranded.remove(id);
             self.excuses.remove(&id);
+            self.just_ended.remove(&id);
             self.timers.arm(Timer::Node(id), None);
             self.timers.arm(Timer::Ports(id), None);
             self.pass.nodes.remove(&id);

@@ -1,7 +1,7 @@
 //! The order of stopping: proxies are told, they acknowledge, the requests under way end, and only then is
 //! the task told to stop. A proxy whose lease has ended is not waited for.
 
-use super::{Cluster, Command, Task, Unrouted, confirm, settle::STEP_ROWS_MAX, timer::Timer};
+use super::{Cluster, Command, Task, Unrouted, confirm, settle::STEP_ROWS_MAX, succession, timer::Timer};
 use zectre_common::{
     id::{ProxyId, TaskId},
     quantity::DurationMs,
@@ -149,11 +149,11 @@ fn may_stop(cluster: &Cluster, task: &Task, now: Time) -> bool {
 pub(super) fn revive(cluster: &mut Cluster, id: TaskId) {
     cluster.draining.remove(id);
     cluster.overdue.remove(id);
-    cluster.timers.arm(Timer::Task(id), None);
     cluster.update_task(id, |task| {
         (task.wanted, task.reason, task.message) = (Wanted::Run, None, None);
         (task.routed, task.unrouted, task.drain_until) = (true, Unrouted::No, None);
     });
+    succession::arm_relief(cluster, id);
 }
 
 pub(super) fn proxy_report(cluster: &mut Cluster, proxy: Proxy, now: Time) {

@@ -51,7 +51,7 @@ pub use drain::Proxy;
 pub use environment::Environment;
 pub use event::{Event, Operation};
 pub use node::{Node, NodeFacts};
-pub use settings::Settings;
+pub use settings::{Settings, max_runtime_secs};
 pub use snapshot::Snapshot;
 pub use task::{Task, Unrouted};
 

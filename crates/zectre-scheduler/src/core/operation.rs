@@ -104,7 +104,7 @@ fn apply_to_deployment(
     match kind {
         OperationKind::Promote => promote(cluster, id, now),
         OperationKind::Rollback => roll_back(cluster, id, now),
-        OperationKind::Cancel => cancel(cluster, id, now),
+        OperationKind::Cancel => cancel(cluster, id, "someone cancelled it", now),
         OperationKind::Restart => restart(cluster, id, now),
         OperationKind::Sleep => put_to_sleep(cluster, id),
         OperationKind::Wake => wake(cluster, id, now),
@@ -200,7 +200,12 @@ fn roll_back(cluster: &mut Cluster, id: DeploymentId, now: Time) -> Result<(), S
         return Ok(());
     };
     if !deployment.status.is_ended() && !cluster.has_won(id) {
-        return cancel(cluster, id, now);
+        return cancel(
+            cluster,
+            id,
+            "someone rolled it back before it had taken over",
+            now,
+        );
     }
     if !cluster.is_current(deployment) {
         return Err("it isn't current, so there is nothing to take back".into());
@@ -214,7 +219,7 @@ fn roll_back(cluster: &mut Cluster, id: DeploymentId, now: Time) -> Result<(), S
     Ok(())
 }
 
-fn cancel(cluster: &mut Cluster, id: DeploymentId, now: Time) -> Result<(), String> {
+fn cancel(cluster: &mut Cluster, id: DeploymentId, why: &str, now: Time) -> Result<(), String> {
     if cluster.status_of(id).is_some_and(DeploymentStatus::is_ended) {
         return Err("its rollout has ended".into());
     }
@@ -226,7 +231,7 @@ fn cancel(cluster: &mut Cluster, id: DeploymentId, now: Time) -> Result<(), Stri
         id,
         DeploymentStatus::Cancelled,
         Reason::Cancelled,
-        "someone cancelled it".into(),
+        why.into(),
         now,
     );
     Ok(())

@@ -356,6 +356,7 @@ pub(super) fn task_deadline(cluster: &mut Cluster, id: TaskId, now: Time) {
             }
         }
         TaskState::Running if task.is_draining() => drain::stop_when_drained(cluster, id, now),
+        TaskState::Running => succession::relieve(cluster, id, now),
         _ => {}
     }
 }

@@ -2,7 +2,8 @@
 //! should not have changes nothing here, and is answered with an order to stop or forget them.
 
 use super::{
-    Cluster, Command, Happening, Task, Unrouted, drain, failure, lease, placement, sleep, task::is_failure,
+    Cluster, Command, Happening, Task, Unrouted, drain, failure, lease, placement, sleep, succession,
+    task::is_failure,
 };
 use std::sync::Arc;
 use zectre_common::{
@@ -53,12 +54,16 @@ pub(super) fn heartbeat(cluster: &mut Cluster, node_id: NodeId, tasks: Vec<TaskR
                     repeat_stop(cluster, &report, now);
                 }
             }
+            // Made before the news of its end, which overtook it: nothing of it is there any more.
+            _ if !report.state.is_ended() && has_just_ended(cluster, node_id, report.task_id) => {}
             _ => {
                 extras |= !report.state.is_ended() && !crate::planted::planted!(ExtrasIgnored);
                 refuse(cluster, node_id, &report);
             }
         }
     }
+    // The next one is made after this one was answered.
+    cluster.just_ended.remove(&node_id);
     if cluster
         .nodes
         .get(&node_id)
@@ -86,6 +91,11 @@ fn is_of(cluster: &Cluster, node_id: NodeId, id: TaskId) -> bool {
         .tasks
         .get(&id)
         .is_some_and(|task| task.node_id == Some(node_id))
+}
+
+fn has_just_ended(cluster: &Cluster, node_id: NodeId, id: TaskId) -> bool {
+    let ended = cluster.just_ended.get(&node_id);
+    ended.is_some_and(|ended| ended.contains(&id))
 }
 
 /// The node has a task that isn't its: an ended one, one of a lost lease, or one nobody knows. What proxies may
@@ -181,7 +191,13 @@ fn apply(cluster: &mut Cluster, report: &TaskReport, now: Time) {
         TaskState::Pending | TaskState::Stopping => {}
         TaskState::Starting => still_starting(cluster, report.task_id, now),
         TaskState::Running => runs(cluster, report, now),
-        TaskState::Stopped | TaskState::Failed => ended(cluster, report, now),
+        TaskState::Stopped | TaskState::Failed => {
+            if let Some(node_id) = task.node_id {
+                let just_ended = cluster.just_ended.entry(node_id).or_default();
+                just_ended.insert(report.task_id);
+            }
+            ended(cluster, report, now);
+        }
     }
 }
 
@@ -219,22 +235,24 @@ fn runs(cluster: &mut Cluster, report: &TaskReport, now: Time) {
                 place_us: placed,
                 ..report.phases
             };
-            cluster.timers.arm(super::timer::Timer::Task(id), None);
             cluster.update_task(id, |task| {
                 (task.state, task.healthy, task.routed) = (TaskState::Running, healthy, healthy && serves);
                 // The port that was given is the one that is held; an agent can't choose another.
                 (task.address, task.phases, task.running_at) = (address, Some(phases), Some(now));
             });
+            succession::arm_relief(cluster, id);
             let message = "its port is open and its check passed".into();
             record_task(cluster, "task.running", id, deployment_id, message, None);
             if healthy && serves {
                 cluster.say(Command::Ready(deployment_id));
             }
+            // It was well, and has fallen ill before anybody listened.
+            if !healthy {
+                is_ill(cluster, report, now);
+            }
         }
         TaskState::Running if wanted == Wanted::Run && task.healthy && !report.healthy => {
-            let probe = report.last_probe.as_deref().unwrap_or("no answer");
-            let message = format!("its health check failed: {probe}");
-            condemn(cluster, id, Reason::HealthCheckFailed, message, Some(report), now);
+            is_ill(cluster, report, now);
         }
         TaskState::Running if wanted == Wanted::Run && !task.healthy && report.healthy => {
             cluster.update_task(id, |task| (task.healthy, task.routed) = (true, serves));
@@ -244,6 +262,14 @@ fn runs(cluster: &mut Cluster, report: &TaskReport, now: Time) {
         }
         _ => {}
     }
+}
+
+/// It failed its checks as often as it is allowed to.
+fn is_ill(cluster: &mut Cluster, report: &TaskReport, now: Time) {
+    let probe = report.last_probe.as_deref().unwrap_or("no answer");
+    let message = format!("its health check failed: {probe}");
+    let reason = Reason::HealthCheckFailed;
+    condemn(cluster, report.task_id, reason, message, Some(report), now);
 }
 
 fn ended(cluster: &mut Cluster, report: &TaskReport, now: Time) {

@@ -28,6 +28,12 @@ fn needed(cluster: &Cluster, environment: &Environment, target: &Deployment) -> 
     };
     let max_unavailable = max_unavailable + u32::from(crate::planted::planted!(RetreatSkipped)) * 9;
     let current = environment.current.filter(|id| *id != target.id);
+    let returning = cluster.returning.get(&environment.id);
+    let lacks = |id: DeploymentId| cluster.count_ready(id) == 0;
+    if returning.is_some_and(|id| lacks(*id)) && current.is_some_and(lacks) {
+        // Nothing else serves until the one that someone went back to has a healthy task.
+        return cluster.count_ready(target.id);
+    }
     let Some(current) = current
         .and_then(|id| cluster.deployments.get(&id))
         .filter(|current| !current.asleep && !current.is_given_up() && !current.is_job())

@@ -17,7 +17,7 @@
 use super::{
     Cluster, Command, Deployment, Environment, Happening, Source, canary, confirm,
     progress::{defeat, wait_end},
-    retreat,
+    retreat, sleep,
 };
 use zectre_common::{
     id::{DeploymentId, EnvironmentId},
@@ -263,6 +263,8 @@ pub(super) fn begin_return(
     now: Time,
 ) {
     abandon_return(cluster, environment_id);
+    // Known before what is open ends: what that has of healthy tasks may be all that serves.
+    cluster.returning.insert(environment_id, id);
     let open = cluster
         .environments
         .get(&environment_id)
@@ -287,7 +289,6 @@ pub(super) fn begin_return(
         deployment.backoff.clear();
         deployment.completed.clear();
     });
-    cluster.returning.insert(environment_id, id);
     // What was midway gives back first; this one comes up meanwhile.
     if retreat::advance(cluster, environment_id, now) {
         resume_return(cluster, environment_id, now);
@@ -333,7 +334,8 @@ fn judge(cluster: &mut Cluster, environment_id: EnvironmentId, id: DeploymentId,
             return take_over(cluster, environment_id, id, false, now);
         }
     } else if is_whole && !is_on_trial {
-        return take_over(cluster, environment_id, id, true, now);
+        take_over(cluster, environment_id, id, true, now);
+        return sleep::sleep_if_emptied(cluster, id);
     }
     let strategy = target.spec.strategy;
     if canary::promoted_at(cluster, target).is_some_and(|at| at <= now) {

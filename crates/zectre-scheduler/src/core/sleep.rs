@@ -1,7 +1,7 @@
 //! Sleep when idle, wake on request. However many requests wait, a wake starts each replica once: it only
 //! clears `asleep`, and what is missing is made by the same look that makes everything else.
 
-use super::{Cluster, Command, Deployment, Happening, retreat};
+use super::{Cluster, Command, Deployment, Happening, retreat, succession};
 use std::time::Duration;
 use zectre_common::{
     id::DeploymentId,
@@ -38,7 +38,7 @@ pub(super) fn idle_deadline(cluster: &Cluster, id: DeploymentId, now: Time) -> O
     }
     let begun = cluster
         .tasks_of(id)
-        .map(|task| task.running_at.unwrap_or(task.created_at));
+        .map(|task| succession::begun_at(cluster, task).unwrap_or(task.created_at));
     let last = begun.max().max(known)?;
     Some(last.plus(timeout))
 }
@@ -52,6 +52,16 @@ fn can_sleep(cluster: &Cluster, deployment: &Deployment) -> bool {
 pub(super) fn sleep_if_idle(cluster: &mut Cluster, id: DeploymentId, now: Time) {
     if idle_deadline(cluster, id, now).is_some_and(|at| at <= now) {
         put_to_sleep(cluster, id, "no request came within its idle time");
+    }
+}
+
+/// Someone scaled it to 0 while it was rolled out: it need not wait until it is idle, unless requests came meanwhile.
+pub(super) fn sleep_if_emptied(cluster: &mut Cluster, id: DeploymentId) {
+    let is_unasked = |deployment: &Deployment| {
+        deployment.replicas == 0 && deployment.last_active_at <= deployment.rollout_started_at
+    };
+    if cluster.deployments.get(&id).is_some_and(is_unasked) {
+        put_to_sleep(cluster, id, "it was scaled to 0");
     }
 }
 

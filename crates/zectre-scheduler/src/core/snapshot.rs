@@ -2,7 +2,7 @@
 
 use super::{
     Cluster, Deployment, Environment, Node, Proxy, Settings, Task, Unrouted, drain, placement, report,
-    retreat, timer::Timer,
+    retreat, succession, timer::Timer,
 };
 use std::sync::Arc;
 use zectre_common::{
@@ -31,13 +31,21 @@ pub struct Snapshot {
 }
 
 impl Cluster {
-    /// The state that these rows describe. Leases start anew: whoever reads this has not listened yet.
+    /// The state that these rows describe. Leases and idle times start anew: whoever reads this has not listened yet.
     pub fn load(settings: Settings, seed: u64, snapshot: Snapshot, now: Time) -> Self {
         let mut cluster = Self::empty(settings, seed, snapshot.routing_epoch);
         for environment in snapshot.environments {
             cluster.insert_environment(environment);
         }
-        for deployment in snapshot.deployments {
+        for mut deployment in snapshot.deployments {
+            // Perhaps nobody could tell of requests until now: a database that was away is asked for the first time.
+            // The idle time of a rollout that has not ended has not begun.
+            if !deployment.asleep
+                && deployment.status.is_ended()
+                && !crate::planted::planted!(IdleWhileUnheard)
+            {
+                deployment.last_active_at = deployment.last_active_at.max(Some(now));
+            }
             cluster.insert_deployment(deployment);
         }
         for mut node in snapshot.nodes {
@@ -111,6 +119,7 @@ impl Cluster {
             TaskState::Pending => task.not_before.or(Some(now)),
             TaskState::Starting => placement::start_deadline(self, &task),
             _ if task.is_draining() => task.drain_until.or(Some(now)),
+            TaskState::Running => succession::relief_at(self, &task),
             _ => None,
         };
         self.timers.arm(Timer::Task(task.id), deadline);

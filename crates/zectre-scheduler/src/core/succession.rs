@@ -1,12 +1,22 @@
 //! Slots with two tasks: the newer one is the successor of the older (a restart, a draining node). Successors
 //! start one at a time; once one is ready the older one is stopped, in order.
 
-use super::{Cluster, Deployment, Task, drain, placement, progress, timer::Timer};
+use super::{
+    Cluster, Deployment, Task, drain, placement, progress, settings::max_runtime_secs, timer::Timer,
+};
+use std::time::Duration;
 use zectre_common::{
     id::{DeploymentId, TaskId},
-    state::{Reason, TaskState},
+    state::{Reason, TaskState, Wanted},
     time::Time,
 };
+
+/// How long before its time is over a server gets a successor: for its start, and for the drain that follows.
+const RELIEF_AHEAD_MAX: Duration = Duration::from_secs(90);
+/// So much earlier for each replica: successors start one at a time.
+const RELIEF_TURN: Duration = Duration::from_secs(5);
+/// A successor that was not to be had, or failed, is tried again after this time.
+const RELIEF_AGAIN: Duration = Duration::from_secs(10);
 
 pub(super) fn retire_predecessors(cluster: &mut Cluster, id: DeploymentId, now: Time) {
     for tasks in doubled(cluster, id) {
@@ -66,9 +76,72 @@ fn create_successor(cluster: &mut Cluster, id: DeploymentId, slot: u32, now: Tim
         task.not_before = Some(backoff.not_before).filter(|at| *at > now);
     }
     let not_before = task.not_before;
+    if let Some(begun_at) = slot_begun_at(cluster, id, slot) {
+        cluster.begun.insert(task_id, begun_at);
+    }
     cluster.insert_task(task);
     let at = not_before.or_else(|| patience(cluster, id, task_id));
     cluster.timers.arm(Timer::Task(task_id), at);
+}
+
+/// Since when a slot has been running.
+fn slot_begun_at(cluster: &Cluster, id: DeploymentId, slot: u32) -> Option<Time> {
+    let holder = cluster.rosters.get(&id)?.slots.get(&slot)?.holder;
+    begun_at(cluster, cluster.tasks.get(&holder)?)
+}
+
+/// Since when a task, or those whose place it took, has been running. A task that takes over is no sign that anybody
+/// asked for its deployment.
+pub(super) fn begun_at(cluster: &Cluster, task: &Task) -> Option<Time> {
+    cluster.begun.get(&task.id).copied().or(task.running_at)
+}
+
+/// When a server that may not run for ever gets a successor: early enough to be replaced in order, as its agent ends it
+/// when its time is over, whatever goes to it then.
+pub(super) fn relief_at(cluster: &Cluster, task: &Task) -> Option<Time> {
+    let deployment = cluster.deployments.get(&task.deployment_id)?;
+    if deployment.is_job() || task.wanted == Wanted::Stop {
+        return None;
+    }
+    let limit_secs = max_runtime_secs(&deployment.spec, cluster.settings.max_runtime_secs_cap)?;
+    let limit = Duration::from_secs(limit_secs.into());
+    // Those that began together are replaced one after the other.
+    let turns = RELIEF_TURN * deployment.replicas;
+    let ahead = ((limit / 4).min(RELIEF_AHEAD_MAX) + turns).min(limit / 2);
+    Some(task.running_at?.plus(limit.saturating_sub(ahead)))
+}
+
+/// Arms what [`relief_at`] says of a task that runs.
+pub(super) fn arm_relief(cluster: &mut Cluster, id: TaskId) {
+    let at = cluster.tasks.get(&id).and_then(|task| relief_at(cluster, task));
+    cluster.timers.arm(Timer::Task(id), at);
+}
+
+/// A running task's time is nearly over: it gets a successor, unless it has one.
+pub(super) fn relieve(cluster: &mut Cluster, id: TaskId, now: Time) {
+    let Some(task) = cluster.tasks.get(&id) else {
+        return;
+    };
+    let (deployment_id, slot) = (task.deployment_id, task.slot);
+    let Some(due_at) = relief_at(cluster, task) else {
+        return;
+    };
+    if due_at > now {
+        // Fewer replicas need less time than when this was armed.
+        return cluster.timers.arm(Timer::Task(id), Some(due_at));
+    }
+    let is_given_up = cluster
+        .deployments
+        .get(&deployment_id)
+        .is_none_or(Deployment::is_given_up);
+    let roster = cluster.rosters.get(&deployment_id);
+    let taken = roster.and_then(|roster| roster.slots.get(&slot));
+    let is_alone = taken.is_some_and(|taken| taken.holder == id && taken.successors.is_empty());
+    let is_alone = is_alone || crate::planted::planted!(ReliefRepeated);
+    if is_alone && !is_given_up && !crate::planted::planted!(ReliefForgotten) {
+        create_successor(cluster, deployment_id, slot, now);
+    }
+    cluster.timers.arm(Timer::Task(id), Some(now.plus(RELIEF_AGAIN)));
 }
 
 /// A successor that ended through no fault of its own gets another one in its stead.

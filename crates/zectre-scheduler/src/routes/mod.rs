@@ -26,6 +26,9 @@ use zectre_service::{
     token::name,
 };
 
+/// Where nodes say that they live; there is room for them apart from all others.
+pub const HEARTBEAT: &str = "/api/v1/nodes/heartbeat";
+
 /// What the handlers share.
 #[derive(Clone)]
 pub struct App {
@@ -78,7 +81,7 @@ pub fn router(app: App) -> Router {
     // Their bearer says which node it is; the handlers hold them to it.
     let agents = Router::new()
         .route("/api/v1/nodes/register", post(nodes::register))
-        .route("/api/v1/nodes/heartbeat", post(nodes::heartbeat))
+        .route(HEARTBEAT, post(nodes::heartbeat))
         .route("/api/v1/nodes/task-published-port", post(nodes::reports))
         .layer(middleware::from_fn_with_state(app.clone(), forward::to_leader))
         .route("/api/v1/nodes/needed", post(needed::needed))

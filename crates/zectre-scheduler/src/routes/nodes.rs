@@ -4,6 +4,9 @@ use super::App;
 use crate::{
     core::{Event, Node, NodeFacts},
     error::Error,
+    leader::Term,
+    order::Order,
+    store::Admission,
 };
 use axum::{
     extract::{Request, State},
@@ -44,19 +47,21 @@ pub(super) async fn register(
     let facts = facts_of(request)?;
     let engine = app.term()?.engine;
     let bearer = auth::bearer(&headers).unwrap_or_default();
-    let node_id = if bearer.starts_with(JOIN_PREFIX) {
-        let admitted = app
-            .store
-            .admit(&join_hash(bearer), &facts)
-            .await
-            .map_err(Error::from)?;
-        admitted.ok_or(Error::JoinToken)?
+    let (admission, stranger) = if bearer.starts_with(JOIN_PREFIX) {
+        let admission = app.store.admit(&join_hash(bearer), &facts).await;
+        (admission, Error::JoinToken)
     } else {
         let id = auth::node(&app.key, &headers, name::SCHEDULER)?;
-        if !app.store.has_node(id).await.map_err(Error::from)? {
-            return Err(Error::UnknownNode(id).into());
+        let admission = app.store.readmit(id, &facts.name).await;
+        (admission, Error::UnknownNode(id))
+    };
+    let node_id = match admission.map_err(Error::from)? {
+        Admission::Node(id) => id,
+        Admission::Unknown => return Err(stranger.into()),
+        Admission::NameTaken(address) => {
+            let name = facts.name;
+            return Err(Error::NodeNameTaken { name, address }.into());
         }
-        id
     };
     engine.apply(Event::NodeRegistered { id: node_id, facts }).await?;
     let credential = node_key(&app.key, node_id).to_hex();
@@ -136,19 +141,7 @@ pub(super) async fn heartbeat(
     if !answer.known {
         return Err(Error::UnknownNode(node_id).into());
     }
-    let composed = app.composer.compose(answer.orders).await?;
-    if !composed.failures.is_empty() {
-        term.engine
-            .send(Event::TaskReports {
-                node_id,
-                tasks: composed.failures,
-            })
-            .await?;
-    }
-    Ok(Json(HeartbeatResponse {
-        leader_epoch: term.epoch,
-        actions: composed.actions,
-    }))
+    respond(&app, &term, node_id, answer.orders).await
 }
 
 /// `POST /nodes/task-published-port`
@@ -166,7 +159,25 @@ pub(super) async fn reports(
             tasks: request.tasks,
         })
         .await?;
-    let composed = app.composer.compose(answer.orders).await?;
+    respond(&app, &term, node_id, answer.orders).await
+}
+
+/// The orders for the node that spoke; starts that can't be made end their tasks.
+async fn respond(
+    app: &App,
+    term: &Term,
+    node_id: NodeId,
+    orders: Vec<Order>,
+) -> Result<Json<HeartbeatResponse>, Failure> {
+    let composed = app.composer.compose(orders).await?;
+    if !composed.failures.is_empty() {
+        term.engine
+            .send(Event::TaskReports {
+                node_id,
+                tasks: composed.failures,
+            })
+            .await?;
+    }
     Ok(Json(HeartbeatResponse {
         leader_epoch: term.epoch,
         actions: composed.actions,

@@ -45,6 +45,11 @@ fn remaining(left_ms: i64, has_listened: bool) -> Option<Duration> {
         .map(Duration::from_millis)
 }
 
+/// When that was by the clock of this machine: the database's may differ.
+pub(super) fn ago(ms: i64) -> Time {
+    Time::from_unix_ms(Time::now().unix_ms() - ms.max(0))
+}
+
 impl Store {
     /// What people asked for and was not applied yet, in order.
     pub async fn unapplied_operations(&self) -> Result<Vec<Operation>, sqlx::Error> {
@@ -108,10 +113,11 @@ impl Store {
             .collect())
     }
 
-    /// The last requests of the deployments that had any within `window`.
+    /// The last requests of the deployments that had any within `window`, by the clock of this machine.
     pub async fn activity(&self, window: Duration) -> Result<Vec<(DeploymentId, Time)>, sqlx::Error> {
         let rows = sqlx::query!(
-            r#"SELECT deployment_id AS "deployment_id: DeploymentId", max(last_active_at) AS "last_active_at!: Time"
+            r#"SELECT deployment_id AS "deployment_id: DeploymentId",
+                      (EXTRACT(EPOCH FROM now() - max(last_active_at)) * 1000)::bigint AS "idle_ms!"
                  FROM deployment_activity WHERE last_active_at > now() - make_interval(secs => $1)
                 GROUP BY deployment_id"#,
             window.as_secs_f64()
@@ -120,7 +126,7 @@ impl Store {
         .await?;
         Ok(rows
             .into_iter()
-            .map(|row| (row.deployment_id, row.last_active_at))
+            .map(|row| (row.deployment_id, ago(row.idle_ms)))
             .collect())
     }
 

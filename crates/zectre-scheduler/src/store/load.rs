@@ -45,7 +45,7 @@ struct DeploymentRow {
     rollout_started_at: Option<Time>,
     promoted_at: Option<Time>,
     finished_at: Option<Time>,
-    last_active_at: Option<Time>,
+    idle_ms: Option<i64>,
     rollout_failures: i64,
     completed: Vec<i32>,
 }
@@ -90,7 +90,7 @@ impl DeploymentRow {
             rollout_started_at: self.rollout_started_at,
             promoted_at: self.promoted_at,
             finished_at: self.finished_at,
-            last_active_at: self.last_active_at,
+            last_active_at: self.idle_ms.map(super::hints::ago),
             rollout_failures: self.rollout_failures as u32,
             completed: self.completed.into_iter().map(|slot| slot as u32).collect(),
             backoff: BTreeMap::new(),
@@ -178,8 +178,8 @@ impl Store {
                       d.evidence AS "evidence: Json<Evidence>", d.health AS "health: Health", d.asleep,
                       d.previous_deployment_id AS "previous_id: DeploymentId", d.created_at,
                       d.rollout_started_at, d.promoted_at, d.finished_at,
-                      (SELECT max(last_active_at) FROM deployment_activity x WHERE x.deployment_id = d.id)
-                          AS "last_active_at: Time",
+                      (SELECT (EXTRACT(EPOCH FROM now() - max(last_active_at)) * 1000)::bigint
+                         FROM deployment_activity x WHERE x.deployment_id = d.id) AS "idle_ms",
                       -- As the core counts them: what is the program's own fault, since the rollout began, until it ends.
                       (SELECT count(*) FROM tasks t
                         WHERE (d.status IN ('pending', 'running') OR d.id = e.target_deployment_id)

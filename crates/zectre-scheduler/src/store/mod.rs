@@ -16,6 +16,7 @@ mod writer;
 pub use batch::Batch;
 pub use election::{Election, Leader};
 pub use hints::{OPERATIONS_MAX, ProxyLease};
+pub use nodes::Admission;
 pub use orders::{ContextReader, Contexts, OrderContext, SealedVariable, StoredArtifact};
 pub use writer::{CommitError, Writer};
 

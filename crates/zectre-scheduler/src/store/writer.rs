@@ -8,8 +8,14 @@ use super::{
 };
 use crate::core::Task;
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 use zectre_common::id::TaskId;
+
+/// How often a commit is tried again that the server ended in favour of another transaction. Finding that out takes it
+/// a second each time.
+const RETRIES_MAX: u32 = 4;
+/// The pause before; doubled each time, since a busy machine may not have run the other one yet.
+const RETRY_PAUSE_MIN: Duration = Duration::from_millis(10);
 
 /// A batch was not committed.
 #[derive(Debug, thiserror::Error)]
@@ -45,19 +51,24 @@ impl Writer {
 
     /// Saves the batch. Returns the routing epoch that it raised.
     ///
-    /// When this fails or is given up midway, the connection goes with it, and its transaction. Tried once more when it
-    /// and another transaction waited for each other's rows: the other one goes on meanwhile.
+    /// When this fails or is given up midway, the connection goes with it, and its transaction. Tried again when it and
+    /// another transaction waited for each other's rows: the other one goes on meanwhile, unless this one is back first.
     pub async fn commit(&mut self, batch: &Batch) -> Result<Option<u64>, CommitError> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => sqlx::ConnectOptions::connect(&self.options).await?,
         };
-        let raised = match save(&mut connection, self.epoch, batch).await {
-            Err(CommitError::Database(error)) if is_deadlock(&error) => {
-                tracing::warn!(%error, "a commit and another transaction waited for each other; trying again");
-                save(&mut connection, self.epoch, batch).await?
+        let (mut pause, mut retries) = (RETRY_PAUSE_MIN, RETRIES_MAX);
+        let raised = loop {
+            match save(&mut connection, self.epoch, batch).await {
+                Err(CommitError::Database(error)) if retries > 0 && is_deadlock(&error) => {
+                    tracing::warn!(%error, "a commit and another transaction waited for each other; trying again");
+                    retries -= 1;
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
+                }
+                saved => break saved?,
             }
-            saved => saved?,
         };
         self.connection = Some(connection);
         Ok(raised.map(|epoch| epoch as u64))

@@ -3,7 +3,7 @@
 use super::{PATIENCE, Scheduler, World};
 use axum::{Json, Router, extract::State, routing::post};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -44,6 +44,7 @@ struct Held {
     reports: BTreeMap<TaskId, TaskReport>,
     starts: BTreeMap<TaskId, u32>,
     orders: BTreeMap<TaskId, TaskOrder>,
+    stopped: BTreeSet<TaskId>,
     news: Vec<TaskReport>,
 }
 
@@ -64,7 +65,7 @@ pub(crate) struct Agent {
     tasks: Tasks,
 }
 
-fn report(task_id: TaskId, generation: u64, state: TaskState) -> TaskReport {
+pub(crate) fn report(task_id: TaskId, generation: u64, state: TaskState) -> TaskReport {
     TaskReport {
         task_id,
         generation,
@@ -109,7 +110,10 @@ impl Inner {
                     held.reports.remove(&task_id);
                     continue;
                 }
-                ActionKind::Stop { .. } => report(task_id, generation, TaskState::Stopped),
+                ActionKind::Stop { .. } => {
+                    held.stopped.insert(task_id);
+                    report(task_id, generation, TaskState::Stopped)
+                }
                 ActionKind::Start { order } => {
                     *held.starts.entry(task_id).or_default() += 1;
                     held.orders.insert(task_id, *order);
@@ -262,6 +266,11 @@ impl Agent {
     /// How often each task was started.
     pub(crate) fn starts(&self) -> Vec<u32> {
         self.inner.held().starts.values().copied().collect()
+    }
+
+    /// Whether it was told to stop the task.
+    pub(crate) fn has_stopped(&self, task: TaskId) -> bool {
+        self.inner.held().stopped.contains(&task)
     }
 
     /// The order of some task.

@@ -13,7 +13,7 @@ use secrecy::ExposeSecret;
 use std::{path::PathBuf, time::Duration};
 use tempfile::TempDir;
 use zectre_common::{config::Config, wire::scheduler::SchedulerStatus};
-use zectre_scheduler::{Service, core::Cluster, leader::CurrentTerm};
+use zectre_scheduler::{Service, core::Cluster, handle::Handle, leader::CurrentTerm};
 use zectre_service::{
     call::{CallError, Caller},
     key::{Keys, ServiceKey, ensure_key_file},
@@ -114,7 +114,8 @@ impl World {
         self.scheduler_with(config).await
     }
 
-    async fn scheduler_with(&self, config: Config) -> Scheduler {
+    /// A scheduler with a configuration of its own.
+    pub(crate) async fn scheduler_with(&self, config: Config) -> Scheduler {
         // A runtime of its own: dropping it is as sudden as `kill -9`.
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -150,9 +151,32 @@ pub(crate) struct Scheduler {
 impl Scheduler {
     /// A copy of the state that it decides by.
     pub(crate) async fn state(&self) -> Cluster {
+        self.engine().look(Cluster::clone).await.expect("it leads")
+    }
+
+    /// Its engine.
+    pub(crate) fn engine(&self) -> Handle {
         let term = self.term.as_ref().expect("it runs in this process");
-        let term = term.borrow().clone().expect("it leads");
-        term.engine.look(Cluster::clone).await.expect("it leads")
+        term.borrow().clone().expect("it leads").engine
+    }
+
+    /// Keeps its engine busy with one decision until `ended`.
+    pub(crate) async fn busy_until<T>(&self, ended: impl Future<Output = T>) -> T {
+        let (end, gate) = std::sync::mpsc::channel::<()>();
+        let (begin, begun) = tokio::sync::oneshot::channel();
+        let engine = self.engine();
+        let decision = engine.look(move |_| {
+            begin.send(()).expect("it is waited for");
+            // Ends with the sender.
+            let _ = gate.recv();
+        });
+        let (_, ended) = tokio::join!(decision, async {
+            begun.await.expect("the engine runs");
+            let ended = ended.await;
+            drop(end);
+            ended
+        });
+        ended
     }
 
     pub(crate) async fn status(&self) -> Result<SchedulerStatus, CallError> {

@@ -17,6 +17,8 @@ pub(crate) struct Before {
     pub(super) is_answerable: bool,
     /// People asked for this to happen to this deployment.
     pub(super) asked: Option<(OperationKind, DeploymentId)>,
+    /// What was due was done in this step.
+    pub(super) is_tick: bool,
     /// All live tasks.
     pub(super) tasks: BTreeSet<TaskId>,
     /// Slots with a successor.
@@ -24,7 +26,9 @@ pub(crate) struct Before {
     /// Tasks that have been told to stop.
     pub(super) stopping: BTreeSet<TaskId>,
     pub(super) succeeded: BTreeSet<DeploymentId>,
-    /// Deployments that serve and are awake.
+    /// Deployments that serve.
+    pub(super) serving: BTreeSet<DeploymentId>,
+    /// Those of them that are awake.
     pub(super) awake: BTreeSet<DeploymentId>,
 }
 
@@ -54,6 +58,7 @@ impl Before {
             targets: cluster.environments().map(|e| (e.id, e.target)).collect(),
             is_answerable,
             asked,
+            is_tick: matches!(event, Event::Tick),
             tasks: cluster.tasks().map(|task| task.id).collect(),
             doubled,
             stopping: stopping.map(|task| task.id).collect(),
@@ -62,6 +67,7 @@ impl Before {
                 .filter(|d| d.status == DeploymentStatus::Succeeded)
                 .map(|d| d.id)
                 .collect(),
+            serving: cluster.environments().filter_map(|e| e.current).collect(),
             awake: cluster
                 .environments()
                 .filter_map(|e| cluster.deployment(e.current?))

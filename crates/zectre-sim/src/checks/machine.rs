@@ -1,7 +1,10 @@
 //! What holds on the machines themselves, whatever the scheduler believes.
 
 use crate::{faults::SKEW_MAX_US, operator::Program, sim::Sim, trace::short};
-use zectre_common::{id::TaskId, state::TaskState};
+use zectre_common::{
+    id::TaskId,
+    state::{TaskState, Wanted},
+};
 use zectre_scheduler::core::{Command, Unrouted};
 
 impl Sim {
@@ -99,6 +102,27 @@ impl Sim {
                 let detail = format!("task {} is stopped with requests under way", short(task.get()));
                 return self.fail("4: a task is drained before its stop", detail);
             }
+        }
+    }
+
+    /// The time of a server is over: when nothing goes wrong and there is room, its successor took over before.
+    pub(crate) fn check_relieved(&mut self, index: usize, task: TaskId) {
+        let accepted_us = self.hosts[index].held.get(&task).map(|held| held.accepted_us);
+        let Some(row) = self.database.tasks.get(&task) else {
+            return;
+        };
+        let Some(deployment) = self.database.deployments.get(&row.deployment_id) else {
+            return;
+        };
+        let was_calm = accepted_us.is_some_and(Self::is_calm_since);
+        let is_alone = !self
+            .database
+            .live_tasks_of(deployment.id)
+            .any(|other| other.slot == row.slot && other.id > task);
+        let serves = row.wanted == Wanted::Run && !deployment.is_job() && !deployment.is_given_up();
+        if was_calm && serves && is_alone && self.has_room_for(deployment) {
+            let detail = format!("task {} of {} has no successor", short(task.get()), deployment.id);
+            self.fail("3: a server is relieved before its time is over", detail);
         }
     }
 

@@ -1,6 +1,7 @@
 //! Once nothing goes wrong any more, everything comes to rest: every state ends, what is wanted runs, and nothing
 //! else does.
 
+use super::slots::runtime_limit;
 use crate::{
     operator::Program,
     sim::{Act, SECOND, Sim},
@@ -89,6 +90,9 @@ impl Sim {
         if row.status != DeploymentStatus::Succeeded {
             return Some(format!("{} serves and is {}", short(row.id.get()), row.status));
         }
+        if runtime_limit(row).is_some() && !row.asleep && !self.is_long_calm() {
+            return Some(format!("{} is to be replaced once more", short(row.id.get())));
+        }
         let program = self.operator.program(row.id);
         if !program.works() {
             return Some(format!("{} serves and is broken", short(row.id.get())));
@@ -140,9 +144,13 @@ impl Sim {
             .into_iter()
             .filter(|task| waiting > 0 && succeeds(task))
             .count();
-        let settled = (ready == wanted || (is_short && ready < wanted))
-            && live.len() == ready + waiting + behind
-            && !has_room;
+        // Where servers are replaced when their time is over, some always are on their way.
+        let is_relieved =
+            self.is_long_calm() && runtime_limit(row).is_some() && wanted > 0 && ready >= wanted;
+        let settled = is_relieved
+            || (ready == wanted || (is_short && ready < wanted))
+                && live.len() == ready + waiting + behind
+                && !has_room;
         (!settled).then(|| {
             let states: Vec<String> = live
                 .iter()
@@ -153,7 +161,7 @@ impl Sim {
     }
 
     /// A node that could take one more task of it.
-    fn has_room_for(&self, row: &Deployment) -> bool {
+    pub(super) fn has_room_for(&self, row: &Deployment) -> bool {
         let term = self.schedulers.iter().find_map(|s| s.term.as_ref());
         let cluster = term.and_then(|term| term.cluster.as_ref());
         cluster.is_some_and(|cluster| {
@@ -217,9 +225,18 @@ impl Sim {
                 task.routed,
             )
         };
+        // When a server's time is nearly over it gets a successor, and one that waits for room is given up in the end: in
+        // memory as by the rows, but not at one moment.
+        let stays = |task: &&Task| {
+            let row = self.database.deployments.get(&task.deployment_id);
+            let mut others = self.database.live_tasks_of(task.deployment_id);
+            let succeeds = others.any(|other| other.slot == task.slot && other.id < task.id);
+            let waits = task.state == TaskState::Pending && succeeds;
+            !waits && row.is_none_or(|row| runtime_limit(row).is_none())
+        };
         let rows = self.database.tasks.values().filter(|task| !task.state.is_ended());
-        let rows: Vec<_> = rows.map(told).collect();
-        let read: Vec<_> = cluster.tasks().map(told).collect();
+        let rows: Vec<_> = rows.filter(stays).map(told).collect();
+        let read: Vec<_> = cluster.tasks().filter(stays).map(told).collect();
         if rows != read {
             self.fail(
                 "reading the rows gives the same state",

@@ -1,11 +1,15 @@
 //! How many tasks there are, by what each strategy allows, and that nobody starts more than were asked for.
 
 use super::{Before, state::Broken};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 use zectre_common::{
-    id::DeploymentId,
+    id::{DeploymentId, TaskId},
     spec::Strategy,
-    state::{DeploymentStatus, Eligibility, OperationKind, Wanted},
+    state::{DeploymentStatus, Eligibility, OperationKind, TaskState, Wanted},
+    time::Time,
 };
 use zectre_scheduler::core::{Cluster, Deployment, Environment, Task};
 
@@ -51,9 +55,18 @@ pub(super) fn broken_slots(cluster: &Cluster, deployment: &Deployment) -> Broken
     })
 }
 
-/// A second task in a slot: because people restart the deployment, because its node is emptied, or in the stead of one
-/// that ended.
-pub(super) fn broken_succession(cluster: &Cluster, before: &Before) -> Broken {
+/// How long a server may run.
+pub(super) fn runtime_limit(deployment: &Deployment) -> Option<Duration> {
+    let limit_secs = deployment
+        .spec
+        .max_runtime_secs
+        .filter(|_| !deployment.is_job())?;
+    Some(Duration::from_secs(limit_secs.into()))
+}
+
+/// A second task in a slot: because people restart the deployment, because its node is emptied, because half of its time
+/// is over, or in the stead of one that ended.
+pub(super) fn broken_succession(cluster: &Cluster, before: &Before, now: Time) -> Broken {
     for deployment in cluster.deployments() {
         if before.asked == Some((OperationKind::Restart, deployment.id)) {
             continue;
@@ -64,7 +77,9 @@ pub(super) fn broken_succession(cluster: &Cluster, before: &Before) -> Broken {
             };
             let node = holder.node_id.and_then(|id| cluster.node(id));
             let must_leave = node.is_some_and(|node| node.eligibility == Eligibility::Draining);
-            let is_asked = must_leave || before.doubled.contains(&(deployment.id, slot));
+            let half = runtime_limit(deployment).map(|limit| limit / 2);
+            let is_old = half.is_some_and(|half| holder.running_at.is_some_and(|at| at.plus(half) <= now));
+            let is_asked = must_leave || is_old || before.doubled.contains(&(deployment.id, slot));
             if !before.tasks.contains(&newest.id) && !is_asked {
                 let detail = format!(
                     "slot {slot} of {}: task {} has {}",
@@ -75,6 +90,26 @@ pub(super) fn broken_succession(cluster: &Cluster, before: &Before) -> Broken {
         }
     }
     None
+}
+
+/// Servers in the last quarter of their time, without a successor.
+pub(super) fn unrelieved(cluster: &Cluster, now: Time) -> BTreeSet<TaskId> {
+    let mut unrelieved = BTreeSet::new();
+    for deployment in cluster.deployments().filter(|d| !d.is_given_up()) {
+        let Some(limit) = runtime_limit(deployment) else {
+            continue;
+        };
+        let is_old = |task: &Task| task.running_at.is_some_and(|at| at.plus(limit * 3 / 4) <= now);
+        for tasks in slots(cluster, deployment.id).values() {
+            if let [task] = tasks.as_slice()
+                && task.state == TaskState::Running
+                && is_old(task)
+            {
+                unrelieved.insert(task.id);
+            }
+        }
+    }
+    unrelieved
 }
 
 /// Beside each other are only as many as the strategy of the new one says.

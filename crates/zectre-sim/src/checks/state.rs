@@ -14,6 +14,9 @@ use zectre_common::{
 };
 use zectre_scheduler::core::{Cluster, Command, Deployment, Environment, Node, Task};
 
+/// A server in the last quarter of its time is not without a successor for longer: one is tried for every 10 s.
+const RELIEF_LATE: Duration = Duration::from_secs(11);
+
 /// Ending for this reason is a failure, and not a wish.
 fn is_failure(reason: Reason) -> bool {
     !matches!(
@@ -52,19 +55,34 @@ impl Sim {
         }
         let told = &self.schedulers[index].term.as_ref().map(|term| &term.told_active);
         let broken = broken_state(cluster)
-            .or_else(|| slots::broken_succession(cluster, before))
+            .or_else(|| slots::broken_succession(cluster, before, now))
             .or_else(|| broken_starts(cluster, commands, now))
             .or_else(|| told.and_then(|told| broken_sleep(cluster, before, told, now)))
             .or_else(|| {
                 let environments = cluster.environments();
-                let mut checked = environments.filter_map(|e| {
-                    let rolled = before.targets.get(&e.id).copied().flatten();
-                    lost_availability(cluster, e, &before.routed, rolled, now)
-                });
+                let mut checked = environments.filter_map(|e| lost_availability(cluster, e, before, now));
                 checked.next().filter(|_| before.is_answerable)
             });
+        let unrelieved = slots::unrelieved(cluster, now);
         if let Some((promise, detail)) = broken {
             self.fail(promise, format!("scheduler {index}: {detail}"));
+        }
+        self.check_relief(id, unrelieved, before.is_tick, now);
+    }
+
+    /// A successor that is not to be had is tried for again and again.
+    fn check_relief(&mut self, term: u64, unrelieved: BTreeSet<TaskId>, is_tick: bool, now: Time) {
+        let known = std::mem::take(&mut self.checks.unrelieved);
+        let since = |task: TaskId| {
+            let before = known.get(&task).copied().filter(|(of, _)| *of == term);
+            (task, before.unwrap_or((term, now)))
+        };
+        self.checks.unrelieved = unrelieved.into_iter().map(since).collect();
+        let mut all = self.checks.unrelieved.iter();
+        let late = all.find(|(_, (_, since))| is_tick && now.since(*since) > RELIEF_LATE);
+        if let Some((task, (_, since))) = late {
+            let detail = format!("task {task} has no successor since {since}");
+            self.fail("3: a server is relieved before its time is over", detail);
         }
     }
 
@@ -99,7 +117,7 @@ fn live_proxies(cluster: &Cluster, now: Time) -> BTreeSet<ProxyId> {
     live.map(|proxy| proxy.id).collect()
 }
 
-/// Who is asked for stays awake. `told` is what the scheduler has heard of requests.
+/// Who is asked for stays awake. `told` is what the scheduler could hear of requests, or when it began to listen.
 fn broken_sleep(
     cluster: &Cluster,
     before: &Before,
@@ -179,19 +197,26 @@ fn broken_starts(cluster: &Cluster, commands: &[Command], now: Time) -> Broken {
     Some(("1: only a ready, eligible and known node takes tasks", detail))
 }
 
-/// What the scheduler itself takes out of routing leaves enough behind. `rolled` was the target before the step: a
-/// rollout that fails gives back before it takes away.
-fn lost_availability(
-    cluster: &Cluster,
-    environment: &Environment,
-    before: &BTreeSet<TaskId>,
-    rolled: Option<DeploymentId>,
-    now: Time,
-) -> Broken {
+/// How many healthy tasks a rollout leaves. One that is lost gives back as many as the current one has; one that begins in
+/// its place has its own say.
+fn floor_of(rolled: &Deployment, serving: &Deployment) -> u32 {
+    let counted = if rolled.is_given_up() { serving } else { rolled };
+    let full = counted.full_size();
+    match rolled.spec.strategy {
+        Strategy::Recreate => 0,
+        Strategy::Rolling { max_unavailable, .. } => full.saturating_sub(max_unavailable),
+        _ => full,
+    }
+}
+
+/// What the scheduler itself takes out of routing leaves enough behind. A rollout that fails gives back before it takes
+/// away.
+fn lost_availability(cluster: &Cluster, environment: &Environment, before: &Before, now: Time) -> Broken {
     let serving = cluster.deployment(environment.current?)?;
     if serving.asleep || serving.is_job() {
         return None;
     }
+    let rolled = before.targets.get(&environment.id).copied().flatten();
     let rolled = rolled.and_then(|id| cluster.deployment(id));
     // The current one may be unable to come back; that is waited for up to a deadline.
     let gave_up = |lost: &Deployment| {
@@ -202,26 +227,18 @@ fn lost_availability(
         return None;
     }
     let target = environment.target.and_then(|id| cluster.deployment(id));
-    // A rollout that is lost gives back as many as the current one has; one that begins in its place has its own say.
-    let floor_of = |d: &Deployment| {
-        let full = if d.is_given_up() {
-            serving.full_size()
-        } else {
-            d.full_size()
-        };
-        match d.spec.strategy {
-            Strategy::Recreate => 0,
-            Strategy::Rolling { max_unavailable, .. } => full.saturating_sub(max_unavailable),
-            _ => full,
-        }
-    };
-    let floor = [rolled, target].into_iter().flatten().map(floor_of).min();
+    let floor_of = |d: &Deployment| floor_of(d, serving);
+    // Whoever asks to go back is not served by what is there: one healthy task is enough to take over.
+    let goes_back = before.succeeded.contains(&serving.id) && !before.serving.contains(&serving.id);
+    let floors = [rolled, target].into_iter().flatten().map(floor_of);
+    let floor = floors.chain(goes_back.then_some(1)).min();
     let floor = floor.unwrap_or_else(|| floor_of(serving));
     let of_environment =
         |task: &&Task| [environment.current, environment.target].contains(&Some(task.deployment_id));
     let after = routed(cluster);
     // A wish of the scheduler, not a failure: the task is still healthy and told to stop.
     let taken: Vec<TaskId> = before
+        .routed
         .difference(&after)
         .filter_map(|id| cluster.task(*id))
         .filter(|task| !task.reason.is_some_and(is_failure))

@@ -1,3 +1,5 @@
+mod property;
+
 use super::*;
 use sha2::{Digest, Sha256};
 use tokio::{

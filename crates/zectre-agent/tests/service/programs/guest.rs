@@ -2,12 +2,16 @@
 
 use std::{
     env, fs,
-    io::{Read, Write},
-    net::TcpListener,
+    io::{ErrorKind, Read, Write},
+    net::{TcpListener, TcpStream},
     process::{Command, exit},
     thread,
     time::Duration,
 };
+
+unsafe extern "C" {
+    fn signal(number: i32, handler: usize) -> usize;
+}
 
 fn main() {
     let mode = env::var("MODE").unwrap_or_default();
@@ -29,6 +33,15 @@ fn main() {
                 hog()
             }
         }),
+        // Ends with success, but when it is asked to and not when it is told to.
+        "dutiful" => {
+            unsafe { signal(15, 1) };
+            answer_on("0.0.0.0", |stream| {
+                if answer(stream, "200 OK").contains("/end") {
+                    exit(0)
+                }
+            })
+        }
         "keep" => fs::write(env::var("FILE").expect("a path"), "kept").expect("written"),
         "sick" => answer_all("500 Internal Server Error"),
         "sickens" => sicken(),
@@ -39,6 +52,15 @@ fn main() {
             println!("about to end");
             eprintln!("with code {}", env::var("CODE").unwrap_or_default());
             exit(env::var("CODE").ok().and_then(|code| code.parse().ok()).unwrap_or(0))
+        }
+        // Ends with success when the kernel says at once that there is no way to the cloud's metadata.
+        "credentials" => {
+            let asked = ["169.254.169.254:80", "100.100.100.200:80"].map(|address| {
+                let address = address.parse().expect("an address");
+                TcpStream::connect_timeout(&address, Duration::from_secs(10)).err().map(|error| error.kind())
+            });
+            println!("{asked:?}");
+            exit(i32::from(asked != [Some(ErrorKind::HostUnreachable); 2]))
         }
         "fork" => {
             // Like a preforking server: the child serves on when the parent is killed.
@@ -105,12 +127,20 @@ fn answer_all(status: &str) {
 }
 
 /// Well until it is asked for `/sicken`.
+/// Fails two checks after `/falter`, and all of them after `/sicken`.
 fn sicken() {
-    let mut status = "200 OK";
+    let mut ill = 0_u64;
     for stream in listen().incoming().flatten() {
-        if answer(stream, status).contains("/sicken") {
-            status = "503 Service Unavailable";
-        }
+        let status = if ill > 0 { "503 Service Unavailable" } else { "200 OK" };
+        let asked = answer(stream, status);
+        let asked = asked.split(' ').nth(1).unwrap_or_default();
+        println!("{asked}: {status}");
+        ill = match asked {
+            "/falter" => 2,
+            "/sicken" => u64::MAX,
+            "/health" => ill.saturating_sub(1),
+            _ => ill,
+        };
     }
 }
 

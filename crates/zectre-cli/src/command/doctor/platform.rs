@@ -54,10 +54,20 @@ pub(super) async fn look(context: &Context) -> Vec<Finding> {
     findings
 }
 
+/// What a service says that only needs time.
+const BEING_PREPARED: &str = "being prepared";
+
 fn service(service: &ServiceStatus) -> Finding {
     let name = &service.name;
     if service.ready {
         return Finding::ok(format!("{name} is ready"));
+    }
+    let prepares = |reason: &String| reason.contains(BEING_PREPARED);
+    if !service.reasons.is_empty() && service.reasons.iter().all(prepares) {
+        return Finding::note(
+            format!("{name} is getting ready ({})", service.reasons.join("; ")),
+            "There is nothing to do: a deploy from source waits for it.",
+        );
     }
     let remedy = if service.reasons.is_empty() {
         "Its log tells why.".into()

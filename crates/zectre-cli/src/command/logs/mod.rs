@@ -56,14 +56,15 @@ pub(crate) async fn run(args: &LogsArgs, context: &Context) -> Result<Shown, Cli
     if let Some(text) = &args.task {
         let task = task(context, args, text).await?;
         return if args.follow {
-            follow(context, client.task_log_stream(task, query)).await
+            follow(context, client.task_log_stream(task, query), BTreeSet::new()).await
         } else {
             Ok(print_all(context, &client.task_logs(task, query).await?))
         };
     }
     let deployment = deployment(context, args).await?;
     if args.follow {
-        return follow(context, client.deployment_log_stream(deployment.id, query)).await;
+        let stream = client.deployment_log_stream(deployment.id, query);
+        return follow(context, stream, tasks_of(context, &deployment).await?).await;
     }
     let lines = client.deployment_logs(deployment.id, query).await?;
     if lines.is_empty() {
@@ -118,10 +119,7 @@ async fn deployment(context: &Context, args: &LogsArgs) -> Result<Deployment, Cl
             let app = project::find(context, &args.environment.project).await?;
             project::deployment(context, &app, text).await
         }
-        None => {
-            let (_, _, deployment) = project::serving(context, &args.environment).await?;
-            Ok(deployment)
-        }
+        None => project::serving_or_newest(context, &args.environment).await,
     }
 }
 
@@ -156,8 +154,22 @@ fn print_all<L: Line>(context: &Context, lines: &[L]) -> Shown {
     })
 }
 
-async fn follow<L: Line>(context: &Context, mut stream: EventStream<L>) -> Result<Shown, CliError> {
-    let (mut merge, mut tasks) = (Merge::new(), BTreeSet::new());
+/// The tasks of a deployment that have printed something, or may: with several of them the first line already says whose
+/// it is.
+async fn tasks_of(context: &Context, deployment: &Deployment) -> Result<BTreeSet<TaskId>, CliError> {
+    let all: Vec<Task> =
+        collect(async |paging| context.client.deployment_tasks(deployment.id, paging).await).await?;
+    let may_print = |task: &&Task| task.started_at.is_some() || !task.state.is_ended();
+    Ok(all.iter().filter(may_print).map(|task| task.id).collect())
+}
+
+/// Shows lines as they come; `tasks` are those that are known to share the output.
+async fn follow<L: Line>(
+    context: &Context,
+    mut stream: EventStream<L>,
+    mut tasks: BTreeSet<TaskId>,
+) -> Result<Shown, CliError> {
+    let mut merge = Merge::new();
     let mut print = |lines: Vec<L>| {
         for line in lines {
             tasks.extend(line.parts().0);

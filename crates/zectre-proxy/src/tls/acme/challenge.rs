@@ -1,7 +1,10 @@
 //! What an ACME server finds when it looks at a name. It may come to any proxy, so the answers are in PostgreSQL;
-//! this is the one kind of request that waits for it, and only a few at once.
+//! this is the one kind of request that waits for it. Anybody may ask, so all who ask share one look at a time.
 
-use crate::{ingress::body::Answer, store::acme};
+use crate::{
+    ingress::body::Answer,
+    store::acme::{self, Challenge},
+};
 use bytes::Bytes;
 use http::{HeaderValue, Response, header};
 use rcgen::{CertificateParams, CustomExtension, KeyPair};
@@ -13,15 +16,18 @@ use rustls::{
 };
 use sha2::{Digest, Sha256};
 use sqlx::PgPool;
-use std::{sync::Arc, time::Duration};
-use tokio::{sync::Semaphore, time::timeout};
+use std::{collections::HashMap, sync::Arc, time::Duration};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, sleep_until, timeout},
+};
 
 /// The protocol that tls-alpn-01 is spoken in (RFC 8737).
 pub const ALPN: &[u8] = b"acme-tls/1";
 /// Where http-01 looks (RFC 8555, section 8.3).
 const PATH: &str = "/.well-known/acme-challenge/";
-/// Looked up at once; more are answered as if there were no challenge.
-const LOOKUPS_MAX: usize = 8;
+/// From one look to the next, however many ask.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// An ACME server waits longer.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -29,7 +35,16 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub struct Challenges {
     pool: PgPool,
-    lookups: Semaphore,
+    open: Mutex<Open>,
+}
+
+/// The challenges of the cluster: as many as there are orders under way, or given up within the hour.
+#[derive(Debug, Default)]
+struct Open {
+    looked_at: Option<Instant>,
+    /// When the look began that found these.
+    read_from: Option<Instant>,
+    by_name: HashMap<String, Challenge>,
 }
 
 impl Challenges {
@@ -37,7 +52,7 @@ impl Challenges {
     pub fn new(pool: PgPool) -> Self {
         Self {
             pool,
-            lookups: Semaphore::new(LOOKUPS_MAX),
+            open: Mutex::default(),
         }
     }
 
@@ -68,8 +83,7 @@ impl Challenges {
     }
 
     async fn look_up(&self, name: &str, token: Option<&str>) -> Option<String> {
-        let _permit = self.lookups.try_acquire().ok()?;
-        match timeout(LOOKUP_TIMEOUT, acme::challenge(&self.pool, name, token)).await {
+        match timeout(LOOKUP_TIMEOUT, self.find(name, token)).await {
             Ok(Ok(found)) => found,
             Ok(Err(error)) => {
                 tracing::warn!(name, %error, "a challenge could not be looked up");
@@ -77,6 +91,25 @@ impl Challenges {
             }
             Err(_) => None,
         }
+    }
+
+    /// Nobody is answered by a look that began before they asked: the challenge may be that new. Those who ask meanwhile
+    /// wait for the next one, together.
+    async fn find(&self, name: &str, token: Option<&str>) -> Result<Option<String>, sqlx::Error> {
+        let asked = Instant::now();
+        let mut open = self.open.lock().await;
+        if open.read_from.is_none_or(|from| from < asked) {
+            if let Some(before) = open.looked_at {
+                sleep_until(before + LOOK_EVERY).await;
+            }
+            let now = Instant::now();
+            open.looked_at = Some(now);
+            open.by_name = acme::challenges(&self.pool).await?;
+            open.read_from = Some(now);
+        }
+        let challenge = open.by_name.get(name);
+        let found = challenge.filter(|challenge| token.is_none_or(|token| token == challenge.token));
+        Ok(found.map(|challenge| challenge.key_authorization.clone()))
     }
 }
 

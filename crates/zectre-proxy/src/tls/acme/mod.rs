@@ -12,11 +12,11 @@ use crate::store::acme::Orders;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use futures_util::{StreamExt, stream};
 use instant_acme::{Account, ExternalAccountKey, NewAccount};
-use order::Failure;
+use order::{Failure, STOP_GRACE, within};
 use plan::Decision;
 use secrecy::{ExposeSecret, SecretString};
 use std::{collections::BTreeSet, time::Duration};
-use tokio::{sync::Mutex, time::timeout};
+use tokio::sync::Mutex;
 use zectre_common::config::AcmeConfig;
 use zectre_service::tasks::Shutdown;
 
@@ -55,8 +55,8 @@ impl Acme {
         })
     }
 
-    /// Orders what is due, until `shutdown`; orders under way end with the step they are at, which must not be cut off: what
-    /// the server was asked for and nobody wrote down is lost.
+    /// Orders what is due, until `shutdown`. Steps under way are cut off then, but for those that make something: what the
+    /// server was asked for and nobody wrote down is lost, so these may take a little longer.
     pub async fn run(self, shutdown: Shutdown) {
         let mut failing = false;
         while !shutdown.is_requested() {
@@ -97,14 +97,15 @@ impl Acme {
     }
 
     /// The cluster's account, made when there is none.
-    async fn account(&self) -> Result<Account, Failure> {
+    async fn account(&self, shutdown: &Shutdown) -> Result<Account, Failure> {
         let mut known = self.account.lock().await;
+        if shutdown.is_requested() {
+            return Err(Failure::Stopping);
+        }
         if let Some(account) = &*known {
             return Ok(account.clone());
         }
-        let account = timeout(ACCOUNT_TIMEOUT, self.find_account())
-            .await
-            .map_err(|_| Failure::Silent)??;
+        let account = within(ACCOUNT_TIMEOUT, STOP_GRACE, shutdown, self.find_account()).await?;
         Ok(known.insert(account).clone())
     }
 

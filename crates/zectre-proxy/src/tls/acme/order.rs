@@ -25,6 +25,8 @@ use zectre_service::{key::random_bytes, tasks::Shutdown};
 
 /// For one exchange with the server; well within the lease.
 const STEP_TIMEOUT: Duration = Duration::from_secs(15);
+/// After a stop, for what would be lost otherwise; well within the time that a stop may take.
+pub(super) const STOP_GRACE: Duration = Duration::from_secs(3);
 /// For the whole of it: a server that takes longer is asked again after a pause.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(180);
 /// Between looks at what the server is doing: first and longest.
@@ -96,11 +98,40 @@ fn refused(problem: &Problem) -> Failure {
     }
 }
 
-/// Within [`STEP_TIMEOUT`].
-async fn step<T>(exchange: impl Future<Output = Result<T, instant_acme::Error>>) -> Result<T, Failure> {
-    Ok(timeout(STEP_TIMEOUT, exchange)
-        .await
-        .map_err(|_| Failure::Silent)??)
+/// Within [`STEP_TIMEOUT`], and no longer than until this proxy stops: whoever goes on finds out how far the server is.
+async fn step<T>(
+    shutdown: &Shutdown,
+    exchange: impl Future<Output = Result<T, instant_acme::Error>>,
+) -> Result<T, Failure> {
+    let exchange = async { Ok(exchange.await?) };
+    within(STEP_TIMEOUT, Duration::ZERO, shutdown, exchange).await
+}
+
+/// Like [`step`], for what the server would keep and nobody else could find: it is given a little longer, and then lost.
+async fn creating<T>(
+    shutdown: &Shutdown,
+    exchange: impl Future<Output = Result<T, instant_acme::Error>>,
+) -> Result<T, Failure> {
+    let exchange = async { Ok(exchange.await?) };
+    within(STEP_TIMEOUT, STOP_GRACE, shutdown, exchange).await
+}
+
+/// Ends `work` after `limit`, and `grace` after the shutdown.
+pub(super) async fn within<T>(
+    limit: Duration,
+    grace: Duration,
+    shutdown: &Shutdown,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let stops = async {
+        shutdown.requested().await;
+        tokio::time::sleep(grace).await;
+    };
+    tokio::select! {
+        biased;
+        done = timeout(limit, work) => done.unwrap_or(Err(Failure::Silent)),
+        () = stops => Err(Failure::Stopping),
+    }
 }
 
 impl Acme {
@@ -133,8 +164,8 @@ impl Acme {
     }
 
     async fn pursue(&self, held: Held, shutdown: &Shutdown) -> Result<(), Failure> {
-        let account = self.account().await?;
-        let (mut order, key) = self.begin(&account, &held).await?;
+        let account = self.account(shutdown).await?;
+        let (mut order, key) = self.begin(&account, &held, shutdown).await?;
         let (until, mut pause) = (Instant::now() + ORDER_TIMEOUT, LOOK_AFTER.0);
         let mut refused_once = false;
         let chain = loop {
@@ -146,9 +177,9 @@ impl Acme {
             }
             self.orders.extend(&held.name).await?;
             match order.state().status {
-                OrderStatus::Pending => self.answer(&mut order, &held.name).await?,
+                OrderStatus::Pending => self.answer(&mut order, &held.name, shutdown).await?,
                 OrderStatus::Ready => {
-                    match step(order.finalize_csr(&signing_request(&held.name, &key)?)).await {
+                    match step(shutdown, order.finalize_csr(&signing_request(&held.name, &key)?)).await {
                         // Some servers have it at once.
                         Ok(()) => continue,
                         // Whoever held the order before may have asked, too: then it is no longer ready.
@@ -158,15 +189,15 @@ impl Acme {
                 }
                 OrderStatus::Processing => {}
                 OrderStatus::Valid => {
-                    if let Some(chain) = step(order.certificate()).await? {
+                    if let Some(chain) = step(shutdown, order.certificate()).await? {
                         break chain;
                     }
                 }
-                OrderStatus::Invalid => return Err(Failure::Refused(why(&mut order).await)),
+                OrderStatus::Invalid => return Err(Failure::Refused(why(&mut order, shutdown).await)),
             }
             shutdown.or_requested(tokio::time::sleep(pause)).await;
             pause = (pause * 2).min(LOOK_AFTER.1);
-            step(order.refresh()).await?;
+            step(shutdown, order.refresh()).await?;
         };
         let key = key.expose_secret();
         let certificate = Certificate::from_pem(chain.as_bytes(), key.as_bytes())?;
@@ -187,28 +218,35 @@ impl Acme {
     }
 
     /// The order there is, or a new one that is remembered before anything else happens.
-    async fn begin(&self, account: &Account, held: &Held) -> Result<(Order, SecretString), Failure> {
+    async fn begin(
+        &self,
+        account: &Account,
+        held: &Held,
+        shutdown: &Shutdown,
+    ) -> Result<(Order, SecretString), Failure> {
         if let Some((url, key)) = &held.begun {
-            return Ok((step(account.order(url.clone())).await?, key.clone()));
+            return Ok((step(shutdown, account.order(url.clone())).await?, key.clone()));
         }
         let key = KeyPair::generate()?.serialize_pem();
         // What came before may have used up most of the lease; who loses it while the server makes the order can't keep it.
         self.orders.extend(&held.name).await?;
         let identifiers = [Identifier::Dns(held.name.clone())];
-        let order = step(account.new_order(&NewOrder::new(&identifiers))).await?;
+        let order = creating(shutdown, account.new_order(&NewOrder::new(&identifiers))).await?;
         self.orders.keep(&held.name, order.url(), &key).await?;
         tracing::info!(name = held.name, "a certificate is ordered");
         Ok((order, key.into()))
     }
 
     /// Shows that the name is ours, where the server wants to see it.
-    async fn answer(&self, order: &mut Order, name: &str) -> Result<(), Failure> {
+    async fn answer(&self, order: &mut Order, name: &str, shutdown: &Shutdown) -> Result<(), Failure> {
         let kind = match self.config.challenge {
             Challenge::Http01 => ChallengeType::Http01,
             Challenge::TlsAlpn01 => ChallengeType::TlsAlpn01,
         };
         let mut authorizations = order.authorizations();
-        while let Some(authorization) = step(async { authorizations.next().await.transpose() }).await? {
+        while let Some(authorization) =
+            step(shutdown, async { authorizations.next().await.transpose() }).await?
+        {
             let mut authorization = authorization;
             if authorization.status != AuthorizationStatus::Pending {
                 continue;
@@ -223,7 +261,7 @@ impl Acme {
             }
             let proof = challenge.key_authorization();
             self.orders.expect(name, &challenge.token, proof.as_str()).await?;
-            match step(challenge.set_ready()).await {
+            match step(shutdown, challenge.set_ready()).await {
                 // Whoever held the order before may have said so already, and it was looked at meanwhile. What came of
                 // that is in the order.
                 Err(Failure::Refused(said)) => tracing::debug!(name, said, "a challenge was begun before"),
@@ -235,10 +273,12 @@ impl Acme {
 }
 
 /// What the server found wrong with the name.
-async fn why(order: &mut Order) -> String {
+async fn why(order: &mut Order, shutdown: &Shutdown) -> String {
     let mut said = order.state().error.as_ref().map(ToString::to_string);
     let mut authorizations = order.authorizations();
-    while let Ok(Some(authorization)) = step(async { authorizations.next().await.transpose() }).await {
+    while let Ok(Some(authorization)) =
+        step(shutdown, async { authorizations.next().await.transpose() }).await
+    {
         for challenge in &authorization.challenges {
             if let Some(problem) = &challenge.error {
                 said = Some(problem.to_string());
@@ -253,4 +293,42 @@ fn signing_request(name: &str, key: &SecretString) -> Result<Vec<u8>, rcgen::Err
     let mut params = CertificateParams::new(vec![name.to_owned()])?;
     params.distinguished_name = DistinguishedName::new();
     Ok(params.serialize_request(&key)?.der().to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::pending;
+
+    /// Far longer than a test may take.
+    const LONG: Duration = Duration::from_secs(3_600);
+
+    #[tokio::test]
+    async fn a_stop_ends_every_step_and_lets_finish_what_would_be_lost() {
+        let shutdown = Shutdown::new();
+        shutdown.request();
+        let ended = step(&shutdown, pending::<Result<(), _>>()).await;
+        assert!(matches!(ended, Err(Failure::Stopping)));
+        let soon = async {
+            tokio::task::yield_now().await;
+            Ok(7)
+        };
+        assert!(matches!(within(LONG, LONG, &shutdown, soon).await, Ok(7)));
+        let never = within(
+            LONG,
+            Duration::from_millis(1),
+            &shutdown,
+            pending::<Result<(), _>>(),
+        )
+        .await;
+        assert!(matches!(never, Err(Failure::Stopping)));
+        let running = Shutdown::new();
+        let silent = within(
+            Duration::from_millis(1),
+            LONG,
+            &running,
+            pending::<Result<(), _>>(),
+        );
+        assert!(matches!(silent.await, Err(Failure::Silent)));
+    }
 }

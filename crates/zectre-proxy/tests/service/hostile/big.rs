@@ -3,11 +3,18 @@
 use crate::{
     client::{full, metric, read_until},
     origin::Origin,
-    world::{SOON, World},
+    secure::Secure,
+    sockets,
+    world::{App, SOON, World},
 };
-use http::Response;
-use http_body_util::BodyExt;
-use std::{net::SocketAddr, time::Duration};
+use bytes::Bytes;
+use futures_util::stream;
+use http::{Request, Response};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::{convert::Infallible, net::SocketAddr, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -30,17 +37,17 @@ fn peak() -> u64 {
 }
 
 /// Takes a body of so many bytes and answers with one.
-async fn mirror() -> (SocketAddr, JoinSet<()>) {
+async fn mirror(bytes: u64) -> (SocketAddr, JoinSet<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound");
     let mut running = JoinSet::new();
     running.spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             read_head(&mut stream).await;
-            drain(&mut stream, BYTES).await;
-            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {BYTES}\r\n\r\n");
+            drain(&mut stream, bytes).await;
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {bytes}\r\n\r\n");
             stream.write_all(head.as_bytes()).await.expect("it reads");
-            pour(&mut stream).await;
+            pour(&mut stream, bytes).await;
         }
     });
     (address, running)
@@ -65,8 +72,8 @@ async fn drain(stream: &mut TcpStream, mut left: u64) {
     }
 }
 
-async fn pour(stream: &mut TcpStream) {
-    let (piece, mut left) = (vec![b'x'; PIECE], BYTES);
+async fn pour(stream: &mut TcpStream, mut left: u64) {
+    let piece = vec![b'x'; PIECE];
     while left > 0 {
         let most = piece.len().min(usize::try_from(left).unwrap_or(usize::MAX));
         left -= stream.write(&piece[..most]).await.expect("it reads") as u64;
@@ -77,7 +84,7 @@ async fn pour(stream: &mut TcpStream) {
 async fn two_gibibytes_go_through_in_both_ways_and_leave_no_trace() {
     let mut world = World::new().await;
     world.configure("[proxy.limits]\nbody_bytes_max = 0");
-    let (mirror, _running) = mirror().await;
+    let (mirror, _running) = mirror(BYTES).await;
     let app = world.app("large").await;
     world.task(app.deployment, mirror).await;
     let proxy = world.start().await;
@@ -89,7 +96,7 @@ async fn two_gibibytes_go_through_in_both_ways_and_leave_no_trace() {
     let before = peak();
     let all = async {
         stream.write_all(head.as_bytes()).await.expect("it reads");
-        pour(&mut stream).await;
+        pour(&mut stream, BYTES).await;
         let answer = read_head(&mut stream).await;
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
         drain(&mut stream, BYTES).await;
@@ -100,12 +107,75 @@ async fn two_gibibytes_go_through_in_both_ways_and_leave_no_trace() {
     proxy.stop().await;
 }
 
+/// As much as a build without optimizations encrypts twice in two seconds; four times what may stay of it.
+const SECURE_BYTES: u64 = 256 << 20;
+
+#[tokio::test]
+async fn a_quarter_of_a_gibibyte_goes_both_ways_over_http_2_and_tls_and_leaves_no_trace() {
+    let mut world = World::new().await;
+    world.configure("[proxy.limits]\nbody_bytes_max = 0\n[proxy.tls]\nenabled = true");
+    let (mirror, _running) = mirror(SECURE_BYTES).await;
+    let app = world.app("large").await;
+    world.task(app.deployment, mirror).await;
+    let proxy = world.start().await;
+    let host = full("large-default");
+    let secure = Secure::connect(proxy.secure(), &host, &["h2"]).await;
+    assert_eq!(secure.alpn(), "h2");
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(secure.stream))
+        .await
+        .expect("HTTP/2");
+    let mut driver = JoinSet::new();
+    driver.spawn(connection);
+    let piece = Bytes::from(vec![b'x'; PIECE]);
+    let pieces =
+        (0..SECURE_BYTES / PIECE as u64).map(move |_| Ok::<_, Infallible>(Frame::data(piece.clone())));
+    let request = Request::post(format!("https://{host}/"))
+        .header("content-length", SECURE_BYTES)
+        .body(StreamBody::new(stream::iter(pieces)))
+        .expect("valid");
+    let before = peak();
+    let all = async {
+        let mut answer = sender.send_request(request).await.expect("an answer");
+        assert_eq!(answer.status(), 200);
+        let mut heard = 0;
+        while let Some(frame) = answer.frame().await {
+            heard += frame.expect("whole").into_data().expect("no trailers").len() as u64;
+        }
+        heard
+    };
+    let heard = timeout(LONG, all).await.expect("all of it, in time");
+    assert_eq!(heard, SECURE_BYTES);
+    let more = peak() - before;
+    assert!(more < 64 << 20, "{more} bytes more are resident");
+    proxy.stop().await;
+}
+
+/// Ten thousand changes, each one that proxies hear of: tasks of `app` at these addresses come and go, and so does a domain of
+/// `other`.
+fn storm(app: &App, [task, socket]: [SocketAddr; 2], other: &App) -> String {
+    format!(
+        "DO $$ BEGIN FOR turn IN 1..10000 LOOP
+            UPDATE tasks SET routed = (turn % 2 = 0) WHERE (deployment_id = '{}' AND port = {}) OR port = {};
+            IF turn % 2 = 0 THEN DELETE FROM routes WHERE domain = 'storm.example';
+            ELSE INSERT INTO routes (id, domain, application_id, environment_id)
+                SELECT gen_random_uuid(), 'storm.example', application_id, id FROM environments WHERE id = '{}'; END IF;
+            PERFORM raise_routing_epoch(); COMMIT;
+        END LOOP; END $$",
+        app.deployment,
+        task.port(),
+        socket.port(),
+        other.environment
+    )
+}
+
 #[tokio::test]
 async fn ten_thousand_changes_of_routes_drop_none_of_a_thousand_connections() {
     let world = World::new().await;
     let echo = || Origin::new(|request| async move { Response::new(request.into_body().boxed()) });
     let (first, second) = (echo().await, echo().await);
     let app = world.app_at("victim", &[&first, &second]).await;
+    let (third, fourth) = (sockets::echo().await, sockets::echo().await);
+    world.app_at("socket", &[&third, &fourth]).await;
     let other = world.app_at("other", &[&second]).await;
     let proxy = world.start().await;
     let head = format!(
@@ -113,25 +183,17 @@ async fn ten_thousand_changes_of_routes_drop_none_of_a_thousand_connections() {
         full("victim-default")
     );
     let mut open = Vec::new();
-    for _ in 0..1_000 {
+    let mut upgraded = Vec::new();
+    for _ in 0..500 {
+        let mut stream = TcpStream::connect(proxy.address).await.expect("it listens");
+        sockets::upgrade(&mut stream, "socket-default").await;
+        upgraded.push(stream);
         let mut stream = TcpStream::connect(proxy.address).await.expect("it listens");
         stream.write_all(head.as_bytes()).await.expect("it reads");
         read_until(&mut stream, "first\r\n").await;
         open.push(stream);
     }
-    // Their own tasks come and go, and a domain of another application does; each change is one that proxies hear of.
-    let changes = format!(
-        "DO $$ BEGIN FOR turn IN 1..10000 LOOP
-            UPDATE tasks SET routed = (turn % 2 = 0) WHERE deployment_id = '{}' AND port = {};
-            IF turn % 2 = 0 THEN DELETE FROM routes WHERE domain = 'storm.example';
-            ELSE INSERT INTO routes (id, domain, application_id, environment_id)
-                SELECT gen_random_uuid(), 'storm.example', application_id, id FROM environments WHERE id = '{}'; END IF;
-            PERFORM raise_routing_epoch(); COMMIT;
-        END LOOP; END $$",
-        app.deployment,
-        second.address.port(),
-        other.environment
-    );
+    let changes = storm(&app, [second.address, fourth.address], &other);
     let changing = async {
         sqlx::raw_sql(sqlx::AssertSqlSafe(changes))
             .execute(&world.pool)
@@ -155,6 +217,10 @@ async fn ten_thousand_changes_of_routes_drop_none_of_a_thousand_connections() {
     };
     let epoch = timeout(LONG, epoch).await.expect("the changes are made");
     assert!(epoch > 10_000 && served > 0, "{epoch}, {served}");
+    for mut stream in upgraded {
+        stream.write_all(b"still here").await.expect("it is open");
+        read_until(&mut stream, "still here").await;
+    }
     for mut stream in open {
         stream
             .write_all(b"4\r\nlast\r\n0\r\n\r\n")

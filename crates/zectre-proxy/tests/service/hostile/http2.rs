@@ -19,7 +19,7 @@ use std::sync::{
 };
 use tokio::{io::AsyncReadExt, time::timeout};
 
-fn fits(frame: &Frame, told: Told) -> bool {
+pub(crate) fn fits(frame: &Frame, told: Told) -> bool {
     match told {
         Connection(codes) => frame.kind == GOAWAY && codes.contains(&frame.code()),
         Stream(codes) => {

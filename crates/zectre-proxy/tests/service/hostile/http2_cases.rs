@@ -29,7 +29,7 @@ pub(crate) fn get(extra: &[(&str, &str)]) -> Vec<u8> {
     headers(1, WHOLE, &with(extra))
 }
 
-fn with<'a>(extra: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+pub(crate) fn with<'a>(extra: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
     let mut fields = vec![
         (":method", "GET"),
         (":scheme", "http"),
@@ -41,7 +41,7 @@ fn with<'a>(extra: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
 }
 
 /// A request with one of the four fields set to something else, or left out.
-fn but(name: &str, value: Option<&str>) -> Vec<u8> {
+pub(crate) fn but(name: &str, value: Option<&str>) -> Vec<u8> {
     let mut fields = with(&[]);
     fields.retain(|(known, _)| *known != name);
     if let Some(value) = value {

@@ -145,6 +145,8 @@ async fn more_connections_than_allowed_wait_their_turn() {
         crate::client::read_until(&mut stream, "HTTP/1.1 404").await;
         first.push(stream);
     }
+    let waited = async || crate::client::metric(proxy.admin, "proxy_connections_waited_total").await;
+    assert!(waited().await < 0.5, "there was room for both");
     let mut third = TcpStream::connect(proxy.address)
         .await
         .expect("the kernel takes it");
@@ -154,6 +156,10 @@ async fn more_connections_than_allowed_wait_their_turn() {
     let mut byte = [0; 1];
     let early = timeout(std::time::Duration::from_millis(100), third.read(&mut byte)).await;
     assert!(early.is_err(), "it was served although two are open");
+    zectre_testkit::wait_until(SOON, "it is counted", async || {
+        (waited().await > 0.5).then_some(())
+    })
+    .await;
     drop(first);
     timeout(SOON, third.read_exact(&mut byte))
         .await

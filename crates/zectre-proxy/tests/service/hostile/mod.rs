@@ -2,6 +2,7 @@
 
 mod answers;
 mod big;
+mod downgrade;
 mod floods;
 pub(crate) mod frames;
 mod http2;

@@ -10,7 +10,7 @@ use crate::{
     client::full,
     world::{Running, SOON, World},
 };
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::SocketAddr};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -115,6 +115,24 @@ impl Rig {
             }
             self.told.insert(id);
         }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.proxy.address
+    }
+
+    /// The server's answer to what a client asked by another protocol.
+    pub(crate) fn understood(&mut self, asked: &Asked, answered: &Answered) {
+        let echo = self.echo(answered);
+        let agrees = echo
+            .as_ref()
+            .is_some_and(|echo| echo.id == asked.id && self.agree(echo, asked));
+        assert!(
+            answered.status == 200 && agrees,
+            "{:?}: {echo:?} instead of {asked:?}: {answered:?}",
+            self.kind
+        );
+        self.told.insert(asked.id.clone());
     }
 
     fn echo(&self, answered: &Answered) -> Option<Asked> {

@@ -3,6 +3,7 @@
 //! came before it was a well-formed request, and answered for what it is.
 
 use super::{
+    downgrade,
     reading::{Answered, End},
     rig::Rig,
     servers::Kind,
@@ -272,6 +273,7 @@ async fn table(kind: Kind) {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    downgrade::table(&mut rig).await;
     rig.finish().await;
 }
 

@@ -5,7 +5,7 @@ use super::{
     agents::report,
     world::{Program, World, settings},
 };
-use crate::core::{Cluster, Command, Event, Operation, Proxy, step};
+use crate::core::{Cluster, Command, Event, Node, Operation, Proxy, step};
 use std::time::Duration;
 use zectre_common::{
     id::{NodeId, TaskId},
@@ -69,6 +69,34 @@ fn nothing_is_placed_on_a_node_before_its_first_digest() {
     let (node_id, tasks) = (id, Vec::new());
     world.feed(Event::Heartbeat { node_id, tasks });
     assert!(world.cluster.tasks_of(waits).any(|task| task.node_id == Some(id)));
+}
+
+#[test]
+fn a_digest_that_the_news_of_an_end_overtook_closes_no_node() {
+    let (mut world, task) = running(1);
+    let node_id = world.agents[0].id;
+    let digest: Vec<_> = world.agents[0].held.values().cloned().collect();
+    assert_eq!(world.crash(0), Some(task));
+    world.undelivered.clear();
+    let tasks = digest.clone();
+    world.feed(Event::Heartbeat { node_id, tasks });
+    let takes_tasks = |world: &World| world.cluster.node(node_id).is_some_and(Node::takes_tasks);
+    assert!(
+        takes_tasks(&world),
+        "whoever waits for room would be told that there is none"
+    );
+    let is_stop = |command: &Command| matches!(command, Command::Stop { .. });
+    assert!(
+        !world.undelivered.iter().any(is_stop),
+        "nothing is there to be stopped"
+    );
+    // The next one was made after that: what it shows is there.
+    world.proxy_applies(0, true);
+    world.feed(Event::Heartbeat {
+        node_id,
+        tasks: digest,
+    });
+    assert!(!takes_tasks(&world) && world.undelivered.iter().any(is_stop));
 }
 
 #[test]

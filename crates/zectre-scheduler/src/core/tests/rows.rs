@@ -99,6 +99,8 @@ fn view(cluster: &Cluster, now: Time) -> View {
     };
     let deployment = |deployment: &Deployment| {
         let mut deployment = deployment.clone();
+        // A new leader counts idle times from the moment it read.
+        deployment.last_active_at = None;
         if !cluster.is_rolling_out(&deployment) {
             deployment.rollout_failures = 0;
         }
@@ -194,11 +196,6 @@ impl World {
             let known = self.cluster.node(node.id).expect("it has a row");
             node.port_cursor = known.port_cursor;
             node.resting_ports.clone_from(&known.resting_ports);
-        }
-        for deployment in &mut snapshot.deployments {
-            // A table of its own, written by proxies.
-            let known = self.cluster.deployment(deployment.id);
-            deployment.last_active_at = known.and_then(|known| known.last_active_at);
         }
         let mut other = Cluster::load(settings(), 5, snapshot, self.now);
         for node in self.cluster.nodes() {

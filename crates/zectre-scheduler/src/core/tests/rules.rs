@@ -5,6 +5,7 @@ use super::{
     world::{Program, World},
 };
 use crate::core::{Command, Event, Source};
+use std::time::Duration;
 use zectre_common::{
     id::NodeId,
     state::{DeploymentStatus, Eligibility, Health, OperationKind, Reason, TaskState},
@@ -285,6 +286,26 @@ fn idle_sleeps_requests_wake_and_a_task_that_only_drains_is_taken_back() {
 }
 
 #[test]
+fn time_in_which_no_leader_could_listen_is_not_idle() {
+    let mut world = World::new(1, 1);
+    let id = world.deploy(r#"{"replicas":1,"idle_timeout_secs":60}"#, Program::Serves);
+    world.calm(30);
+    // The database is away for long; what proxies have to tell of requests has not come when its first leader decides.
+    world.now = world.now.plus(Duration::from_secs(600));
+    world.reload();
+    world.feed(Event::Tick);
+    let is_awake = |world: &World| world.cluster.deployment(id).is_some_and(|known| !known.asleep);
+    assert!(
+        is_awake(&world),
+        "the first act of a new leader puts nothing to sleep"
+    );
+    world.calm(45);
+    assert!(is_awake(&world));
+    world.calm(30);
+    assert!(!is_awake(&world), "nobody asked since");
+}
+
+#[test]
 fn no_replicas_sleep_at_once_and_scaling_wakes() {
     let mut world = World::new(1, 1);
     let id = world.deploy(r#"{"replicas":0}"#, Program::Serves);
@@ -412,6 +433,66 @@ fn a_draining_node_is_emptied_without_a_gap_and_restart_replaces_all() {
     let after: Vec<_> = world.cluster.tasks_of(id).map(|task| task.id).collect();
     assert_eq!(after.len(), 3);
     assert!(before.iter().all(|id| !after.contains(id)), "every task is new");
+}
+
+#[test]
+fn a_server_whose_time_is_nearly_over_is_replaced_in_order() {
+    let mut world = World::new(2, 1);
+    let id = world.deploy(r#"{"replicas":1,"max_runtime_secs":120}"#, Program::Serves);
+    world.calm(5);
+    let only = |world: &World| {
+        let tasks: Vec<_> = world.cluster.tasks_of(id).cloned().collect();
+        assert_eq!(tasks.len(), 1, "{tasks:?}");
+        tasks[0].clone()
+    };
+    let first = only(&world);
+    world.calm(80);
+    assert_eq!(
+        only(&world).id,
+        first.id,
+        "a quarter of its time is left for its end"
+    );
+    // Whoever leads when its time comes knows of it.
+    world.reload();
+    for _ in 0..20 {
+        world.calm(1);
+        assert!(world.ready(id) >= 1, "the successor comes first");
+    }
+    let next = only(&world);
+    assert!(
+        next.id != first.id && next.restarts == 0,
+        "it has not failed: {next:?}"
+    );
+    world.calm(60);
+    assert_eq!(only(&world).id, next.id);
+}
+
+#[test]
+fn a_server_is_relieved_also_when_fewer_are_wanted_meanwhile() {
+    let mut world = World::new(2, 1);
+    let id = world.deploy(r#"{"replicas":4,"max_runtime_secs":120}"#, Program::Serves);
+    world.calm(5);
+    world.change(id, |row| row.replicas = 1);
+    let before: Vec<_> = world.cluster.ready_tasks(id).map(|task| task.id).collect();
+    world.calm(110);
+    assert_eq!(world.ready(id), 1);
+    assert!(
+        world
+            .cluster
+            .ready_tasks(id)
+            .all(|task| !before.contains(&task.id)),
+        "nobody serves until the end of its time"
+    );
+}
+
+#[test]
+fn a_server_that_is_relieved_again_and_again_sleeps_when_nobody_asks_for_it() {
+    let mut world = World::new(2, 1);
+    let spec = r#"{"replicas":1,"max_runtime_secs":60,"idle_timeout_secs":100}"#;
+    let id = world.deploy(spec, Program::Serves);
+    world.calm(5);
+    world.calm(100);
+    assert!(world.cluster.deployment(id).is_some_and(|d| d.asleep));
 }
 
 #[test]

@@ -146,6 +146,24 @@ fn what_happens_between_take_over_and_acknowledgement_ends_it() {
     assert_eq!(world.status(empty), DeploymentStatus::Succeeded);
 }
 
+#[test]
+fn scaled_to_none_in_its_own_rollout_it_sleeps_once_it_has_taken_over() {
+    for asked in [false, true] {
+        let (mut world, _) = running(2, 1);
+        let new = world.deploy(r#"{"replicas":2,"idle_timeout_secs":0}"#, Program::Serves);
+        world.change(new, |row| row.replicas = 0);
+        if asked {
+            world.pass(500);
+            world.feed(Event::Activity(vec![(new, world.now)]));
+        }
+        world.calm(30);
+        assert_eq!(
+            (world.current(), world.status(new), world.ready(new)),
+            (Some(new), DeploymentStatus::Succeeded, usize::from(asked))
+        );
+    }
+}
+
 /// Version 2 of three replicas, of which some run when the others begin to fail.
 fn lost_midway(extra: &str) -> (World, DeploymentId, DeploymentId) {
     let (mut world, old) = running(3, 1);

@@ -81,6 +81,7 @@ pub(super) fn settings() -> Settings {
         backoff_max: Duration::from_mins(1),
         backoff_reset: Duration::from_mins(1),
         rollout_failures_max: 3,
+        max_runtime_secs_cap: 0,
     }
 }
 
