@@ -23,10 +23,11 @@ async fn each_way_to_fail_has_its_reason() {
     order.env.insert("CODE".into(), "3".into());
     let exits = world.start(order).await;
     let mut order = world.guest("deaf");
-    order.health_check.start_timeout = patient(300);
+    order.health_check.start_timeout = patient(1_000);
     let deaf = world.start(order).await;
+    // Long enough for a busy machine to start it: what never answered has another reason.
     let mut order = world.guest("sick");
-    order.health_check.start_timeout = patient(300);
+    order.health_check.start_timeout = patient(5_000);
     order.health_check.path = Some("/health".into());
     let sick = world.start(order).await;
     let mut order = world.guest("serve");
@@ -432,7 +433,7 @@ async fn a_server_that_only_its_own_node_reaches_is_not_ready() {
     let open = world.want(world.guest("serve"));
     world.reported(open, TaskState::Running).await;
     let mut order = world.guest("local");
-    order.health_check.start_timeout = patient(500);
+    order.health_check.start_timeout = patient(1_500);
     let local = world.want(order);
     let report = world.failed(local, Reason::PortNeverOpened).await;
     assert!(
