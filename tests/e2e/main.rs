@@ -21,3 +21,4 @@ mod sign_in;
 mod single;
 mod stampede;
 mod strategies;
+mod tcp;

@@ -1,7 +1,8 @@
 //! A project as one gzip tar archive: the same files give the same bytes, whoever packs them and when.
 //!
 //! `.gitignore` and `.zectreignore` say what stays behind. Links are packed as what they lead to, when that is
-//! a file inside the project; anything else would mean something different on the machine that builds.
+//! a file inside the project; anything else would mean something different on the machine that builds. Files of
+//! variables (`.env`) never come along: what they hold is often secret, and a build keeps its sources.
 
 use flate2::{Compression, GzBuilder};
 use ignore::WalkBuilder;
@@ -20,6 +21,10 @@ const FILES_BYTES_MAX: u64 = 256 * 1024 * 1024;
 const FILES_MAX: usize = 10_000;
 /// Never packed, whatever the ignore files say.
 const NEVER: &[&str] = &[".git", ".zectre"];
+/// Files of variables for this machine alone, as `zectre env pull` and most frameworks write them: `.env`,
+/// `.env.local`, `.env.production.local`. Those with other endings (`.env.example`) are made to be shared.
+const LOCAL_VARIABLES: &str = ".env";
+const LOCAL_VARIABLES_END: &str = ".local";
 
 /// The project can't be packed.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +52,15 @@ pub(crate) enum PackError {
 pub(crate) struct Archive {
     pub(crate) bytes: Vec<u8>,
     pub(crate) files: usize,
+    /// Files of variables that were left out although no ignore file names them, relative to the project.
+    pub(crate) left_out: Vec<String>,
+}
+
+/// What a walk through a project finds.
+#[derive(Default)]
+struct Found {
+    entries: Vec<Entry>,
+    left_out: Vec<String>,
 }
 
 struct Entry {
@@ -61,12 +75,16 @@ struct Entry {
 /// Packs `directory`.
 pub(crate) fn pack(directory: &Path) -> Result<Archive, PackError> {
     let root = fs::canonicalize(directory).map_err(failed(directory))?;
-    let mut entries = collect(&root)?;
+    let Found {
+        mut entries,
+        mut left_out,
+    } = collect(&root)?;
     if entries.is_empty() {
         return Err(PackError::Empty(directory.into()));
     }
     // The order of a directory's entries depends on the file system.
     entries.sort_by(|a, b| a.name.cmp(&b.name));
+    left_out.sort();
     let largest = largest(&entries);
     let too_large = |limit| PackError::TooLarge {
         limit,
@@ -94,10 +112,16 @@ pub(crate) fn pack(directory: &Path) -> Result<Archive, PackError> {
     Ok(Archive {
         bytes,
         files: entries.len(),
+        left_out,
     })
 }
 
-fn collect(root: &Path) -> Result<Vec<Entry>, PackError> {
+fn holds_local_variables(name: &str) -> bool {
+    name.strip_prefix(LOCAL_VARIABLES)
+        .is_some_and(|rest| rest.is_empty() || (rest.starts_with('.') && rest.ends_with(LOCAL_VARIABLES_END)))
+}
+
+fn collect(root: &Path) -> Result<Found, PackError> {
     let walk = WalkBuilder::new(root)
         .hidden(false)
         .ignore(false)
@@ -107,7 +131,7 @@ fn collect(root: &Path) -> Result<Vec<Entry>, PackError> {
         .add_custom_ignore_filename(".zectreignore")
         .filter_entry(|entry| entry.depth() == 0 || !NEVER.iter().any(|name| entry.file_name() == *name))
         .build();
-    let mut entries = Vec::new();
+    let mut all = Found::default();
     for found in walk {
         let found = found.map_err(|error| PackError::File {
             path: root.into(),
@@ -117,12 +141,17 @@ fn collect(root: &Path) -> Result<Vec<Entry>, PackError> {
         if kind.is_dir() {
             continue;
         }
-        if entries.len() > FILES_MAX {
+        if all.entries.len() > FILES_MAX {
             break;
         }
-        entries.push(entry(root, found.path(), kind)?);
+        if found.file_name().to_str().is_some_and(holds_local_variables) {
+            let path = found.path().strip_prefix(root).unwrap_or(found.path());
+            all.left_out.push(path.display().to_string());
+            continue;
+        }
+        all.entries.push(entry(root, found.path(), kind)?);
     }
-    Ok(entries)
+    Ok(all)
 }
 
 fn entry(root: &Path, path: &Path, kind: fs::FileType) -> Result<Entry, PackError> {
@@ -246,6 +275,8 @@ mod tests {
             ("out/a", "x"),
             ("secret.txt", "x"),
             (".env.example", "x"),
+            (".env", "x"),
+            ("src/.env.production.local", "x"),
             (".git/config", "x"),
             (".zectre/localhost/project.json", "x"),
             ("src/.gitignore", "*.tmp\n"),
@@ -262,6 +293,7 @@ mod tests {
         ];
         assert_eq!(names(&archive.bytes), expected);
         assert_eq!(archive.files, expected.len());
+        assert_eq!(archive.left_out, [".env", "src/.env.production.local"]);
     }
 
     #[test]

@@ -32,6 +32,7 @@ pub(crate) const PORT_IS_ASSIGNED: &str =
 
 pub(crate) async fn run(args: &DeployArgs, context: &Context, begun: &Begun) -> Result<Shown, CliError> {
     let began = Instant::now();
+    source::check_directory(&args.dir)?;
     let manifest = Manifest::load_dir(&args.dir)?;
     let builds = args.image.is_none() && args.artifact.is_none() && manifest.image().is_none();
     if builds {
@@ -173,6 +174,11 @@ async fn artifact(context: &Context, app: &App, text: &str) -> Result<ArtifactId
         .map(|name| name.to_string_lossy().into_owned())
         .unwrap_or_default();
     let is_bundle = [".tar", ".tar.gz", ".tgz"].iter().any(|end| name.ends_with(end));
+    if !is_bundle && !starts_as_program(path).map_err(CliError::read(path))? {
+        return Err(CliError::Usage(format!(
+            "{text} is neither a program (ELF) nor a script (`#!`). Name the compiled program, or a .tar.gz of one."
+        )));
+    }
     let announced = CreateArtifactRequest {
         name: name
             .chars()
@@ -207,6 +213,13 @@ async fn artifact(context: &Context, app: &App, text: &str) -> Result<ArtifactId
         artifact.id
     ));
     Ok(artifact.id)
+}
+
+/// Whether a kernel could run it, as far as its first bytes tell.
+fn starts_as_program(path: &Path) -> std::io::Result<bool> {
+    let mut start = Vec::with_capacity(4);
+    std::fs::File::open(path)?.take(4).read_to_end(&mut start)?;
+    Ok(start == b"\x7fELF" || start.starts_with(b"#!"))
 }
 
 /// The organization that owns the project's namespace; none where only that would tell.

@@ -44,6 +44,7 @@ mod webhooks;
 
 pub(crate) use begun::interrupted;
 use begun::interruptible;
+use rollout::{promote, restart, rollback, scale};
 
 /// Runs the command, until it is done or Ctrl-C ends it.
 pub(crate) async fn run(args: Args, output: Output) -> Result<Shown, CliError> {
@@ -132,26 +133,20 @@ async fn dispatch(command: Command, global: &Global, output: Output) -> Result<S
         Command::Open(args) => open::run(&args, &context()?).await,
         Command::Scale(args) => {
             let context = context()?;
-            interruptible(&context, async |begun| {
-                rollout::scale(&args, &context, begun).await
-            })
-            .await
+            interruptible(&context, async |begun| scale(&args, &context, begun).await).await
         }
         Command::Promote(args) => {
             let context = context()?;
-            interruptible(&context, async |begun| {
-                rollout::promote(&args, &context, begun).await
-            })
-            .await
+            interruptible(&context, async |begun| promote(&args, &context, begun).await).await
         }
         Command::Rollback(args) => {
             let context = context()?;
-            interruptible(&context, async |begun| {
-                rollout::rollback(&args, &context, begun).await
-            })
-            .await
+            interruptible(&context, async |begun| rollback(&args, &context, begun).await).await
         }
-        Command::Restart(args) => rollout::restart(&args, &context()?).await,
+        Command::Restart(args) => {
+            let context = context()?;
+            interruptible(&context, async |begun| restart(&args, &context, begun).await).await
+        }
         Command::Sleep(args) => sleep::sleep(&args, &context()?).await,
         Command::Wake(args) => sleep::wake(&args, &context()?).await,
         Command::Env(command) => env::run(command, &context()?).await,

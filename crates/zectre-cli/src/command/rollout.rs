@@ -10,11 +10,11 @@ use crate::{
     output::Shown,
     project,
 };
-use std::{path::Path, time::Duration};
+use std::{collections::HashSet, path::Path, time::Duration};
 use tokio::time::Instant;
 use zectre_client::collect;
 use zectre_common::{
-    id::DeploymentId,
+    id::{DeploymentId, TaskId},
     manifest::Manifest,
     spec::Strategy,
     state::{DeploymentStatus, Health, TaskState},
@@ -295,22 +295,43 @@ fn destination(from: DeploymentId, before: &Environment, now: &Environment) -> O
     begun.then(|| leads_to.map_or(Destination::Nothing, Destination::Deployment))
 }
 
-pub(crate) async fn restart(args: &EnvironmentArgs, context: &Context) -> Result<Shown, CliError> {
+pub(crate) async fn restart(
+    args: &EnvironmentArgs,
+    context: &Context,
+    begun: &Begun,
+) -> Result<Shown, CliError> {
     let (app, _, deployment) = project::serving(context, args).await?;
     refuse_job(&app, &deployment, "`zectre deploy` runs it again")?;
+    let old = live_tasks(context, deployment.id).await?;
     let accepted = context.client.restart(deployment.id).await?;
-    context.output.say(if accepted.health == Health::Asleep {
-        format!(
-            "{} ({}) sleeps: there is nothing to replace, and the next request starts it anew.",
-            app.name, accepted.environment
-        )
-    } else {
-        format!(
-            "{} ({}) replaces its tasks one by one; `zectre ps` shows it.",
-            app.name, accepted.environment
-        )
-    });
-    Ok(show(context, &accepted))
+    let name = format!("{} ({})", app.name, accepted.environment);
+    if accepted.health == Health::Asleep {
+        context.output.say(format!(
+            "{name} sleeps: there is nothing to replace, and the next request starts it anew."
+        ));
+        return Ok(show(context, &accepted));
+    }
+    begun.deployment(&accepted);
+    let mut progress = context.output.progress(format!("Restarting {name}"));
+    let is_done = async |now: &Deployment| {
+        refuse_if_left(&app, &accepted, now)?;
+        let live = live_tasks(context, now.id).await?;
+        Ok(old.is_disjoint(&live) && matches!(now.health, Health::Healthy | Health::Asleep))
+    };
+    let now = wait::until(context, accepted.clone(), &mut progress, is_done).await?;
+    let replaced = match old.len() {
+        1 => "1 task".into(),
+        count => format!("{count} tasks"),
+    };
+    progress.done(&format!("{name} has replaced {replaced}"));
+    Ok(show(context, &now))
+}
+
+/// The tasks that have not ended.
+async fn live_tasks(context: &Context, id: DeploymentId) -> Result<HashSet<TaskId>, CliError> {
+    let tasks = collect(async |paging| context.client.deployment_tasks(id, paging).await).await?;
+    let live = tasks.iter().filter(|task| !task.state.is_ended());
+    Ok(live.map(|task| task.id).collect())
 }
 
 /// The deployment: its URL, or the whole as JSON.

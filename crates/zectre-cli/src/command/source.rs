@@ -64,6 +64,12 @@ pub(crate) async fn build(
         archive.files,
         table::bytes(size_bytes)
     ));
+    if !archive.left_out.is_empty() {
+        context.output.say(format!(
+            "  without {}: `zectre env add` sets variables",
+            archive.left_out.join(", ")
+        ));
+    }
     let progress = context.output.progress("Uploading");
     let upload = Upload {
         body: archive.bytes.into(),
@@ -94,12 +100,29 @@ pub(crate) async fn build(
     Err(CliError::BuildFailed(failure(&build)))
 }
 
+/// Refuses what is no directory at all.
+pub(crate) fn check_directory(directory: &Path) -> Result<(), CliError> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    let what = if directory.exists() {
+        "is no directory"
+    } else {
+        "does not exist"
+    };
+    Err(CliError::NotFound(format!(
+        "`{}` {what}. Name the project's directory, or run the command in it.",
+        directory.display()
+    )))
+}
+
 /// Refuses a project whose entry file isn't there: better now than after the upload.
 pub(crate) fn check_entry(manifest: &Manifest, directory: &Path) -> Result<(), CliError> {
     let entry = manifest.entry();
     if directory.join(entry).is_file() {
         return Ok(());
     }
+    check_directory(directory)?;
     Err(CliError::NotFound(format!(
         "there is no {entry} in `{}`. Add it, name another file in `build.source` of zectre.yaml, or run `zectre init` to \
          write a first one.",
