@@ -73,6 +73,8 @@ struct BackendView {
     requests: u64,
     failures: u64,
     connect_failures: u64,
+    /// New connections that were answered so late that more were opened meanwhile.
+    slow_openings: u64,
 }
 
 impl BackendView {
@@ -90,6 +92,7 @@ impl BackendView {
             requests: tally.requests,
             failures: tally.failures,
             connect_failures: tally.connect_failures,
+            slow_openings: replica.pace().slow_openings(),
         }
     }
 }

@@ -93,6 +93,8 @@ pub struct Pace {
     usual_us: AtomicU64,
     /// Connections that are to be closed for those that wait.
     places: AtomicUsize,
+    /// New connections that have been without an answer for long.
+    slow: AtomicU64,
     started: Instant,
 }
 
@@ -108,6 +110,7 @@ impl Default for Pace {
             quickest_us: AtomicU64::new(u64::MAX),
             usual_us: AtomicU64::new(0),
             places: AtomicUsize::new(0),
+            slow: AtomicU64::new(0),
             started: Instant::now(),
         }
     }
@@ -189,6 +192,11 @@ impl Pace {
         self.usual_us.store(usual_us, Relaxed);
     }
 
+    /// How many new connections waited so long for an answer that the program was taken to work on many at once.
+    pub fn slow_openings(&self) -> u64 {
+        self.slow.load(Relaxed)
+    }
+
     /// How long a new connection may wait before it is taken for one that the program does not read.
     pub fn unread_after(&self) -> Duration {
         match self.usual_us.load(Relaxed) {
@@ -236,6 +244,7 @@ impl Opening<'_> {
     /// It has been connected for long, and not answered.
     pub fn slow(&mut self) {
         if !std::mem::replace(&mut self.slow, true) {
+            self.pace.slow.fetch_add(1, Relaxed);
             self.pace.lock().window.slow(self.pace.now_ms());
             self.pace.call();
         }

@@ -11,7 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -39,14 +39,15 @@ async fn a_replica_that_only_fails_is_passed_over_and_the_last_one_is_not() {
     world.app_at("half", &[&good, &bad]).await;
     world.app_at("all", &[&only]).await;
     let proxy = world.start().await;
-    let mut failures = 0;
+    let (began, mut failures) = (Instant::now(), 0);
     for _ in 0..60 {
         failures += usize::from(proxy.get("half-default").await.status.is_server_error());
     }
-    // Five in a row, and one more each time that its pause is over.
+    // Five in a row, and again five each time that its pause is over: after one second, two more, four more.
+    let pauses = (began.elapsed().as_secs() + 2).ilog2() as usize;
     assert!(
-        (5..20).contains(&failures) && failures == bad.requests(),
-        "{failures}"
+        (5..=5 + 5 * pauses).contains(&failures) && failures == bad.requests(),
+        "{failures} with {pauses} pauses"
     );
     for _ in 0..20 {
         assert_eq!(proxy.get("all-default").await.body, "broken");

@@ -30,7 +30,7 @@ async fn patient() -> (Origin, Arc<Notify>) {
 async fn a_client_has_so_many_connections_and_an_idle_one_is_ended() {
     let mut world = World::new().await;
     world.configure(&format!(
-        "{CONFIG}\n[proxy.limits]\nconnections_per_client_max = 1\nkeepalive_timeout_ms = 300"
+        "{CONFIG}\n[proxy.limits]\nconnections_per_client_max = 1\nkeepalive_timeout_ms = 6000"
     ));
     let (origin, release) = patient().await;
     world.app_at("slow", &[&origin]).await;
@@ -77,8 +77,7 @@ async fn the_next_process_serves_once_the_one_before_it_has_let_its_requests_fin
     let world = World::new().await;
     let (origin, release) = patient().await;
     world.app_at("slow", &[&origin]).await;
-    let port = std::net::UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
-    let address = port.expect("a free port");
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], zectre_testkit::free_port()));
     let more = format!(
         "handover_path = \"{}\"\nhttp3_listen = \"{address}\"\n[proxy.tls]\nenabled = true\nport = {}",
         world.directory.path().join("handover").display(),

@@ -118,6 +118,10 @@ async fn more_requests_than_may_be_under_way_are_shed() {
         (StatusCode::SERVICE_UNAVAILABLE, "APPLICATION_OVERLOADED", "1")
     );
     assert_eq!(proxy.get("shop-default").await.status, StatusCode::OK);
+    zectre_testkit::wait_until(SOON, "its place is free again", || async {
+        (metric(proxy.admin, "proxy_in_flight").await < 1.5).then_some(())
+    })
+    .await;
     let second = hang("quiet-default", 2).await;
     let got = proxy.get("shop-default").await;
     assert_eq!(
@@ -186,47 +190,48 @@ async fn bodies_are_bounded_in_length() {
 #[tokio::test]
 async fn a_client_that_lets_its_body_hang_is_let_go_and_one_in_a_conversation_is_not() {
     let mut world = World::new().await;
-    world.configure("[proxy.limits]\nbody_idle_timeout_ms = 300\nbody_bytes_per_sec_min = 40");
+    world.configure("[proxy.limits]\nbody_idle_timeout_ms = 5000\nbody_bytes_per_sec_min = 40");
     let (origin, echo) = (counter().await, echo().await);
     world.app_at("shop", &[&origin]).await;
     world.app_at("echo", &[&echo]).await;
     let proxy = world.start().await;
+    let open = async || TcpStream::connect(proxy.address).await.expect("it listens");
     // It hangs after its beginning.
-    let slow = format!("{}3\r\nabc\r\n", head("shop-default"));
-    let answer = raw(proxy.address, slow.as_bytes()).await;
-    assert!(
-        answer.starts_with("HTTP/1.1 408") && answer.contains("BODY_TIMEOUT"),
-        "{answer}"
-    );
+    let hangs = async {
+        let slow = format!("{}3\r\nabc\r\n", head("shop-default"));
+        let answer = raw(proxy.address, slow.as_bytes()).await;
+        assert!(
+            answer.starts_with("HTTP/1.1 408") && answer.contains("BODY_TIMEOUT"),
+            "{answer}"
+        );
+    };
     // A trickle, that never stands still for as long as the time-out.
-    let mut trickle = TcpStream::connect(proxy.address).await.expect("it listens");
-    trickle
-        .write_all(head("shop-default").as_bytes())
-        .await
-        .expect("it reads");
-    let drip = async {
-        let mut byte = [0; 1];
+    let trickles = async {
+        let mut trickle = open().await;
+        let head = head("shop-default");
+        trickle.write_all(head.as_bytes()).await.expect("it reads");
         while trickle.write_all(b"1\r\nx\r\n").await.is_ok() {
             // The answer comes before the connection ends.
-            if timeout(Duration::from_millis(50), trickle.read(&mut byte))
-                .await
-                .is_ok()
-            {
+            let answer = timeout(Duration::from_millis(50), trickle.read(&mut [0; 1])).await;
+            if answer.is_ok() {
                 return;
             }
         }
     };
-    timeout(SOON, drip).await.expect("it is cut off");
     // Once the task answers, both may be quiet.
-    let mut both = TcpStream::connect(proxy.address).await.expect("it listens");
-    both.write_all(format!("{}3\r\nabc\r\n", head("echo-default")).as_bytes())
-        .await
-        .expect("it reads");
-    read_until(&mut both, "abc\r\n").await;
-    let early = timeout(Duration::from_millis(900), both.read(&mut [0; 1])).await;
-    assert!(early.is_err(), "it was cut off");
-    both.write_all(b"3\r\ndef\r\n0\r\n\r\n").await.expect("it reads");
-    read_until(&mut both, "0\r\n\r\n").await;
+    let converses = async {
+        let mut both = open().await;
+        both.write_all(format!("{}3\r\nabc\r\n", head("echo-default")).as_bytes())
+            .await
+            .expect("it reads");
+        read_until(&mut both, "abc\r\n").await;
+        let early = timeout(Duration::from_secs(8), both.read(&mut [0; 1])).await;
+        assert!(early.is_err(), "it was cut off");
+        both.write_all(b"3\r\ndef\r\n0\r\n\r\n").await.expect("it reads");
+        read_until(&mut both, "0\r\n\r\n").await;
+    };
+    let all = async { tokio::join!(hangs, trickles, converses) };
+    timeout(SOON, all).await.expect("the slow ones are cut off");
     refused(&proxy, "BODY_TIMEOUT", 2).await;
     proxy.stop().await;
 }

@@ -2,6 +2,7 @@
 //! connections: what doesn't fit into its queue would wait for TCP to try again, a second later at best.
 
 use crate::{
+    client::routes,
     wake::{api, asleep, held},
     world::{SOON, World},
 };
@@ -13,7 +14,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -26,14 +27,20 @@ use zectre_testkit::wait_until;
 
 /// `listen(2)`; Linux lets one more in.
 const BACKLOG: u32 = 8;
-/// Soon enough that none of them can have waited for TCP's second try twice.
+/// Soon enough, beside what the program itself takes, that none of them can have waited for TCP again and again.
 const QUICKLY: Duration = Duration::from_secs(15);
+/// A kept connection is closed for its age after 30 s.
+const NEVER_READ: Duration = Duration::from_secs(25);
 
 /// One request at a time, a connection for each.
 struct Serial {
     address: SocketAddr,
     /// The longest its queue was.
     queued: Arc<AtomicUsize>,
+    /// Connections that brought no request: the proxy looks whether anybody is there.
+    knocks: Arc<AtomicUsize>,
+    /// Milliseconds that it was at work.
+    busy_ms: Arc<AtomicUsize>,
     _running: JoinSet<()>,
 }
 
@@ -45,37 +52,45 @@ impl Serial {
             .expect("a free port");
         let listener = socket.listen(BACKLOG).expect("it listens");
         let address = listener.local_addr().expect("bound");
-        let queued = Arc::new(AtomicUsize::new(0));
-        let longest = Arc::clone(&queued);
+        let [queued, knocks, busy_ms] = [(); 3].map(|()| Arc::new(AtomicUsize::new(0)));
+        let (longest, knocked, worked_ms) = (Arc::clone(&queued), Arc::clone(&knocks), Arc::clone(&busy_ms));
         let mut running = JoinSet::new();
         running.spawn(async move {
             loop {
                 longest.fetch_max(queue_length(&listener), SeqCst);
                 let (stream, _) = listener.accept().await.expect("a connection");
-                // A client that knocks, or left, is none of the test's business.
-                let _ = answer(stream, work).await;
+                let began = Instant::now();
+                // One that left meanwhile is none of the test's business.
+                if let Ok(false) = answer(stream, work).await {
+                    knocked.fetch_add(1, SeqCst);
+                }
+                worked_ms.fetch_add(began.elapsed().as_millis() as usize, SeqCst);
             }
         });
         Self {
             address,
             queued,
+            knocks,
+            busy_ms,
             _running: running,
         }
     }
 }
 
-async fn answer(mut stream: TcpStream, work: Duration) -> std::io::Result<()> {
+/// Whether there was a request.
+async fn answer(mut stream: TcpStream, work: Duration) -> std::io::Result<bool> {
     let (mut head, mut bytes) = (Vec::new(), [0; 4_096]);
     while !head.ends_with(b"\r\n\r\n") {
         match stream.read(&mut bytes).await? {
-            0 => return Ok(()),
+            0 => return Ok(false),
             count => head.extend_from_slice(&bytes[..count]),
         }
     }
     sleep(work).await;
     stream
         .write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 4\r\n\r\ndone")
-        .await
+        .await?;
+    Ok(true)
 }
 
 /// Connections that the kernel holds for `listener`, as it tells itself.
@@ -98,8 +113,9 @@ fn queue_length(listener: &TcpListener) -> usize {
     usize::from_str_radix(waiting, 16).expect("a number")
 }
 
-/// Holds `count` requests, then lets them go at once; all must be answered by `origin`, quickly.
-async fn release(origin: &Serial, count: u64) {
+/// Holds `count` requests, then lets them go at once; all must be answered by `origin`, quickly. On how many connections
+/// the proxy found it slow.
+async fn release(origin: &Serial, count: u64) -> u64 {
     let mut world = World::new().await;
     let gate = Arc::new(Semaphore::new(0));
     let api = api(world.key.clone(), origin.address, Arc::clone(&gate)).await;
@@ -116,15 +132,28 @@ async fn release(origin: &Serial, count: u64) {
     })
     .await;
     gate.add_permits(1);
+    let began = Instant::now();
     let answered = async {
         while let Some(got) = clients.join_next().await {
             let got = got.expect("it did not panic");
             assert_eq!((got.status, got.body.as_str()), (StatusCode::OK, "done"));
         }
     };
-    timeout(QUICKLY, answered).await.expect("quickly");
+    timeout(2 * SOON, answered).await.expect("all are answered");
+    let (took, busy) = (
+        began.elapsed(),
+        Duration::from_millis(origin.busy_ms.load(SeqCst) as u64),
+    );
+    assert!(
+        took < busy + QUICKLY,
+        "{took:?} for what takes the program {busy:?}"
+    );
     drop(clients);
+    let shown = routes(proxy.admin, &world.key).await;
+    let backend = &shown["deployments"][app.deployment.to_string()]["backends"][0];
+    let slow = backend["slow_openings"].as_u64().expect("a number");
     Arc::into_inner(proxy).expect("the clients are gone").stop().await;
+    slow
 }
 
 /// A program with two threads, each of which stays at one connection until that is closed.
@@ -184,23 +213,25 @@ async fn a_program_with_fewer_threads_than_connections_answers_all_of_them_soon(
         });
     }
     let slowest = asking.join_all().await.into_iter().max().expect("many");
-    // A kept connection is closed for its age after 30 s; until then nobody would be read.
-    assert!(slowest < QUICKLY, "{slowest:?}");
+    // Until then nobody would be read.
+    assert!(slowest < NEVER_READ, "{slowest:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_held_requests_never_fill_a_short_queue() {
     let origin = Serial::new(Duration::from_micros(100));
-    release(&origin, 1_000).await;
+    let slow = release(&origin, 1_000).await as usize;
     let longest = origin.queued.load(SeqCst);
-    assert!((2..=BACKLOG as usize).contains(&longest), "{longest}");
+    // On a machine that stood still the program was slow, and looked after: only then more come, so many at most.
+    let bound = BACKLOG as usize + 2 * slow + origin.knocks.load(SeqCst);
+    assert!((2..=bound).contains(&longest), "{longest} of {bound}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_programs_full_queue_is_noticed_before_tcp_tries_again() {
     // Slow enough to be taken for one that works on many at once.
     let origin = Serial::new(Duration::from_millis(50));
-    release(&origin, 150).await;
+    assert!(release(&origin, 150).await > 0, "it was not found slow");
     let longest = origin.queued.load(SeqCst);
     assert!(longest > BACKLOG as usize, "its queue was never full: {longest}");
 }

@@ -24,7 +24,7 @@ async fn refused(proxy: &Running, code: &str, times: f64) {
 #[tokio::test]
 async fn heads_that_the_library_refuses_are_counted_once() {
     let mut world = World::new().await;
-    world.configure("[proxy]\nheader_bytes_max = 8192\nheader_timeout_ms = 300");
+    world.configure("[proxy]\nheader_bytes_max = 8192\nheader_timeout_ms = 5000");
     let proxy = world.start().await;
     for bad in [
         "GET / HTTP/1.1\nHost: a.example\r\n\r\n",

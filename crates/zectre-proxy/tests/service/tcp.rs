@@ -207,7 +207,7 @@ async fn bytes_go_both_ways_and_either_side_may_be_done_first() {
 #[tokio::test]
 async fn what_breaks_off_never_looks_like_an_end() {
     let mut world = World::new().await;
-    world.configure("[proxy]\ntcp_idle_timeout_ms = 300\ndrain_timeout_ms = 50");
+    world.configure("[proxy]\ntcp_idle_timeout_ms = 5000\ndrain_timeout_ms = 50");
     let (program, port) = (Program::echoing("hi").await, free_port());
     app_at(&world, "echo", port, &[&program]).await;
     let proxy = world.start().await;

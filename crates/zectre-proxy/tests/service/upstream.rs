@@ -11,7 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
-    time::Duration,
+    time::Instant,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -20,9 +20,6 @@ use tokio::{
     task::JoinSet,
 };
 use zectre_testkit::wait_until;
-
-/// Longer than a task may be silent before it is knocked at, and shorter than twice that.
-const SLOW: Duration = Duration::from_millis(1_500);
 
 #[tokio::test]
 async fn connections_are_kept_on_both_sides() {
@@ -268,22 +265,44 @@ async fn a_request_between_two_replicas_waits_for_the_next_one() {
 #[tokio::test]
 async fn a_slow_task_is_knocked_at_and_not_left() {
     let world = World::new().await;
+    let knocked = Arc::new(Notify::new());
     let slow = || async {
-        Origin::new(|_| async {
-            tokio::time::sleep(SLOW).await;
-            text("slow")
+        let knocked = Arc::clone(&knocked);
+        Origin::new(move |_| {
+            let knocked = Arc::clone(&knocked);
+            async move {
+                knocked.notified().await;
+                text("slow")
+            }
         })
         .await
     };
     let (one, two) = (slow().await, slow().await);
     world.app_at("pair", &[&one, &two]).await;
     let proxy = world.start().await;
-    assert_eq!(proxy.get("pair-default").await.body, "slow");
+    let began = Instant::now();
+    let hears = async {
+        wait_until(SOON, "somebody knocks", || async {
+            (one.connections() + two.connections() > 1).then_some(())
+        })
+        .await;
+        knocked.notify_one();
+    };
+    let (got, ()) = tokio::join!(proxy.get("pair-default"), hears);
+    assert_eq!(got.body, "slow");
     assert_eq!(one.requests() + two.requests(), 1, "nobody was asked twice");
-    assert_eq!(
-        one.connections() + two.connections(),
-        2,
-        "the one that was asked was knocked at, once"
+    let (asked, other) = if one.requests() == 1 {
+        (&one, &two)
+    } else {
+        (&two, &one)
+    };
+    assert_eq!(other.connections(), 0, "it was not left");
+    // At most once a second, the connection of the request aside.
+    let knocks = asked.connections() - 1;
+    assert!(
+        (1..=began.elapsed().as_secs() as usize).contains(&knocks),
+        "{knocks} knocks in {:?}",
+        began.elapsed()
     );
     proxy.stop().await;
 }

@@ -6,7 +6,7 @@ use crate::{
     client::full,
     world::{Running, SOON, World},
 };
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -426,7 +426,7 @@ async fn an_endless_head_is_not_kept() {
     let app = world.app("long").await;
     world.task(app.deployment, address).await;
     let proxy = world.start().await;
-    let got = timeout(Duration::from_secs(10), proxy.get("long-default")).await;
+    let got = timeout(SOON, proxy.get("long-default")).await;
     assert_eq!(got.expect("it ends").problem().code, "BAD_GATEWAY");
     proxy.stop().await;
     drop(running);
