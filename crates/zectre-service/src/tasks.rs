@@ -155,7 +155,7 @@ mod tests {
         let shutdown = Shutdown::new();
         let tasks = Tasks::new(shutdown.clone());
         tasks.spawn("broken", |_| async { panic!("on purpose") });
-        tokio::time::timeout(Duration::from_secs(5), shutdown.requested())
+        tokio::time::timeout(Duration::from_secs(60), shutdown.requested())
             .await
             .expect("noticed");
         tasks.stop(Duration::from_secs(1)).await;

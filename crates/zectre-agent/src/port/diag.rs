@@ -118,9 +118,9 @@ mod tests {
 
     #[test]
     fn sockets_are_found_by_port() {
-        let (four, six) = (TcpListener::bind("127.0.0.1:0"), TcpListener::bind("[::1]:0"));
-        for held in [four.expect("a port"), six.expect("a port")] {
-            let port = held.local_addr().expect("bound").port();
+        for own in ["127.0.0.1", "::1"] {
+            let port = zectre_testkit::free_port();
+            let held = TcpListener::bind((own, port)).expect("a free port");
             let address = held.local_addr().expect("bound").ip();
             let found = listening(port).expect("the kernel answers");
             assert_eq!(

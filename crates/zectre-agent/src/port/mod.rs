@@ -168,8 +168,8 @@ mod tests {
 
     #[test]
     fn a_listener_is_found_with_its_owner() {
-        let held = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = held.local_addr().expect("bound").port();
+        let port = zectre_testkit::free_port();
+        let held = TcpListener::bind(("127.0.0.1", port)).expect("a free port");
         let me = i32::try_from(std::process::id()).expect("a pid");
         assert!(!is_free(port));
         let holder = holder(port).expect("it is us");
@@ -225,9 +225,8 @@ mod tests {
 
     #[test]
     fn a_look_takes_a_port_from_nobody() {
-        let held = TcpListener::bind("0.0.0.0:0").expect("a free port");
-        let port = held.local_addr().expect("bound").port();
-        drop(held);
+        // None of those that the kernel gives to whoever connects somewhere meanwhile.
+        let port = zectre_testkit::free_port();
         let (looks, stop) = (AtomicU32::new(0), AtomicBool::new(false));
         let (mut binds, mut taken) = (0, None);
         std::thread::scope(|scope| {

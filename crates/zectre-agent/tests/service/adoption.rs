@@ -56,7 +56,7 @@ async fn tasks_outlive_a_killed_agent() {
     assert_eq!(ask(serves_port, "/").await, Some(serves.to_string()));
     let _agent = Agent::start(&world);
     until("the third agent", async || world.registrations() == 3).await;
-    world.stop(serves, 2_000).await;
+    world.stop(serves, 20_000).await;
     let report = world.reported(serves, TaskState::Stopped).await;
     assert_eq!(report.signal, Some(15));
     assert_eq!(ask(serves_port, "/").await, None);
@@ -152,14 +152,15 @@ async fn a_job_whose_time_was_over_is_no_success_for_the_next_agent() {
     let agent = Agent::start(&world);
     let mut order = world.guest("dutiful");
     order.restart = RestartPolicy::Never;
-    order.max_runtime_secs = Some(1);
+    // Long enough for a busy machine to start it: only then it doesn't mind being told to end.
+    order.max_runtime_secs = Some(8);
     order.stop_grace_secs = 600;
     let port = order.port;
     let task = world.start(order).await;
     world.reported(task, TaskState::Stopping).await;
     agent.kill();
-    ask(port, "/end").await;
     until("its end is recorded", async || {
+        ask(port, "/end").await;
         world.task_dir(task).join("exit.json").exists()
     })
     .await;

@@ -122,6 +122,19 @@ impl Agent {
         Self(child)
     }
 
+    /// Starts it, and has what it says of itself written to a file.
+    pub(crate) fn start_writing(world: &World, log: &Path) -> Self {
+        let log = fs::File::create(log).expect("a file");
+        let child = Command::new(env!("CARGO_BIN_EXE_zectre-agent"))
+            .envs(world.settings())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a file can be shared"))
+            .stderr(log)
+            .spawn()
+            .expect("the agent starts");
+        Self(child)
+    }
+
     /// Starts it in the network of another process.
     pub(crate) fn start_within(world: &World, network: &Path, more: &[(&str, &str)]) -> Self {
         let child = Command::new("nsenter")

@@ -5,9 +5,13 @@ use crate::{
     world::{World, patient, until},
 };
 use rustix::process::Signal;
-use std::{fs, time::Instant};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 use zectre_agent::shim::Started;
 use zectre_common::{
+    id::TaskId,
     quantity::{CpuMillis, DurationMs, MemoryBytes},
     spec::{RestartPolicy, Volume},
     state::{ArtifactKind, Reason, TaskState},
@@ -23,11 +27,11 @@ async fn each_way_to_fail_has_its_reason() {
     order.env.insert("CODE".into(), "3".into());
     let exits = world.start(order).await;
     let mut order = world.guest("deaf");
-    order.health_check.start_timeout = patient(1_000);
+    order.health_check.start_timeout = patient(4_000);
     let deaf = world.start(order).await;
     // Long enough for a busy machine to start it: what never answered has another reason.
     let mut order = world.guest("sick");
-    order.health_check.start_timeout = patient(5_000);
+    order.health_check.start_timeout = patient(12_000);
     order.health_check.path = Some("/health".into());
     let sick = world.start(order).await;
     let mut order = world.guest("serve");
@@ -333,7 +337,7 @@ async fn a_port_that_is_held_is_refused() {
             .is_some_and(|message| message.contains("held by something else"))
     );
     // Somebody who comes later, and first: the program's own bind fails, and the answer isn't its.
-    let order = world.guest("late");
+    let order = world.guest("beaten");
     let port = order.port;
     let task = world.start(order).await;
     until("it is started", async || {
@@ -392,6 +396,19 @@ async fn a_task_sees_what_it_should_and_nothing_else() {
     assert!(!kept.contains("hello") && !kept.contains("signature"), "{kept}");
 }
 
+/// How long a start may use a core at least: the agent counts its 3 s from a moment after the order.
+const BOOST: Duration = Duration::from_secs(3);
+
+/// What a task's control group lets it use, as the kernel's files say.
+fn share(world: &World, task: TaskId) -> String {
+    let record = fs::read(world.task_dir(task).join("started.json")).expect("a record");
+    let started: Started = serde_json::from_slice(&record).expect("JSON");
+    let files = started.groups.iter().flat_map(|group| {
+        ["cpu.cfs_quota_us", "cpu.max"].map(|name| fs::read_to_string(group.join(name)).ok())
+    });
+    files.flatten().next().expect("a limit")
+}
+
 /// A program that never gets ready has no claim to more than its share.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_that_takes_its_time_is_held_to_its_share() {
@@ -404,25 +421,28 @@ async fn a_start_that_takes_its_time_is_held_to_its_share() {
     let mut order = world.guest("deaf");
     order.resources.cpu = CpuMillis(200);
     order.health_check.start_timeout = DurationMs(60_000);
-    let task = world.start(order).await;
-    let record = world.task_dir(task).join("started.json");
-    until("it is started", async || record.exists()).await;
-    let started: Started = serde_json::from_slice(&fs::read(record).expect("a record")).expect("JSON");
-    let share = || {
-        let files = started.groups.iter().flat_map(|group| {
-            ["cpu.cfs_quota_us", "cpu.max"].map(|name| fs::read_to_string(group.join(name)).ok())
-        });
-        files.flatten().next().expect("a limit")
-    };
-    assert!(
-        share().starts_with("100000"),
-        "a start may use a core: {}",
-        share()
-    );
-    until("it is held to its share", async || share().starts_with("20000")).await;
-    assert_eq!(world.states(task), [TaskState::Starting]);
-    world.stop(task, 0).await;
-    world.reported(task, TaskState::Stopped).await;
+    let mut seen_early = false;
+    // A look that came late on a busy machine says nothing about a start: the next one is looked at as well.
+    while !seen_early {
+        let mut order = order.clone();
+        order.port = world.port();
+        let began = Instant::now();
+        let task = world.start(order).await;
+        let record = world.task_dir(task).join("started.json");
+        until("it is started", async || record.exists()).await;
+        let early = share(&world, task);
+        if began.elapsed() < BOOST {
+            assert!(early.starts_with("100000"), "a start may use a core: {early}");
+            seen_early = true;
+        }
+        until("it is held to its share", async || {
+            share(&world, task).starts_with("20000")
+        })
+        .await;
+        assert_eq!(world.states(task), [TaskState::Starting]);
+        world.stop(task, 0).await;
+        world.reported(task, TaskState::Stopped).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -433,7 +453,7 @@ async fn a_server_that_only_its_own_node_reaches_is_not_ready() {
     let open = world.want(world.guest("serve"));
     world.reported(open, TaskState::Running).await;
     let mut order = world.guest("local");
-    order.health_check.start_timeout = patient(1_500);
+    order.health_check.start_timeout = patient(8_000);
     let local = world.want(order);
     let report = world.failed(local, Reason::PortNeverOpened).await;
     assert!(

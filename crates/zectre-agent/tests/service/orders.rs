@@ -65,7 +65,7 @@ async fn a_task_is_started_watched_and_stopped() {
     let lines = world.logged(task, "serving").await;
     assert_eq!((lines[0].seq, lines[0].stream), (1, Stream::Stdout));
 
-    world.stop(task, 5_000).await;
+    world.stop(task, 20_000).await;
     let report = world.reported(task, TaskState::Stopped).await;
     assert_eq!((report.signal, report.reason), (Some(15), None));
     // Reports that follow each other at once may be told as one.

@@ -151,7 +151,8 @@ async fn watchers_see_lines_as_they_come() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_refuses_for_a_while_ends_no_output() {
     let world = World::new().await;
-    let _agent = Agent::start(&world);
+    let said = world.data_dir.path().join("agent.log");
+    let _agent = Agent::start_writing(&world, &said);
     let order = world.guest("talk");
     let port = order.port;
     let task = world.start(order).await;
@@ -165,8 +166,12 @@ async fn a_disk_that_refuses_for_a_while_ends_no_output() {
     })
     .await;
     ask(port, "/meanwhile").await;
-    // Stored by the API although the agent can't keep that it is, so the failure was met.
+    // Stored by the API although the agent can't keep that it is, which it finds out a moment later.
     world.logged(task, "asked for /meanwhile").await;
+    until("the failure is met", async || {
+        fs::read_to_string(&said).is_ok_and(|said| said.contains("can't be kept for now"))
+    })
+    .await;
     ask(port, "/later").await;
     fs::remove_dir(&obstacle).expect("removed");
     world.logged(task, "the output could not be kept for").await;

@@ -195,7 +195,7 @@ impl World {
         order
     }
 
-    /// An order to run an artifact.
+    /// An order to run an artifact, with time-outs that no machine is too busy for.
     pub(crate) fn order(&self, artifact: ArtifactRef) -> TaskOrder {
         TaskOrder {
             deployment_id: DeploymentId::new(),
@@ -214,10 +214,10 @@ impl World {
             health_check: HealthCheck {
                 path: None,
                 interval: patient(100),
-                timeout: patient(2_000),
+                timeout: patient(20_000),
                 failures: 2,
                 successes: 1,
-                start_timeout: patient(10_000),
+                start_timeout: patient(30_000),
             },
             resources: Resources {
                 cpu: CpuMillis(100),
@@ -225,7 +225,7 @@ impl World {
             },
             restart: RestartPolicy::Always,
             max_runtime_secs: None,
-            stop_grace_secs: 10,
+            stop_grace_secs: 20,
             volumes: Vec::new(),
         }
     }
