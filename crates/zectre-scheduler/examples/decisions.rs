@@ -118,8 +118,12 @@ impl Bench {
             let id = NodeId::from_uuid(Uuid::from_u128(u128::from(index) + 1));
             let facts = bench.facts(index);
             bench.feed(Event::NodeRegistered { id, facts });
-            let tasks = Vec::new();
-            bench.feed(Event::Heartbeat { node_id: id, tasks });
+            let (heard_at, tasks) = (bench.now, Vec::new());
+            bench.feed(Event::Heartbeat {
+                node_id: id,
+                heard_at,
+                tasks,
+            });
         }
         bench.steps.clear();
         bench
@@ -234,7 +238,12 @@ impl Bench {
         let count = digests.len() as u32;
         let started = Instant::now();
         for (node_id, tasks) in digests {
-            self.feed(Event::Heartbeat { node_id, tasks });
+            let heard_at = self.now;
+            self.feed(Event::Heartbeat {
+                node_id,
+                heard_at,
+                tasks,
+            });
         }
         started.elapsed() / count.max(1)
     }

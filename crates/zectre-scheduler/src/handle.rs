@@ -200,7 +200,12 @@ mod tests {
         }
         for _ in 0..SIGNS_IN_TURN {
             let (node_id, tasks) = (NodeId::new(), Vec::new());
-            let beat = Event::Heartbeat { node_id, tasks };
+            let heard_at = zectre_common::time::Time::now();
+            let beat = Event::Heartbeat {
+                node_id,
+                heard_at,
+                tasks,
+            };
             handle.send(beat).await.expect("there is room");
         }
         handle

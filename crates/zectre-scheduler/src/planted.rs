@@ -40,6 +40,10 @@ pub enum Planted {
     OperationNotMarked,
     /// An operation that is heard of again is applied again.
     OperationRepeated,
+    /// A failed rollout says nothing.
+    SentenceForgotten,
+    /// What is known of a failed task is not kept.
+    EvidenceForgotten,
     /// The lease of a node is not renewed by its digest.
     LeaseNotRenewed,
     /// A deployment's deadline passes unseen.
@@ -127,6 +131,8 @@ impl Planted {
         Self::SucceedsEarly,
         Self::OperationNotMarked,
         Self::OperationRepeated,
+        Self::SentenceForgotten,
+        Self::EvidenceForgotten,
         Self::LeaseNotRenewed,
         Self::DeadlineUnseen,
         Self::HeldForgottenOnReload,

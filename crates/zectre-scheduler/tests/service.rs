@@ -510,6 +510,7 @@ async fn an_order_whose_caller_gave_up_is_sent_all_the_same() {
     let stranger = TaskId::new();
     let heartbeat = Event::Heartbeat {
         node_id: agent.id(),
+        heard_at: zectre_common::time::Time::now(),
         tasks: vec![report(stranger, 1, TaskState::Running)],
     };
     let engine = scheduler.engine();

@@ -6,7 +6,9 @@
 //! 4. a task is told to stop only when no proxy needs it;
 //! 5. what an old leader or a stale agent says changes nothing;
 //! 6. an accepted write is never lost, and has its effect once;
-//! 7. a task is started once.
+//! 7. a task is started once;
+//!
+//! and that a failure says why.
 
 mod batch;
 mod before;
@@ -14,6 +16,7 @@ mod machine;
 mod rest;
 mod slots;
 mod state;
+mod words;
 
 use crate::{database::Batch, sim::Us, trace::short};
 use std::collections::{BTreeMap, BTreeSet};

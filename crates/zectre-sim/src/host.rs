@@ -12,6 +12,7 @@ use zectre_common::{
     id::{DeploymentId, NodeId, TaskId},
     quantity::{CpuMillis, MemoryBytes},
     state::{Reason, TaskState},
+    time::Time,
     wire::{
         agent::TaskReport,
         node::{Capacity, Enforcement},
@@ -271,7 +272,12 @@ impl Sim {
         };
         host.digest_call = Some((call, now_us));
         let tasks = host.held.values().map(|held| held.report.clone()).collect();
-        let event = Event::Heartbeat { node_id, tasks };
+        let event = Event::Heartbeat {
+            node_id,
+            // The scheduler's clock tells, once it is there.
+            heard_at: Time::from_unix_ms(0),
+            tasks,
+        };
         let letter = Letter::Event(event, Reply::Digest(index, incarnation, call));
         self.call_scheduler(Place::Host(index), letter);
     }

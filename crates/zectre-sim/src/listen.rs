@@ -247,7 +247,13 @@ impl Sim {
                 let act = HostAct::Unknown(host_incarnation);
                 self.send(Place::Scheduler(index), Place::Host(host), Act::Host(host, act));
             }
-            letter => self.post(index, id, letter),
+            mut letter => {
+                let now = self.clock(self.schedulers[index].skew_us);
+                if let Letter::Event(Event::Heartbeat { heard_at, .. }, _) = &mut letter {
+                    *heard_at = now;
+                }
+                self.post(index, id, letter);
+            }
         }
     }
 

@@ -83,7 +83,8 @@ async fn an_engine_comes_goes_and_comes_again() {
     let native = world.start(world.guest("serve")).await;
     world.reported(native, TaskState::Running).await;
     let early = world.start(container(&world, "serve")).await;
-    world.failed(early, Reason::EngineFailed).await;
+    let report = world.failed(early, Reason::EngineFailed).await;
+    assert!(report.message.is_some_and(|message| message.contains("engine")));
     std::os::unix::fs::symlink(&there, &socket).expect("linked");
     until("the engine is told of", async || {
         world.node().await.1.container_enabled

@@ -7,6 +7,7 @@ mod crash;
 mod cycles;
 mod disk;
 mod escape;
+mod faults;
 mod native;
 mod orders;
 mod output;

@@ -65,7 +65,8 @@ async fn each_way_to_fail_has_its_reason() {
         report.last_probe.as_deref(),
         Some("GET /health answered 500 Internal Server Error")
     );
-    world.failed(volume, Reason::VolumeRefused).await;
+    let report = world.failed(volume, Reason::VolumeRefused).await;
+    assert!(report.message.is_some_and(|message| message.contains("/etc")));
     let report = world.failed(nonsense, Reason::StartFailed).await;
     assert!(
         report
@@ -74,7 +75,18 @@ async fn each_way_to_fail_has_its_reason() {
             .is_some_and(|message| message.contains("is not an executable")),
         "{report:?}"
     );
-    world.failed(long, Reason::MaxRuntime).await;
+    let report = world.failed(long, Reason::MaxRuntime).await;
+    assert_eq!(
+        report.message.as_deref(),
+        Some("the program ran longer than its 1 s and was stopped")
+    );
+    let tail: Vec<_> = report.log_tail.iter().map(|line| line.message.as_str()).collect();
+    assert!(tail.contains(&"serving"), "{tail:?}");
+    assert_eq!(
+        (report.exit_code, report.signal),
+        (None, None),
+        "the kill was ours"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,7 +127,12 @@ async fn artifacts_are_fetched_once_and_verified() {
         ..good
     };
     let corrupt = world.start(world.order(corrupt)).await;
-    world.failed(corrupt, Reason::ArtifactCorrupt).await;
+    let report = world.failed(corrupt, Reason::ArtifactCorrupt).await;
+    assert!(
+        report
+            .message
+            .is_some_and(|message| message.contains("is not what was announced"))
+    );
     for task in tasks {
         world.stop(task, 1_000).await;
         world.reported(task, TaskState::Stopped).await;

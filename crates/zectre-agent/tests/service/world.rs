@@ -437,6 +437,8 @@ impl World {
         let report = self.reported(task, TaskState::Failed).await;
         assert_eq!(report.reason, Some(reason), "{report:?}");
         assert!(!report.healthy && report.port.is_none(), "{report:?}");
+        let is_said = report.message.as_ref().is_some_and(|said| !said.is_empty());
+        assert!(is_said, "every failure has its sentence: {report:?}");
         report
     }
 

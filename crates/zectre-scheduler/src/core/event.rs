@@ -64,6 +64,8 @@ pub enum Event {
     Heartbeat {
         /// Which node.
         node_id: NodeId,
+        /// When it arrived. It may have waited since, and says nothing about what came meanwhile.
+        heard_at: Time,
         /// Every task it holds.
         tasks: Vec<TaskReport>,
     },

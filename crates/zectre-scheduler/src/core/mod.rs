@@ -77,7 +77,11 @@ pub fn step(cluster: &mut Cluster, event: Event, now: Time) -> Vec<Command> {
         Event::NodeRegistered { id, facts } => lease::register(cluster, id, facts, now),
         Event::NodeWanted { id, eligibility } => lease::set_eligibility(cluster, id, eligibility, now),
         Event::NodeGone(id) => lease::forget(cluster, id, now),
-        Event::Heartbeat { node_id, tasks } => report::heartbeat(cluster, node_id, tasks, now),
+        Event::Heartbeat {
+            node_id,
+            heard_at,
+            tasks,
+        } => report::heartbeat(cluster, node_id, tasks, heard_at, now),
         Event::TaskReports { node_id, tasks } => report::news(cluster, node_id, tasks, now),
         Event::Wake(id) => sleep::wake_on_request(cluster, id, now),
         Event::Activity(seen) => sleep::note_activity(cluster, &seen),

@@ -249,7 +249,9 @@ fn found_room(cluster: &mut Cluster, id: DeploymentId) {
     };
     // Others of its tasks may still wait.
     let is_short = cluster.waiting.of(id).next().is_some();
+    // Why a rollout failed stays to be read.
     let was_short = !is_short
+        && !deployment.is_given_up()
         && matches!(
             deployment.reason,
             Some(Reason::NoCapacity | Reason::NoEligibleNode)

@@ -1,10 +1,13 @@
 //! How long a rollout is waited for, and what its end is called when it was waited for in vain.
 
-use super::{Cluster, Deployment, Source, canary, retreat, shortage::shortage};
+use super::{
+    Cluster, Deployment, Source, canary, retreat,
+    shortage::{is_too_large, shortage},
+};
 use std::time::Duration;
 use zectre_common::{id::DeploymentId, state::Reason, time::Time};
 
-/// A task that no node is made for is waited for this long.
+/// A task that no node is made for, or large enough for, is waited for this long.
 const ELIGIBLE_GRACE: Duration = Duration::from_secs(15);
 
 /// Since when the rollout's progress is waited for; `None` while only a person's word is missing.
@@ -16,12 +19,23 @@ fn waits_since(cluster: &Cluster, target: &Deployment) -> Option<Time> {
     Some(begun_at.max(target.promoted_at.unwrap_or(begun_at)))
 }
 
-/// Until when a task for which no node is made is waited for: nodes may be registering.
+/// Until when a task for which no node is made, or large enough, is waited for: nodes may be registering.
 fn eligible_until(cluster: &Cluster, target: &Deployment) -> Option<Time> {
-    let waits_in_vain = target.reason == Some(Reason::NoEligibleNode);
-    let oldest = cluster.waiting.of(target.id).next().filter(|_| waits_in_vain)?;
+    let oldest = cluster.waiting.of(target.id).next()?;
+    if !waits_in_vain(cluster, target, target.reason?) {
+        return None;
+    }
     let created_at = cluster.tasks.get(&oldest)?.created_at;
     Some(created_at.plus(ELIGIBLE_GRACE))
+}
+
+/// Whether what it is short of for this reason is nothing that could become free.
+fn waits_in_vain(cluster: &Cluster, target: &Deployment, reason: Reason) -> bool {
+    match reason {
+        Reason::NoEligibleNode => true,
+        Reason::NoCapacity => is_too_large(cluster, target),
+        _ => false,
+    }
 }
 
 /// Why the rollout is lost, if it is.
@@ -37,7 +51,7 @@ pub(super) fn defeat(cluster: &Cluster, id: DeploymentId, now: Time) -> Option<(
     }
     if eligible_until(cluster, target).is_some_and(|at| at <= now) {
         let (reason, message) = shortage(cluster, target);
-        if reason == Reason::NoEligibleNode {
+        if waits_in_vain(cluster, target, reason) {
             return Some((reason, message));
         }
     }

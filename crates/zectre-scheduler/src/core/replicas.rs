@@ -53,6 +53,9 @@ pub(super) fn reconcile(cluster: &mut Cluster, id: DeploymentId, now: Time) {
     };
     let (count, given_up) = (wanted(cluster, deployment) as usize, deployment.is_given_up());
     let count = count + usize::from(count > 0 && crate::planted::planted!(WakeTwice));
+    if given_up {
+        stop_waiting(cluster, id, now);
+    }
     succession::retire_predecessors(cluster, id, now);
     let slots = cluster.rosters.get(&id).map_or(0, |roster| roster.slots.len());
     if slots > count {
@@ -65,6 +68,15 @@ pub(super) fn reconcile(cluster: &mut Cluster, id: DeploymentId, now: Time) {
     succession::leave_emptying_nodes(cluster, id, now);
     succession::place_next(cluster, id, now);
     forget_backoff(cluster, id);
+}
+
+/// What is given up keeps at most what is healthy: nothing of it is started any more, not even in the stead of another.
+fn stop_waiting(cluster: &mut Cluster, id: DeploymentId, now: Time) {
+    let reason = stop_reason(cluster, id);
+    let pending = cluster.rosters.get(&id).map(|roster| roster.pending.clone());
+    for task in pending.into_iter().flatten() {
+        drain::stop_task(cluster, task, reason, None, now);
+    }
 }
 
 /// What the failures of a slot said was for its next task; a slot that is not wanted now begins anew.

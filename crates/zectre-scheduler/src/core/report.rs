@@ -17,6 +17,10 @@ use zectre_common::{
 /// How long a task of an earlier leader or of before a loss may take to end.
 const EXTRA_GRACE: DurationMs = DurationMs::from_secs(10);
 
+/// In heartbeats, how old a digest may be when it arrives: its agent gives up after two, and as much again is for a
+/// scheduler that stood still, or whose clock was set, while it was on its way.
+const DIGEST_AGE_MAX: u32 = 4;
+
 /// News between heartbeats.
 pub(super) fn news(cluster: &mut Cluster, node_id: NodeId, tasks: Vec<TaskReport>, now: Time) {
     if !cluster.nodes.contains_key(&node_id) {
@@ -32,7 +36,13 @@ pub(super) fn news(cluster: &mut Cluster, node_id: NodeId, tasks: Vec<TaskReport
 }
 
 /// The full digest: what it has is applied, what it lacks and should have is ordered again.
-pub(super) fn heartbeat(cluster: &mut Cluster, node_id: NodeId, tasks: Vec<TaskReport>, now: Time) {
+pub(super) fn heartbeat(
+    cluster: &mut Cluster,
+    node_id: NodeId,
+    tasks: Vec<TaskReport>,
+    heard_at: Time,
+    now: Time,
+) {
     if !cluster.nodes.contains_key(&node_id) {
         return;
     }
@@ -74,7 +84,7 @@ pub(super) fn heartbeat(cluster: &mut Cluster, node_id: NodeId, tasks: Vec<TaskR
     seen.sort_unstable();
     for id in held {
         if seen.binary_search(&id).is_err() {
-            not_held(cluster, node_id, id, now);
+            not_held(cluster, node_id, id, heard_at, now);
         }
     }
 }
@@ -145,13 +155,15 @@ fn is_due(cluster: &Cluster, task: &Task, now: Time) -> bool {
 }
 
 /// The digest lacks a task that is placed on the node.
-fn not_held(cluster: &mut Cluster, node_id: NodeId, id: TaskId, now: Time) {
+fn not_held(cluster: &mut Cluster, node_id: NodeId, id: TaskId, heard_at: Time, now: Time) {
     let Some(task) = cluster.tasks.get(&id) else {
         return;
     };
-    // A digest may have been made before the order, or before the news that overtook it.
+    // A digest may have been made before the order, or before the news that overtook it. How long it waited here, behind a
+    // commit that took its time, makes it no newer.
     let last_word = task.seen_at.max(task.running_at);
-    let settled = last_word.is_none_or(|at| now.since(at) >= cluster.settings.heartbeat * 2);
+    let settled =
+        last_word.is_none_or(|at| heard_at.since(at) >= cluster.settings.heartbeat * DIGEST_AGE_MAX);
     match task.state {
         TaskState::Starting if crate::planted::planted!(StartNotRepeated) => {}
         TaskState::Starting if is_due(cluster, task, now) => {

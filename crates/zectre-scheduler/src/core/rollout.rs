@@ -451,7 +451,8 @@ pub(super) fn end(
     let environment_id = deployment.environment_id;
     let said = message.clone();
     cluster.update_deployment(id, |deployment| {
-        (deployment.status, deployment.reason, deployment.message) = (status, Some(reason), Some(said));
+        (deployment.status, deployment.reason) = (status, Some(reason));
+        deployment.message = Some(said).filter(|_| !crate::planted::planted!(SentenceForgotten));
         deployment.finished_at = Some(now);
         deployment.backoff.clear();
     });

@@ -3,14 +3,17 @@
 //! | reason | when |
 //! |---|---|
 //! | `no_eligible_node` | no node runs this kind of task: labels, or no container engine |
-//! | `no_capacity` | some do, but none has room now, or would have when empty |
+//! | `no_capacity` | some do, but none has room now, or would have when empty ([`is_too_large`]) |
 
 use super::{Cluster, Deployment, Node, shelves::is_suitable};
 use zectre_common::{
+    quantity::MemoryBytes,
     spec::ProcessType,
     state::{NodeStatus, Reason},
-    wire::node::Capacity,
 };
+
+/// So many nodes are named in a sentence.
+const NAMES_MAX: usize = 3;
 
 /// Why no node takes one more task of `deployment`.
 pub(super) fn shortage(cluster: &Cluster, deployment: &Deployment) -> (Reason, String) {
@@ -36,15 +39,67 @@ pub(super) fn shortage(cluster: &Cluster, deployment: &Deployment) -> (Reason, S
     (Reason::NoCapacity, no_capacity(cluster, &suitable, deployment))
 }
 
+/// Whether one task of it is too large for every node that is known, however empty: no waiting helps then. A node that
+/// doesn't answer may come back.
+pub(super) fn is_too_large(cluster: &Cluster, deployment: &Deployment) -> bool {
+    let mut suitable = cluster
+        .nodes
+        .values()
+        .filter(|node| is_suitable(node, deployment));
+    suitable.clone().any(|node| node.status == NodeStatus::Ready)
+        && !suitable.any(|node| is_large(node, deployment))
+}
+
+/// Whether one task of it fits on the node while that is empty.
+fn is_large(node: &Node, deployment: &Deployment) -> bool {
+    let (has, needs) = (node.facts.capacity, deployment.spec.resources);
+    has.memory >= needs.memory && has.cpu >= needs.cpu
+}
+
+/// What of the task is too large for these nodes, and how large it may be.
+fn too_large(cluster: &Cluster, suitable: &[&Node], deployment: &Deployment) -> String {
+    let needs = deployment.spec.resources;
+    let task = format!("one task of {} cpu and {} memory", needs.cpu, needs.memory);
+    let silent = names(cluster, |node| {
+        node.status == NodeStatus::Lost && is_suitable(node, deployment) && is_large(node, deployment)
+    });
+    if !silent.is_empty() {
+        return format!("the only nodes that are large enough for {task} don't answer: {silent}");
+    }
+    let all = || suitable.iter().map(|node| node.facts.capacity);
+    let most_memory = all().map(|has| has.memory).max().unwrap_or_default();
+    let most_cpu = all().map(|has| has.cpu).max().unwrap_or_default();
+    // Nobody asks for odd bytes.
+    let whole_mib = MemoryBytes(most_memory.0 >> 20 << 20);
+    let mut lacks = Vec::new();
+    if needs.memory > most_memory {
+        lacks.push(format!("{whole_mib} memory"));
+    }
+    if needs.cpu > most_cpu {
+        lacks.push(format!("{most_cpu} cpu"));
+    }
+    let why = if lacks.is_empty() {
+        "those with the memory lack the cpu".into()
+    } else {
+        format!("none has more than {}", lacks.join(", nor than "))
+    };
+    format!("no node is large enough for {task}: {why}; ask for less in `resources`, or add a larger node")
+}
+
+/// The names of a few of the nodes that are so.
+fn names(cluster: &Cluster, is_so: impl Fn(&Node) -> bool) -> String {
+    let found = cluster.nodes.values().filter(|node| is_so(node));
+    let names: Vec<&str> = found
+        .map(|node| node.facts.name.as_str())
+        .take(NAMES_MAX)
+        .collect();
+    names.join(", ")
+}
+
 /// Why none of the suitable nodes has room.
 fn no_capacity(cluster: &Cluster, suitable: &[&Node], deployment: &Deployment) -> String {
-    let needs = deployment.spec.resources;
-    let is_large = |capacity: Capacity| capacity.memory >= needs.memory && capacity.cpu >= needs.cpu;
-    if !suitable.iter().any(|node| is_large(node.facts.capacity)) {
-        return format!(
-            "no node is large enough for one task of {} cpu and {} memory",
-            needs.cpu, needs.memory
-        );
+    if !suitable.iter().any(|node| is_large(node, deployment)) {
+        return too_large(cluster, suitable, deployment);
     }
     let open: Vec<&Node> = suitable
         .iter()
@@ -118,18 +173,11 @@ fn lacks(cluster: &Cluster, open: &[&Node], deployment: &Deployment) -> Vec<(usi
 
 /// Why no ready node could run it, however empty.
 fn unsuitable(cluster: &Cluster, ready: &[&Node], deployment: &Deployment) -> (Reason, String) {
-    let silent: Vec<&str> = cluster
-        .nodes
-        .values()
-        .filter(|node| node.status == NodeStatus::Lost && is_suitable(node, deployment))
-        .map(|node| node.facts.name.as_str())
-        .take(3)
-        .collect();
+    let silent = names(cluster, |node| {
+        node.status == NodeStatus::Lost && is_suitable(node, deployment)
+    });
     if !silent.is_empty() {
-        let message = format!(
-            "the only nodes that could run it don't answer: {}",
-            silent.join(", ")
-        );
+        let message = format!("the only nodes that could run it don't answer: {silent}");
         return (Reason::NoCapacity, message);
     }
     let is_container = deployment.spec.process_type == ProcessType::Docker;

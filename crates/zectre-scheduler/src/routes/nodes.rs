@@ -17,6 +17,7 @@ use http::HeaderMap;
 use sha2::{Digest, Sha256};
 use zectre_common::{
     id::NodeId,
+    time::Time,
     wire::{
         agent::TaskReport,
         node::Node as NodeView,
@@ -128,6 +129,7 @@ pub(super) async fn heartbeat(
     headers: HeaderMap,
     Json(request): Json<HeartbeatRequest>,
 ) -> Result<Json<HeartbeatResponse>, Failure> {
+    let heard_at = Time::now();
     let term = app.term()?;
     let node_id = speaker(&app, &headers, request.node_id, &request.tasks)?;
     app.usage.told(&request.tasks);
@@ -135,6 +137,7 @@ pub(super) async fn heartbeat(
         .engine
         .apply(Event::Heartbeat {
             node_id,
+            heard_at,
             tasks: request.tasks,
         })
         .await?;

@@ -1,6 +1,6 @@
 //! What holds of the state that a leader decides by.
 
-use super::{Before, routed, slots};
+use super::{Before, routed, slots, words};
 use crate::sim::Sim;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -57,6 +57,7 @@ impl Sim {
         let broken = broken_state(cluster)
             .or_else(|| slots::broken_succession(cluster, before, now))
             .or_else(|| broken_starts(cluster, commands, now))
+            .or_else(|| words::broken_words(commands))
             .or_else(|| told.and_then(|told| broken_sleep(cluster, before, told, now)))
             .or_else(|| {
                 let environments = cluster.environments();

@@ -53,6 +53,18 @@ fn main() {
         "keep" => fs::write(env::var("FILE").expect("a path"), "kept").expect("written"),
         "sick" => answer_all("500 Internal Server Error"),
         "sickens" => sicken(),
+        // Well until it is asked for `/stall`: then connections are accepted, and nothing is answered.
+        "stalls" => {
+            let mut held = Vec::new();
+            let mut stalled = false;
+            for stream in listen().incoming().flatten() {
+                if stalled {
+                    held.push(stream);
+                } else {
+                    stalled = answer(stream, "200 OK").contains("/stall");
+                }
+            }
+        }
         "deaf" => loop {
             thread::park_timeout(Duration::from_secs(3600));
         },

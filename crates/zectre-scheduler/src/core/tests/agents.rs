@@ -91,7 +91,7 @@ impl World {
         let agent = &self.agents[index];
         if agent.up {
             let (node_id, tasks) = (agent.id, agent.held.values().cloned().collect());
-            self.feed(Event::Heartbeat { node_id, tasks });
+            self.digest(node_id, tasks);
         }
     }
 

@@ -56,7 +56,11 @@ fn join(world: &mut World, numbers: std::ops::Range<u128>) {
         let tasks = Vec::new();
         drop(step(
             &mut world.cluster,
-            Event::Heartbeat { node_id: id, tasks },
+            Event::Heartbeat {
+                node_id: id,
+                heard_at: world.now,
+                tasks,
+            },
             world.now,
         ));
     }
@@ -116,6 +120,7 @@ fn a_try_in_vain_is_one_search_for_each_kind_of_need_however_many_wait() {
             Event::NodeRegistered { id, facts },
             Event::Heartbeat {
                 node_id: id,
+                heard_at: world.now,
                 tasks: Vec::new(),
             },
         ] {
@@ -140,7 +145,11 @@ fn a_try_in_vain_is_one_search_for_each_kind_of_need_however_many_wait() {
     let tasks = Vec::new();
     drop(step(
         &mut world.cluster,
-        Event::Heartbeat { node_id: id, tasks },
+        Event::Heartbeat {
+            node_id: id,
+            heard_at: world.now,
+            tasks,
+        },
         world.now,
     ));
     settle(&mut world);

@@ -4,10 +4,10 @@ use super::{
     agents::report,
     world::{Program, World},
 };
-use crate::core::Event;
+use crate::core::{Event, Source};
 use zectre_common::{
     id::DeploymentId,
-    state::{DeploymentStatus, Reason, TaskState},
+    state::{DeploymentStatus, OperationKind, Reason, TaskState},
     time::Time,
     wire::{
         agent::TaskReport,
@@ -169,5 +169,79 @@ fn a_task_that_stops_with_its_nodes_agent_is_no_failure() {
     assert_eq!(
         (ended[0].state, ended[0].reason),
         (TaskState::Stopped, Some(Reason::Stopped))
+    );
+}
+
+/// How the rollout of a deployment ended, and the words that go with it.
+fn expect_end(world: &World, id: DeploymentId, end: (DeploymentStatus, Reason), words: &str) {
+    let row = &world.rows.deployments[&id];
+    assert_eq!((row.status, row.reason), (end.0, Some(end.1)));
+    let said = row.message.as_deref().unwrap_or_default();
+    assert!(said.contains(words), "{}: {said:?} lacks {words:?}", end.1);
+}
+
+#[test]
+fn what_the_scheduler_itself_gives_up_says_why() {
+    use DeploymentStatus::{Cancelled, Failed};
+    let mut world = World::new(1, 1);
+    let slow = world.deploy(r#"{"progress_deadline_secs":20}"#, Program::Hangs);
+    world.calm(25);
+    expect_end(
+        &world,
+        slow,
+        (Failed, Reason::ProgressDeadline),
+        "0 of 1 tasks were ready after 20 s",
+    );
+    let building = world.deploy_from("{}", Program::Serves, Source::Building);
+    world.change(building, |row| {
+        row.source = Source::BuildFailed {
+            message: "main.tish:2: no".into(),
+        };
+    });
+    expect_end(&world, building, (Failed, Reason::BuildFailed), "main.tish:2: no");
+    let missing = world.deploy_from(
+        r#"{"progress_deadline_secs":20}"#,
+        Program::Serves,
+        Source::Missing,
+    );
+    world.calm(25);
+    expect_end(
+        &world,
+        missing,
+        (Failed, Reason::ArtifactMissing),
+        "no artifact was uploaded for it in time",
+    );
+    let older = world.deploy("{}", Program::Hangs);
+    let newer = world.deploy("{}", Program::Hangs);
+    world.calm(1);
+    expect_end(&world, older, (Cancelled, Reason::Superseded), "version");
+    world.ask(OperationKind::Cancel, newer);
+    expect_end(&world, newer, (Cancelled, Reason::Cancelled), "cancelled");
+}
+
+#[test]
+fn the_task_of_a_lost_node_names_it_and_one_that_was_idle_says_so() {
+    let mut world = World::new(1, 1);
+    let id = world.deploy(r#"{"idle_timeout_secs":0}"#, Program::Serves);
+    world.calm(3);
+    let task = world.cluster.tasks_of(id).next().expect("one").id;
+    world.agents[0].up = false;
+    world.pass(11_000);
+    let lost = &world.rows.tasks[&task];
+    assert_eq!(
+        (lost.state, lost.reason),
+        (TaskState::Failed, Some(Reason::NodeLost))
+    );
+    assert_eq!(lost.message.as_deref(), Some("node n0 stopped answering"));
+
+    let mut world = World::new(1, 1);
+    let id = world.deploy(r#"{"idle_timeout_secs":10}"#, Program::Serves);
+    world.calm(3);
+    let task = world.cluster.tasks_of(id).next().expect("one").id;
+    world.calm(20);
+    let ended = &world.rows.tasks[&task];
+    assert_eq!(
+        (ended.state, ended.reason),
+        (TaskState::Stopped, Some(Reason::Idle))
     );
 }

@@ -5,11 +5,11 @@ use super::{
     agents::report,
     world::{Program, World, settings},
 };
-use crate::core::{Cluster, Command, Event, Node, Operation, Proxy, step};
+use crate::core::{Cluster, Command, Event, Node, Operation, Proxy, Task, step};
 use std::time::Duration;
 use zectre_common::{
     id::{NodeId, TaskId},
-    state::{NodeStatus, OperationKind, TaskState},
+    state::{DeploymentStatus, NodeStatus, OperationKind, Reason, TaskState},
 };
 
 fn running(replicas: u32) -> (World, TaskId) {
@@ -55,7 +55,7 @@ fn nothing_is_placed_on_a_node_before_its_first_digest() {
     let stranger = report(TaskId::from_uuid(uuid::Uuid::from_u128(9)), 1, TaskState::Running);
     let mut tasks: Vec<_> = world.agents[0].held.values().cloned().collect();
     tasks.push(stranger);
-    world.feed(Event::Heartbeat { node_id: node, tasks });
+    world.digest(node, tasks);
     assert!(!placed(&world));
     world.heartbeat(0);
     assert!(placed(&world));
@@ -66,8 +66,7 @@ fn nothing_is_placed_on_a_node_before_its_first_digest() {
     let facts = super::world::facts("n", 1_000, 1_280, 8);
     world.feed(Event::NodeRegistered { id, facts });
     assert!(world.cluster.tasks_of(waits).all(|task| task.node_id.is_none()));
-    let (node_id, tasks) = (id, Vec::new());
-    world.feed(Event::Heartbeat { node_id, tasks });
+    world.digest(id, Vec::new());
     assert!(world.cluster.tasks_of(waits).any(|task| task.node_id == Some(id)));
 }
 
@@ -78,8 +77,7 @@ fn a_digest_that_the_news_of_an_end_overtook_closes_no_node() {
     let digest: Vec<_> = world.agents[0].held.values().cloned().collect();
     assert_eq!(world.crash(0), Some(task));
     world.undelivered.clear();
-    let tasks = digest.clone();
-    world.feed(Event::Heartbeat { node_id, tasks });
+    world.digest(node_id, digest.clone());
     let takes_tasks = |world: &World| world.cluster.node(node_id).is_some_and(Node::takes_tasks);
     assert!(
         takes_tasks(&world),
@@ -92,11 +90,29 @@ fn a_digest_that_the_news_of_an_end_overtook_closes_no_node() {
     );
     // The next one was made after that: what it shows is there.
     world.proxy_applies(0, true);
+    world.digest(node_id, digest);
+    assert!(!takes_tasks(&world) && world.undelivered.iter().any(is_stop));
+}
+
+#[test]
+fn a_digest_that_waited_behind_a_commit_loses_no_task_that_started_meanwhile() {
+    let (mut world, task) = running(1);
+    let node_id = world.agents[0].id;
+    let running_at = world.cluster.task(task).and_then(|task| task.running_at);
+    // Made before the task was there, it arrived soon after the news that it runs, and is looked at much later.
+    world.calm(20);
     world.feed(Event::Heartbeat {
         node_id,
-        tasks: digest,
+        heard_at: running_at.expect("it runs").plus(Duration::from_secs(3)),
+        tasks: Vec::new(),
     });
-    assert!(!takes_tasks(&world) && world.undelivered.iter().any(is_stop));
+    assert_eq!(
+        world.cluster.task(task).map(|task| task.state),
+        Some(TaskState::Running)
+    );
+    // One that arrives now was made long after.
+    world.digest(node_id, Vec::new());
+    assert_eq!(world.rows.tasks[&task].reason, Some(Reason::NodeLost));
 }
 
 #[test]
@@ -113,8 +129,7 @@ fn a_stop_that_an_agent_accepted_and_forgot_is_ordered_again() {
     let mut goes_on = report(task, stopping.generation, TaskState::Running);
     goes_on.healthy = true;
     let node_id = stopping.node_id.expect("placed");
-    let tasks = vec![goes_on];
-    world.feed(Event::Heartbeat { node_id, tasks });
+    world.digest(node_id, vec![goes_on]);
     let newer = |command: &Command| {
         matches!(command, Command::Stop { task_id, generation, .. }
             if *task_id == task && *generation > stopping.generation)
@@ -173,4 +188,38 @@ fn an_operation_that_was_applied_by_the_leader_before_has_no_second_effect() {
     };
     assert_eq!(step(&mut cluster, restart(7), world.now), []);
     assert!(!step(&mut cluster, restart(8), world.now).is_empty());
+}
+
+#[test]
+fn what_a_lost_rollout_was_to_restart_is_not_started_and_its_reason_stays() {
+    let mut world = World::new(1, 1);
+    let version = |cpu: &str| {
+        format!(
+            r#"{{"replicas":4,"idle_timeout_secs":0,"progress_deadline_secs":30,"resources":{{"cpu":"{cpu}"}},
+                "strategy":{{"type":"rolling","max_surge":1,"max_unavailable":1}}}}"#
+        )
+    };
+    let old = world.deploy(&version("200m"), Program::Serves);
+    world.calm(10);
+    assert_eq!(world.ready(old), 4);
+    // Two of it fit beside what the old one may not give up.
+    let new = world.deploy(&version("300m"), Program::Serves);
+    world.calm(10);
+    assert_eq!(
+        (world.ready(new), world.status(new)),
+        (2, DeploymentStatus::Running)
+    );
+    world.ask(OperationKind::Restart, new);
+    let is_placed = |task: &&Task| task.deployment_id == new && task.started_at.is_some();
+    for _ in 0..60 {
+        world.calm_step(1_000);
+        let row = &world.rows.deployments[&new];
+        if row.status == DeploymentStatus::Failed {
+            assert_eq!(row.reason, Some(Reason::NoCapacity));
+            assert!(row.message.is_some());
+        }
+        assert_eq!(world.rows.tasks.values().filter(is_placed).count(), 2);
+    }
+    assert_eq!(world.status(new), DeploymentStatus::Failed);
+    assert_eq!((world.ready(old), world.cluster.tasks_of(new).count()), (4, 0));
 }

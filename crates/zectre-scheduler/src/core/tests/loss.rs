@@ -109,7 +109,7 @@ fn a_deleted_node_is_replaced_and_its_late_words_are_nobodys() {
     world.rows.nodes.remove(&gone);
     world.feed(Event::NodeGone(gone));
     let tasks = world.agents[0].held.values().cloned().collect();
-    world.feed(Event::Heartbeat { node_id: gone, tasks });
+    world.digest(gone, tasks);
     assert!(world.cluster.node(gone).is_none());
     world.agents.remove(0);
     world.calm(10);
@@ -126,7 +126,8 @@ proptest! {
         let (mut world, id) = serving(r#"{"replicas":3}"#);
         let mut old: Vec<Event> = Vec::new();
         for agent in &world.agents {
-            old.push(Event::Heartbeat { node_id: agent.id, tasks: agent.held.values().cloned().collect() });
+            let heard_at = world.now;
+            old.push(Event::Heartbeat { node_id: agent.id, heard_at, tasks: agent.held.values().cloned().collect() });
             for held in agent.held.values() {
                 let starting = report(held.task_id, held.generation, TaskState::Starting);
                 old.push(Event::TaskReports { node_id: agent.id, tasks: vec![starting] });

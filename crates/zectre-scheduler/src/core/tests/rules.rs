@@ -523,10 +523,7 @@ fn what_strangers_and_the_past_say_changes_nothing() {
         tasks: vec![past],
     });
     let nobody = NodeId::from_uuid(uuid::Uuid::from_u128(77));
-    world.feed(Event::Heartbeat {
-        node_id: nobody,
-        tasks: vec![report(task.id, 1, TaskState::Failed)],
-    });
+    world.digest(nobody, vec![report(task.id, 1, TaskState::Failed)]);
     assert_eq!(world.rows.tasks, rows);
 }
 

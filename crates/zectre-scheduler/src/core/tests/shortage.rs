@@ -50,6 +50,99 @@ fn a_rollout_that_no_node_could_ever_run_fails_soon_and_one_that_runs_waits() {
 }
 
 #[test]
+fn a_rollout_that_no_node_is_large_enough_for_fails_soon_and_names_what_is_short() {
+    for (resources, short) in [
+        (
+            r#"{"cpu":"100m","memory":"4Ti"}"#,
+            "none has more than 1280Mi memory",
+        ),
+        (r#"{"cpu":"64","memory":"4Mi"}"#, "none has more than 1000m cpu"),
+        (
+            r#"{"cpu":"64","memory":"4Ti"}"#,
+            "none has more than 1280Mi memory, nor than 1000m cpu",
+        ),
+    ] {
+        for restart in ["always", "never"] {
+            let mut world = World::new(2, 1);
+            let json = format!(r#"{{"restart":"{restart}","resources":{resources}}}"#);
+            let id = world.deploy(&json, Program::Serves);
+            world.calm(14);
+            assert_eq!(world.status(id), DeploymentStatus::Pending);
+            world.calm(4);
+            let row = &world.rows.deployments[&id];
+            assert_eq!(
+                (row.status, row.reason),
+                (DeploymentStatus::Failed, Some(Reason::NoCapacity)),
+                "{json}"
+            );
+            let said = row.message.clone().unwrap_or_default();
+            assert!(said.contains(short), "{said}");
+            assert_eq!(world.cluster.tasks_of(id).count(), 0);
+        }
+    }
+}
+
+#[test]
+fn a_node_that_is_large_enough_is_waited_for_while_it_is_full_cordoned_or_silent() {
+    let large = NodeId::from_uuid(uuid::Uuid::from_u128(9_999));
+    let json = r#"{"resources":{"cpu":"2","memory":"2Gi"},"idle_timeout_secs":0}"#;
+    let world_with_it = || {
+        let mut world = World::new(1, 1);
+        world.agents[0].id = large;
+        world.join(large, facts("large", 2_000, 2_100, 8));
+        world
+    };
+    // Full.
+    let mut world = world_with_it();
+    world.deploy(json, Program::Serves);
+    world.calm(5);
+    let next = world.deploy(json, Program::Serves);
+    world.calm(30);
+    assert_eq!(world.status(next), DeploymentStatus::Pending);
+    // Cordoned.
+    let mut world = world_with_it();
+    let cordon = |eligibility| Event::NodeWanted {
+        id: large,
+        eligibility,
+    };
+    world.feed(cordon(Eligibility::Cordoned));
+    let id = world.deploy(json, Program::Serves);
+    world.calm(30);
+    assert_eq!(world.status(id), DeploymentStatus::Pending);
+    world.feed(cordon(Eligibility::Eligible));
+    world.calm(5);
+    assert_eq!(world.status(id), DeploymentStatus::Succeeded);
+    // Silent: the small one goes on telling.
+    let mut world = world_with_it();
+    let small = NodeId::from_uuid(uuid::Uuid::from_u128(9_998));
+    world.join(small, facts("small", 1_000, 1_000, 8));
+    let silence = |world: &mut World, secs: u64| {
+        for _ in 0..secs {
+            world.pass(1_000);
+            world.digest(small, Vec::new());
+        }
+    };
+    silence(&mut world, 15);
+    let id = world.deploy(json, Program::Serves);
+    silence(&mut world, 30);
+    let row = &world.rows.deployments[&id];
+    assert_eq!(row.status, DeploymentStatus::Pending);
+    let said = row.message.clone().unwrap_or_default();
+    assert!(
+        said.contains("large enough") && said.contains("don't answer: large"),
+        "{said}"
+    );
+    // Deleted, it is not waited for any more.
+    world.feed(Event::NodeGone(large));
+    silence(&mut world, 2);
+    let row = &world.rows.deployments[&id];
+    assert_eq!(
+        (row.status, row.reason),
+        (DeploymentStatus::Failed, Some(Reason::NoCapacity))
+    );
+}
+
+#[test]
 fn what_served_once_waits_for_its_kind_of_node_without_end() {
     let mut world = World::new(1, 1);
     let mut able = facts("n0", 1_000, 1_280, 8);
@@ -66,10 +159,7 @@ fn what_served_once_waits_for_its_kind_of_node_without_end() {
     world.join(other, facts("other", 1_000, 1_000, 8));
     for _ in 0..100 {
         world.pass(5_000);
-        world.feed(Event::Heartbeat {
-            node_id: other,
-            tasks: Vec::new(),
-        });
+        world.digest(other, Vec::new());
     }
     let waiting = world.cluster.tasks_of(id).next().expect("it waits").clone();
     assert_eq!(waiting.state, TaskState::Pending);
@@ -187,7 +277,11 @@ fn everyone_who_waits_is_tried_when_room_appears_however_many_they_are() {
     let tasks = Vec::new();
     drop(step(
         &mut world.cluster,
-        Event::Heartbeat { node_id: id, tasks },
+        Event::Heartbeat {
+            node_id: id,
+            heard_at: world.now,
+            tasks,
+        },
         world.now,
     ));
     // What a step leaves over is due at once.

@@ -152,8 +152,17 @@ impl World {
     /// A node registers and tells its first digest: it runs nothing.
     pub(super) fn join(&mut self, id: NodeId, facts: NodeFacts) {
         self.feed(Event::NodeRegistered { id, facts });
-        let (node_id, tasks) = (id, Vec::new());
-        self.feed(Event::Heartbeat { node_id, tasks });
+        self.digest(id, Vec::new());
+    }
+
+    /// A node's digest arrives.
+    pub(super) fn digest(&mut self, node_id: NodeId, tasks: Vec<TaskReport>) {
+        let heard_at = self.now;
+        self.feed(Event::Heartbeat {
+            node_id,
+            heard_at,
+            tasks,
+        });
     }
 
     pub(super) fn add_proxy(&mut self) {

@@ -1,0 +1,103 @@
+//! Faults that are not the program's: the node's own are told as such, with the sentence that says what it failed at.
+
+use crate::{
+    agent::{Agent, ask},
+    world::{World, patient, until},
+};
+use std::fs;
+use zectre_common::{
+    id::TaskId,
+    state::{Reason, TaskState},
+    wire::agent::{Action, ActionKind, TaskOrder, TaskReport},
+};
+
+/// What a failed task says.
+fn said(report: &TaskReport) -> &str {
+    report.message.as_deref().expect("every failure has its sentence")
+}
+
+fn start(task_id: TaskId, order: TaskOrder) -> Action {
+    let order = Box::new(order);
+    Action {
+        task_id,
+        generation: 1,
+        kind: ActionKind::Start { order },
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_node_can_not_do_is_told_as_its_own_fault() {
+    let world = World::new().await;
+    let agent = Agent::start(&world);
+    // A port that isn't the node's to give.
+    let mut order = world.guest("serve");
+    order.port = 1;
+    let strange = world.start(order).await;
+    let report = world.failed(strange, Reason::Internal).await;
+    assert!(
+        said(&report).contains("port 1 is not one of this node's"),
+        "{report:?}"
+    );
+    assert_eq!((report.exit_code, report.signal), (None, None), "nothing ran");
+
+    // Something is in the place of its directory.
+    let blocked = TaskId::new();
+    fs::write(world.task_dir(blocked), "in the way").expect("written");
+    world
+        .send(1, vec![start(blocked, world.guest("serve"))])
+        .await
+        .expect("accepted");
+    let report = world.failed(blocked, Reason::Internal).await;
+    assert!(
+        said(&report).starts_with("the node failed to make the task's directory: "),
+        "{report:?}"
+    );
+
+    // One node's trouble with a task is not the next one's: others start.
+    let other = world.start(world.guest("serve")).await;
+    world.reported(other, TaskState::Running).await;
+    world.stop(other, 1_000).await;
+    world.reported(other, TaskState::Stopped).await;
+    drop(agent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_supervisor_that_can_not_be_started_is_told_as_the_nodes_fault() {
+    let world = World::new().await;
+    let _agent = Agent::start_with(&world, &[("ZECTRE__AGENT__SHIM", "/bin/false")]);
+    let task = world.start(world.guest("serve")).await;
+    let report = world.failed(task, Reason::Internal).await;
+    assert!(
+        said(&report).starts_with("the node failed to start a supervisor: "),
+        "{report:?}"
+    );
+    let last = report.log_tail.last().map(|line| line.message.as_str());
+    assert_eq!(last, report.message.as_deref(), "its log ends with it, too");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_hangs_is_ill_and_goes_on_when_it_is_ordered_to_stop() {
+    let world = World::new().await;
+    let _agent = Agent::start(&world);
+    let mut order = world.guest("stalls");
+    order.health_check.path = Some("/health".into());
+    order.health_check.timeout = patient(2_000);
+    order.health_check.failures = 2;
+    let (port, allowed) = (order.port, order.health_check.timeout);
+    let task = world.start(order).await;
+    world.reported(task, TaskState::Running).await;
+    assert_eq!(ask(port, "/stall").await, Some(task.to_string()));
+    let find = || {
+        let seen = world.seen();
+        let mut reports = seen.reports.iter().filter(|report| report.task_id == task);
+        reports
+            .find(|report| !report.healthy && report.state == TaskState::Running)
+            .cloned()
+    };
+    until("it is ill", async || find().is_some()).await;
+    let ill = find().expect("just seen");
+    let silence = format!("no answer within {} s", allowed.duration().as_secs_f64());
+    assert_eq!(ill.last_probe, Some(silence));
+    world.stop(task, 1_000).await;
+    world.reported(task, TaskState::Stopped).await;
+}
