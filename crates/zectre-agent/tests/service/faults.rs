@@ -64,9 +64,31 @@ async fn what_the_node_can_not_do_is_told_as_its_own_fault() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_supervisor_that_can_not_be_started_is_told_as_the_nodes_fault() {
     let world = World::new().await;
-    let _agent = Agent::start_with(&world, &[("ZECTRE__AGENT__SHIM", "/bin/false")]);
-    let task = world.start(world.guest("serve")).await;
-    let report = world.failed(task, Reason::Internal).await;
+    let shim = world.data_dir.path().join("shim");
+    fs::copy(env!("CARGO_BIN_EXE_zectre-shim"), &shim).expect("copied");
+    let _agent = Agent::start_with(&world, &[("ZECTRE__AGENT__SHIM", &shim.display().to_string())]);
+    world.node().await;
+    fs::remove_file(&shim).expect("it is there");
+    // Some supervisors wait already, or are being started; those that follow can't be.
+    let mut failed = None;
+    for _ in 0..8 {
+        let task = world.start(world.guest("serve")).await;
+        let last = || {
+            let seen = world.seen();
+            let report = seen.reports.iter().rev().find(|report| report.task_id == task);
+            report.cloned()
+        };
+        until("it runs or has failed", async || {
+            last().is_some_and(|report| report.state != TaskState::Starting)
+        })
+        .await;
+        failed = last().filter(|report| report.state == TaskState::Failed);
+        if failed.is_some() {
+            break;
+        }
+    }
+    let report = failed.expect("at most a few supervisors were there");
+    assert_eq!(report.reason, Some(Reason::Internal), "{report:?}");
     assert!(
         said(&report).starts_with("the node failed to start a supervisor: "),
         "{report:?}"
