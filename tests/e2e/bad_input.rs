@@ -112,7 +112,8 @@ async fn a_program_that_misbehaves_ends_its_deployment_with_the_reason() {
         "{evidence}"
     );
 
-    let patience = json!({"health_check": {"start_timeout": "1s"}});
+    // Long enough for a busy machine to start them.
+    let patience = json!({"health_check": {"start_timeout": "3s"}});
     let never = app
         .deploy_program(
             &program,
@@ -121,7 +122,7 @@ async fn a_program_that_misbehaves_ends_its_deployment_with_the_reason() {
         .await;
     assert_eq!(never.failed(), "port_never_opened");
 
-    let health = json!({"health_check": {"path": "/health", "start_timeout": "1s"}});
+    let health = json!({"health_check": {"path": "/health", "start_timeout": "8s"}});
     let sick = app
         .deploy_program(
             &program,
@@ -155,7 +156,7 @@ async fn a_program_that_misbehaves_ends_its_deployment_with_the_reason() {
         .await
         .expect(204);
     zectre_testkit::wait_until(
-        std::time::Duration::from_secs(30),
+        std::time::Duration::from_secs(60),
         "even a stubborn program ends",
         async || zectre_e2e::tasks_of(stubborn.id()).is_empty().then_some(()),
     )

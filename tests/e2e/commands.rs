@@ -49,7 +49,7 @@ async fn a_newcomer_is_told_what_happened_and_what_to_do_next() {
         "{}",
         accepted.stderr
     );
-    wait_until(Duration::from_secs(30), "it serves", async || {
+    wait_until(Duration::from_secs(60), "it serves", async || {
         zectre(&["status"])
             .await
             .success()
@@ -187,7 +187,7 @@ async fn scaled_in_the_midst_of_a_rollout_it_is_the_new_version_that_is_scaled()
     zectre(&["deploy", "--artifact", &late, "--prod", "--no-wait"])
         .await
         .success();
-    wait_until(Duration::from_secs(30), "it is being rolled out", async || {
+    wait_until(Duration::from_secs(60), "it is being rolled out", async || {
         let status = zectre(&["status"]).await;
         status.stdout.contains("v2").then_some(())
     })

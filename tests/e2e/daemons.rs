@@ -79,7 +79,7 @@ async fn a_request_id_follows_a_request_through_the_services() {
             .count()
     };
     zectre_testkit::wait_until(
-        std::time::Duration::from_secs(10),
+        std::time::Duration::from_secs(60),
         "both services log the id",
         async || (services_that_logged_it(&platform.logs()) == 2).then_some(()),
     )

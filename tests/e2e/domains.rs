@@ -29,7 +29,7 @@ async fn claim(http: &Http, app: &App, domain: &str) -> Value {
 
 /// Waits until the proxy answers for `domain` with this status: it learns of changes by itself.
 async fn answers(http: &Http, domain: &str, status: u16) -> String {
-    wait_until(Duration::from_secs(10), domain, async || {
+    wait_until(Duration::from_secs(60), domain, async || {
         let answer = http.app(domain, "/").await;
         (answer.status == status).then(|| answer.text())
     })

@@ -34,7 +34,7 @@ impl Running {
 
     /// Waits for a first line on standard output.
     async fn first_line(&mut self) -> String {
-        let line = tokio::time::timeout(Duration::from_secs(30), self.said.next_line()).await;
+        let line = tokio::time::timeout(Duration::from_secs(60), self.said.next_line()).await;
         line.expect("in time").expect("readable").expect("a line")
     }
 
@@ -42,7 +42,7 @@ impl Running {
     async fn interrupt(self) -> (Option<i32>, String) {
         let pid = self.child.id().expect("it runs").cast_signed();
         kill(nix::unistd::Pid::from_raw(pid), Signal::SIGINT).expect("it is ours");
-        let ended = tokio::time::timeout(Duration::from_secs(30), self.child.wait_with_output()).await;
+        let ended = tokio::time::timeout(Duration::from_secs(60), self.child.wait_with_output()).await;
         let output = ended.expect("it ends").expect("it was started");
         (
             output.status.code(),
@@ -59,7 +59,7 @@ async fn ctrl_c_ends_what_waits_with_130_and_says_what_goes_on() {
     cli.run(&shop, &["deploy", "--artifact", &server, "--prod", "--wait"])
         .await
         .success();
-    wait_until(Duration::from_secs(20), "its log is stored", async || {
+    wait_until(Duration::from_secs(60), "its log is stored", async || {
         (!cli.run(&shop, &["logs"]).await.stdout.is_empty()).then_some(())
     })
     .await;
@@ -77,7 +77,7 @@ async fn ctrl_c_ends_what_waits_with_130_and_says_what_goes_on() {
         &stuck,
         &["deploy", "--artifact", &server, "--prod", "--wait"],
     );
-    wait_until(Duration::from_secs(30), "the deployment is there", async || {
+    wait_until(Duration::from_secs(60), "the deployment is there", async || {
         let status = cli.run(&stuck, &["status"]).await;
         status.stdout.contains("v1").then_some(())
     })
@@ -97,7 +97,7 @@ async fn interrupt_once_waiting(mut waiting: Running) -> (Option<i32>, String) {
     let stderr = waiting.child.stderr.take().expect("piped");
     let mut lines = BufReader::new(stderr).lines();
     loop {
-        let line = tokio::time::timeout(Duration::from_secs(30), lines.next_line()).await;
+        let line = tokio::time::timeout(Duration::from_secs(60), lines.next_line()).await;
         let line = line.expect("in time").expect("readable").expect("it goes on");
         if line.starts_with("Rolling out") {
             break;
@@ -148,7 +148,7 @@ async fn nodes_tell_what_they_take_and_a_drain_waits() {
 
     // With nowhere else to go the task stays; once it sleeps the node is empty.
     let waiting = Running::start(&cli, &shop, &["nodes", "drain", name, "--wait"]);
-    wait_until(Duration::from_secs(20), "it drains", async || {
+    wait_until(Duration::from_secs(60), "it drains", async || {
         zectre(&["nodes", "list"])
             .await
             .success()

@@ -63,7 +63,7 @@ async fn the_command_leads_from_nothing_to_a_url_and_back() {
     let tasks: Value =
         serde_json::from_str(zectre(&["ps", "--json"]).await.success()).expect("--json prints JSON");
     assert!(tasks.to_string().contains("running"), "{tasks}");
-    wait_until(Duration::from_secs(20), "the log is stored", async || {
+    wait_until(Duration::from_secs(60), "the log is stored", async || {
         zectre(&["logs"]).await.stdout.contains("request /").then_some(())
     })
     .await;
@@ -93,7 +93,7 @@ async fn the_command_leads_from_nothing_to_a_url_and_back() {
     );
 
     zectre(&["rollback"]).await.success();
-    wait_until(Duration::from_secs(20), "the first version is back", async || {
+    wait_until(Duration::from_secs(60), "the first version is back", async || {
         http.app("tour-default", "/")
             .await
             .text()
@@ -157,7 +157,7 @@ async fn logs_are_followed_as_they_come() {
                 }
             }
         };
-        tokio::time::timeout(Duration::from_secs(30), found)
+        tokio::time::timeout(Duration::from_secs(60), found)
             .await
             .unwrap_or_else(|_| panic!("no line with `{wanted}`"))
     };
@@ -234,7 +234,7 @@ async fn the_four_rules_lead_a_host_to_its_deployment() {
     app.deploy_program(&program, json!({"env": {"GREETING": "prod"}}))
         .await
         .succeeded();
-    wait_until(Duration::from_secs(10), "production has the name", async || {
+    wait_until(Duration::from_secs(60), "production has the name", async || {
         http.app(&app.subdomain, "/")
             .await
             .text()
@@ -286,7 +286,7 @@ async fn bodies_stream_both_ways() {
     let response = request.send().await.expect("the head comes before the body ends");
     let mut answer = response.bytes_stream();
     let mut next = async || {
-        let chunk = tokio::time::timeout(Duration::from_secs(10), answer.next())
+        let chunk = tokio::time::timeout(Duration::from_secs(60), answer.next())
             .await
             .expect("in time");
         chunk.map(|chunk| chunk.expect("the stream holds").to_vec())

@@ -91,7 +91,7 @@ async fn a_push_is_served_and_a_pull_request_has_a_preview_until_it_is_closed() 
 
     let closed = pull_request("closed", "closed", &better);
     tell(&http, "pull_request", 3, closed, &forge).await;
-    wait_until(Duration::from_secs(20), "the preview is gone", async || {
+    wait_until(Duration::from_secs(60), "the preview is gone", async || {
         (http.app(label, "/").await.status == 404).then_some(())
     })
     .await;

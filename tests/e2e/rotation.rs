@@ -44,7 +44,7 @@ async fn keys_rotate_under_running_daemons_and_a_killed_rotation_goes_on() {
         .stderr(Stdio::null())
         .spawn()
         .expect("zectre was built");
-    wait_until(Duration::from_secs(20), "the new key seals", async || {
+    wait_until(Duration::from_secs(60), "the new key seals", async || {
         let file = fs::read_to_string(here.join("master")).expect("it is whole");
         (file.lines().count() == 2).then_some(())
     })

@@ -20,7 +20,7 @@ fn find_postmaster(single: &Single) -> Option<i32> {
 #[tokio::test]
 async fn it_serves_stops_in_order_and_finds_its_data_again() {
     let settings = Settings {
-        stop_timeout_ms: 4_000,
+        stop_timeout_ms: 12_000,
         ..Settings::default()
     };
     let mut single = Single::start_with(settings).await;
@@ -77,7 +77,7 @@ async fn it_serves_stops_in_order_and_finds_its_data_again() {
     }
 
     single.start_again().await;
-    wait_until(Duration::from_secs(30), "the program answers again", async || {
+    wait_until(Duration::from_secs(60), "the program answers again", async || {
         let answer = http.app(&app.subdomain, "/").await;
         (answer.status == 200 && answer.text().starts_with("kept ")).then_some(())
     })
@@ -220,7 +220,7 @@ async fn ctrl_c_ends_everything_and_a_start_that_is_broken_off_leaves_nothing() 
     // In the midst of the next start, as soon as PostgreSQL has a process.
     single.launch_again();
     let pid_file = single.data_dir().join("postgres/data/postmaster.pid");
-    wait_until(Duration::from_secs(30), "PostgreSQL starts", async || {
+    wait_until(Duration::from_secs(60), "PostgreSQL starts", async || {
         pid_file.exists().then_some(())
     })
     .await;

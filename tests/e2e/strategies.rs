@@ -83,7 +83,7 @@ async fn canary(http: &Http) {
     scene.serves(&old).await;
 
     let new = scene.deploy("new", on_trial.clone(), json!({})).await;
-    wait_until(Duration::from_secs(30), "the canary answers", async || {
+    wait_until(Duration::from_secs(60), "the canary answers", async || {
         (scene.greeting().await == "new").then_some(())
     })
     .await;
@@ -110,11 +110,11 @@ async fn canary(http: &Http) {
     scene.app.wait_running(&new, 2).await;
 
     let broken = scene.deploy("broken", on_trial, json!({})).await;
-    wait_until(Duration::from_secs(30), "the next canary answers", async || {
+    wait_until(Duration::from_secs(60), "the next canary answers", async || {
         (scene.greeting().await == "broken").then_some(())
     })
     .await;
-    let failed = wait_until(Duration::from_secs(30), "the canary has failed", async || {
+    let failed = wait_until(Duration::from_secs(60), "the canary has failed", async || {
         for pid in tasks_of(&broken) {
             let pid = nix::unistd::Pid::from_raw(pid);
             // It may have ended meanwhile.
@@ -128,7 +128,7 @@ async fn canary(http: &Http) {
         (&failed["status"], &failed["reason"]),
         (&json!("failed"), &json!("exited"))
     );
-    wait_until(Duration::from_secs(30), "nothing of it is left", async || {
+    wait_until(Duration::from_secs(60), "nothing of it is left", async || {
         tasks_of(&broken).is_empty().then_some(())
     })
     .await;
@@ -164,7 +164,7 @@ async fn blue_green(http: &Http) {
         scene.serves(&new).await;
         scene.expect_only("new").await;
         let enough = answered.load(Relaxed) + 20;
-        wait_until(Duration::from_secs(30), "the clients went on", async || {
+        wait_until(Duration::from_secs(60), "the clients went on", async || {
             (answered.load(Relaxed) >= enough).then_some(())
         })
         .await;

@@ -34,7 +34,7 @@ fn echo_program() -> PathBuf {
 
 async fn hears(stream: &mut TcpStream, words: &str) {
     let mut got = vec![0; words.len()];
-    let read = timeout(Duration::from_secs(30), stream.read_exact(&mut got)).await;
+    let read = timeout(Duration::from_secs(60), stream.read_exact(&mut got)).await;
     read.expect("in time").expect("it says something");
     assert_eq!(String::from_utf8_lossy(&got), words);
 }
@@ -93,12 +93,12 @@ async fn a_program_of_plain_tcp_keeps_its_port_from_version_to_version_asleep_or
     )
     .expect("ours");
     assert_eq!(deploy().await, address);
-    let status = cli.run(&directory, &["status"]).await;
-    assert!(status.success().contains(&address), "{}", status.stdout);
     // The old version stays with who has it, as long as draining takes.
     open.write_all(b"still here").await.expect("it reads");
     hears(&mut open, "still here").await;
     drop(open);
+    let status = cli.run(&directory, &["status"]).await;
+    assert!(status.success().contains(&address), "{}", status.stdout);
     let mut next = TcpStream::connect(&address).await.expect("it listens");
     hears(&mut next, "two").await;
     drop(next);

@@ -54,7 +54,7 @@ pub struct App {
 }
 
 /// The longest a rollout may take in a test on a busy machine.
-const ROLLOUT_DEADLINE: Duration = Duration::from_secs(60);
+const ROLLOUT_DEADLINE: Duration = Duration::from_secs(120);
 
 impl App {
     /// A new application in the namespace `default`.

@@ -104,7 +104,7 @@ impl Daemons {
 
     async fn wait_for_node(&self) {
         let http = self.http();
-        wait_until(Duration::from_secs(20), "the node joins", async || {
+        wait_until(Duration::from_secs(60), "the node joins", async || {
             let nodes = http.get("/nodes").await.expect(200);
             nodes["data"]
                 .as_array()
@@ -137,7 +137,7 @@ impl Daemons {
         let http = self.http();
         let process = self.process_mut(service);
         wait_until(
-            Duration::from_secs(30),
+            Duration::from_secs(60),
             &format!("{service} is ready"),
             async || {
                 assert!(process.ended().is_none(), "{service} ended:\n{}", process.log());

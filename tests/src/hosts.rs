@@ -55,9 +55,9 @@ const PROXY_ADMIN_PORT: u16 = 47001;
 const REGISTRY_PORT: u16 = 47082;
 const BUILD_PORT: u16 = 47083;
 
-/// A node that has been silent for so long is lost: half of the default, and still two seconds more than it takes to
-/// notice on a busy machine.
-pub const NODE_LEASE: Duration = Duration::from_secs(5);
+/// A node that has been silent for so long is lost: what is usual, for an agent of a busy machine may have no turn for
+/// seconds.
+pub const NODE_LEASE: Duration = Duration::from_secs(10);
 
 /// A platform over many hosts.
 pub struct Hosts {
@@ -136,7 +136,7 @@ impl Hosts {
     /// Waits until every node is ready.
     pub async fn wait_nodes_ready(&self) {
         let http = self.http();
-        wait_until(Duration::from_secs(30), "all nodes are ready", async || {
+        wait_until(Duration::from_secs(60), "all nodes are ready", async || {
             let nodes = http.get("/nodes").await.expect(200);
             let ready = nodes["data"]
                 .as_array()?
@@ -200,7 +200,7 @@ impl Hosts {
     pub async fn leader(&self) -> Daemon {
         let addresses = [CONTROL, STANDBY].map(|host| (host, self.url(host, SCHEDULER_PORT)));
         let pool = self.pool().await;
-        wait_until(Duration::from_secs(20), "a scheduler leads", async || {
+        wait_until(Duration::from_secs(60), "a scheduler leads", async || {
             let leader = crate::store::leader(&pool).await?;
             let found = addresses.iter().find(|(_, url)| *url == leader.address)?;
             Some((found.0, "zectre-scheduler"))

@@ -25,7 +25,7 @@ use tokio::{
 /// time left tells about the machine only.
 const PACE: Duration = Duration::from_millis(60);
 /// No answer in this time is a failed request.
-pub const ANSWER_DEADLINE: Duration = Duration::from_secs(12);
+pub const ANSWER_DEADLINE: Duration = Duration::from_secs(25);
 
 /// What a request is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -87,7 +87,7 @@ impl Postgres {
     }
 
     async fn wait_ready(&mut self) {
-        let pool = wait_until(Duration::from_secs(30), "PostgreSQL answers", async || {
+        let pool = wait_until(Duration::from_secs(60), "PostgreSQL answers", async || {
             let ended = self.process.ended();
             assert!(ended.is_none(), "PostgreSQL ended:\n{}", self.process.log());
             TcpStream::connect((self.address.as_str(), PORT)).await.ok()?;

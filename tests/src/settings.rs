@@ -65,11 +65,12 @@ impl Settings {
             ("api", "public_url", local(self.api_port)),
             ("scheduler", "port", self.scheduler_port.to_string()),
             ("scheduler", "public_url", local(self.scheduler_port)),
-            // Half of the defaults, so that a test of loss or backoff does not wait for the default.
+            // Less than the defaults, so that a test of backoff does not wait for them. No test here waits for a lost node:
+            // on a busy machine an agent may have no turn for seconds.
             ("scheduler", "heartbeat_ms", "500".into()),
-            ("scheduler", "node_lease_ms", "5000".into()),
+            ("scheduler", "node_lease_ms", "20000".into()),
             ("scheduler", "backoff_initial_ms", "200".into()),
-            ("scheduler", "drain_timeout_ms", "5000".into()),
+            ("scheduler", "drain_timeout_ms", "15000".into()),
             ("agent", "port", self.agent_port.to_string()),
             ("agent", "port_min", self.task_ports.0.to_string()),
             ("agent", "port_max", self.task_ports.1.to_string()),

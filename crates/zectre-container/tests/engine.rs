@@ -15,7 +15,7 @@ use zectre_testkit::{
     DockerEngine, ImageRegistry, PodmanEngine, REGISTRY_PASSWORD, REGISTRY_USER, free_port, wait_until,
 };
 
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(60);
 const IMAGE: &str = "zectre-test:1";
 
 fn program(dir: &Path) -> PathBuf {
@@ -94,8 +94,11 @@ async fn the_other_engine_runs_the_same_containers() {
         (ours[0].task_id, ours[0].state),
         (serves.task_id, ContainerState::Running)
     );
-    let usage = engine.usage(&started.container_id).await.expect("asked");
-    assert!(usage.is_some_and(|usage| usage.memory_bytes > 0), "{usage:?}");
+    let usage = wait_until(DEADLINE, "its usage", async || {
+        engine.usage(&started.container_id).await.expect("asked")
+    })
+    .await;
+    assert!(usage.memory_bytes > 0, "{usage:?}");
     let end = engine
         .stop(&started.container_id, Duration::from_millis(200))
         .await

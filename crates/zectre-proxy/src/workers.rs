@@ -146,7 +146,7 @@ mod tests {
         assert!(workers.0.iter().all(|worker| worker.seated.load(Relaxed) == 0));
         let stop = Shutdown::new();
         stop.request();
-        tokio::time::timeout(Duration::from_secs(5), threads.supervise(stop))
+        tokio::time::timeout(Duration::from_secs(60), threads.supervise(stop))
             .await
             .expect("they end");
     }
@@ -157,7 +157,7 @@ mod tests {
         let seat = workers.seat();
         let endless = seat.handle().spawn(std::future::pending::<()>());
         drop(threads);
-        let ended = tokio::time::timeout(Duration::from_secs(5), endless).await;
+        let ended = tokio::time::timeout(Duration::from_secs(60), endless).await;
         assert!(ended.expect("it is dropped").is_err());
     }
 }

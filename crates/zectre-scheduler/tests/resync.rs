@@ -163,7 +163,7 @@ async fn who_takes_over_in_a_broken_rollout_counts_on_from_its_failures() {
     let app = App::create(&world).await;
     let mut config = world.config("");
     // So that the first failure is not followed by the next while it is looked at.
-    config.scheduler.backoff_initial_ms = 20_000;
+    config.scheduler.backoff_initial_ms = 200_000;
     let scheduler = world.scheduler_with(config).await;
     scheduler.leads().await;
     let token = app.join_token().await;

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
+const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 
 fn tishc() -> Command {
     Command::new(env!("CARGO_BIN_EXE_zectre-tishc"))

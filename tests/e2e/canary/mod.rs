@@ -202,7 +202,7 @@ async fn of_daemons(platform: &Daemons, access_log: &Path, sinks: &mut Sinks) {
     }
     let routes = format!("http://127.0.0.1:{}/routes", platform.admin_port("zectre-proxy"));
     sinks.answer("the proxy's routes", http.raw().get(routes)).await;
-    let log = wait_until(Duration::from_secs(20), "the access log is written", async || {
+    let log = wait_until(Duration::from_secs(60), "the access log is written", async || {
         let log = fs::read_to_string(access_log).unwrap_or_default();
         log.contains("/visited").then_some(log)
     })

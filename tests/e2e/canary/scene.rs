@@ -31,7 +31,7 @@ impl Scene<'_> {
         self.visit().await;
         let (deployment, task) = self.logged(&app).await;
         let deliveries = format!("/webhooks/{}/deliveries?state=delivered", self.webhook);
-        wait_until(Duration::from_secs(20), "the webhook is told", async || {
+        wait_until(Duration::from_secs(60), "the webhook is told", async || {
             let deliveries = self.get(&deliveries).await;
             (deliveries["total"] != 0).then_some(())
         })
@@ -152,7 +152,7 @@ impl Scene<'_> {
         let deployment = text(&self.get(&served).await["data"][0], "id");
         let tasks = self.get(&format!("/deployments/{deployment}/tasks")).await;
         let task = text(&tasks["data"][0], "id");
-        wait_until(Duration::from_secs(20), "the log is stored", async || {
+        wait_until(Duration::from_secs(60), "the log is stored", async || {
             let log = self.get(&format!("/tasks/{task}/logs")).await.to_string();
             log.contains("request").then_some(())
         })

@@ -250,7 +250,10 @@ mod tests {
             assert!(format!("{error:?}").contains("CATALOG_UNAVAILABLE"), "{error:?}");
         }
         let mut readings = 0;
-        while timeout(Duration::from_millis(1), listener.accept()).await.is_ok() {
+        while timeout(Duration::from_millis(200), listener.accept())
+            .await
+            .is_ok()
+        {
             readings += 1;
         }
         assert_eq!(readings, 1);

@@ -22,7 +22,7 @@ use zectre_testkit::wait_until;
 
 const ISSUER: &str = "https://catalog.test";
 const AUDIENCE: &str = "cluster-1";
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
 struct Shelf {

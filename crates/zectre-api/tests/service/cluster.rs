@@ -189,7 +189,7 @@ async fn a_database_that_was_cut_is_used_again() {
             );
             (answer.status == 200).then_some(())
         };
-        wait_until(Duration::from_secs(20), "the database is used again", statuses).await;
+        wait_until(Duration::from_secs(60), "the database is used again", statuses).await;
     }
     assert_eq!(
         api.send(api.request(Method::GET, "/ready"))

@@ -18,7 +18,7 @@ use tokio::{
 };
 use zectre_testkit::{DnsServer, wait_until};
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 const HERE: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
 /// A web server that answers whatever it is told to, and remembers what it was asked.

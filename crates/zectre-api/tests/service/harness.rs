@@ -164,7 +164,7 @@ impl Harness {
             .await
             .expect("the database is migrated");
         let http = reqwest::Client::builder()
-            .timeout(Duration::from_secs(30))
+            .timeout(Duration::from_secs(60))
             .build()
             .expect("fixed settings");
         Self {

@@ -212,7 +212,7 @@ async fn a_slow_request_whose_claim_was_taken_over_has_no_effect() {
             .expect("valid");
             (now == count).then_some(())
         };
-        wait_until(Duration::from_secs(20), "requests wait for the lock", blocked).await;
+        wait_until(Duration::from_secs(60), "requests wait for the lock", blocked).await;
     };
     let orders = async {
         waiting(1).await;

@@ -5,19 +5,25 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-/// As a proxy writes it: of an environment, or of what has no series of its own.
-async fn told(pool: &PgPool, environment: Uuid, secs_ago: f64, requests: i64) {
+/// As a proxy writes it: of an environment, or of what has no series of its own. It is `now`, in seconds, for all that belongs
+/// into one step.
+async fn told(pool: &PgPool, environment: Uuid, now: f64, secs_ago: f64, requests: i64) {
     sqlx::query(
-        "INSERT INTO request_metrics VALUES (10, $1, date_bin('10 s', now() - make_interval(secs => $2), 'epoch'), $3, $4, $4 / 2,
+        "INSERT INTO request_metrics VALUES (10, $1, date_bin('10 s', to_timestamp($2), 'epoch'), $3, $4, $4 / 2,
                                              array_append(array_fill(0::bigint, ARRAY[50]), $4))",
     )
     .bind(environment)
-    .bind(secs_ago)
+    .bind(now - secs_ago)
     .bind(Uuid::now_v7())
     .bind(requests)
     .execute(pool)
     .await
     .expect("a row");
+}
+
+async fn now(pool: &PgPool) -> f64 {
+    let now = sqlx::query_scalar("SELECT extract(epoch FROM now())::float8");
+    now.fetch_one(pool).await.expect("the time")
 }
 
 fn known(series: &Value, field: &str) -> Vec<Value> {
@@ -40,13 +46,14 @@ async fn series_tell_what_was_measured_and_null_for_what_was_not() {
     .fetch_one(&api.pool)
     .await
     .expect("it was made");
+    let now = now(&api.pool).await;
     for (of, secs_ago, requests) in [
         (environment, 65.0, 4),
         (environment, 65.0, 6),
         (Uuid::nil(), 65.0, 0),
         (Uuid::nil(), 125.0, 0),
     ] {
-        told(&api.pool, of, secs_ago, requests).await;
+        told(&api.pool, of, now, secs_ago, requests).await;
     }
     let series = api
         .get(&format!("/metrics/apps/{app}?environment=production"))
@@ -102,8 +109,9 @@ async fn a_node_has_a_series_with_marks_of_its_own() {
     .fetch_one(&api.pool)
     .await
     .expect("a node");
+    let now = now(&api.pool).await;
     for (of, secs_ago, requests) in [(node, 65.0, 8), (Uuid::max(), 65.0, 0), (Uuid::max(), 125.0, 0)] {
-        told(&api.pool, of, secs_ago, requests).await;
+        told(&api.pool, of, now, secs_ago, requests).await;
     }
     let of_node = api
         .get(&format!("/metrics/nodes/{node}"))

@@ -14,7 +14,7 @@ use zectre_service::{
     token::{mint_node, name},
 };
 
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// One Server-Sent Event.
 #[derive(Debug, Clone, PartialEq)]

@@ -52,7 +52,7 @@ async fn a_source_of_two_files_becomes_a_program_that_answers() {
         .kill_on_drop(true)
         .spawn()
         .expect("it starts");
-    let answer = wait_until(Duration::from_secs(10), "the program answers", async || {
+    let answer = wait_until(Duration::from_secs(60), "the program answers", async || {
         let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()?;
         stream
             .write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
@@ -70,7 +70,7 @@ async fn a_source_of_two_files_becomes_a_program_that_answers() {
     running.kill().await.expect("it ran");
     worker.stop().await;
     wait_until(
-        Duration::from_secs(10),
+        Duration::from_secs(60),
         "the work directory is empty",
         async || (yard.left_in_work() == 0).then_some(()),
     )
@@ -155,7 +155,7 @@ async fn bad_sources_are_refused_with_a_sentence() {
         assert!(yard.log_text(id).await.contains(words));
     }
     wait_until(
-        Duration::from_secs(10),
+        Duration::from_secs(60),
         "the work directory is empty",
         async || (yard.left_in_work() == 0).then_some(()),
     )

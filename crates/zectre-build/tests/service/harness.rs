@@ -106,7 +106,7 @@ impl Yard {
         format!(
             "database = {{ url = {:?}, connections_max = 5 }}\nregistry.public_url = {:?}\n\
              scheduler.public_url = \"http://127.0.0.1:9\"\nsecrets.service_key_file = '{}'\n\
-             secrets.master_key_file = '{}'\n[build]\nport = 0\nlease_ms = 3000\nwork_dir = '{}'\n{}\n{more}\n",
+             secrets.master_key_file = '{}'\n[build]\nport = 0\nlease_ms = 10000\nwork_dir = '{}'\n{}\n{more}\n",
             self.database.url().expose_secret(),
             self.registry_url,
             self.dir.path().join("service.key").display(),

@@ -39,7 +39,7 @@ fn prepared(yard: &Yard) -> String {
 async fn all_gone(yard: &Yard) {
     let marker = yard.dir.path().join("slow-tishc").display().to_string();
     wait_until(
-        Duration::from_secs(10),
+        Duration::from_secs(60),
         "every process of the build is gone",
         async || {
             let processes = std::fs::read_dir("/proc").expect("Linux has it").flatten();
@@ -205,7 +205,7 @@ async fn a_killed_worker_takes_its_build_along_and_the_next_one_finishes_it() {
     assert_eq!((ended.status, ended.message), (BuildStatus::Succeeded, None));
     next.stop().await;
     wait_until(
-        Duration::from_secs(10),
+        Duration::from_secs(60),
         "the work directory is empty",
         async || (yard.left_in_work() == 0).then_some(()),
     )

@@ -95,8 +95,9 @@ mod tests {
 
     #[test]
     fn a_taken_port_is_told_with_its_holder_and_the_way_around() {
-        let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = taken.local_addr().expect("bound").port();
+        // None of those that the kernel gives to whoever connects somewhere meanwhile.
+        let port = zectre_testkit::free_port();
+        let taken = TcpListener::bind(("127.0.0.1", port)).expect("a free port");
         let config = with_build_port(port);
         let error = check(&config).expect_err("taken").to_string();
         assert!(

@@ -116,7 +116,7 @@ mod tests {
             .expect("sleep is installed");
         let process = Process::of(child.id().expect("not waited for")).expect("it runs");
         assert!(process.is_alive());
-        zectre_testkit::wait_until(Duration::from_secs(5), "it has become sleep", async || {
+        zectre_testkit::wait_until(Duration::from_secs(60), "it has become sleep", async || {
             (process.command_line()[0] == "sleep").then_some(())
         })
         .await;
@@ -130,7 +130,7 @@ mod tests {
         );
         process.terminate().expect("ours");
         // Not waited for yet, it is a zombie: not alive.
-        assert!(process.wait_until_gone(Duration::from_secs(5)).await);
+        assert!(process.wait_until_gone(Duration::from_secs(60)).await);
         child.wait().await.expect("ours");
         assert_eq!(Process::of(process.pid), None);
     }

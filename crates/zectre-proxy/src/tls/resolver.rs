@@ -251,6 +251,6 @@ mod tests {
         for name in &names {
             assert_eq!(resolver.find(name).expect("there").names, [name.as_str()]);
         }
-        assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
+        assert!(began.elapsed().as_secs() < 60, "{:?}", began.elapsed());
     }
 }

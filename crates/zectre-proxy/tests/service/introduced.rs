@@ -72,7 +72,7 @@ async fn world(header_timeout_ms: u32, limits: &str) -> (World, Origin, Running)
 
 #[tokio::test]
 async fn the_client_is_whom_a_load_balancer_brings() {
-    let (_world, _origin, proxy) = world(1_000, "").await;
+    let (_world, _origin, proxy) = world(6_000, "").await;
     let says = async |pieces: &[&[u8]], told: &str| {
         let answer = ask(proxy.address, US, pieces).await;
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
@@ -140,7 +140,7 @@ async fn limits_are_those_of_the_client_that_is_brought() {
 
 #[tokio::test]
 async fn without_a_header_a_load_balancer_is_not_heard_and_with_one_nobody_else_is() {
-    let (_world, origin, proxy) = world(1_000, "").await;
+    let (_world, origin, proxy) = world(6_000, "").await;
     let cases: [Vec<u8>; 9] = [
         request(""),
         b"PROXY TCP4 203.0.113.7 192.0.2.1 4321 80\r\n".to_vec(),

@@ -93,7 +93,7 @@ async fn an_upload_that_breaks_off_leaves_nothing() {
         for _ in 0..3 {
             sender.send(vec![7; 1 << 20]).await.expect("the client reads");
         }
-        wait_until(Duration::from_secs(10), "the upload begins", async || {
+        wait_until(Duration::from_secs(60), "the upload begins", async || {
             (registry.left_in_tmp() == 1).then_some(())
         })
         .await;
@@ -103,7 +103,7 @@ async fn an_upload_that_breaks_off_leaves_nothing() {
         () = begun => {}
     }
     drop((sending, sender));
-    wait_until(Duration::from_secs(10), "the rest is removed", async || {
+    wait_until(Duration::from_secs(60), "the rest is removed", async || {
         (registry.left_in_tmp() == 0).then_some(())
     })
     .await;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use zectre_testkit::{DnsServer, wait_until};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 pub(super) async fn source(walk: &mut Walk) {
     let app = walk.api.app("repository").await;
