@@ -18,7 +18,7 @@ use zectre_testkit::{free_port, wait_until};
 
 /// The longest that a cluster may be without a leader. A killed one is replaced within half a second, one that the server
 /// hears nothing of in about three; the rest is for a machine that does much else.
-const TAKE_OVER_MAX: Duration = Duration::from_secs(15);
+const TAKE_OVER_MAX: Duration = Duration::from_secs(5);
 
 /// `zectre-scheduler` as a process; killed with the value.
 struct Daemon {
