@@ -23,14 +23,7 @@ async fn world() -> World {
 
 /// Waits until `proxy` shows a certificate of Pebble's for `name`; its serial number.
 async fn certified(proxy: &Running, name: &str) -> Vec<u8> {
-    wait_until(LONG, name, || async {
-        let secure = Secure::connect(proxy.secure(), name, &[]).await;
-        (secure.names() == [name]).then(|| {
-            let certificate = secure.certificate().tbs_certificate;
-            certificate.serial_number.as_bytes().to_vec()
-        })
-    })
-    .await
+    wait_until(LONG, name, || shown(proxy, name)).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -130,10 +123,7 @@ async fn a_failing_server_loses_no_certificate_and_renewal_comes_ahead_of_the_en
     // No restart: the other proxy serves it, too.
     assert_eq!(certified(&two, "a.test").await, first);
     let ordered = pebble.orders();
-    sqlx::query("UPDATE certificates SET not_before = now() - interval '80 days', not_after = now() + interval '1 day'")
-        .execute(&world.pool)
-        .await
-        .expect("aged");
+    age(&world).await;
     wait_until(LONG, "a renewal is ordered", || async {
         (pebble.orders() > ordered).then_some(())
     })
@@ -145,6 +135,81 @@ async fn a_failing_server_loses_no_certificate_and_renewal_comes_ahead_of_the_en
     assert_ne!(certified(&one, "a.test").await, first);
     one.stop().await;
     two.stop().await;
+}
+
+/// Of a certificate in use only the renewal suffers: whatever Pebble does, not one handshake is without it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewal_that_keeps_failing_leaves_the_certificate_in_use() {
+    let mut world = world().await;
+    let mut pebble = Pebble::start(&world, 50, true).await;
+    world.configure(&pebble.configuration("tls-alpn-01", &["a.test"]));
+    let config = world.config();
+    let (one, mut two) = (Running::start(&config).await, Running::start(&config).await);
+    pebble.secure.lead_to(vec![one.secure(), two.secure()]).await;
+    let first = certified(&one, "a.test").await;
+    assert_eq!(certified(&two, "a.test").await, first);
+    // From now on it sees the name nowhere, refuses half of what it is asked for anyhow, and is lost in the middle.
+    pebble.secure.lead_to(Vec::new()).await;
+    age(&world).await;
+    for _ in 0..2 {
+        let ordered = pebble.orders();
+        wait_until(LONG, "a renewal is ordered", || async {
+            for proxy in [&one, &two] {
+                assert_eq!(shown(proxy, "a.test").await, Some(first.clone()));
+            }
+            (pebble.orders() > ordered).then_some(())
+        })
+        .await;
+        pebble.lose_everything().await;
+    }
+    let failed = failures(&world).await;
+    wait_until(LONG, "it fails twice more", || async {
+        for proxy in [&one, &two] {
+            assert_eq!(shown(proxy, "a.test").await, Some(first.clone()));
+        }
+        (failures(&world).await >= failed + 2).then_some(())
+    })
+    .await;
+    // Nor is it lost with the proxies that know it.
+    two.stop().await;
+    two = Running::start(&config).await;
+    assert_eq!(certified(&two, "a.test").await, first);
+    pebble.secure.lead_to(vec![one.secure(), two.secure()]).await;
+    for proxy in [&one, &two] {
+        wait_until(LONG, "the new one is served", || async {
+            let serial = shown(proxy, "a.test").await.expect("there is always one");
+            (serial != first).then_some(())
+        })
+        .await;
+    }
+    one.stop().await;
+    two.stop().await;
+}
+
+/// The serial number of the certificate that `proxy` shows at this moment, when it is for `name`.
+async fn shown(proxy: &Running, name: &str) -> Option<Vec<u8>> {
+    let secure = Secure::connect(proxy.secure(), name, &[]).await;
+    let serial = || {
+        let certificate = secure.certificate().tbs_certificate;
+        certificate.serial_number.as_bytes().to_vec()
+    };
+    (secure.names() == [name]).then(serial)
+}
+
+/// The certificates that are stored are due.
+async fn age(world: &World) {
+    sqlx::query("UPDATE certificates SET not_before = now() - interval '80 days', not_after = now() + interval '1 day'")
+        .execute(&world.pool)
+        .await
+        .expect("aged");
+}
+
+/// In a row, of the one order.
+async fn failures(world: &World) -> i32 {
+    sqlx::query_scalar("SELECT attempts FROM acme_orders")
+        .fetch_one(&world.pool)
+        .await
+        .expect("readable")
 }
 
 /// A server that takes connections and never says a word holds up no stop.

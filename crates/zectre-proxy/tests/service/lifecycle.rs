@@ -126,24 +126,24 @@ async fn the_snapshot_serves_while_the_database_is_away() {
     let mut config = world.config();
     // Nobody listens there.
     config.database.url = "postgres://zectre@127.0.0.1:1/none".to_owned().into();
-    let proxy = Running::start(&config).await;
+    let mut forgetful = config.clone();
+    forgetful.proxy.snapshot_path = world.directory.path().join("none.json");
+    // Each looks for the database for a while at its start and at its end: both at once.
+    let (proxy, other) = tokio::join!(Running::start(&config), Running::start(&forgetful));
     assert_eq!(proxy.get("memory-default").await.body, "remembered");
     let ready = send(client().get(format!("http://{}/ready", proxy.admin))).await;
     assert_eq!(ready.status, StatusCode::OK);
-    proxy.stop().await;
 
-    config.proxy.snapshot_path = world.directory.path().join("none.json");
-    let proxy = Running::start(&config).await;
-    let got = proxy.get("memory-default").await;
+    let got = other.get("memory-default").await;
     assert_eq!(
         (got.status, got.problem().code.as_str()),
         (StatusCode::SERVICE_UNAVAILABLE, "NO_ROUTES")
     );
-    let ready = send(client().get(format!("http://{}/ready", proxy.admin))).await;
+    let ready = send(client().get(format!("http://{}/ready", other.admin))).await;
     assert_eq!(ready.status, StatusCode::SERVICE_UNAVAILABLE);
-    let health = send(client().get(format!("http://{}/health", proxy.admin))).await;
+    let health = send(client().get(format!("http://{}/health", other.admin))).await;
     assert_eq!(health.status, StatusCode::OK, "it is alive all the same");
-    proxy.stop().await;
+    tokio::join!(proxy.stop(), other.stop());
 }
 
 #[tokio::test]

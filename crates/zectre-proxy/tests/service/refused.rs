@@ -58,6 +58,19 @@ async fn heads_that_the_library_refuses_are_counted_once() {
 }
 
 #[tokio::test]
+async fn a_target_that_is_too_long_is_told_so() {
+    let mut world = World::new().await;
+    // Large enough for the target to be read at all.
+    world.configure("[proxy]\nheader_bytes_max = 131072");
+    let proxy = world.start().await;
+    let long = format!("GET /{} HTTP/1.1\r\nHost: a.example\r\n\r\n", "a".repeat(70_000));
+    let answer = raw(proxy.address, long.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 414"), "{answer}");
+    refused(&proxy, "HEADERS_TOO_LARGE", 1.0).await;
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn over_http_2_too() {
     let mut world = World::new().await;
     world.configure("[proxy]\nheader_bytes_max = 8192");

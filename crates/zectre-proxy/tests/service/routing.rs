@@ -6,7 +6,7 @@ use crate::{
     world::{SOON, World},
 };
 use http::StatusCode;
-use zectre_common::id::{CustomDomainId, RouteId};
+use zectre_common::id::RouteId;
 use zectre_testkit::wait_until;
 
 #[tokio::test]
@@ -236,15 +236,7 @@ async fn a_claimed_domain_shows_its_page_and_nothing_else_until_it_is_someones()
         (app.environment, "held.example", "token4", true),
         (other.environment, "held.example", "token5", false),
     ] {
-        let claim = sqlx::query(
-            "INSERT INTO custom_domains (id, domain, application_id, environment_id, token, proof, verified_at, expires_at)
-             SELECT $1, $2, application_id, id, $3, CASE WHEN $4 THEN 'dns' END, CASE WHEN $4 THEN now() END,
-                    now() + interval '1 hour'
-             FROM environments WHERE id = $5",
-        );
-        let claim = claim.bind(CustomDomainId::new()).bind(domain).bind(token);
-        let claim = claim.bind(verified).bind(environment);
-        claim.execute(&world.pool).await.expect("inserted");
+        world.claim(environment, domain, token, verified).await;
     }
     let proxy = world.start().await;
     let page = async |host: &str, token: &str| {

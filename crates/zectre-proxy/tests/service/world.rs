@@ -7,7 +7,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use tokio::task::JoinSet;
 use zectre_common::{
     config::Config,
-    id::{ApplicationId, DeploymentId, EnvironmentId, NamespaceId, NodeId, ProxyId, TaskId},
+    id::{ApplicationId, CustomDomainId, DeploymentId, EnvironmentId, NamespaceId, NodeId, ProxyId, TaskId},
 };
 use zectre_proxy::{Error, Service};
 use zectre_service::{
@@ -200,6 +200,19 @@ impl World {
             environment,
             deployment,
         }
+    }
+
+    /// A domain that an environment's application claims with `token`, and holds when `verified`.
+    pub(crate) async fn claim(&self, environment: EnvironmentId, domain: &str, token: &str, verified: bool) {
+        let claim = sqlx::query(
+            "INSERT INTO custom_domains (id, domain, application_id, environment_id, token, proof, verified_at, expires_at)
+             SELECT $1, $2, application_id, id, $3, CASE WHEN $4 THEN 'dns' END, CASE WHEN $4 THEN now() END,
+                    now() + interval '1 hour'
+             FROM environments WHERE id = $5",
+        );
+        let claim = claim.bind(CustomDomainId::new()).bind(domain).bind(token);
+        let claim = claim.bind(verified).bind(environment);
+        claim.execute(&self.pool).await.expect("inserted");
     }
 
     pub(crate) async fn make_current(&self, environment: EnvironmentId, deployment: DeploymentId) {
