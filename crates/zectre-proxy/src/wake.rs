@@ -131,17 +131,10 @@ impl Waker {
             self.api_url, deployment.id
         );
         let started = Instant::now();
-        let called = self
-            .caller
-            .post_json(&url, AUDIENCE, &serde_json::json!({}), self.calls.timeout)
-            .await;
-        let result = match called {
-            Ok(WakeResponse { backends, phases }) => {
+        let result = match self.ask(&url, &deployment, started).await {
+            Ok(phases) => {
                 self.metrics.wakes.inc();
                 self.metrics.wake_seconds.observe(started.elapsed().as_secs_f64());
-                self.tables
-                    .ledger()
-                    .wake(&deployment.traffic, deployment.http2, &backends);
                 Ok(phases)
             }
             Err(error) => {
@@ -157,6 +150,23 @@ impl Waker {
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = None;
         answer.send_replace(Some(result));
+    }
+}
+
+impl Waker {
+    /// Asks, and once more when what the answer names has left the routing before it came.
+    async fn ask(&self, url: &str, deployment: &Deployment, started: Instant) -> Result<Phases, CallError> {
+        let mut is_second = false;
+        loop {
+            let left = self.calls.timeout.saturating_sub(started.elapsed());
+            let body = serde_json::json!({});
+            let WakeResponse { backends, phases } = self.caller.post_json(url, AUDIENCE, &body, left).await?;
+            let ledger = self.tables.ledger();
+            if ledger.wake(&deployment.traffic, deployment.http2, &backends) || is_second {
+                return Ok(phases);
+            }
+            is_second = true;
+        }
     }
 }
 

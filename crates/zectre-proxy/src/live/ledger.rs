@@ -2,6 +2,7 @@
 
 use super::{
     Activity, Replica, Route, RouteName, Traffic, Woken,
+    departed::Departed,
     node::Nodes,
     red::{Red, Series},
     traffic::Changed,
@@ -64,6 +65,8 @@ pub struct Backend {
     pub traffic: Arc<Traffic>,
     /// It has numbers of its own.
     own_series: bool,
+    /// It was in a table.
+    listed: bool,
 }
 
 /// All tasks, as they are measured.
@@ -97,12 +100,14 @@ pub struct Kept {
     backends_max: usize,
     /// Tasks with numbers of their own.
     own_series: usize,
-    departed: Tally,
+    /// What was counted of tasks that are gone and had no numbers of their own.
+    tally_departed: Tally,
     traffic: HashMap<DeploymentId, Arc<Traffic>>,
     routes: HashMap<EnvironmentId, Arc<Route>>,
     nodes: Nodes,
     /// Deployments whose wake was answered before the table knew.
     woken: Vec<Arc<Traffic>>,
+    departed: Departed,
     drained: Arc<Notify>,
     changed: Arc<Changed>,
     series: Arc<Series>,
@@ -120,11 +125,12 @@ impl Ledger {
             leaving: Vec::new(),
             backends_max: bounds.backends_max,
             own_series: 0,
-            departed: Tally::default(),
+            tally_departed: Tally::default(),
             traffic: HashMap::new(),
             routes: HashMap::new(),
             nodes,
             woken: Vec::new(),
+            departed: Departed::default(),
             drained: Arc::clone(&drained),
             changed: Arc::clone(&changed),
             series: Arc::clone(&series),
@@ -193,6 +199,7 @@ impl Kept {
                     replica: Replica::new(task, address, port, http2, Arc::clone(&self.drained)),
                     traffic: Arc::clone(traffic),
                     own_series,
+                    listed: false,
                 }
             }
         };
@@ -245,8 +252,19 @@ impl Kept {
         });
         // Epochs may have been skipped; the task may have gone with the first of them.
         let removed_at = (self.applied_epoch + 1).min(epoch);
-        let gone = |task: &TaskId| !tasks.contains(task) && !woken_tasks.contains(task);
-        for (_, backend) in self.replicas.extract_if(|task, _| gone(task)) {
+        let (now, departed) = (Instant::now(), &mut self.departed);
+        departed.forget_old(now);
+        let is_gone = |task: &TaskId, backend: &mut Backend| {
+            let is_listed = tasks.contains(task);
+            if is_listed {
+                departed.is_back(*task);
+            } else if backend.listed {
+                departed.add(*task, now);
+            }
+            backend.listed = is_listed;
+            !is_listed && !woken_tasks.contains(task)
+        };
+        for (_, backend) in self.replicas.extract_if(is_gone) {
             backend.replica.remove(removed_at);
             self.leaving.push(backend);
         }
@@ -262,7 +280,7 @@ impl Kept {
             if left.own_series {
                 self.own_series -= 1;
             } else {
-                self.departed += left.replica.tally();
+                self.tally_departed += left.replica.tally();
             }
         }
         let busy = self
@@ -294,11 +312,19 @@ impl Ledger {
         self.drained.notified().await;
     }
 
-    /// A wake was answered: its tasks take requests at once.
-    pub fn wake(&self, traffic: &Arc<Traffic>, http2: bool, backends: &[deployment::Backend]) {
+    /// A wake was answered: its tasks take requests at once, but for those that a table has lost since it was asked for.
+    /// False when none is left: the answer was longer on its way than they lived.
+    pub fn wake(&self, traffic: &Arc<Traffic>, http2: bool, backends: &[deployment::Backend]) -> bool {
         let mut kept = self.open();
-        let replicas = backends
+        let alive: Vec<_> = backends
             .iter()
+            .filter(|backend| !kept.departed.has(backend.task_id))
+            .collect();
+        if alive.is_empty() {
+            return false;
+        }
+        let replicas = alive
+            .into_iter()
             .map(|b| kept.replica_on(b.node_id, traffic, b.task_id, (&b.address, b.port), http2))
             .collect();
         traffic.set_woken(Some(Arc::new(Woken {
@@ -306,6 +332,7 @@ impl Ledger {
             at: Instant::now(),
         })));
         kept.woken.push(Arc::clone(traffic));
+        true
     }
 
     /// The deployments with news, at most `max` of them; the rest stays for the next time.
@@ -342,7 +369,7 @@ impl Ledger {
     pub fn backends(&self) -> Backends {
         let kept = self.open();
         let mut backends = Backends {
-            departed: kept.departed,
+            departed: kept.tally_departed,
             ..Backends::default()
         };
         for backend in kept.replicas.values().chain(&kept.leaving) {
@@ -451,6 +478,40 @@ mod tests {
         ledger.open().settle(2, Instant::now(), &HashSet::new(), &known);
         assert!(traffic.woken().is_none());
         assert!(woken.replicas[0].lease().is_none());
+    }
+
+    #[test]
+    fn an_answer_that_was_slower_than_its_task_wakes_nothing() {
+        let ledger = Ledger::default();
+        let (deployment, task) = (DeploymentId::new(), TaskId::new());
+        let traffic = traffic(&mut ledger.open(), deployment);
+        let known = HashSet::from([deployment]);
+        let backend = |task_id| deployment::Backend {
+            task_id,
+            address: "127.0.0.1".into(),
+            port: 80,
+            node_id: None,
+        };
+        let answered = |task_id| ledger.wake(&traffic, false, &[backend(task_id)]);
+        let table = |epoch, tasks: &[TaskId]| {
+            let mut kept = ledger.open();
+            for task in tasks {
+                kept.replica(&traffic, *task, "127.0.0.1", 80, false);
+            }
+            let tasks = tasks.iter().copied().collect();
+            kept.settle(epoch, Instant::now(), &tasks, &known);
+        };
+        // A table that was read before the task's readiness was committed loses nothing.
+        assert!(answered(task));
+        table(1, &[]);
+        assert!(answered(task));
+        table(2, &[task]);
+        table(3, &[]);
+        assert!(!answered(task), "it served, and is gone");
+        assert!(traffic.woken().is_none());
+        assert!(answered(TaskId::new()));
+        table(4, &[task]);
+        assert!(answered(task), "it is back");
     }
 
     #[test]

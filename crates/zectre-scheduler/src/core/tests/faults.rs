@@ -223,3 +223,46 @@ fn what_a_lost_rollout_was_to_restart_is_not_started_and_its_reason_stays() {
     assert_eq!(world.status(new), DeploymentStatus::Failed);
     assert_eq!((world.ready(old), world.cluster.tasks_of(new).count()), (4, 0));
 }
+
+#[test]
+fn what_an_earlier_wish_brings_back_is_deleted_with_its_environment() {
+    let (mut world, _) = running(1);
+    let old = world.current().expect("it serves");
+    let new = world.deploy(r#"{"idle_timeout_secs":0}"#, Program::Serves);
+    world.calm(10);
+    assert_eq!(world.current(), Some(new));
+    // Whoever deletes the application knows of nothing but what serves.
+    world.ask(OperationKind::Rollback, new);
+    world.ask(OperationKind::Delete, new);
+    world.calm(10);
+    assert_eq!(world.current(), None);
+    for gone in [old, new] {
+        assert_eq!(world.cluster.tasks_of(gone).count(), 0);
+    }
+}
+
+#[test]
+fn a_digest_from_before_a_node_was_lost_does_not_show_what_was_started_on_it_last() {
+    let (mut world, _) = running(1);
+    let node_id = world.agents[0].id;
+    // A start is on its way when the node is lost, and the node takes it afterwards.
+    world.agents[0].up = false;
+    let waits = world.deploy(r#"{"strategy":"blue_green"}"#, Program::Serves);
+    world.undelivered.clear();
+    world.pass(11_000);
+    world.proxy_applies(0, true);
+    assert_eq!(
+        world.cluster.node(node_id).map(|node| node.status),
+        Some(NodeStatus::Lost)
+    );
+    let placed = |world: &World| world.cluster.tasks_of(waits).any(|task| task.node_id.is_some());
+    world.digest(node_id, Vec::new());
+    assert_eq!(
+        world.cluster.node(node_id).map(|node| node.status),
+        Some(NodeStatus::Ready)
+    );
+    assert!(!placed(&world), "nobody knows yet what is there");
+    world.pass(9_000);
+    world.digest(node_id, Vec::new());
+    assert!(placed(&world));
+}
