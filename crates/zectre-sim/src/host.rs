@@ -213,7 +213,9 @@ impl Sim {
         if told.is_none() {
             return;
         }
-        self.obey(index, epoch, orders);
+        if crate::OBEYS_ANSWERS_TO_NEWS {
+            self.obey(index, epoch, orders);
+        }
         self.news_due(index, 0);
     }
 

@@ -74,8 +74,6 @@ pub(crate) struct Proxy {
     pub(crate) replicas: BTreeMap<TaskId, Replica>,
     leaving: Vec<(TaskId, Replica)>,
     woken: BTreeMap<DeploymentId, (Vec<TaskId>, Us)>,
-    /// Requests that went to what a wake had named, and the table does not.
-    by_wake: BTreeSet<u64>,
     waking: BTreeMap<DeploymentId, u64>,
 }
 
@@ -93,7 +91,6 @@ impl Sim {
             replicas: BTreeMap::new(),
             leaving: Vec::new(),
             woken: BTreeMap::new(),
-            by_wake: BTreeSet::new(),
             waking: BTreeMap::new(),
         });
         self.after(20 * MS, Act::Proxy(index, ProxyAct::Boot));
@@ -328,9 +325,6 @@ impl Sim {
     fn route(&mut self, index: usize, task: TaskId) {
         self.check_routed(index, task);
         let request = self.fresh();
-        if !self.routes_to(index, task) {
-            self.proxies[index].by_wake.insert(request);
-        }
         let length_us = if self.random.chance(30) {
             self.random.between(2 * SECOND, 40 * SECOND)
         } else {
@@ -362,13 +356,13 @@ impl Sim {
         self.proxies[index].table.tasks.contains_key(&task)
     }
 
-    /// Whether a proxy has a request under way on a task, beside those that went where a wake sent them.
+    /// Whether a proxy has a request under way on a task.
     pub(crate) fn has_requests(&self, index: usize, task: TaskId) -> bool {
         let proxy = &self.proxies[index];
         let kept = proxy.replicas.get(&task).into_iter();
         let left = proxy.leaving.iter().filter(|(left, _)| *left == task);
         kept.chain(left.map(|(_, replica)| replica))
-            .any(|replica| replica.requests.difference(&proxy.by_wake).next().is_some())
+            .any(|replica| !replica.requests.is_empty())
     }
 
     /// The process is gone, and so are its connections.

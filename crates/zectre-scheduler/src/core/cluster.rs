@@ -78,7 +78,7 @@ pub struct Cluster {
     applied: BTreeSet<i64>,
     resting: Resting,
     /// The deployments known of each environment.
-    pub(super) residents: BTreeMap<EnvironmentId, BTreeSet<DeploymentId>>,
+    residents: BTreeMap<EnvironmentId, BTreeSet<DeploymentId>>,
     /// What an environment goes back to once its lost rollout has given back. Not stored: see `retreat`.
     pub(super) returning: BTreeMap<EnvironmentId, DeploymentId>,
     /// Since when their slot has been running, of tasks that took it over. Not stored: whoever leads next begins anew.

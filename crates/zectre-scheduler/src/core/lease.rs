@@ -1,7 +1,7 @@
 //! Nodes come, fall silent, and come back. The tasks of a lost node are replaced elsewhere; when it returns,
 //! its next digest shows tasks that nobody wants any more, and those are stopped.
 
-use super::{Cluster, Happening, Node, NodeFacts, Settings, Unrouted, report, timer::Timer};
+use super::{Cluster, Happening, Node, NodeFacts, Unrouted, report, timer::Timer};
 use std::{sync::Arc, time::Duration};
 use zectre_common::{
     id::{NodeId, TaskId},
@@ -9,8 +9,6 @@ use zectre_common::{
     time::Time,
 };
 
-/// An order that was sent arrives within this time, or never: the dispatcher gives up.
-const ORDER_AGE_MAX: Duration = Duration::from_secs(5);
 /// As often a node's silence is excused until it is heard again: a leader that is always late finds out about losses too.
 const EXCUSES_MAX: u32 = 3;
 
@@ -132,27 +130,6 @@ pub(super) fn excuse_silence(cluster: &mut Cluster, late: Duration, now: Time) {
     }
 }
 
-/// From when on a digest of this node, which is lost now, shows all that was started on it. A start may still be on its way;
-/// what runs was started before it was told of.
-fn unsure_until(cluster: &Cluster, node: &Node, now: Time) -> Option<Time> {
-    let tasks = node.tasks.iter().filter_map(|id| cluster.tasks.get(id));
-    let known_at = tasks.filter_map(|task| match task.state {
-        TaskState::Starting => Some(sure_at(&cluster.settings, now)),
-        _ => task.running_at.map(|at| at.plus(digest_age(&cluster.settings))),
-    });
-    known_at.max().filter(|at| *at > now)
-}
-
-/// From when on a digest shows what was started until `now`, although nobody told of it.
-pub(super) fn sure_at(settings: &Settings, now: Time) -> Time {
-    now.plus(ORDER_AGE_MAX + digest_age(settings))
-}
-
-/// How old a digest may be when it arrives: its agent gives up then.
-fn digest_age(settings: &Settings) -> Duration {
-    settings.heartbeat * 2
-}
-
 /// The lease ended.
 pub(super) fn expire(cluster: &mut Cluster, id: NodeId, now: Time) {
     let Some(node) = cluster
@@ -163,10 +140,9 @@ pub(super) fn expire(cluster: &mut Cluster, id: NodeId, now: Time) {
         return;
     };
     let name = node.facts.name.clone();
-    let unsure_until = unsure_until(cluster, node, now);
     // What it runs when it comes back is unknown until its first digest.
     cluster.update_node(id, |node| {
-        (node.status, node.has_extras, node.unsure_until) = (NodeStatus::Lost, true, unsure_until);
+        (node.status, node.has_extras) = (NodeStatus::Lost, true);
     });
     cluster.waiting.fleet_changed();
     let silent_secs = cluster.settings.node_lease.as_secs();

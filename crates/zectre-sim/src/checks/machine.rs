@@ -45,15 +45,7 @@ impl Sim {
         if sum.0 > capacity.cpu.0 || sum.1 > capacity.memory.0 || slots > capacity.task_slots {
             let rows = host.processes.keys().filter_map(|id| self.database.tasks.get(id));
             let rows: Vec<_> = rows
-                .map(|row| {
-                    let said = row.message.as_deref().unwrap_or_default();
-                    (
-                        short(row.id.get()),
-                        short(row.deployment_id.get()),
-                        row.state,
-                        said,
-                    )
-                })
+                .map(|row| (short(row.id.get()), short(row.deployment_id.get()), row.state))
                 .collect();
             let detail = format!("host {index}: {sum:?} and {slots} processes of {capacity:?}: {rows:?}");
             self.fail("1: capacity", detail);
