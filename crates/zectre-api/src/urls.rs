@@ -34,6 +34,15 @@ impl Urls {
         }
     }
 
+    /// Whether a host is that of one of the platform's services: nobody's page may stand where people type their passwords.
+    pub(crate) fn is_own_host(&self, host: &str) -> bool {
+        let is_at = |url: &String| {
+            let url = url.parse::<http::Uri>();
+            url.is_ok_and(|url| url.host().is_some_and(|own| own.eq_ignore_ascii_case(host)))
+        };
+        [&self.api, &self.registry, &self.build].into_iter().any(is_at)
+    }
+
     /// Where GitHub is to send its calls.
     pub(crate) fn github_webhook(&self) -> String {
         format!("{}/api/v1/webhooks/github", self.api)
@@ -58,5 +67,19 @@ impl Urls {
     /// The URL of a host that the proxy answers for.
     pub(crate) fn of_host(&self, host: &str) -> String {
         self.proxy.url_of(host)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hosts_of_the_platforms_services_are_its_own() {
+        let mut config = Config::load(None).expect("the defaults");
+        config.api.public_url = "https://Api.example.com:8443/".into();
+        let urls = Urls::new(&config);
+        assert!(urls.is_own_host("api.example.com"));
+        assert!(!urls.is_own_host("shop.example.com"));
     }
 }

@@ -92,6 +92,10 @@ async fn create(
 ) -> Result<Response, Error> {
     let domain = name::normalize(&request.domain, &context.urls.domain)
         .map_err(|message| invalid_field("domain", message))?;
+    if context.urls.is_own_host(&domain) {
+        let message = "a service of the platform answers there: choose a domain of your own";
+        return Err(invalid_field("domain", message));
+    }
     let slug = request.environment.as_deref().unwrap_or(ENVIRONMENT_DEFAULT);
     let claim = Claim {
         id: CustomDomainId::new(),

@@ -116,7 +116,8 @@ async fn work(connection: &mut PgConnection, organization: OrganizationId) -> Re
         .iter()
         .map(|row| Reserved {
             environment: row.environment_id,
-            replicas: u64::from(row.replicas.unsigned_abs()),
+            // One of none is woken by a request, and has a task then.
+            replicas: u64::from(row.replicas.unsigned_abs().max(1)),
             cpu_millis: u64::from(row.spec.resources.cpu.0),
             memory_bytes: row.spec.resources.memory.0,
         })

@@ -74,7 +74,10 @@ async fn applications_and_tasks_have_a_quota_and_the_last_place_is_given_once() 
         &api.post(&format!("/apps/{app}/deployments"), hungry).await,
         "uses 200 of 1000 cpu_millis, and this would make it 1100",
     );
-    deploy(1, "100M", "development").await.expect(201);
+    let other = deploy(1, "100M", "development").await.expect(201).id();
+    // A request may wake what was scaled to nothing: its place stays taken.
+    scale(&api, &other, 0).await.expect(200);
+    assert_eq!(used(&api).await["tasks"], 3);
     exceeded(&scale(&api, &first, 3).await, "uses 3 of 3 tasks");
     // A quota that was lowered takes nothing away, and lets what shrinks pass.
     set(&api, json!({ "tasks": 1 })).await;
