@@ -98,6 +98,12 @@ async fn after_kill_9_nothing_is_orphaned_or_run_twice() {
     let before: BTreeSet<_> = tasks_of(deployment.id()).into_iter().collect();
 
     single.process_mut().end(Signal::SIGKILL).await;
+    let data = single.data_dir();
+    let down = ["down", "--data-dir", data.to_str().expect("plain")];
+    let left = single.cli().run(single.directory(), &down).await;
+    left.success();
+    let told = "2 programs that it had started run on";
+    assert!(left.stderr.contains(told), "{}", left.stderr);
     single.start_again().await;
     let http = single.http();
     let app = app.with(&http);

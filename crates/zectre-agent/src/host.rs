@@ -1,6 +1,7 @@
 //! What every task on this node shares.
 
 use crate::{
+    TASKS_DIR,
     artifact::Cache,
     background::Background,
     cgroup::Cgroups,
@@ -69,7 +70,7 @@ impl Host {
             .data_dir
             .canonicalize()
             .map_err(in_dir(agent.data_dir.clone()))?;
-        let tasks_dir = data_dir.join("tasks");
+        let tasks_dir = data_dir.join(TASKS_DIR);
         make_dir(&tasks_dir).map_err(in_dir(tasks_dir.clone()))?;
         let artifacts = data_dir.join("artifacts");
         let background = Background::new(tasks);

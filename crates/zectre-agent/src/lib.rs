@@ -40,9 +40,10 @@ use log::Shipping;
 use orders::Orders;
 use rustix::fs::FlockOperation;
 use std::{
-    fs,
+    fs, io,
     net::SocketAddr,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::Path,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
@@ -55,6 +56,8 @@ use zectre_service::{
     tasks::{Shutdown, Tasks},
 };
 
+/// Below the data directory: a directory for each task.
+const TASKS_DIR: &str = "tasks";
 /// The file that says that an agent uses a data directory; locked while it does.
 const LOCK_FILE: &str = "agent.lock";
 /// How long an agent that was just killed may still seem to use its data directory.
@@ -86,6 +89,17 @@ pub struct Service {
     stop_timeout: Duration,
     /// Held as long as the service lives.
     _lock: fs::File,
+}
+
+/// How many native programs of an agent's data directory run, whether an agent looks after them or not.
+///
+/// # Errors
+/// The directory is there and can't be read.
+pub fn running_programs(data_dir: &Path) -> io::Result<usize> {
+    match task::Home::count_running(&data_dir.join(TASKS_DIR)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        counted => counted,
+    }
 }
 
 impl Service {

@@ -68,6 +68,15 @@ impl Home {
         Ok(names.filter_map(|name| name.parse().ok()).collect())
     }
 
+    /// How many of them have a program that runs, whether an agent does or not.
+    pub(crate) fn count_running(tasks_dir: &Path) -> io::Result<usize> {
+        let runs = |task: &TaskId| {
+            let started = Self::of(tasks_dir, *task).started();
+            started.is_ok_and(|started| started.is_some_and(|started| started.is_supervised()))
+        };
+        Ok(Self::list(tasks_dir)?.iter().filter(|task| runs(task)).count())
+    }
+
     /// Where it is.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir

@@ -14,6 +14,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// Where the agent keeps what is its own.
+pub(super) const AGENT_DIR: &str = "agent";
 const MARKER: &str = "zectre.json";
 /// Written first and renamed; one that is left tells that the first start was broken off.
 const FRESH_MARKER: &str = "zectre.json.new";

@@ -1,7 +1,7 @@
 //! `zectre down`: ends the platform of one data directory, and says which.
 
 use super::{
-    data_dir::{self, DataDir},
+    data_dir::{self, AGENT_DIR, DataDir},
     lock,
     postgres::Postgres,
     stopping::Stopping,
@@ -32,6 +32,8 @@ struct Down {
     pid: Option<u32>,
     /// Sentences about programs that did not go by themselves.
     killed: Vec<String>,
+    /// Programs that a killed `up` left running, and which run on.
+    left_running: usize,
     /// Other data directories of this user whose platform runs.
     others: Vec<PathBuf>,
 }
@@ -68,17 +70,20 @@ pub(crate) async fn down(args: &DownArgs, global: &Global, output: Output) -> Re
         stopped: true,
         pid: Some(holder.pid),
         killed,
+        left_running: 0,
         others: Vec::new(),
     };
     Ok(output.value(&down, |_| {}))
 }
 
-/// Nothing holds the directory; a killed `up` leaves its PostgreSQL behind.
+/// Nothing holds the directory; a killed `up` leaves its PostgreSQL and its programs behind.
 async fn left_behind(path: &Path, stored: &Credentials, output: Output) -> Result<Shown, CliError> {
     let stopped = match DataDir::open_existing(path)? {
         Some(data) => Postgres::stop_stale(&data).await?,
         None => false,
     };
+    let agent = path.join(AGENT_DIR);
+    let left_running = zectre_agent::running_programs(&agent).map_err(CliError::read(&agent))?;
     let mut others = Vec::new();
     for other in stored
         .apis
@@ -95,8 +100,18 @@ async fn left_behind(path: &Path, stored: &Credentials, output: Output) -> Resul
             path.display()
         )
     } else {
-        format!("Nothing runs in {}", path.display())
+        format!("No platform runs in {}", path.display())
     }];
+    if left_running > 0 {
+        let (programs, them) = match left_running {
+            1 => ("1 program that it had started runs".into(), "it"),
+            count => (format!("{count} programs that it had started run"), "them"),
+        };
+        words.push(format!(
+            "{programs} on: `zectre up --data-dir {path}` takes {them} up again, and `zectre down --data-dir {path}` then ends {them}.",
+            path = path.display()
+        ));
+    }
     words.extend(others.iter().map(|other| {
         let other = other.display();
         format!("A platform runs in {other}: `zectre down --data-dir {other}` stops it.")
@@ -106,6 +121,7 @@ async fn left_behind(path: &Path, stored: &Credentials, output: Output) -> Resul
         stopped,
         pid: None,
         killed: Vec::new(),
+        left_running,
         others,
     };
     Ok(output.done(&down, words.join("\n")))

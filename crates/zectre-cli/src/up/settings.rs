@@ -1,6 +1,10 @@
 //! The configuration of a one-machine platform: the user's, with everything local filled in.
 
-use super::{data_dir::DataDir, error::UpError, keys};
+use super::{
+    data_dir::{AGENT_DIR, DataDir},
+    error::UpError,
+    keys,
+};
 use crate::error::CliError;
 use secrecy::{ExposeSecret, SecretString};
 use std::{
@@ -35,7 +39,7 @@ pub(super) fn load(
     let build = data.directory("build", 0o700)?;
     let mut all = vec![
         ("database.url", text(database_url.expose_secret())),
-        ("agent.data_dir", path(&data.directory("agent", 0o711)?)),
+        ("agent.data_dir", path(&data.directory(AGENT_DIR, 0o711)?)),
         ("registry.store", path(&data.directory("registry", 0o700)?)),
         ("build.cache_dir", path(&build.join("cache"))),
         ("build.work_dir", path(&build.join("work"))),
