@@ -17,8 +17,10 @@ fn main() {
     let mode = env::var("MODE").unwrap_or_default();
     match mode.as_str() {
         "serve" => serve(),
+        // Listens `LATE_MS` after it began.
         "late" => {
-            thread::park_timeout(Duration::from_millis(300));
+            let late_ms = env::var("LATE_MS").ok().and_then(|ms| ms.parse().ok());
+            thread::park_timeout(Duration::from_millis(late_ms.unwrap_or(300)));
             serve()
         }
         // Waits for somebody else on its port, and then wants it all the same.
