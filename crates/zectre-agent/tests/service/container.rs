@@ -140,6 +140,14 @@ async fn an_engine_comes_goes_and_comes_again() {
     world.reported(native, TaskState::Stopped).await;
 }
 
+async fn expect_no_container(docker: &DockerEngine) {
+    let left = docker.docker().args(["ps", "-aq"]).output().await;
+    assert!(
+        left.expect("docker is installed").stdout.is_empty(),
+        "no container is left"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn containers_go_the_way_of_all_tasks() {
     let docker = DockerEngine::start().await;
@@ -215,11 +223,7 @@ async fn containers_go_the_way_of_all_tasks() {
         world.reported(hog, TaskState::Failed).await.reason,
         Some(Reason::OomKilled)
     );
-    let left = docker.docker().args(["ps", "-aq"]).output().await;
-    assert!(
-        left.expect("docker is installed").stdout.is_empty(),
-        "no container is left"
-    );
+    expect_no_container(&docker).await;
 }
 
 /// A registry that falters is no missing image.
