@@ -9,6 +9,12 @@ use zectre_common::{
     wire::{deployment::Deployment, task::Task},
 };
 
+/// `1 task`, `3 tasks`.
+pub(crate) fn counted(count: usize, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{plural}")
+}
+
 /// Whether it runs to completion instead of serving.
 pub(crate) fn is_job(deployment: &Deployment) -> bool {
     deployment.spec.restart == RestartPolicy::Never

@@ -3,6 +3,7 @@
 use crate::{
     args::{EnvCommand, VariableScope},
     context::Context,
+    describe,
     error::CliError,
     output::Shown,
     project, prompt,
@@ -160,11 +161,11 @@ async fn pull(context: &Context, file: &Path, force: bool, scope: &VariableScope
         opened => opened.map_err(CliError::write(file))?,
     };
     opened.write_all(text.as_bytes()).map_err(CliError::write(file))?;
-    let count = match all.len() {
-        1 => "1 variable".into(),
-        count => format!("{count} variables"),
-    };
-    let remark = format!("Wrote {count} to {}", file.display());
+    let remark = format!(
+        "Wrote {} to {}",
+        describe::counted(all.len(), "variable"),
+        file.display()
+    );
     if !all.is_empty() && is_kept_by_git(file) {
         context.output.say(format!(
             "Git does not ignore {name}: add it to .gitignore, or the values end up in the repository.",

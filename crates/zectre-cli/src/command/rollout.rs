@@ -99,11 +99,7 @@ fn refuse_if_left(app: &App, before: &Deployment, now: &Deployment) -> Result<()
 }
 
 fn replicas(count: u32) -> String {
-    if count == 1 {
-        "1 replica".into()
-    } else {
-        format!("{count} replicas")
-    }
+    describe::counted(count as usize, "replica")
 }
 
 /// The tasks that take requests.
@@ -319,10 +315,7 @@ pub(crate) async fn restart(
         Ok(old.is_disjoint(&live) && matches!(now.health, Health::Healthy | Health::Asleep))
     };
     let now = wait::until(context, accepted.clone(), &mut progress, is_done).await?;
-    let replaced = match old.len() {
-        1 => "1 task".into(),
-        count => format!("{count} tasks"),
-    };
+    let replaced = describe::counted(old.len(), "task");
     progress.done(&format!("{name} has replaced {replaced}"));
     Ok(show(context, &now))
 }

@@ -3,6 +3,7 @@
 use crate::{
     command::begun::Begun,
     context::Context,
+    describe,
     error::{CliError, sentence},
     pack,
     progress::Progress,
@@ -60,8 +61,8 @@ pub(crate) async fn build(
     let (archive, digest) = packed.await.map_err(std::io::Error::other)??;
     let size_bytes = archive.bytes.len() as u64;
     progress.done(&format!(
-        "Packed {} files, {}",
-        archive.files,
+        "Packed {}, {}",
+        describe::counted(archive.files, "file"),
         table::bytes(size_bytes)
     ));
     if !archive.left_out.is_empty() {

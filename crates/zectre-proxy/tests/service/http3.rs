@@ -311,10 +311,8 @@ async fn what_a_client_takes_back_leaves_its_task() {
     proxy.stop().await;
 }
 
-#[tokio::test]
-async fn a_stop_lets_requests_finish_and_sends_back_the_next() {
-    let mut world = World::new().await;
-    world.configure(CONFIG);
+/// A program that answers when it is let.
+pub(crate) async fn patient() -> (Origin, Arc<Notify>) {
     let release = Arc::new(Notify::new());
     let released = Arc::clone(&release);
     let origin = Origin::new(move |_| {
@@ -325,6 +323,14 @@ async fn a_stop_lets_requests_finish_and_sends_back_the_next() {
         }
     })
     .await;
+    (origin, release)
+}
+
+#[tokio::test]
+async fn a_stop_lets_requests_finish_and_sends_back_the_next() {
+    let mut world = World::new().await;
+    world.configure(CONFIG);
+    let (origin, release) = patient().await;
     world.app_at("slow", &[&origin]).await;
     world.raise().await;
     let mut proxy = world.start().await;

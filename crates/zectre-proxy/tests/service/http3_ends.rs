@@ -2,29 +2,12 @@
 
 use crate::{
     client::{comes_to, full},
-    http3::{CONFIG, Client, hear, knock},
-    origin::{Origin, text},
+    http3::{CONFIG, Client, hear, knock, patient},
     world::{SOON, World},
 };
 use http::Request;
-use std::sync::Arc;
-use tokio::{sync::Notify, time::timeout};
+use tokio::time::timeout;
 use zectre_testkit::wait_until;
-
-/// Answers when it is let.
-async fn patient() -> (Origin, Arc<Notify>) {
-    let release = Arc::new(Notify::new());
-    let released = Arc::clone(&release);
-    let origin = Origin::new(move |_| {
-        let released = Arc::clone(&released);
-        async move {
-            released.notified().await;
-            text("late")
-        }
-    })
-    .await;
-    (origin, release)
-}
 
 #[tokio::test]
 async fn a_client_has_so_many_connections_and_an_idle_one_is_ended() {
