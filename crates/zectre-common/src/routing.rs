@@ -35,7 +35,7 @@ pub fn preview_label(name: &str, namespace: &str, deployment: DeploymentId) -> S
 /// `None` when it isn't a host name we could ever route (an IPv6 literal, an empty or overlong name).
 pub fn normalize_host(header: &str) -> Option<String> {
     let host = match header.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
+        Some((host, port)) if is_port(port) => host,
         Some(_) => return None,
         None => header,
     };
@@ -45,6 +45,11 @@ pub fn normalize_host(header: &str) -> Option<String> {
         return None;
     }
     Some(host.to_ascii_lowercase())
+}
+
+/// Digits that a port can have, or none at all (RFC 3986, section 3.2.3).
+fn is_port(digits: &str) -> bool {
+    digits.is_empty() || (digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u16>().is_ok())
 }
 
 /// The first label of `host` when the rest is exactly the platform domain.
@@ -65,7 +70,19 @@ mod tests {
             Some("hello-default.zectre.localhost")
         );
         assert_eq!(normalize_host("a.example.").as_deref(), Some("a.example"));
-        for bad in ["", "[::1]:80", "a b", "a/b", "host:80x", "a\u{e9}.example"] {
+        assert_eq!(normalize_host("a.example:").as_deref(), Some("a.example"));
+        assert_eq!(normalize_host("a.example:65535").as_deref(), Some("a.example"));
+        for bad in [
+            "",
+            "[::1]:80",
+            "a b",
+            "a/b",
+            "host:80x",
+            "host:+80",
+            "host:65536",
+            "host:99999999999999999999999",
+            "a\u{e9}.example",
+        ] {
             assert_eq!(normalize_host(bad), None, "{bad}");
         }
     }

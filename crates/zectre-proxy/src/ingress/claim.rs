@@ -1,6 +1,6 @@
 //! The page that shows that a claimed domain points here: answered by the proxy itself, at a host that leads nowhere.
 
-use super::{Ingress, body::Answer, headers::Host};
+use super::{Ingress, body::Answer, host::Host};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, header, request::Parts};
 use zectre_common::wire::domain::PAGE_PREFIX;

@@ -9,6 +9,9 @@ use super::frames::{Allowance, Frames, TooMany};
 /// No program that means well writes a longer chunk-size line.
 const CHUNK_LINE_MAX: usize = 1_024;
 
+/// The longest body that the HTTP library counts to the end; of a longer one it would say that its head is too large.
+const LENGTH_MAX: u64 = u64::MAX - 2;
+
 /// The bytes can be read in two ways, or in none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Ambiguous;
@@ -182,6 +185,10 @@ impl Framing {
             _ if !self.head.request_line => {
                 // An empty line before a request is tolerated everywhere (RFC 9112, section 2.2).
                 self.head.request_line = !line.is_empty();
+                // What is behind it is for clients alone (RFC 9112, section 3.2); the HTTP library would drop it in silence.
+                if line.contains(&b'#') {
+                    return Err(Ambiguous);
+                }
                 if line == b"PRI * HTTP/2.0" {
                     self.part = Part::Frames;
                 }
@@ -210,7 +217,9 @@ impl Framing {
         let name = field_name(line)?;
         let value = || trimmed(&line[name.len() + 1..]);
         if name.eq_ignore_ascii_case(b"content-length") {
-            let length = parse(value(), 10).ok_or(Ambiguous)?;
+            let length = parse(value(), 10)
+                .filter(|length| *length <= LENGTH_MAX)
+                .ok_or(Ambiguous)?;
             if self.head.length.replace(length).is_some() {
                 return Err(Ambiguous);
             }
@@ -307,9 +316,11 @@ mod tests {
             "GET / HTTP/1.1\r\nHost: a\r\n folded\r\n\r\n",
             "GET / HTTP/1.1\r\nHost : a\r\n\r\n",
             "GET / HTTP/1.1\r\nno colon\r\n\r\n",
+            "GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n",
             "POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\na",
             "POST / HTTP/1.1\r\nContent-Length: +1\r\n\r\na",
             "POST / HTTP/1.1\r\nContent-Length: 1, 1\r\n\r\na",
+            "POST / HTTP/1.1\r\nContent-Length: 18446744073709551614\r\n\r\na",
             "POST / HTTP/1.1\r\nContent-Length: 18446744073709551616\r\n\r\na",
             "POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
             "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n0\r\n\r\n",

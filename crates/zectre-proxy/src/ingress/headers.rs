@@ -4,10 +4,10 @@
 use super::{
     client::Client,
     forwarded::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, Sender},
+    host::Host,
     refusal::Refusal,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header, request::Parts};
-use zectre_common::routing::normalize_host;
 use zectre_service::request_id;
 
 /// Said by clients about themselves and believed by many programs. What is true of it goes on as `X-Forwarded-*`.
@@ -27,15 +27,6 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
 ];
-
-/// Whom a request is for.
-#[derive(Debug)]
-pub(super) struct Host {
-    /// To look it up.
-    pub(super) name: String,
-    /// As the client wrote it, for the task.
-    pub(super) header: HeaderValue,
-}
 
 /// Whether the head of a request of HTTP/2 or HTTP/3 is as small as it must be, counted as they do (RFC 9113, section 6.5.2).
 pub(super) fn check_size<B>(request: &Request<B>, bytes_max: usize) -> Result<(), Refusal> {
@@ -81,75 +72,6 @@ pub(super) fn check_fields(parts: &Parts) -> Result<(), Refusal> {
         ));
     }
     Ok(())
-}
-
-/// The one host of a request: the target's authority (HTTP/2, absolute form) or the `Host` header. None, two, or
-/// two that differ are refused: another program might choose the other one.
-pub(super) fn host(parts: &Parts) -> Result<Host, Refusal> {
-    const NONE: Refusal = Refusal::Malformed("the request names no host: send exactly one Host header");
-    const BAD: Refusal = Refusal::Malformed("the Host header is not a host name");
-    if parts
-        .headers
-        .get_all(header::CONTENT_LENGTH)
-        .iter()
-        .nth(1)
-        .is_some()
-    {
-        // HTTP/2 has a framing of its own and lets it pass; in HTTP/1.1 it would be two framings.
-        return Err(Refusal::Malformed("the request says twice how long it is"));
-    }
-    let mut named = parts.headers.get_all(header::HOST).iter();
-    let (first, second) = (named.next(), named.next());
-    if second.is_some() {
-        return Err(Refusal::Malformed(
-            "the request names more than one host: send exactly one Host header",
-        ));
-    }
-    let in_header = match first {
-        Some(value) => Some((
-            normalize_host(value.to_str().map_err(|_| BAD)?).ok_or(BAD)?,
-            value,
-        )),
-        None => None,
-    };
-    if let Some(scheme) = parts.uri.scheme_str()
-        && !["http", "https"].contains(&scheme)
-    {
-        return Err(Refusal::Malformed(
-            "the request's target is not an http(s) address",
-        ));
-    }
-    if parts.uri.scheme().is_none() && parts.uri.authority().is_some() {
-        return Err(Refusal::Malformed(
-            "the request's target is not a path: begin it with `/`",
-        ));
-    }
-    // No address holds such bytes (RFC 3986, section 2), and what a program would make of them is a guess; to encode them
-    // would be one, too (RFC 9112, section 3.2).
-    if parts
-        .uri
-        .path_and_query()
-        .is_some_and(|target| !target.as_str().is_ascii())
-    {
-        return Err(Refusal::Malformed(
-            "the request's target holds bytes that no address may hold: encode them, as %C3%A9 for é",
-        ));
-    }
-    let Some(authority) = parts.uri.authority() else {
-        let (name, value) = in_header.ok_or(NONE)?;
-        return Ok(Host {
-            name,
-            header: value.clone(),
-        });
-    };
-    let name = normalize_host(authority.as_str()).ok_or(BAD)?;
-    if in_header.is_some_and(|(in_header, _)| in_header != name) {
-        return Err(Refusal::Malformed(
-            "the request's target and its Host header name different hosts",
-        ));
-    }
-    let header = HeaderValue::from_str(authority.as_str()).map_err(|_| BAD)?;
-    Ok(Host { name, header })
 }
 
 /// The protocol the client asks to change to on this connection, if any. Not to another HTTP: what came then would reach
@@ -361,57 +283,16 @@ fn target(uri: &Uri, host: &Host, http2: bool) -> Uri {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use crate::ingress::host::host;
 
-    fn parts(uri: &str, headers: &[(&str, &str)]) -> Parts {
+    pub(in crate::ingress) fn parts(uri: &str, headers: &[(&str, &str)]) -> Parts {
         let mut request = Request::builder().uri(uri);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         request.body(()).expect("a valid request").into_parts().0
-    }
-
-    #[test]
-    fn exactly_one_host() {
-        assert_eq!(
-            host(&parts("/", &[("host", "A.test:80")])).expect("one").name,
-            "a.test"
-        );
-        assert_eq!(
-            host(&parts("http://a.test/x", &[])).expect("target").name,
-            "a.test"
-        );
-        assert_eq!(
-            host(&parts("http://a.test/x", &[("host", "a.test")]))
-                .expect("same")
-                .name,
-            "a.test"
-        );
-        for bad in [
-            parts("/", &[]),
-            parts("/", &[("host", "a.test"), ("host", "a.test")]),
-            parts("http://a.test/", &[("host", "b.test")]),
-            parts("/", &[("host", "a.test,b.test")]),
-            parts("/", &[("host", "user@a.test")]),
-        ] {
-            assert!(matches!(host(&bad), Err(Refusal::Malformed(_))), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn a_target_is_a_path_or_an_http_address() {
-        let named = |target: &str| {
-            let mut head = parts("/", &[("host", "a.test")]);
-            head.uri = target.parse().expect("a target");
-            host(&head).map(|host| host.name)
-        };
-        for good in ["/b", "*", "http://a.test", "https://a.test/b"] {
-            assert_eq!(named(good).ok().as_deref(), Some("a.test"), "{good}");
-        }
-        for bad in ["a.test", "a.test:80", "ftp://a.test/"] {
-            assert!(matches!(named(bad), Err(Refusal::Malformed(_))), "{bad}");
-        }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //!    ([`frames`]) end.
 //! 3. [`forwarded`]: who the client is, when load balancers of ours stand in front.
 //! 4. [`admit`]: room for one more request, of this client and at all.
-//! 5. `headers::host`: one host, or a refusal; nobody downstream must guess.
+//! 5. `host::host`: one host, or a refusal; nobody downstream must guess.
 //! 6. `claim`: the page of a custom domain that is not verified yet.
 //! 7. `hold`: from the host to a place on a replica, waiting for one where that helps.
 //! 8. `headers::rewrite`: hop-by-hop headers stay here; the client's address is ours to tell.
@@ -35,6 +35,7 @@ mod grpc;
 pub mod guard;
 mod headers;
 pub(crate) mod hold;
+mod host;
 #[cfg(feature = "http3")]
 pub mod http3;
 pub mod inflow;
@@ -250,7 +251,7 @@ impl Ingress {
         let (parts, body) = request.into_parts();
         self.limits.body.check(&parts.headers)?;
         headers::check_fields(&parts)?;
-        let host = headers::host(&parts)?;
+        let host = host::host(&parts)?;
         // Before a redirect: whoever looks for the page follows none.
         if let Some(page) = self.claim_page(&parts, &host) {
             return Ok(page);

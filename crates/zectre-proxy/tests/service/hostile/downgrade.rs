@@ -90,6 +90,12 @@ fn injections() -> Vec<Case> {
         ),
         stream("trailers with a line end", trailers(&[("x", "y\r\n\r\n")])),
         ("two hosts", get(&[("host", HOST), ("host", "evil")]), Visitor),
+        ("an asterisk with GET", but(":path", Some("*")), Visitor),
+        (
+            "a port that is none",
+            but(":authority", Some("victim-default.zectre.localhost:99999")),
+            Visitor,
+        ),
         (
             "an :authority with a path",
             but(":authority", Some("victim-default.zectre.localhost/evil")),
@@ -119,6 +125,8 @@ fn good() -> Vec<Good> {
         one("GET", "/a?b", &[("te", "trailers")], None, &[]),
         one("PURGE", "/a", &[("host", HOST)], None, &[]),
         one("GET", "/%0d%0aX:%20y//%2e%2e;a", &[], None, &[]),
+        // `h2` leaves out what is behind the `#` before we see it.
+        one("GET", "/a?b#c", &[], None, &[]),
         one("POST", "/a", &[("content-length", "3")], Some("abc"), &[]),
         one("POST", "/a", &[("content-length", "0")], Some(""), &[]),
         one("POST", "/a", &[], Some(SMUGGLED), &[]),
@@ -183,7 +191,7 @@ impl Good {
     fn asked(&self, id: &str) -> Asked {
         Asked {
             method: self.method.into(),
-            target: self.target.into(),
+            target: self.target.split('#').next().unwrap_or_default().into(),
             host: HOST.into(),
             body: self.body.unwrap_or_default().into(),
             // It has no length unless it is told.

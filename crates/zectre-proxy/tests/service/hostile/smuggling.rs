@@ -124,6 +124,7 @@ const BAD: &[&str] = &[
     "POST /a HTTP/1.1\r\nHost: HOST\r\nContent-Length: 3 3\r\n\r\nabc",
     "POST /a HTTP/1.1\r\nHost: HOST\r\nContent-Length: 3.0\r\n\r\nabc",
     "POST /a HTTP/1.1\r\nHost: HOST\r\nContent-Length:\r\n\r\n",
+    "POST /a HTTP/1.1\r\nHost: HOST\r\nContent-Length: 18446744073709551615\r\n\r\nabc",
     "POST /a HTTP/1.1\r\nHost: HOST\r\nContent-Length: 18446744073709551619\r\n\r\nabc",
     "POST /a HTTP/1.1\r\nHost: HOST\r\nContent-Length : 3\r\n\r\nabc",
     "POST /a HTTP/1.1\r\nHost: HOST\r\nContent-Length\t: 3\r\n\r\nabc",
@@ -183,6 +184,11 @@ const BAD: &[&str] = &[
     "G(T /a HTTP/1.1\r\nHost: HOST\r\n\r\n",
     "GET ?a HTTP/1.1\r\nHost: HOST\r\n\r\n",
     "GET \\a HTTP/1.1\r\nHost: HOST\r\n\r\n",
+    "GET /a#b HTTP/1.1\r\nHost: HOST\r\n\r\n",
+    "GET /a?b#c HTTP/1.1\r\nHost: HOST\r\n\r\n",
+    "GET #a HTTP/1.1\r\nHost: HOST\r\n\r\n",
+    "GET http://HOST/a#b HTTP/1.1\r\nHost: HOST\r\n\r\n",
+    "GET http://HOST#a HTTP/1.1\r\nHost: HOST\r\n\r\n",
     // Chunks.
     "POST /a HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\n3\nabc\r\n0\r\n\r\n",
     "POST /a HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\n3\rabc\r\n0\r\n\r\n",
@@ -205,12 +211,14 @@ const BAD: &[&str] = &[
     "POST /a HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\n",
 ];
 
-/// Is refused by itself: for whom it is, is in doubt; where it ends is not.
-const NO_HOST: &[&str] = &[
+/// Is refused by itself: for whom or what it is, is in doubt; where it ends is not.
+const NO_TARGET: &[&str] = &[
     "GET a HTTP/1.1\r\nHost: HOST\r\n\r\n",
     "GET HOST HTTP/1.1\r\nHost: HOST\r\n\r\n",
     "GET HOST:80 HTTP/1.1\r\nHost: HOST\r\n\r\n",
     "GET ftp://HOST/a HTTP/1.1\r\nHost: HOST\r\n\r\n",
+    "GET * HTTP/1.1\r\nHost: HOST\r\n\r\n",
+    "POST * HTTP/1.1\r\nHost: HOST\r\nContent-Length: 3\r\n\r\nabc",
     "GET /a HTTP/1.1\r\n\r\n",
     "GET /a HTTP/1.1\r\nHost: HOST\r\nHost: HOST\r\n\r\n",
     "GET /a HTTP/1.1\r\nHost: HOST\r\nHost: evil\r\n\r\n",
@@ -221,6 +229,9 @@ const NO_HOST: &[&str] = &[
     "GET /a HTTP/1.1\r\nHost: HOST/evil\r\n\r\n",
     "GET /a HTTP/1.1\r\nHost: HOST:80:80\r\n\r\n",
     "GET /a HTTP/1.1\r\nHost: HOST:x\r\n\r\n",
+    "GET /a HTTP/1.1\r\nHost: HOST:99999\r\n\r\n",
+    "GET /a HTTP/1.1\r\nHost: HOST:65536\r\n\r\n",
+    "GET http://HOST:99999/a HTTP/1.1\r\nHost: HOST:99999\r\n\r\n",
     "GET /a HTTP/1.1\r\nHost: HOST%00evil\r\n\r\n",
     "GET http://HOST/a HTTP/1.1\r\nHost: evil\r\n\r\n",
     "GET http://evil/a HTTP/1.1\r\nHost: HOST\r\n\r\n",
@@ -265,7 +276,7 @@ async fn table(kind: Kind) {
             wrong.push(format!("{statuses:?} {bad:?}"));
         }
     }
-    for bad in NO_HOST {
+    for bad in NO_TARGET {
         let talk = rig.talk(format!("{bad}{SENTINEL}").as_bytes()).await;
         let statuses: Vec<_> = talk.answered.iter().map(|answered| answered.status).collect();
         if !matches!(statuses[..], [400] | [400, 200]) {
