@@ -320,8 +320,7 @@ impl Sim {
     }
 
     fn spec(&mut self, program: Program) -> DeploymentSpec {
-        // Without replicas nothing shows that a program is broken.
-        let least = u64::from(!program.works() || matches!(program, Program::Job(_)));
+        let least = u64::from(matches!(program, Program::Job(_)));
         let replicas = self.random.between(least, 4);
         let restart = match program {
             Program::Job(_) => "never",
@@ -355,8 +354,7 @@ impl Sim {
     fn patch(&mut self) {
         let Some(id) = self.live_deployment() else { return };
         let program = self.operator.program(id);
-        let is_server = program.works() && !matches!(program, Program::Job(_));
-        let least = u64::from(!is_server);
+        let least = u64::from(matches!(program, Program::Job(_)));
         let replicas = self.random.between(least, 4) as u32;
         let idle_secs = self.random.pick(&[0, 20, 60]).unwrap_or(0);
         let (scales, cold) = (self.random.chance(700), self.random.chance(800));

@@ -215,10 +215,6 @@ fn supersede_older(cluster: &mut Cluster, environment_id: EnvironmentId, id: Dep
 }
 
 fn begin(cluster: &mut Cluster, environment_id: EnvironmentId, id: DeploymentId, now: Time) {
-    let empty = cluster
-        .deployments
-        .get(&id)
-        .is_some_and(|deployment| deployment.replicas == 0);
     abandon_return(cluster, environment_id);
     cluster.update_deployment(id, |deployment| {
         (
@@ -229,10 +225,6 @@ fn begin(cluster: &mut Cluster, environment_id: EnvironmentId, id: DeploymentId,
         deployment.promoted_at = None;
     });
     cluster.update_environment(environment_id, |e| (e.target, e.target_weight) = (Some(id), None));
-    if empty {
-        take_over(cluster, environment_id, id, true, now);
-        cluster.update_deployment(id, |deployment| deployment.asleep = true);
-    }
 }
 
 /// A return that is under way gives way to something else: what was woken for it sleeps again.

@@ -55,13 +55,13 @@ pub(super) fn sleep_if_idle(cluster: &mut Cluster, id: DeploymentId, now: Time) 
     }
 }
 
-/// Someone scaled it to 0 while it was rolled out: it need not wait until it is idle, unless requests came meanwhile.
+/// Of no replicas, one was tried in its rollout: it need not wait until it is idle, unless requests came meanwhile.
 pub(super) fn sleep_if_emptied(cluster: &mut Cluster, id: DeploymentId) {
     let is_unasked = |deployment: &Deployment| {
         deployment.replicas == 0 && deployment.last_active_at <= deployment.rollout_started_at
     };
     if cluster.deployments.get(&id).is_some_and(is_unasked) {
-        put_to_sleep(cluster, id, "it was scaled to 0");
+        put_to_sleep(cluster, id, "it works, and has no replicas until a request comes");
     }
 }
 

@@ -77,12 +77,6 @@ fn perform(world: &mut World, act: Act) {
         |world: &World, index: usize| world.versions.get(index % world.versions.len().max(1)).copied();
     match act {
         Act::Deploy(replicas, strategy, program) => {
-            // Without replicas nothing shows that a program is broken.
-            let replicas = if PROGRAMS[program] == Program::Serves {
-                replicas
-            } else {
-                replicas.max(1)
-            };
             let alone = replicas == 3;
             let auto_rollback = !replicas.is_multiple_of(2);
             let json = format!(

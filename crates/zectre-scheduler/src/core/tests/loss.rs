@@ -152,6 +152,7 @@ proptest! {
 fn what_a_lost_node_runs_is_not_stopped_by_the_word_of_an_earlier_epoch() {
     let mut world = World::new(3, 1);
     let id = world.deploy(r#"{"replicas":0,"idle_timeout_secs":120}"#, Program::Serves);
+    world.calm(3);
     world.add_proxy();
     // The new leader takes what it finds for known to proxies by this epoch; the first proxy is behind it.
     world.reload();

@@ -135,15 +135,37 @@ fn what_happens_between_take_over_and_acknowledgement_ends_it() {
         (world.status(new), world.cluster.tasks_of(new).count()),
         (DeploymentStatus::Cancelled, 0)
     );
-    // Without replicas: asleep at once, and a request wakes it even before.
+    // Without replicas: asleep as soon as it took over, and a request wakes it even before the proxies know.
     let mut world = World::new(1, 1);
     let empty = world.deploy(r#"{"replicas":0}"#, Program::Serves);
+    world.deliver();
+    assert_eq!(
+        (
+            world.ready(empty),
+            world.cluster.deployment(empty).map(|d| d.asleep)
+        ),
+        (0, Some(true))
+    );
     assert_eq!(world.status(empty), DeploymentStatus::Running);
     world.feed(Event::Wake(empty));
     world.deliver();
     assert_eq!(world.ready(empty), 1);
     world.proxy_applies(0, false);
     assert_eq!(world.status(empty), DeploymentStatus::Succeeded);
+}
+
+#[test]
+fn a_broken_version_without_replicas_leaves_what_serves() {
+    for program in [Program::Exits(1), Program::Hangs] {
+        let (mut world, old) = running(2, 1);
+        let new = world.deploy(r#"{"replicas":0,"progress_deadline_secs":60}"#, program);
+        world.calm(120);
+        assert_eq!(
+            (world.status(new), world.current(), world.ready(old)),
+            (DeploymentStatus::Failed, Some(old), 2)
+        );
+        assert_eq!(world.cluster.tasks_of(new).count(), 0);
+    }
 }
 
 #[test]
