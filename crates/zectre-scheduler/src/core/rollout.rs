@@ -257,11 +257,7 @@ pub(super) fn begin_return(
     abandon_return(cluster, environment_id);
     // Known before what is open ends: what that has of healthy tasks may be all that serves.
     cluster.returning.insert(environment_id, id);
-    let open = cluster
-        .environments
-        .get(&environment_id)
-        .and_then(|environment| environment.target);
-    if let Some(open) = open {
+    for open in asked_for_before(cluster, environment_id) {
         let message = "someone went back to an earlier deployment".into();
         end(
             cluster,
@@ -285,6 +281,20 @@ pub(super) fn begin_return(
     if retreat::advance(cluster, environment_id, now) {
         resume_return(cluster, environment_id, now);
     }
+}
+
+/// What is rolled out, and what waits for its turn behind a lost rollout. A build that is under way is a wish for later: whoever
+/// goes back while the remedy is built gets the remedy.
+fn asked_for_before(cluster: &Cluster, environment_id: EnvironmentId) -> Vec<DeploymentId> {
+    let Some(environment) = cluster.environments.get(&environment_id) else {
+        return Vec::new();
+    };
+    let is_ready = |id: &DeploymentId| {
+        let open = cluster.deployments.get(id);
+        open.is_some_and(|open| open.source == Source::Ready)
+    };
+    let waiting = environment.open.iter().map(|(_, id)| *id).filter(is_ready);
+    environment.target.into_iter().chain(waiting).collect()
 }
 
 /// Nothing is midway any more: the deployment that someone asked to go back to is the target.

@@ -309,7 +309,11 @@ fn time_in_which_no_leader_could_listen_is_not_idle() {
 fn without_replicas_it_sleeps_once_one_task_was_healthy_and_scaling_wakes() {
     let mut world = World::new(1, 1);
     let id = world.deploy(r#"{"replicas":0}"#, Program::Serves);
-    assert_eq!((world.current(), world.rows.tasks.len()), (None, 1), "it is tried first");
+    assert_eq!(
+        (world.current(), world.rows.tasks.len()),
+        (None, 1),
+        "it is tried first"
+    );
     world.calm(3);
     assert_eq!(
         (world.rows.tasks.len(), world.cluster.tasks_of(id).count()),

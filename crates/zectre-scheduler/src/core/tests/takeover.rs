@@ -428,3 +428,18 @@ fn going_back_in_the_midst_of_a_rollout_takes_nothing_away_before_something_is_t
     assert_eq!((world.current(), world.ready(newest)), (Some(newest), 3));
     assert_eq!(world.cluster.tasks_of(first).count(), 0);
 }
+
+#[test]
+fn going_back_ends_what_waits_behind_a_lost_rollout_but_not_what_is_still_built() {
+    let (mut world, [first, ..]) = going_back_midway();
+    let waiting = world.deploy(r#"{"replicas":3}"#, Program::Serves);
+    let remedy = world.deploy_from(r#"{"replicas":3}"#, Program::Serves, Source::Building);
+    assert_eq!(world.status(waiting), DeploymentStatus::Pending);
+    world.ask(OperationKind::Promote, first);
+    assert_eq!(world.status(waiting), DeploymentStatus::Cancelled);
+    world.calm(60);
+    assert_eq!((world.current(), world.ready(first)), (Some(first), 3));
+    world.change(remedy, |row| row.source = Source::Ready);
+    world.calm(60);
+    assert_eq!((world.current(), world.ready(remedy)), (Some(remedy), 3));
+}
