@@ -158,6 +158,13 @@ pub(crate) const PEBBLE: Need = Need {
     is_there: || is_installed("pebble") && is_installed("pebble-challtestsrv"),
 };
 
+/// A client that agrees on any TLS there ever was.
+pub(crate) const OPENSSL: Need = Need {
+    package: "openssl",
+    why: "to test what TLS the proxy agrees on",
+    is_there: || is_installed("openssl"),
+};
+
 /// Load over HTTP/1.1.
 pub(crate) const WRK: Need = Need {
     package: "wrk",

@@ -23,6 +23,7 @@ pub(crate) fn needs() -> Result<(), Fail> {
         packages::IPROUTE,
         packages::IMAGE_REGISTRY,
         packages::PEBBLE,
+        packages::OPENSSL,
         packages::NPM,
     ])?;
     packages::install(&packages::SERVERS)?;

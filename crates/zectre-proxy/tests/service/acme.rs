@@ -9,6 +9,7 @@ use crate::{
 use http::StatusCode;
 use std::time::Duration;
 use tokio::{net::TcpListener, task::JoinSet, time::timeout};
+use zectre_common::id::ProxyId;
 use zectre_testkit::wait_until;
 
 /// Pebble looks at names after a pause of its own, and refuses some of what it is asked.
@@ -32,34 +33,88 @@ async fn three_proxies_restarted_twenty_times_order_once_a_name() {
     let mut world = world().await;
     let pebble = Pebble::start(&world, 5, false).await;
     world.configure(&pebble.configuration("http-01", &NAMES));
-    let config = world.config();
+    let site = world.app("shop").await;
+    let mut names = NAMES.map(String::from).to_vec();
     let mut proxies = Vec::new();
     for _ in 0..3 {
-        proxies.push(Running::start(&config).await);
+        join(&world, &pebble, &mut proxies).await;
     }
-    for _ in 0..RESTARTS {
+    let mut left = 0;
+    for round in 0..RESTARTS {
+        // Every other time it is the one that has just taken an order.
+        let (name, index) = if round % 2 == 0 {
+            let name = format!("custom-{round}.test");
+            world.claim(site.environment, &name, "token", true).await;
+            let holder = wait_until(LONG, &name, || holder(&world, &name)).await;
+            names.push(name.clone());
+            let held = proxies.iter().position(|(id, _)| holder == Some(*id));
+            (Some(name), held.unwrap_or(0))
+        } else {
+            (None, 0)
+        };
+        let (_, leaving) = proxies.remove(index);
         // As load balancers do: a proxy gets nothing new any more before it stops. Pebble looks at a name only once, and
         // an order whose name it could not see is lost.
         pebble
             .plain
-            .lead_to(proxies[1..].iter().map(|proxy| proxy.address).collect())
+            .lead_to(proxies.iter().map(|(_, proxy)| proxy.address).collect())
             .await;
-        proxies.remove(0).stop().await;
-        proxies.push(Running::start(&config).await);
+        leaving.stop().await;
+        if let Some(name) = name {
+            left += usize::from(!is_stored(&world, &name).await);
+        }
+        join(&world, &pebble, &mut proxies).await;
     }
+    assert!(left > 0, "no restart fell into an order");
     pebble
         .plain
-        .lead_to(proxies.iter().map(|proxy| proxy.address).collect())
+        .lead_to(proxies.iter().map(|(_, proxy)| proxy.address).collect())
         .await;
-    for proxy in &proxies {
-        for name in NAMES {
+    for (_, proxy) in &proxies {
+        for name in &names {
             certified(proxy, name).await;
         }
     }
-    assert_eq!(pebble.orders(), NAMES.len(), "{}", pebble.complaints());
-    for proxy in proxies {
+    assert_eq!(pebble.orders(), names.len(), "{}", pebble.complaints());
+    for (_, proxy) in proxies {
         proxy.stop().await;
     }
+}
+
+/// One more proxy, with the id that it goes by.
+async fn join(world: &World, pebble: &Pebble, proxies: &mut Vec<(ProxyId, Running)>) {
+    let proxy = Running::start(&world.config()).await;
+    // At once: it orders from its start on, and Pebble looks at a name only once.
+    let all = proxies.iter().map(|(_, other)| other.address);
+    pebble.plain.lead_to(all.chain([proxy.address]).collect()).await;
+    let known: Vec<_> = proxies.iter().map(|(id, _)| *id).collect();
+    let id = wait_until(SOON, "it is known", || async {
+        let mut ids = world.proxies().await.into_iter();
+        ids.find(|id| !known.contains(id))
+    })
+    .await;
+    proxies.push((id, proxy));
+}
+
+/// Who carries out the order for `name`, once anybody does; nobody when it is done already.
+async fn holder(world: &World, name: &str) -> Option<Option<ProxyId>> {
+    let holder = sqlx::query_scalar("SELECT holder FROM acme_orders WHERE name = $1 AND holder IS NOT NULL")
+        .bind(name)
+        .fetch_optional(&world.pool)
+        .await
+        .expect("readable");
+    if holder.is_none() && !is_stored(world, name).await {
+        return None;
+    }
+    Some(holder)
+}
+
+async fn is_stored(world: &World, name: &str) -> bool {
+    sqlx::query_scalar("SELECT count(*) > 0 FROM certificates WHERE name = $1")
+        .bind(name)
+        .fetch_one(&world.pool)
+        .await
+        .expect("readable")
 }
 
 /// Whoever is killed in the middle of an order, the next one goes on with it: a second one is never made.

@@ -34,6 +34,7 @@ mod sockets;
 mod streaming;
 mod tcp;
 mod tls;
+mod tls_offered;
 mod trace;
 mod unsent;
 mod uploads;
