@@ -80,6 +80,8 @@ const FIRST_READ: Duration = Duration::from_secs(10);
 pub struct Service {
     config: ProxyConfig,
     pool: PgPool,
+    /// What of PostgreSQL's is in the first table.
+    known: Option<feed::Known>,
     id: ProxyId,
     name: String,
     key: ServiceKey,
@@ -131,8 +133,8 @@ impl Service {
             .await?;
         let secure = Secure::open(secure, proxy, &mut sources).await?;
         let (inherited, old) = sources.rest(proxy)?;
-        let tables = Arc::new(Tables::new(&proxy.domain, keeps_snapshot(proxy), bounds(proxy)));
-        first_table(proxy, &pool, &tables).await;
+        let tables = Arc::new(Tables::new(&proxy.domain, bounds(proxy)));
+        let known = first_table(proxy, &pool, &tables).await;
         check_routes(&base, &tables);
         let metrics = Metrics::new(&base.metrics);
         let started = Instant::now();
@@ -167,6 +169,7 @@ impl Service {
         Ok(Self {
             config: proxy.clone(),
             pool,
+            known,
             id,
             name: name(proxy),
             key,
@@ -212,6 +215,7 @@ impl Service {
         let Self {
             config,
             pool,
+            known,
             id,
             name,
             key,
@@ -231,12 +235,11 @@ impl Service {
         // A process that takes over stops this service, and nothing else that runs beside it.
         let shutdown = shutdown.child();
         let tables = Arc::clone(&ingress.tables);
-        let drain_timeout = Duration::from_millis(config.drain_timeout_ms);
         let tasks = Tasks::new(shutdown.clone());
         let (workers, threads) = workers::start().map_err(Error::Workers)?;
         tasks.spawn("workers", |stop| threads.supervise(stop));
-        let place = Place::of(&config.snapshot_path);
-        follow(&pool, &ingress, &ports, lease::Proxy { id, name }, place, &tasks);
+        let prior = (known, Place::of(&config.snapshot_path));
+        follow(&pool, &ingress, &ports, lease::Proxy { id, name }, prior, &tasks);
         let past = keep_history(&pool, &tables, id, &tasks);
         write_down(&config, &tables, access_writer, &tasks);
         let handed = hand_over(
@@ -271,7 +274,7 @@ impl Service {
             inherited,
         };
         doors.serve(open, &config, &tasks, &wires).await;
-        drain(&ingress, &wires, drain_timeout).await;
+        drain(&ingress, &wires, Duration::from_millis(config.drain_timeout_ms)).await;
         // Only now does nobody need to wait for this proxy any longer.
         tasks.stop(GOODBYE).await;
         say_goodbye(&pool, &tables, &past, id).await;
@@ -285,12 +288,12 @@ fn follow(
     ingress: &Arc<Ingress>,
     ports: &Arc<Ports>,
     proxy: lease::Proxy,
-    place: Option<Place>,
+    (known, place): (Option<feed::Known>, Option<Place>),
     tasks: &Tasks,
 ) {
     let (tables, id) = (&ingress.tables, proxy.id);
     tasks.spawn("routing feed", |stop| {
-        feed::run(pool.clone(), Arc::clone(tables), stop)
+        feed::run(pool.clone(), Arc::clone(tables), known, stop)
     });
     tasks.spawn("lease", |stop| {
         let (tables, ports) = (Arc::clone(tables), Arc::clone(ports));
@@ -441,15 +444,16 @@ fn keeps_snapshot(config: &ProxyConfig) -> bool {
 
 /// The table of now; only where PostgreSQL doesn't answer, what was known last. A request must not be told that its
 /// host is unknown by an old table when the new one is a moment away.
-async fn first_table(config: &ProxyConfig, pool: &PgPool, tables: &Tables) {
+async fn first_table(config: &ProxyConfig, pool: &PgPool, tables: &Tables) -> Option<feed::Known> {
     let connected = timeout(FIRST_CONNECTION, pool.acquire()).await;
     // It is in the pool again before the table is read.
     let is_there = matches!(connected, Ok(Ok(_)));
     drop(connected);
-    let is_read = is_there && matches!(timeout(FIRST_READ, feed::sync(pool, tables)).await, Ok(Ok(())));
-    if !is_read {
-        restore(config, tables);
+    if is_there && let Ok(Ok(known)) = timeout(FIRST_READ, feed::sync(pool, tables)).await {
+        return Some(known);
     }
+    restore(config, tables);
+    None
 }
 
 fn restore(config: &ProxyConfig, tables: &Tables) {

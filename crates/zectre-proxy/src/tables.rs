@@ -3,9 +3,9 @@
 
 use crate::{
     live::{Acknowledgement, Bounds, Ledger},
-    table::{Rows, Table},
+    table::{Changes, Rows, Table},
 };
-use arc_swap::{ArcSwap, ArcSwapOption, Guard};
+use arc_swap::{ArcSwap, Guard};
 use std::{
     sync::{
         Arc,
@@ -23,22 +23,17 @@ pub struct Tables {
     platform_domain: String,
     /// Counts swaps.
     version: watch::Sender<u64>,
-    /// Kept only for the snapshot.
-    rows: ArcSwapOption<Rows>,
-    keep_rows: bool,
     from_database: AtomicBool,
 }
 
 impl Tables {
-    /// Empty; `keep_rows` is for the snapshot, `bounds` for the metrics.
-    pub fn new(platform_domain: &str, keep_rows: bool, bounds: Bounds) -> Self {
+    /// Empty; `bounds` are for the metrics.
+    pub fn new(platform_domain: &str, bounds: Bounds) -> Self {
         Self {
             table: ArcSwap::default(),
             ledger: Ledger::new(bounds),
             platform_domain: platform_domain.to_owned(),
             version: watch::Sender::new(0),
-            rows: ArcSwapOption::empty(),
-            keep_rows,
             from_database: AtomicBool::new(false),
         }
     }
@@ -70,15 +65,30 @@ impl Tables {
 
     fn swap(&self, rows: Rows, read_from: Instant, from_database: bool) {
         let mut kept = self.ledger.open();
-        let table = Arc::new(Table::build(&rows, &self.platform_domain, &mut kept));
+        let table = Arc::new(Table::build(rows, &self.platform_domain, &mut kept));
         self.table.store(Arc::clone(&table));
         // Only now: whoever still holds the old table can't lease what this removes, and looks again.
         table.settle(&mut kept, read_from);
         drop(kept);
-        if self.keep_rows && from_database {
-            self.rows.store(Some(Arc::new(rows)));
-        }
         self.from_database.fetch_or(from_database, Ordering::SeqCst);
+        self.tell(&table);
+    }
+
+    /// Swaps to the table after `changes`, which were read from the database from `read_from` on. To be called by the one who
+    /// read the table that serves now, with all that has changed since.
+    pub fn change(&self, changes: Changes, read_from: Instant) {
+        let mut kept = self.ledger.open();
+        let (table, shift) = self.current().changed(changes, &mut kept);
+        let table = Arc::new(table);
+        self.table.store(Arc::clone(&table));
+        // As above.
+        kept.settle_shift(table.epoch(), read_from, &shift);
+        drop(kept);
+        self.tell(&table);
+    }
+
+    fn tell(&self, table: &Table) {
+        let from_database = self.from_database.load(Ordering::SeqCst);
         tracing::debug!(
             epoch = table.epoch(),
             from_database,
@@ -87,9 +97,10 @@ impl Tables {
         self.version.send_modify(|version| *version += 1);
     }
 
-    /// The rows of the table now, when they are kept.
-    pub fn rows(&self) -> Option<Arc<Rows>> {
-        self.rows.load_full()
+    /// The table now, if it is the database's.
+    pub fn read(&self) -> Option<Arc<Table>> {
+        let from_database = self.from_database.load(Ordering::SeqCst);
+        from_database.then(|| self.table.load_full())
     }
 
     /// Whether there is any table to route by.

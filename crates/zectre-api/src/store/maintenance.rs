@@ -45,6 +45,9 @@ pub(crate) async fn forget_expired(pool: &PgPool, keep_hours: i32) -> Result<u64
     forgotten += resets.execute(pool).await?.rows_affected();
     let invitations = sqlx::query!("DELETE FROM invitations WHERE expires_at < now() - interval '1 hour'");
     forgotten += invitations.execute(pool).await?.rows_affected();
+    // A proxy that has not looked for half of that time reads everything.
+    let changes = sqlx::query!("DELETE FROM routing_changes WHERE changed_at < now() - interval '1 hour'");
+    forgotten += changes.execute(pool).await?.rows_affected();
     // Long enough for people to see in their list why something stopped working.
     let api_keys = sqlx::query!("DELETE FROM api_keys WHERE expires_at < now() - interval '30 days'");
     forgotten += api_keys.execute(pool).await?.rows_affected();
@@ -273,9 +276,17 @@ mod tests {
              FROM organizations, unnest(ARRAY[now(), now() - interval '2 days']) AS at",
         )
         .await;
-        assert_eq!(forget_expired(&pool, 24).await.expect("forgot"), 2);
-        let left = "SELECT (SELECT count(*) FROM revoked_tokens) + (SELECT count(*) FROM artifacts)";
-        assert_eq!(count(&pool, left).await, 2);
+        run(&pool, "DELETE FROM routing_changes").await;
+        run(
+            &pool,
+            "INSERT INTO routing_changes (domain, changed_at)
+             VALUES ('old.test', now() - interval '2 hours'), ('new.test', now() - interval '50 minutes')",
+        )
+        .await;
+        assert_eq!(forget_expired(&pool, 24).await.expect("forgot"), 3);
+        let left = "SELECT (SELECT count(*) FROM revoked_tokens) + (SELECT count(*) FROM artifacts)
+                           + (SELECT count(*) FROM routing_changes)";
+        assert_eq!(count(&pool, left).await, 3);
     }
 
     #[tokio::test]

@@ -1,5 +1,9 @@
 //! Keeps the live side of every task and deployment across tables, and knows which epoch has drained.
 
+mod settle;
+
+pub use settle::Shift;
+
 use super::{
     Activity, Replica, Route, RouteName, Traffic, Woken,
     departed::Departed,
@@ -107,6 +111,8 @@ pub struct Kept {
     nodes: Nodes,
     /// Deployments whose wake was answered before the table knew.
     woken: Vec<Arc<Traffic>>,
+    /// Tasks that answers named and that no table has been settled with or without since.
+    answered: HashSet<TaskId>,
     departed: Departed,
     drained: Arc<Notify>,
     changed: Arc<Changed>,
@@ -130,6 +136,7 @@ impl Ledger {
             routes: HashMap::new(),
             nodes,
             woken: Vec::new(),
+            answered: HashSet::new(),
             departed: Departed::default(),
             drained: Arc::clone(&drained),
             changed: Arc::clone(&changed),
@@ -229,52 +236,6 @@ impl Kept {
         Arc::clone(self.traffic.entry(deployment).or_insert_with(new))
     }
 
-    /// After the table of `epoch` (read from `read_from` on) serves: what is not in it takes no more requests.
-    pub fn settle(
-        &mut self,
-        epoch: u64,
-        read_from: Instant,
-        tasks: &HashSet<TaskId>,
-        deployments: &HashSet<DeploymentId>,
-    ) {
-        let mut woken_tasks = HashSet::new();
-        self.woken.retain(|traffic| {
-            let Some(woken) = traffic.woken() else {
-                return false;
-            };
-            let newer = woken.at > read_from;
-            if newer {
-                woken_tasks.extend(woken.replicas.iter().map(|replica| replica.task()));
-            } else {
-                traffic.set_woken(None);
-            }
-            newer
-        });
-        // Epochs may have been skipped; the task may have gone with the first of them.
-        let removed_at = (self.applied_epoch + 1).min(epoch);
-        let (now, departed) = (Instant::now(), &mut self.departed);
-        departed.forget_old(now);
-        let is_gone = |task: &TaskId, backend: &mut Backend| {
-            let is_listed = tasks.contains(task);
-            if is_listed {
-                departed.is_back(*task);
-            } else if backend.listed {
-                departed.add(*task, now);
-            }
-            backend.listed = is_listed;
-            !is_listed && !woken_tasks.contains(task)
-        };
-        for (_, backend) in self.replicas.extract_if(is_gone) {
-            backend.replica.remove(removed_at);
-            self.leaving.push(backend);
-        }
-        self.traffic.retain(|id, _| deployments.contains(id));
-        // The ledger's own is the last one once no deployment of it is left.
-        self.routes.retain(|_, route| Arc::strong_count(route) > 1);
-        self.nodes.settle();
-        self.applied_epoch = epoch;
-    }
-
     fn acknowledgement(&mut self) -> Acknowledgement {
         for left in self.leaving.extract_if(.., |left| left.replica.in_flight() == 0) {
             if left.own_series {
@@ -323,6 +284,7 @@ impl Ledger {
         if alive.is_empty() {
             return false;
         }
+        kept.answered.extend(alive.iter().map(|backend| backend.task_id));
         let replicas = alive
             .into_iter()
             .map(|b| kept.replica_on(b.node_id, traffic, b.task_id, (&b.address, b.port), http2))

@@ -13,7 +13,7 @@ mod suspicion;
 mod traffic;
 
 pub use budget::Budget;
-pub use ledger::{Acknowledgement, Backend, Backends, Bounds, Kept, Ledger, Tally};
+pub use ledger::{Acknowledgement, Backend, Backends, Bounds, Kept, Ledger, Shift, Tally};
 pub use node::Node;
 pub use pace::{Opening, Pace, Turn};
 pub use replica::{EJECT_MS, Lease, Replica, SLOW_START_STEPS};

@@ -1,6 +1,13 @@
-//! Keeps the table at the database's epoch: a notification makes it fast, a timed look makes it sure.
+//! Keeps the table at the database's epoch: a notification makes it fast, a timed look makes it sure. What changed is read by
+//! itself; everything is read at the start, after a lost connection, and from time to time.
 
-use crate::{store, tables::Tables};
+use crate::{
+    store::{
+        self,
+        routes::{self, Seen},
+    },
+    tables::Tables,
+};
 use sqlx::{PgPool, postgres::PgListener};
 use std::{
     sync::Arc,
@@ -12,13 +19,22 @@ use zectre_service::tasks::Shutdown;
 
 /// A notification that got lost delays a change by at most so much.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Everything is read anew so often, whatever was told: what would be wrong would be so for this long.
+const WHOLE_EVERY: Duration = Duration::from_secs(600);
+/// What changed is looked for so often even when nothing is said to have: much less than it is kept (an hour).
+const CHANGES_EVERY: Duration = Duration::from_secs(60);
+/// Whoever has not looked for so long may have missed what is kept no longer.
+const CHANGES_TRUSTED: Duration = Duration::from_secs(1_800);
 /// Between attempts while PostgreSQL is away.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
-/// Follows the database until `shutdown`.
-pub async fn run(pool: PgPool, tables: Arc<Tables>, shutdown: Shutdown) {
+/// Follows the database until `shutdown`, from what is `known` of it.
+pub async fn run(pool: PgPool, tables: Arc<Tables>, mut known: Option<Known>, shutdown: Shutdown) {
     let mut told = false;
-    while let Some(result) = shutdown.or_requested(follow(&pool, &tables, &mut told)).await {
+    while let Some(result) = shutdown
+        .or_requested(follow(&pool, &tables, known.take(), &mut told))
+        .await
+    {
         let Err(error) = result;
         if !std::mem::replace(&mut told, true) {
             tracing::warn!(%error, epoch = tables.current().epoch(), "PostgreSQL is away; serving the last known table");
@@ -31,12 +47,16 @@ pub async fn run(pool: PgPool, tables: Arc<Tables>, shutdown: Shutdown) {
 async fn follow(
     pool: &PgPool,
     tables: &Tables,
+    known: Option<Known>,
     away: &mut bool,
 ) -> Result<std::convert::Infallible, sqlx::Error> {
     let mut listener = PgListener::connect_with(pool).await?;
     // Listen first, read second: what changes in between is told.
     listener.listen(channel::ROUTING).await?;
-    sync(pool, tables).await?;
+    let mut known = match known {
+        Some(known) => catch_up(pool, tables, known).await?,
+        None => sync(pool, tables).await?,
+    };
     if std::mem::take(away) {
         tracing::info!(epoch = tables.current().epoch(), "PostgreSQL is back");
     }
@@ -47,33 +67,76 @@ async fn follow(
             told = listener.try_recv() => match told? {
                 // One read covers every epoch up to the one it finds: a burst of changes costs one or two.
                 Some(note) if note.payload().parse().is_ok_and(|epoch: u64| epoch <= tables.current().epoch()) => {}
-                // None: the connection was lost and made again; whatever was told meanwhile is lost.
-                Some(_) | None => sync(pool, tables).await?,
+                Some(_) => known = catch_up(pool, tables, known).await?,
+                // The connection was lost and made again; whatever was told meanwhile is lost.
+                None => known = sync(pool, tables).await?,
             },
-            _ = look.tick() => sync_if_behind(pool, tables).await?,
+            _ = look.tick() => {
+                if known.whole_at.elapsed() >= WHOLE_EVERY {
+                    known = sync(pool, tables).await?;
+                } else if known.at.elapsed() >= CHANGES_EVERY || is_behind(pool, tables).await? {
+                    known = catch_up(pool, tables, known).await?;
+                }
+            }
         }
     }
 }
 
-/// Reads the table of now.
-pub(crate) async fn sync(pool: &PgPool, tables: &Tables) -> Result<(), sqlx::Error> {
-    let read_from = Instant::now();
-    let rows = timeout(store::STATEMENT_TIMEOUT, store::load(pool))
-        .await
-        .map_err(too_slow)??;
-    tables.apply(rows, read_from);
-    Ok(())
+/// How much of the database is in the table.
+#[derive(Debug)]
+pub struct Known {
+    seen: Seen,
+    at: Instant,
+    /// When everything was read.
+    whole_at: Instant,
 }
 
-async fn sync_if_behind(pool: &PgPool, tables: &Tables) -> Result<(), sqlx::Error> {
+/// Reads the table of now.
+pub(crate) async fn sync(pool: &PgPool, tables: &Tables) -> Result<Known, sqlx::Error> {
+    let at = Instant::now();
+    let (rows, seen) = timeout(store::STATEMENT_TIMEOUT, routes::load(pool))
+        .await
+        .map_err(too_slow)??;
+    tables.apply(rows, at);
+    Ok(Known {
+        seen,
+        at,
+        whole_at: at,
+    })
+}
+
+/// Reads what has changed since; everything, where that is not to be told.
+async fn catch_up(pool: &PgPool, tables: &Tables, known: Known) -> Result<Known, sqlx::Error> {
+    let at = Instant::now();
+    if at.saturating_duration_since(known.at) > CHANGES_TRUSTED {
+        return sync(pool, tables).await;
+    }
+    let changes = timeout(store::STATEMENT_TIMEOUT, routes::changes(pool, &known.seen))
+        .await
+        .map_err(too_slow)?;
+    match changes {
+        // An older epoch is that of another database: one that was restored.
+        Ok(Some((changes, seen))) if changes.rows.epoch >= tables.current().epoch() => {
+            let nothing = changes.applications.is_empty() && changes.domains.is_empty();
+            if !nothing || changes.rows.epoch > tables.current().epoch() {
+                tables.change(changes, at);
+            }
+            Ok(Known { seen, at, ..known })
+        }
+        Ok(_) => sync(pool, tables).await,
+        Err(error) => {
+            // A database that does not keep changes yet, say; one that is away is so for the next statement, too.
+            tracing::debug!(%error, "what changed can't be read");
+            sync(pool, tables).await
+        }
+    }
+}
+
+async fn is_behind(pool: &PgPool, tables: &Tables) -> Result<bool, sqlx::Error> {
     let epoch = timeout(store::STATEMENT_TIMEOUT, store::epoch(pool))
         .await
         .map_err(too_slow)??;
-    if epoch == tables.current().epoch() {
-        Ok(())
-    } else {
-        sync(pool, tables).await
-    }
+    Ok(epoch != tables.current().epoch())
 }
 
 /// A statement ran out of time.

@@ -1,17 +1,22 @@
 //! The last known rows on disk, so that a proxy that starts while PostgreSQL is away still serves.
 
-use crate::{table::Rows, tables::Tables};
+use crate::{
+    table::{Rows, RowsOf},
+    tables::Tables,
+};
 use std::{
     io::{self, Write},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, sleep_until};
 use zectre_service::tasks::Shutdown;
 
-/// The file is at most so much behind.
+/// The file is at most so much behind,
 const WRITE_EVERY: Duration = Duration::from_secs(1);
+/// or so many times as long as it took to write: a large one must not keep a core busy.
+const WRITE_REST: u32 = 20;
 
 /// Reads the snapshot; `None` when there is none.
 pub fn read(path: &Path) -> io::Result<Option<Rows>> {
@@ -23,7 +28,7 @@ pub fn read(path: &Path) -> io::Result<Option<Rows>> {
 }
 
 /// Writes `rows` so that a reader sees the old file or the new one, whatever happens in between.
-pub fn write(path: &Path, rows: &Rows) -> io::Result<()> {
+pub fn write(path: &Path, rows: &RowsOf<'_>) -> io::Result<()> {
     let beside = beside(path, std::process::id());
     let written = replace(path, &beside, &serde_json::to_vec(rows)?);
     if written.is_err() {
@@ -51,49 +56,53 @@ pub async fn run(path: PathBuf, tables: Arc<Tables>, shutdown: Shutdown) {
     let mut changes = tables.changes();
     // A table that was applied before this line is to be written, too: the next may be long in coming.
     changes.mark_changed();
-    let mut pace = interval(WRITE_EVERY);
-    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut due = Instant::now();
     let path: Arc<Path> = path.into();
     loop {
         let next = async {
-            pace.tick().await;
+            sleep_until(due).await;
             changes.changed().await
         };
         // The sender lives in `tables`, which this function holds: only the shutdown ends it.
         let Some(Ok(())) = shutdown.or_requested(next).await else {
             return;
         };
-        let Some(rows) = tables.rows() else { continue };
-        let target = Arc::clone(&path);
-        match tokio::task::spawn_blocking(move || write(&target, &rows)).await {
+        let Some(table) = tables.read() else { continue };
+        let (target, began) = (Arc::clone(&path), Instant::now());
+        match tokio::task::spawn_blocking(move || write(&target, &table.rows())).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 tracing::warn!(%error, path = %path.display(), "the routing snapshot could not be written");
             }
             Err(error) => tracing::error!(%error, "writing the routing snapshot panicked"),
         }
+        due = began + WRITE_EVERY.max(began.elapsed() * WRITE_REST);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::live::Bounds;
-    use std::time::Instant;
+    use crate::{
+        live::{Bounds, Ledger},
+        table::Table,
+    };
+    use tokio::time::interval;
+
+    fn rows() -> Rows {
+        Rows {
+            epoch: 9,
+            ..Rows::default()
+        }
+    }
 
     #[test]
     fn what_was_written_is_read_and_a_torn_file_is_an_error() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("routes.json");
         assert!(read(&path).expect("no error").is_none());
-        write(
-            &path,
-            &Rows {
-                epoch: 9,
-                ..Rows::default()
-            },
-        )
-        .expect("written");
+        let table = Table::build(rows(), "zectre.localhost", &mut Ledger::default().open());
+        write(&path, &table.rows()).expect("written");
         assert_eq!(read(&path).expect("read").expect("there").epoch, 9);
         let files = std::fs::read_dir(directory.path()).expect("readable");
         assert_eq!(files.count(), 1, "nothing is left beside it");
@@ -110,12 +119,8 @@ mod tests {
             routes_max: 1,
             backends_max: 1,
         };
-        let tables = Arc::new(Tables::new("zectre.localhost", true, bounds));
-        let rows = Rows {
-            epoch: 9,
-            ..Rows::default()
-        };
-        tables.apply(rows, Instant::now());
+        let tables = Arc::new(Tables::new("zectre.localhost", bounds));
+        tables.apply(rows(), std::time::Instant::now());
         let shutdown = Shutdown::new();
         let writer = run(path.clone(), tables, shutdown.clone());
         let reader = async {

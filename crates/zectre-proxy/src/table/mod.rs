@@ -1,28 +1,29 @@
-//! The routing table: from a host to the deployment that answers it. Pure: built from rows, never changed.
+//! The routing table: from a host to the deployment that answers it. Pure: built from rows, never changed; the next one is a copy
+//! that shares with it what stays.
 //!
 //! First match wins: a preview label, a domain pinned to a deployment, a domain of an environment, an
 //! application's subdomain.
 
 mod balance;
 mod rows;
+mod shards;
+mod site;
 
 pub use balance::{choose, choose_again};
-pub use rows::{ApplicationRow, ClaimRow, DeploymentRow, EnvironmentRow, RouteRow, Rows, TaskRow};
-
-use crate::live::{Kept, Replica, RouteName, Traffic, Woken};
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Instant,
+pub use rows::{
+    ApplicationRow, Changes, ClaimOf, ClaimRow, DeploymentRow, EnvironmentRow, RouteOf, RouteRow, Rows,
+    RowsOf, TaskRow,
 };
+
+use crate::live::{Kept, Replica, Shift, Traffic, Woken};
+use shards::Shards;
+use site::Site;
+use std::{collections::HashSet, sync::Arc, time::Instant};
 use zectre_common::{
     id::{ApplicationId, DeploymentId, EnvironmentId, TaskId},
     routing::platform_label,
     state::{DeploymentStatus, Reason},
 };
-
-/// The environment that an application's subdomain leads to, and the one it falls back to.
-const SUBDOMAIN_ENVIRONMENTS: [&str; 2] = ["production", "development"];
 
 /// A deployment that may be asked for.
 #[derive(Debug)]
@@ -100,7 +101,7 @@ impl Deployment {
 }
 
 /// An environment: which deployment serves, and which one is on its way in.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Environment {
     /// Serves.
     pub current: Option<Arc<Deployment>>,
@@ -178,83 +179,149 @@ impl<'t> Route<'t> {
     }
 }
 
-/// The table of one epoch.
-#[derive(Debug, Default)]
+/// The table of one epoch. A copy shares what it does not change.
+#[derive(Debug, Default, Clone)]
 pub struct Table {
     epoch: u64,
-    platform_domain: String,
-    previews: HashMap<String, DeploymentId>,
-    pinned: HashMap<String, DeploymentId>,
-    domains: HashMap<String, EnvironmentId>,
+    platform_domain: Arc<str>,
+    /// What the maps below were made of, for all but domains.
+    sites: Shards<ApplicationId, Arc<Site>>,
+    previews: Shards<Arc<str>, DeploymentId>,
+    pinned: Shards<Arc<str>, (EnvironmentId, DeploymentId)>,
+    domains: Shards<Arc<str>, EnvironmentId>,
     /// The tokens of claimed hosts that lead nowhere yet.
-    claims: HashMap<String, String>,
+    claims: Shards<Arc<str>, Arc<str>>,
     /// The candidates of an application's subdomain, best first; empty when it has neither.
-    subdomains: HashMap<String, Vec<EnvironmentId>>,
+    subdomains: Shards<Arc<str>, Arc<[EnvironmentId]>>,
     /// Where environments take plain TCP.
-    ports: HashMap<u16, EnvironmentId>,
-    environments: HashMap<EnvironmentId, Environment>,
-    deployments: HashMap<DeploymentId, Arc<Deployment>>,
+    ports: Shards<u16, EnvironmentId>,
+    environments: Shards<EnvironmentId, Environment>,
+    deployments: Shards<DeploymentId, Arc<Deployment>>,
     /// An application without an environment of these names.
     nowhere: Environment,
 }
 
 impl Table {
     /// Builds the table of `rows`, with the live sides that `kept` holds.
-    pub fn build(rows: &Rows, platform_domain: &str, kept: &mut Kept) -> Self {
-        let deployments = build_deployments(rows, kept);
-        let mut newest: HashMap<EnvironmentId, &Arc<Deployment>> = HashMap::new();
-        for row in &rows.deployments {
-            let deployment = &deployments[&row.id];
-            let slot = newest.entry(row.environment_id).or_insert(deployment);
-            if deployment.version > slot.version {
-                *slot = deployment;
+    pub fn build(rows: Rows, platform_domain: &str, kept: &mut Kept) -> Self {
+        let mut table = Self {
+            platform_domain: platform_domain.into(),
+            ..Self::default()
+        };
+        table.put(rows, kept);
+        table
+    }
+
+    /// The table after `changes`, and what came of tasks and deployments. It costs what the changed applications and domains
+    /// do.
+    pub fn changed(&self, changes: Changes, kept: &mut Kept) -> (Self, Shift) {
+        let mut next = self.clone();
+        // All that goes first: a name may have moved from one to another.
+        let gone = changes.applications.iter().filter_map(|id| next.take(*id));
+        let gone: Vec<_> = gone.collect();
+        for domain in changes.domains.iter().map(String::as_str) {
+            next.pinned.remove(domain);
+            next.domains.remove(domain);
+            next.claims.remove(domain);
+        }
+        next.put(changes.rows, kept);
+        let mut shift = Shift::default();
+        let here = changes.applications.iter().filter_map(|id| next.sites.get(id));
+        shift
+            .listed
+            .extend(here.flat_map(|site| site.tasks.iter().map(|row| row.id)));
+        for site in &gone {
+            let unlisted = site.tasks.iter().map(|row| row.id);
+            shift
+                .unlisted
+                .extend(unlisted.filter(|id| !shift.listed.contains(id)));
+            let deployments = site.deployments.iter().map(|row| (row.id, row.environment_id));
+            shift
+                .deployments_gone
+                .extend(deployments.filter(|(id, _)| next.deployments.get(id).is_none()));
+        }
+        (next, shift)
+    }
+
+    fn put(&mut self, rows: Rows, kept: &mut Kept) {
+        self.epoch = rows.epoch;
+        for site in site::group(rows.applications, rows.environments, rows.deployments, rows.tasks) {
+            self.put_site(site, kept);
+        }
+        for route in rows.routes {
+            let domain = route.domain.into();
+            match route.deployment_id {
+                Some(deployment) => self.pinned.insert(domain, (route.environment_id, deployment)),
+                None => self.domains.insert(domain, route.environment_id),
             }
         }
-        let known = |id: Option<DeploymentId>| id.and_then(|id| deployments.get(&id).cloned());
-        let environment = |row: &EnvironmentRow| Environment {
-            current: known(row.current_deployment_id),
-            target: known(row.target_deployment_id),
-            target_weight: row.target_weight.map_or(0, |weight| weight.clamp(0, 100) as u64),
-            newest: newest.get(&row.id).map(|newest| Arc::clone(newest)),
-        };
-        let (pinned, domains): (Vec<_>, Vec<_>) = rows
-            .routes
+        for claim in rows.claims {
+            self.claims.insert(claim.domain.into(), claim.token.into());
+        }
+    }
+
+    fn put_site(&mut self, site: Site, kept: &mut Kept) {
+        let deployments = site.deployments(kept);
+        for (row, environment) in site.environments.iter().zip(site.environments(&deployments)) {
+            self.environments.insert(row.id, environment);
+            if let Some(port) = site::port(row) {
+                self.ports.insert(port, row.id);
+            }
+        }
+        for (row, deployment) in site.deployments.iter().zip(deployments) {
+            self.previews.insert(row.preview_label.as_str().into(), row.id);
+            self.deployments.insert(row.id, deployment);
+        }
+        let subdomain = site.application.subdomain.as_str().into();
+        self.subdomains.insert(subdomain, site.candidates());
+        self.sites.insert(site.application.id, Arc::new(site));
+    }
+
+    /// Takes out all that came of an application's rows.
+    fn take(&mut self, application: ApplicationId) -> Option<Arc<Site>> {
+        let site = self.sites.remove(&application)?;
+        self.subdomains.remove(site.application.subdomain.as_str());
+        for row in &site.environments {
+            self.environments.remove(&row.id);
+            if let Some(port) = site::port(row) {
+                self.ports.remove(&port);
+            }
+        }
+        for row in &site.deployments {
+            self.previews.remove(row.preview_label.as_str());
+            self.deployments.remove(&row.id);
+        }
+        Some(site)
+    }
+
+    /// The rows that it was made of.
+    pub fn rows(&self) -> RowsOf<'_> {
+        let sites = || self.sites.values();
+        let pinned = self
+            .pinned
             .iter()
-            .partition(|route| route.deployment_id.is_some());
-        Self {
-            epoch: rows.epoch,
-            platform_domain: platform_domain.to_owned(),
-            previews: rows
-                .deployments
-                .iter()
-                .map(|row| (row.preview_label.clone(), row.id))
-                .collect(),
-            pinned: pinned
-                .iter()
-                .filter_map(|r| Some((r.domain.clone(), r.deployment_id?)))
-                .collect(),
-            domains: domains
-                .iter()
-                .map(|route| (route.domain.clone(), route.environment_id))
-                .collect(),
-            claims: rows
+            .map(|(domain, (environment, deployment))| RouteOf {
+                domain,
+                environment_id: *environment,
+                deployment_id: Some(*deployment),
+            });
+        let domains = self.domains.iter().map(|(domain, environment)| RouteOf {
+            domain,
+            environment_id: *environment,
+            deployment_id: None,
+        });
+        RowsOf {
+            epoch: self.epoch,
+            applications: sites().map(|site| &site.application).collect(),
+            environments: sites().flat_map(|site| &site.environments).collect(),
+            deployments: sites().flat_map(|site| &site.deployments).collect(),
+            tasks: sites().flat_map(|site| &site.tasks).collect(),
+            routes: pinned.chain(domains).collect(),
+            claims: self
                 .claims
                 .iter()
-                .map(|claim| (claim.domain.clone(), claim.token.clone()))
+                .map(|(domain, token)| ClaimOf { domain, token })
                 .collect(),
-            subdomains: build_subdomains(rows),
-            ports: rows
-                .environments
-                .iter()
-                .filter_map(|row| Some((u16::try_from(row.public_port?).ok()?, row.id)))
-                .collect(),
-            environments: rows
-                .environments
-                .iter()
-                .map(|row| (row.id, environment(row)))
-                .collect(),
-            deployments,
-            nowhere: Environment::default(),
         }
     }
 
@@ -268,7 +335,7 @@ impl Table {
         let label = platform_label(host, &self.platform_domain);
         let preview = label.and_then(|label| self.previews.get(label));
         if let Some(deployment) = preview
-            .or_else(|| self.pinned.get(host))
+            .or_else(|| self.pinned.get(host).map(|(_, deployment)| deployment))
             .and_then(|id| self.deployments.get(id))
         {
             return Some(Route::Pinned(deployment));
@@ -302,7 +369,7 @@ impl Table {
 
     /// The token whose page a host that leads nowhere must show for the one who claims it.
     pub fn claim(&self, host: &str) -> Option<&str> {
-        self.claims.get(host).map(String::as_str)
+        self.claims.get(host).map(|token| &**token)
     }
 
     /// One deployment.
@@ -317,10 +384,11 @@ impl Table {
 
     /// Every host it answers with the deployment that serves there now, in no order.
     pub fn hosts(&self) -> impl Iterator<Item = (String, Option<DeploymentId>)> {
-        let under_platform = |label: &String| format!("{label}.{}", self.platform_domain);
+        let under_platform = |label: &Arc<str>| format!("{label}.{}", self.platform_domain);
         let previews = self.previews.keys().map(under_platform);
         let subdomains = self.subdomains.keys().map(under_platform);
-        let domains = self.pinned.keys().chain(self.domains.keys()).cloned();
+        let domains = self.pinned.keys().chain(self.domains.keys());
+        let domains = domains.map(ToString::to_string);
         previews.chain(subdomains).chain(domains).map(|host| {
             let serving = self
                 .resolve(&host)
@@ -344,73 +412,6 @@ impl Table {
             &self.deployments.keys().copied().collect(),
         );
     }
-}
-
-fn build_deployments(rows: &Rows, kept: &mut Kept) -> HashMap<DeploymentId, Arc<Deployment>> {
-    let mut tasks: HashMap<DeploymentId, Vec<&TaskRow>> = HashMap::new();
-    for task in &rows.tasks {
-        tasks.entry(task.deployment_id).or_default().push(task);
-    }
-    let wanted = rows
-        .environments
-        .iter()
-        .flat_map(|row| [row.current_deployment_id, row.target_deployment_id]);
-    let wanted: HashSet<DeploymentId> = wanted.flatten().collect();
-    let environments: HashMap<EnvironmentId, &EnvironmentRow> =
-        rows.environments.iter().map(|row| (row.id, row)).collect();
-    let applications: HashMap<ApplicationId, &ApplicationRow> =
-        rows.applications.iter().map(|row| (row.id, row)).collect();
-    let name = |id: &EnvironmentId| {
-        let environment = environments.get(id);
-        let application = environment.and_then(|row| applications.get(&row.application_id));
-        RouteName {
-            app: application.map_or("", |row| &row.subdomain).into(),
-            environment: environment.map_or("", |row| &row.slug).into(),
-        }
-    };
-    let mut build = |row: &DeploymentRow| {
-        let routed = tasks.remove(&row.id).unwrap_or_default();
-        let traffic = kept.traffic(row.id, row.version, row.environment_id, || {
-            name(&row.environment_id)
-        });
-        Arc::new(Deployment {
-            id: row.id,
-            version: row.version,
-            status: row.status,
-            reason: row.reason.as_deref().and_then(|reason| reason.parse().ok()),
-            cold_start_enabled: row.cold_start_enabled,
-            http2: row.http2,
-            raw: row.raw,
-            affinity: row.affinity,
-            job: row.job,
-            // A superseded deployment and one with no replicas wanted run nothing either.
-            asleep: row.asleep || row.replicas == 0 || !wanted.contains(&row.id),
-            routed: routed
-                .iter()
-                .map(|t| kept.replica_on(t.node_id, &traffic, t.id, (&t.address, t.port), row.http2))
-                .collect(),
-            traffic,
-        })
-    };
-    rows.deployments.iter().map(|row| (row.id, build(row))).collect()
-}
-
-fn build_subdomains(rows: &Rows) -> HashMap<String, Vec<EnvironmentId>> {
-    let named = |row: &&EnvironmentRow| SUBDOMAIN_ENVIRONMENTS.contains(&row.slug.as_str());
-    let mut environments: HashMap<ApplicationId, Vec<&EnvironmentRow>> = HashMap::new();
-    for row in rows.environments.iter().filter(named) {
-        environments.entry(row.application_id).or_default().push(row);
-    }
-    let rank = |row: &&EnvironmentRow| SUBDOMAIN_ENVIRONMENTS.iter().position(|slug| row.slug == *slug);
-    let mut candidates = |application: ApplicationId| {
-        let mut found = environments.remove(&application).unwrap_or_default();
-        found.sort_by_key(rank);
-        found.iter().map(|row| row.id).collect()
-    };
-    rows.applications
-        .iter()
-        .map(|row| (row.subdomain.clone(), candidates(row.id)))
-        .collect()
 }
 
 #[cfg(test)]

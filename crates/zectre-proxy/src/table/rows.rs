@@ -1,4 +1,4 @@
-//! What a table is built from: the rows of one epoch, as read from PostgreSQL or from the snapshot.
+//! What a table is built from: the rows of one epoch, as read from PostgreSQL or from the snapshot, or those that changed since.
 //! Nothing in them is secret.
 
 use serde::{Deserialize, Serialize};
@@ -120,4 +120,45 @@ pub struct Rows {
     /// Snapshots of earlier versions have none.
     #[serde(default)]
     pub claims: Vec<ClaimRow>,
+}
+
+/// What changed between two reads: all that belongs to these applications and domains is as `rows` say, and nothing else changed.
+#[derive(Debug, Clone, Default)]
+pub struct Changes {
+    /// Those whose environments, deployments or routed tasks changed; what has no row is gone.
+    pub applications: Vec<ApplicationId>,
+    /// Those whose routes or claims changed.
+    pub domains: Vec<String>,
+    /// Theirs.
+    pub rows: Rows,
+}
+
+/// The rows that a table was made of, in no order: the same as [`Rows`] to whoever reads them.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "named after what they hold")]
+pub struct RowsOf<'t> {
+    pub epoch: u64,
+    pub applications: Vec<&'t ApplicationRow>,
+    pub environments: Vec<&'t EnvironmentRow>,
+    pub deployments: Vec<&'t DeploymentRow>,
+    pub tasks: Vec<&'t TaskRow>,
+    pub routes: Vec<RouteOf<'t>>,
+    pub claims: Vec<ClaimOf<'t>>,
+}
+
+/// As [`RouteRow`].
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "named as there")]
+pub struct RouteOf<'t> {
+    pub domain: &'t str,
+    pub environment_id: EnvironmentId,
+    pub deployment_id: Option<DeploymentId>,
+}
+
+/// As [`ClaimRow`].
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "named as there")]
+pub struct ClaimOf<'t> {
+    pub domain: &'t str,
+    pub token: &'t str,
 }

@@ -95,7 +95,7 @@ impl World {
     }
 
     fn table(&self) -> Table {
-        Table::build(&self.rows, DOMAIN, &mut self.ledger.open())
+        Table::build(self.rows.clone(), DOMAIN, &mut self.ledger.open())
     }
 }
 
@@ -213,7 +213,7 @@ fn what_becomes_of_a_request_without_replicas_follows_from_the_state() {
     let ids = world.application("a-b", &["production"]);
     let (current, old) = (world.deployment(ids[0], "c", 0), world.deployment(ids[0], "o", 0));
     world.environment(ids[0]).current_deployment_id = Some(current);
-    let idle = |world: &World, id| world.table().deployments[&id].idle();
+    let idle = |world: &World, id| world.table().deployment(id).expect("known").idle();
     assert_eq!(idle(&world, current), Idle::Await);
     assert_eq!(
         idle(&world, old),

@@ -105,6 +105,35 @@ async fn a_change_that_nobody_tells_of_is_found_by_the_timed_look() {
     proxy.stop().await;
 }
 
+#[tokio::test]
+async fn what_changed_is_read_alone_and_everything_after_a_lost_connection() {
+    let world = World::new().await;
+    let origin = Origin::saying("hello").await;
+    for name in ["loud", "silent"] {
+        world.app_at(name, &[&origin]).await;
+    }
+    let proxy = world.start().await;
+    let change = "ALTER TABLE applications DISABLE TRIGGER USER;
+        UPDATE applications SET subdomain = 'new-silent-default' WHERE name = 'silent';
+        ALTER TABLE applications ENABLE TRIGGER USER;
+        UPDATE applications SET subdomain = 'new-loud-default' WHERE name = 'loud'";
+    sqlx::raw_sql(change).execute(&world.pool).await.expect("changed");
+    world.publish().await;
+    let serves = async |name: &str| proxy.get(name).await.status == StatusCode::OK;
+    assert!(serves("new-loud-default").await && !serves("loud-default").await);
+    // Nothing tells of this one, so nobody looks at it.
+    assert!(serves("silent-default").await && !serves("new-silent-default").await);
+    let lost = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                 WHERE datname = current_database() AND application_name = 'zectre-proxy'";
+    sqlx::raw_sql(lost).execute(&world.pool).await.expect("they end");
+    wait_until(SOON, "everything is read", async || {
+        serves("new-silent-default").await.then_some(())
+    })
+    .await;
+    assert!(!serves("silent-default").await && serves("new-loud-default").await);
+    proxy.stop().await;
+}
+
 /// That of a client.
 const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
 
