@@ -75,6 +75,15 @@ pub(crate) fn output(command: &mut Command) -> Result<String, Fail> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
+/// What leaves these packages out of a build of the workspace. A build of one package alone would choose fewer features of
+/// shared libraries than the workspace does, and compile them a second time.
+pub(crate) fn without<'a>(packages: &[&'a str]) -> Vec<&'a str> {
+    packages
+        .iter()
+        .flat_map(|package| ["--exclude", package])
+        .collect()
+}
+
 /// A command as one would type it.
 fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());

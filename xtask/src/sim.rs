@@ -2,8 +2,10 @@
 
 use crate::{
     fail::Fail,
+    run,
     run::{cargo, step},
 };
+use std::process::Command;
 
 /// Plants every bug that is known, one at a time: the simulator has to find each, or one of its checks is blind.
 pub(crate) fn planted() -> Result<(), Fail> {
@@ -12,11 +14,26 @@ pub(crate) fn planted() -> Result<(), Fail> {
 
 /// Runs the simulator with these arguments.
 pub(crate) fn sim(arguments: &[&str]) -> Result<(), Fail> {
-    let mut command = cargo();
-    command.args(["run", "--quiet", "--locked", "--package", "zectre-sim"]);
-    // Bugs are compiled in only where somebody asks for them.
+    let mut build = cargo();
+    build.args([
+        "build",
+        "--quiet",
+        "--locked",
+        "--workspace",
+        "--bin",
+        "zectre-sim",
+    ]);
+    // Bugs are compiled in only where somebody asks for them, and not into the programs that hold a scheduler.
     if arguments.contains(&"--planted") {
-        command.args(["--features", "planted"]);
+        build.args(run::without(&[
+            "zectre-cli",
+            "zectre-e2e",
+            "zectre-bench",
+            "zectre-scheduler",
+        ]));
+        build.args(["--features", "zectre-sim/planted"]);
     }
-    step("simulator", command.arg("--").args(arguments))
+    step("building the simulator", &mut build)?;
+    let program = run::target_dir().join("debug/zectre-sim");
+    step("simulator", Command::new(program).args(arguments))
 }

@@ -10,6 +10,18 @@ use zectre_scheduler::planted::Planted;
 /// A bug that is not found within so many seeds is not found.
 const SEEDS_MAX: u64 = 2_000;
 
+/// Where the rare ones were found last, which is looked at first: hunting for these takes minutes. One that doesn't show its bug any
+/// more, because the worlds have changed, is searched for from the first seed on; then its new seed belongs here.
+const KNOWN: &[(Planted, u64)] = &[
+    (Planted::DeadProxyAwaited, 151),
+    (Planted::AvailabilityForgotten, 294),
+    (Planted::RetreatSkipped, 94),
+    (Planted::StartNotRepeated, 256),
+    (Planted::IdleWhileUnheard, 673),
+    (Planted::NoAgentFence, 54),
+    (Planted::StartOutlivesTask, 80),
+];
+
 #[cfg(feature = "planted")]
 pub(crate) use zectre_scheduler::planted::plant;
 
@@ -36,7 +48,7 @@ pub(crate) fn main(name: &str, wish: &Wish) -> ExitCode {
         eprintln!("there is no bug `{name}`; there are {}", all.join(", "));
         return ExitCode::from(64);
     }
-    let (first, seeds) = (wish.seed.unwrap_or(1), wish.seeds.unwrap_or(SEEDS_MAX));
+    let (first, seeds) = bounds(wish);
     if wish.trace {
         return trace(bugs[0], first, seeds);
     }
@@ -44,7 +56,7 @@ pub(crate) fn main(name: &str, wish: &Wish) -> ExitCode {
     println!("| bug | found by seed | broken promise | seconds | see it |\n|---|---|---|---|---|");
     for bug in bugs {
         let started = Instant::now();
-        let found = find(bug, first, seeds);
+        let found = hunt(bug, wish);
         let secs = started.elapsed().as_secs_f64();
         match found {
             Some((seed, promise)) => println!(
@@ -60,6 +72,21 @@ pub(crate) fn main(name: &str, wish: &Wish) -> ExitCode {
         eprintln!("{missed} planted bugs were not found: a check has become blind");
     }
     ExitCode::from(u8::from(missed > 0))
+}
+
+/// The first seed to look at, and how many.
+fn bounds(wish: &Wish) -> (u64, u64) {
+    (wish.seed.unwrap_or(1), wish.seeds.unwrap_or(SEEDS_MAX))
+}
+
+/// A seed that shows the bug: the known one, unless the search is to begin somewhere else.
+fn hunt(bug: Planted, wish: &Wish) -> Option<(u64, &'static str)> {
+    let known = KNOWN.iter().find(|(of, _)| *of == bug).map(|(_, seed)| *seed);
+    let at_known = known
+        .filter(|_| wish.seed.is_none())
+        .and_then(|seed| find(bug, seed, 1));
+    let (first, seeds) = bounds(wish);
+    at_known.or_else(|| find(bug, first, seeds))
 }
 
 /// The first seed that is broken with the bug, and whole without it; and the promise.
