@@ -131,6 +131,22 @@ const MISTAKES: &[(&str, &str)] = &[
         "zectre.yaml:2:13: `deploy.replicas` takes a whole number from 0 to 1000",
     ),
     (
+        "deploy:\n  strategy: { type: canary, weight: 150 }\n",
+        "zectre.yaml:2:37: `deploy.strategy.weight` takes a whole number from 1 to 99",
+    ),
+    (
+        "deploy:\n  strategy:\n    type: canary\n    weight: 300\n",
+        "zectre.yaml:4:13: `deploy.strategy.weight` takes a whole number from 1 to 99",
+    ),
+    (
+        "deploy:\n  strategy: { type: rolling, max_surge: 9999999999 }\n",
+        "zectre.yaml:2:41: `deploy.strategy.max_surge` takes a whole number from 0 to 4294967295",
+    ),
+    (
+        "deploy:\n  max_runtime_secs: 99999999999\n",
+        "zectre.yaml:2:21: `deploy.max_runtime_secs` takes a whole number from 1 to 604800",
+    ),
+    (
         "networking:\n  port: 70000\n",
         "zectre.yaml:2:9: `networking.port` takes a whole number from 1 to 65535",
     ),

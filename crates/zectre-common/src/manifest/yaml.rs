@@ -209,6 +209,13 @@ fn of_key(key: &str, expected: &str) -> String {
         ("a whole number", Some(range)) => {
             format!("a whole number from {} to {}", range.start(), range.end())
         }
+        // Whoever writes a number that is too large for its type must not be told that it takes a number.
+        (words @ "a whole number", None) => match expected {
+            "u8" => format!("{words} from 0 to {}", u8::MAX),
+            "u16" => format!("{words} from 0 to {}", u16::MAX),
+            "u32" => format!("{words} from 0 to {}", u32::MAX),
+            _ => format!("{words}, 0 or more"),
+        },
         (words, _) => words.to_owned(),
     }
 }

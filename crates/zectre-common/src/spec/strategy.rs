@@ -45,8 +45,22 @@ struct Fields {
     r#type: String,
     max_surge: Option<u32>,
     max_unavailable: Option<u32>,
+    #[serde(default, deserialize_with = "percentage")]
     weight: Option<u8>,
     auto_promote_secs: Option<u32>,
+}
+
+/// Refused here rather than with the rest: so the mistake is shown where the number stands.
+fn percentage<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u8>, D::Error> {
+    let Some(given) = Option::<u64>::deserialize(deserializer)? else {
+        return Ok(None);
+    };
+    let percentage = u8::try_from(given).ok().filter(|given| (1..=99).contains(given));
+    let wrong = || {
+        let given = de::Unexpected::Unsigned(given);
+        de::Error::invalid_value(given, &"a whole number from 1 to 99")
+    };
+    percentage.ok_or_else(wrong).map(Some)
 }
 
 impl Fields {
@@ -87,16 +101,10 @@ impl Fields {
                 })
             }
             "blue_green" => Ok(Strategy::BlueGreen),
-            "canary" => {
-                let weight = self.weight.unwrap_or(10);
-                if !(1..=99).contains(&weight) {
-                    return Err(E::custom("weight is a percentage from 1 to 99"));
-                }
-                Ok(Strategy::Canary {
-                    weight,
-                    auto_promote_secs: self.auto_promote_secs,
-                })
-            }
+            "canary" => Ok(Strategy::Canary {
+                weight: self.weight.unwrap_or(10),
+                auto_promote_secs: self.auto_promote_secs,
+            }),
             "recreate" => Ok(Strategy::Recreate),
             other => Err(E::unknown_variant(other, NAMES)),
         }

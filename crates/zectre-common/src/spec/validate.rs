@@ -55,10 +55,17 @@ pub(crate) fn range_of(field: &str) -> Option<RangeInclusive<u32>> {
         "networking.port" => 1..=u32::from(u16::MAX),
         "networking.health_check.failures" | "networking.health_check.successes" => 1..=100,
         "strategy.weight" => 1..=99,
+        "progress_deadline_secs" => 1..=PROGRESS_DEADLINE_SECS_MAX,
+        "idle_timeout_secs" => 0..=TIMEOUT_SECS_MAX,
+        "stop_grace_secs" => 0..=STOP_GRACE_SECS_MAX,
         _ => return None,
     })
 }
 
+/// A rollout that has not moved for an hour never will.
+const PROGRESS_DEADLINE_SECS_MAX: u32 = 3_600;
+/// Nobody waits longer for a program that was told to stop.
+const STOP_GRACE_SECS_MAX: u32 = 600;
 /// Longest time-out anyone may ask for, in seconds: a week.
 const TIMEOUT_SECS_MAX: u32 = 7 * 24 * 3_600;
 
@@ -197,14 +204,18 @@ fn check_limits(spec: &DeploymentSpec) -> Vec<FieldError> {
             errors.push(FieldError::new(field, format!("at most {max_secs} seconds")));
         }
     };
-    at_most("progress_deadline_secs", spec.progress_deadline_secs, 3_600);
+    at_most(
+        "progress_deadline_secs",
+        spec.progress_deadline_secs,
+        PROGRESS_DEADLINE_SECS_MAX,
+    );
     at_most("idle_timeout_secs", spec.idle_timeout_secs, TIMEOUT_SECS_MAX);
     at_most(
         "max_runtime_secs",
         spec.max_runtime_secs.unwrap_or(0),
         TIMEOUT_SECS_MAX,
     );
-    at_most("stop_grace_secs", spec.stop_grace_secs, 600);
+    at_most("stop_grace_secs", spec.stop_grace_secs, STOP_GRACE_SECS_MAX);
     if spec.progress_deadline_secs == 0 {
         errors.push(FieldError::new("progress_deadline_secs", "at least 1 second"));
     }
