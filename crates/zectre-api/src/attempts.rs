@@ -29,7 +29,7 @@ pub(crate) enum Kind {
     Account,
     /// Failed logins, and guessed tokens, from an address.
     Address,
-    /// Accounts made from an address.
+    /// Accounts made from an address, and sign-ups that were refused after a password was hashed.
     SignUp,
     /// Command lines that began a login from an address.
     CliLogin,
@@ -104,7 +104,7 @@ struct Count {
 /// An attempt under way. Dropped without a word it has failed: whoever hangs up may have guessed.
 pub(crate) struct Claim<'a> {
     attempts: &'a Attempts,
-    counters: [Counter; 3],
+    counters: Vec<Counter>,
     was_guess: bool,
 }
 
@@ -143,7 +143,8 @@ impl Attempts {
 
     /// Counts an attempt before it is made, unless as many as the bound of one of the counters have failed. However many are made
     /// at once, no more than the bound are under way: the others wait, as long as their caller lets them.
-    pub(crate) async fn claim(&self, counters: [Counter; 3]) -> Result<Claim<'_>, Error> {
+    pub(crate) async fn claim(&self, counters: impl Into<Vec<Counter>> + Send) -> Result<Claim<'_>, Error> {
+        let counters = counters.into();
         let mut place = None;
         loop {
             let settled = self.settled.notified();

@@ -7,7 +7,7 @@ use crate::{
     code,
     context::Context,
     error::{Error, refuse},
-    identity::{Actor, Credential, fingerprint},
+    identity::{Actor, fingerprint},
     store::{
         account, api_key,
         change::{About, Change},
@@ -95,20 +95,30 @@ pub(crate) async fn waiting(context: &Context, typed: &str, by: String) -> Resul
     })
 }
 
+/// What a person says to a command line that waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// It may act for them; its key ends no later than `until`, when what they approve with ends.
+    Approve { until: Option<Time> },
+    /// It may not.
+    Deny,
+}
+
 /// Lets the command line that waits with this user code act as the user, or denies it.
 pub(crate) async fn decide(
     context: &Context,
     actor: &Actor,
     (user, email): (UserId, &str),
     typed: &str,
-    approved: bool,
+    decision: Decision,
 ) -> Result<CliLogin, Error> {
+    let approved = matches!(decision, Decision::Approve { .. });
     let counter = [(Kind::UserCode, user.to_string())];
     context.attempts.check(&counter)?;
     let actor = actor.known_as(user, email);
     let mut change = Change::begin(&context.pool, &actor).await?;
     let decided = match user_code(typed) {
-        Some(code) => cli_login::decide(change.connection(), &code, user, approved).await?,
+        Some(code) => cli_login::decide(change.connection(), &code, user, decision).await?,
         None => None,
     };
     let Some(decided) = decided else {
@@ -183,6 +193,7 @@ async fn hand_over(context: &Context, actor: &Actor, user: UserId, asked: &Asked
             "this login was fetched already; begin another one",
         ));
     }
+    let ends_at = Time::now().plus(KEY_TTL);
     let (key, prefix) = new_api_key();
     let name = format!("cli: {}", asked.device_name);
     let new = api_key::New {
@@ -191,7 +202,7 @@ async fn hand_over(context: &Context, actor: &Actor, user: UserId, asked: &Asked
         prefix: &prefix,
         hash: &fingerprint(key.expose_secret()),
         scopes: &[],
-        expires_at: Some(Time::now().plus(KEY_TTL)),
+        expires_at: Some(asked.key_until.map_or(ends_at, |until| until.min(ends_at))),
     };
     let made = api_key::insert(change.connection(), &new).await?;
     let made = made.ok_or_else(|| {
@@ -207,7 +218,7 @@ async fn hand_over(context: &Context, actor: &Actor, user: UserId, asked: &Asked
         api_key: key.expose_secret().to_owned(),
         api_key_id: made.id,
         expires_at: made.expires_at,
-        user: account.into_person(Credential::ApiKey { cap: None }).into(),
+        user: account.into_user(),
     })
 }
 

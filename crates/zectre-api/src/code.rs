@@ -48,6 +48,7 @@ codes! {
     FORBIDDEN FORBIDDEN "You are known, but your role does not allow this.";
     ACCOUNT_DISABLED FORBIDDEN "An admin has disabled this account: its password, logins and API keys are right, but not taken.";
     CATALOG_ACCOUNT_REFUSED FORBIDDEN "The catalog's token is good, but makes no account here: the address belongs to an account of this cluster, or is not verified.";
+    CATALOG_ROLES_LAPSED FORBIDDEN "The catalog has not told of your roles for longer than `auth.catalog_roles_ttl_secs`, so they don't count for this credential any more. Sign in by the catalog again.";
     INSUFFICIENT_SCOPE FORBIDDEN "The API key's scopes do not allow this, whatever its owner may do.";
     ACCESS_DENIED FORBIDDEN "The login of this command line was denied.";
     INVITATION_REQUIRED FORBIDDEN "This cluster takes sign-ups with an invitation only: send its token as `invitation`.";
@@ -77,6 +78,8 @@ codes! {
     UPLOAD_STALLED REQUEST_TIMEOUT "No byte of the upload came for too long. Send it again.";
     EMAIL_EXISTS CONFLICT "An account with this e-mail address exists. Log in instead.";
     ORGANIZATION_EXISTS CONFLICT "The slug is taken.";
+    TOO_MANY_ORGANIZATIONS CONFLICT "You have made as many organizations as one person may (`quotas.orgs_per_user_max`). Use one of them.";
+    TOO_MANY_NAMESPACES CONFLICT "The organization has as many namespaces as it may (`quotas.namespaces_per_org_max`). Use one of them.";
     QUOTA_EXCEEDED CONFLICT "The organization may not use more of this. The sentence says what it uses and what it may.";
     TOO_MANY_API_KEYS CONFLICT "You have as many API keys as you may. Delete some.";
     LAST_OWNER CONFLICT "The organization's last owner can't leave, be removed or get another role. Make another owner first.";
@@ -96,6 +99,7 @@ codes! {
     TOO_MANY_WEBHOOKS CONFLICT "The organization has as many webhooks as it may. Delete one.";
     WEBHOOK_DISABLED CONFLICT "The webhook is not called any more, because it always failed. Enable it first.";
     WEBHOOK_REPLAYED CONFLICT "The forge's call has had its effect before; a second one has none.";
+    ARTIFACT_UPLOADING CONFLICT "Another upload of the artifact is under way, or broke off within the last half minute. Repeat it after `Retry-After`.";
     ARTIFACT_NOT_READY CONFLICT "The artifact was announced, but not uploaded. Upload it first.";
     ARTIFACT_IMMUTABLE CONFLICT "The artifact was uploaded already. Make a new one for other bytes.";
     ARTIFACT_IN_USE CONFLICT "A deployment or a build refers to the artifact.";
@@ -116,6 +120,7 @@ codes! {
     UNSUPPORTED_MEDIA_TYPE UNSUPPORTED_MEDIA_TYPE "The `Content-Type` is not one that this endpoint takes. The sentence lists them.";
     HASH_MISMATCH UNPROCESSABLE_ENTITY "The uploaded bytes are not those of the `Digest` header. Upload again.";
     RANGE_NOT_SATISFIABLE RANGE_NOT_SATISFIABLE "The artifact ends before the range begins.";
+    TOO_MANY_STREAMS TOO_MANY_REQUESTS "You have as many streams open as one caller may. Close one of them.";
     SLOW_DOWN TOO_MANY_REQUESTS "The command line asks for its key too often. From now on wait as long as `Retry-After` says.";
     TOO_MANY_ATTEMPTS TOO_MANY_REQUESTS "Too many failed logins, or attempts of another kind. Wait as long as `Retry-After` says.";
     INTERNAL INTERNAL_SERVER_ERROR "The platform failed. The request id leads to the cause in its logs.";

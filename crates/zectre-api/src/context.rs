@@ -2,7 +2,7 @@
 
 use crate::{
     attempts::Attempts, catalog::Catalog, domain::look::Looker, fanout::Fanout, outside::post::Poster,
-    scheduler::Asked, urls::Urls,
+    scheduler::Asked, streams::Streams, urls::Urls,
 };
 use sqlx::PgPool;
 use std::{ops::Deref, sync::Arc, time::Duration};
@@ -41,8 +41,10 @@ pub(crate) struct Inner {
     pub(crate) poster: Poster,
     /// Told when a delivery is to be sent again.
     pub(crate) redelivered: Notify,
-    /// One permit an open stream.
-    pub(crate) streams: Arc<Semaphore>,
+    /// Places of open streams.
+    pub(crate) streams: Streams,
+    /// One permit a call of a forge whose signature is looked at.
+    pub(crate) inbound_checks: Arc<Semaphore>,
     /// Ends streams when the service stops.
     pub(crate) shutdown: Shutdown,
 }
@@ -52,7 +54,13 @@ pub(crate) struct Settings {
     pub(crate) signup: Signup,
     /// Of an organization without its own; 0 is no limit.
     pub(crate) quotas: Amounts,
+    /// Organizations that one person may make; 0 is no limit.
+    pub(crate) orgs_per_user_max: u32,
+    /// Namespaces of one organization; 0 is no limit.
+    pub(crate) namespaces_per_org_max: u32,
     pub(crate) token_ttl: Duration,
+    /// How long roles of a catalog count after it was last heard of them; zero: for ever.
+    pub(crate) catalog_roles_ttl: Duration,
     pub(crate) request_timeout: Duration,
     /// How often a stream asks again whether its caller may have it.
     pub(crate) stream_recheck: Duration,

@@ -196,7 +196,7 @@ fn add_problems(operation: &mut Operation, path: &str, policy: Policy, is_read: 
         ("422", takes_body, "The body is not what it was said to be"),
         (
             "429",
-            checks_secret || !is_read,
+            checks_secret || !is_read || path.ends_with("/stream"),
             "Too many at once; see Retry-After",
         ),
         ("503", true, "Not now; see Retry-After"),

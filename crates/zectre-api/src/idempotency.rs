@@ -10,7 +10,7 @@ use crate::{
     context::Context,
     error::{Error, refuse},
     identity::{Actor, Person},
-    store::idempotency,
+    store::idempotency::{self, Kept},
 };
 use axum::{
     body::{Body, to_bytes},
@@ -45,7 +45,8 @@ pub(crate) async fn once(State(context): State<Context>, request: Request, next:
     }
 }
 
-fn key_of(headers: &HeaderMap) -> Result<Option<String>, Error> {
+/// The request's key.
+pub(crate) fn key_of(headers: &HeaderMap) -> Result<Option<String>, Error> {
     let Some(value) = headers.get(HEADER) else {
         return Ok(None);
     };
@@ -77,6 +78,24 @@ impl fmt::Debug for Claim {
 }
 
 impl Claim {
+    /// Of a request that makes its user, whose key nobody else can have: it is held with the user.
+    pub(crate) fn new(context: &Context, user: UserId, key: &str) -> Self {
+        Self {
+            context: context.clone(),
+            user,
+            key: key.to_owned(),
+            id: Uuid::now_v7(),
+        }
+    }
+
+    /// Holds the key in the transaction that keeps the answer.
+    pub(crate) async fn hold(&self, connection: &mut PgConnection, hash: &[u8]) -> Result<(), Error> {
+        let lease = self.context.settings.request_timeout + CLAIM_MARGIN;
+        idempotency::claim(connection, (self.user, &self.key), self.id, hash, lease)
+            .await
+            .map(drop)
+    }
+
     /// Keeps a creation's answer in the transaction that creates. An error, when a repeat has taken over: then the
     /// transaction must not be committed.
     pub(crate) async fn keep(
@@ -191,8 +210,28 @@ async fn repeat(context: &Context, user: UserId, key: &str, hash: &[u8]) -> Resu
             "this Idempotency-Key was used for another request; use a new one",
         ));
     }
-    let (Some(status), Some(serde_json::Value::String(sealed))) = (kept.status, kept.body) else {
-        return Err(in_progress(kept.claimed_secs.unwrap_or(f64::MAX)));
+    match answer(context, user, key, &kept)? {
+        Some(answer) => Ok(answer),
+        None => Err(in_progress(kept.claimed_secs.unwrap_or(f64::MAX))),
+    }
+}
+
+/// The answer that is kept under a user's key for the same request; `None` where there is none.
+pub(crate) async fn kept(
+    context: &Context,
+    user: UserId,
+    key: &str,
+    hash: &[u8],
+) -> Result<Option<Response>, Error> {
+    match idempotency::get(&context.pool, user, key).await? {
+        Some(kept) if kept.request_hash == hash => answer(context, user, key, &kept),
+        _ => Ok(None),
+    }
+}
+
+fn answer(context: &Context, user: UserId, key: &str, kept: &Kept) -> Result<Option<Response>, Error> {
+    let (Some(status), Some(serde_json::Value::String(sealed))) = (kept.status, &kept.body) else {
+        return Ok(None);
     };
     let damaged = |_| Error::Internal("a kept answer does not open".into());
     let sealed = STANDARD
@@ -210,12 +249,13 @@ async fn repeat(context: &Context, user: UserId, key: &str, hash: &[u8]) -> Resu
         .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if let Some(location) = kept
         .location
-        .and_then(|location| HeaderValue::from_str(&location).ok())
+        .as_deref()
+        .and_then(|location| HeaderValue::from_str(location).ok())
     {
         response.headers_mut().insert(header::LOCATION, location);
     }
     response
         .headers_mut()
         .insert("idempotency-replayed", HeaderValue::from_static("true"));
-    Ok(response)
+    Ok(Some(response))
 }

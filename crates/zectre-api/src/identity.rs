@@ -7,7 +7,10 @@ use crate::{
     idempotency::Claim,
     login_token,
     scope::Cap,
-    store::{account, api_key},
+    store::{
+        account::{self, Account},
+        api_key,
+    },
 };
 use http::{HeaderMap, request::Parts};
 use sha2::{Digest, Sha256};
@@ -49,8 +52,11 @@ pub(crate) enum Identity {
 pub(crate) enum Credential {
     /// A login token, which can be revoked by its id.
     Login { token_id: Uuid, expires_at: Time },
-    /// An API key, with the most that its scopes allow; `None` for one without any.
-    ApiKey { cap: Option<Cap> },
+    /// An API key, with the most that its scopes allow (`None` for one without any), and when it ends.
+    ApiKey {
+        cap: Option<Cap>,
+        expires_at: Option<Time>,
+    },
 }
 
 impl Credential {
@@ -58,7 +64,15 @@ impl Credential {
     pub(crate) fn cap(&self) -> Option<Cap> {
         match self {
             Self::Login { .. } => None,
-            Self::ApiKey { cap } => *cap,
+            Self::ApiKey { cap, .. } => *cap,
+        }
+    }
+
+    /// When keys that it makes end at the latest: a key makes none that outlives it.
+    pub(crate) fn keys_until(&self) -> Option<Time> {
+        match self {
+            Self::Login { .. } => None,
+            Self::ApiKey { expires_at, .. } => *expires_at,
         }
     }
 
@@ -198,7 +212,9 @@ async fn by_api_key(context: &Context, key: &str) -> Result<Person, Error> {
         api_key::used(&context.pool, found.id).await?;
     }
     let cap = Cap::of(&found.scopes);
-    let mut person = found.account.into_person(Credential::ApiKey { cap });
+    let expires_at = found.expires_at;
+    let account = heard_of(context, found.account)?;
+    let mut person = account.into_person(Credential::ApiKey { cap, expires_at });
     person.is_admin &= cap.is_none_or(|cap| cap.cluster);
     Ok(person)
 }
@@ -218,10 +234,22 @@ async fn by_login(context: &Context, token: &str) -> Result<Person, Error> {
     if login.epoch != account.login_epoch {
         return Err(unknown());
     }
+    let account = heard_of(context, account)?;
     Ok(account.into_person(Credential::Login {
         token_id: login.token_id,
         expires_at: login.expires_at,
     }))
+}
+
+/// The account with the roles that count: what a catalog gave does only for so long, unless its own token says so.
+fn heard_of(context: &Context, account: Account) -> Result<Account, Error> {
+    let account = account.with_roles_within(context.settings.catalog_roles_ttl, Time::now());
+    account.ok_or_else(|| {
+        refuse(
+            &code::CATALOG_ROLES_LAPSED,
+            "the catalog has not told of your roles for too long, so they don't count here; sign in by it again with `zectre login`",
+        )
+    })
 }
 
 /// Refuses a disabled account; said only to whoever has a credential of it.

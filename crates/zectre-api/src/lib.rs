@@ -36,6 +36,7 @@ mod scope;
 mod sign_in;
 mod sse;
 mod store;
+mod streams;
 mod unclaimed;
 mod urls;
 mod webhook;
@@ -126,7 +127,8 @@ impl Service {
             claimed: Notify::new(),
             poster: outside::post::Poster::new(&config.webhooks, &config.domains),
             redelivered: Notify::new(),
-            streams: Arc::new(Semaphore::new(sse::STREAMS_MAX)),
+            streams: streams::Streams::default(),
+            inbound_checks: Arc::new(Semaphore::new(routes::CHECKS_AT_ONCE)),
             shutdown: streams.clone(),
         });
         let limits = Limits {
@@ -228,7 +230,10 @@ fn settings(config: &Config) -> Settings {
             memory_bytes: config.quotas.memory_bytes_max,
             artifact_bytes: config.quotas.artifact_bytes_max,
         },
+        orgs_per_user_max: config.quotas.orgs_per_user_max,
+        namespaces_per_org_max: config.quotas.namespaces_per_org_max,
         token_ttl: Duration::from_secs(config.auth.token_ttl_secs),
+        catalog_roles_ttl: Duration::from_secs(config.auth.catalog_roles_ttl_secs),
         request_timeout: Duration::from_millis(config.api.request_timeout_ms),
         stream_recheck: Duration::from_millis(config.api.stream_recheck_ms),
         body_bytes_max: config.api.body_bytes_max,

@@ -25,8 +25,6 @@ const EVENTS_KEEP_DAYS: i32 = 90;
 const OPERATIONS_KEEP_DAYS: i32 = 7;
 /// Deliveries to webhooks that ended; less than events, which they show.
 const DELIVERIES_KEEP_DAYS: i32 = 30;
-/// Calls of forges: for so long none of them can have a second effect.
-const INBOUND_KEEP_DAYS: i32 = 365;
 /// Rows that one statement deletes: about 0.1 s.
 const PURGE_BATCH_ROWS: i64 = 5_000;
 /// Statements of one round and kind, so that others get their turn. Ten million rows a day and kind go at most.
@@ -68,7 +66,8 @@ async fn round(pool: &PgPool, logs: LogBounds) -> Result<(), Error> {
         );
     }
     let forgotten = store::forget_expired(pool, IDEMPOTENCY_KEEP_HOURS).await?;
-    let purged = store::purge_deleted(pool).await? + source::forget(pool, INBOUND_KEEP_DAYS).await?;
+    let purged =
+        store::purge_deleted(pool).await? + source::forget(pool, crate::forge::order::KEEP_DAYS).await?;
     let history = purge_history(pool, logs).await?;
     tracing::debug!(days, forgotten, purged, history, "housekeeping done");
     Ok(())

@@ -203,7 +203,7 @@ fn for_the_caller_alone(mut answer: Response) -> Response {
 async fn decide(
     guard: Guard,
     params: Result<RawPathParams, RawPathParamsRejection>,
-    mut request: Request,
+    request: Request,
     next: Next,
 ) -> Response {
     let Ok(params) = params else {
@@ -212,10 +212,6 @@ async fn decide(
     let timeout = guard.context.settings.request_timeout;
     let patient = guard.patient;
     let params = Arc::new(params);
-    if guard.streams {
-        let standing = Standing::new(&guard, &params, &request);
-        request.extensions_mut().insert(standing);
-    }
     let answer = async move {
         let (mut parts, body) = request.into_parts();
         // Who calls is found out in time even where the answer may take as long as it needs.
@@ -241,7 +237,7 @@ fn late(timeout: Duration) -> Response {
     refuse(&code::TIMEOUT, detail).into_response()
 }
 
-async fn admit(guard: &Guard, params: &RawPathParams, parts: &mut Parts) -> Result<(), Error> {
+async fn admit(guard: &Guard, params: &Arc<RawPathParams>, parts: &mut Parts) -> Result<(), Error> {
     let context = &guard.context;
     let identity = match guard.policy {
         Policy::Public => Identity::Anonymous,
@@ -254,6 +250,10 @@ async fn admit(guard: &Guard, params: &RawPathParams, parts: &mut Parts) -> Resu
         },
     };
     let actor = Actor::new(&identity, parts);
+    if let (true, Identity::Person(person)) = (guard.streams, &identity) {
+        let standing = Standing::new(guard, params, &parts.headers, person.id);
+        parts.extensions.insert(standing);
+    }
     let extensions = &mut parts.extensions;
     if let Identity::Person(person) = identity {
         if let Policy::Member(least) = guard.policy {

@@ -27,6 +27,8 @@ pub(crate) enum Resource {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reserved {
     pub(crate) environment: EnvironmentId,
+    /// It runs beside whatever serves its environment: someone looks at it by its preview.
+    pub(crate) beside: bool,
     pub(crate) replicas: u64,
     pub(crate) cpu_millis: u64,
     pub(crate) memory_bytes: u64,
@@ -101,19 +103,36 @@ fn exceeded(resource: Resource, allowed: &Amounts, before: &Amounts, after: &Amo
     })
 }
 
+impl Reserved {
+    fn amounts(&self) -> Amounts {
+        let times = |one: u64| one.saturating_mul(self.replicas);
+        Amounts {
+            tasks: self.replicas,
+            cpu_millis: times(self.cpu_millis),
+            memory_bytes: times(self.memory_bytes),
+            ..Amounts::default()
+        }
+    }
+}
+
 /// What all versions under way reserve: an environment counts once, with the largest of its versions, because the new
-/// one takes the old one's place.
+/// one takes the old one's place. What was superseded and woken takes nobody's place, and counts beside it.
 pub(crate) fn sum(versions: &[Reserved]) -> Amounts {
     let mut environments: HashMap<EnvironmentId, Amounts> = HashMap::new();
-    for version in versions {
-        let most = environments.entry(version.environment).or_default();
-        let times = |one: u64| one.saturating_mul(version.replicas);
-        most.tasks = most.tasks.max(version.replicas);
-        most.cpu_millis = most.cpu_millis.max(times(version.cpu_millis));
-        most.memory_bytes = most.memory_bytes.max(times(version.memory_bytes));
+    let (beside, in_place): (Vec<&Reserved>, Vec<&Reserved>) = versions.iter().partition(|one| one.beside);
+    for version in in_place {
+        let (most, one) = (
+            environments.entry(version.environment).or_default(),
+            version.amounts(),
+        );
+        most.tasks = most.tasks.max(one.tasks);
+        most.cpu_millis = most.cpu_millis.max(one.cpu_millis);
+        most.memory_bytes = most.memory_bytes.max(one.memory_bytes);
     }
+    let beside = beside.into_iter().map(Reserved::amounts);
     environments
-        .values()
+        .into_values()
+        .chain(beside)
         .fold(Amounts::default(), |sum, one| Amounts {
             tasks: sum.tasks.saturating_add(one.tasks),
             cpu_millis: sum.cpu_millis.saturating_add(one.cpu_millis),
@@ -131,12 +150,27 @@ mod tests {
         let (a, b) = (EnvironmentId::new(), EnvironmentId::new());
         let version = |environment, replicas, cpu_millis, memory_bytes| Reserved {
             environment,
+            beside: false,
             replicas,
             cpu_millis,
             memory_bytes,
         };
         let sum = sum(&[version(a, 2, 100, 7), version(a, 1, 500, 1), version(b, 3, 10, 1)]);
         assert_eq!((sum.tasks, sum.cpu_millis, sum.memory_bytes), (5, 530, 17));
+    }
+
+    #[test]
+    fn what_was_superseded_and_woken_counts_beside_what_serves() {
+        let environment = EnvironmentId::new();
+        let version = |beside, replicas| Reserved {
+            environment,
+            beside,
+            replicas,
+            cpu_millis: 10,
+            memory_bytes: 1,
+        };
+        let sum = sum(&[version(false, 3), version(true, 1), version(true, 1)]);
+        assert_eq!((sum.tasks, sum.cpu_millis, sum.memory_bytes), (5, 50, 5));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::{
     error::{Error, refuse},
     identity::Actor,
     quota::{Resource, Watch},
-    store::{change::Change, quota},
+    store::{change::Change, upload as uploads},
 };
 use axum::{
     body::{Body, HttpBody},
@@ -14,7 +14,8 @@ use axum::{
 };
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
+use uuid::Uuid;
 use zectre_common::{
     id::{ArtifactId, OrganizationId},
     wire::artifact::StoredArtifact,
@@ -27,10 +28,15 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(3_600);
 /// The largest refusal that is read.
 const PROBLEM_BYTES_MAX: usize = 64 << 10;
+/// An upload has its artifact for this long after it last said that it goes on.
+const UPLOAD_LEASE_SECS: u32 = 30;
+/// How often it says so.
+const UPLOAD_RENEW: Duration = Duration::from_secs(10);
 const HASH_HEADERS: [&str; 2] = ["digest", "x-content-sha256"];
 
-/// Streams `body` into the artifact of an organization; at most `bytes_max`. Where the organization has a quota of bytes,
-/// the announced ones are reserved before the first is sent on, and given back when the upload fails.
+/// Streams `body` into the artifact of an organization; at most `bytes_max`. No second upload of the artifact begins meanwhile.
+/// Where the organization has a quota of bytes, the announced ones are reserved before the first is sent on, and given back
+/// when the upload fails, or is heard of no more.
 pub(crate) async fn upload_of(
     context: &Context,
     actor: &Actor,
@@ -40,32 +46,59 @@ pub(crate) async fn upload_of(
     bytes_max: u64,
 ) -> Result<StoredArtifact, Error> {
     let mut change = Change::begin(&context.pool, actor).await?;
-    let Some(watch) = Watch::begin(
+    let watch = Watch::begin(
         &mut change,
         &context.settings.quotas,
         owner,
         Resource::ArtifactBytes,
     )
-    .await?
-    else {
-        drop(change);
-        return upload(context, id, headers, body, bytes_max).await;
+    .await?;
+    let reserves = match &watch {
+        Some(_) => Some(announced(&body)?),
+        None => None,
     };
-    let bytes = body.size_hint().exact().ok_or_else(|| {
+    let this = Uuid::now_v7();
+    if !uploads::begin(change.connection(), id, this, reserves, UPLOAD_LEASE_SECS).await? {
+        return Err(Error::Refused {
+            code: &code::ARTIFACT_UPLOADING,
+            detail: format!(
+                "another upload of artifact {id} is under way; wait for it, or make another artifact"
+            ),
+            errors: Vec::new(),
+            retry_after_secs: Some(UPLOAD_LEASE_SECS),
+        });
+    }
+    if let Some(watch) = watch {
+        watch.check(&mut change).await?;
+    }
+    change.commit().await?;
+    let stored = tokio::select! {
+        stored = upload(context, id, headers, body, bytes_max) => stored,
+        never = go_on(context, id, this) => match never {},
+    };
+    if stored.is_err() {
+        uploads::give_back(&context.pool, id, this).await?;
+    }
+    stored
+}
+
+fn announced(body: &Body) -> Result<u64, Error> {
+    body.size_hint().exact().ok_or_else(|| {
         refuse(
             &code::LENGTH_REQUIRED,
             "the organization has a quota of artifact bytes: say with `Content-Length` how many come",
         )
-    })?;
-    quota::reserve(change.connection(), id, Some(bytes)).await?;
-    watch.check(&mut change).await?;
-    change.commit().await?;
-    let stored = upload(context, id, headers, body, bytes_max).await;
-    if stored.is_err() {
-        let mut connection = context.pool.acquire().await?;
-        quota::reserve(&mut connection, id, None).await?;
+    })
+}
+
+/// Says that the upload goes on, for as long as it is asked to.
+async fn go_on(context: &Context, id: ArtifactId, this: Uuid) -> Infallible {
+    loop {
+        tokio::time::sleep(UPLOAD_RENEW).await;
+        if let Err(error) = uploads::go_on(&context.pool, id, this, UPLOAD_LEASE_SECS).await {
+            tracing::warn!(%error, artifact = %id, "an upload could not say that it goes on; it will again");
+        }
     }
-    stored
 }
 
 async fn upload(

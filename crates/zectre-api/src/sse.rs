@@ -10,6 +10,7 @@ use crate::{
     error::{Error, refuse},
     fanout::Hint,
     policy::{Reach, Standing},
+    streams::Place,
 };
 use axum::response::{
     IntoResponse, Response,
@@ -17,13 +18,8 @@ use axum::response::{
 };
 use http::HeaderMap;
 use std::{collections::VecDeque, convert::Infallible, future::Future, str::FromStr, time::Duration};
-use tokio::{
-    sync::{OwnedSemaphorePermit, broadcast},
-    time::Instant,
-};
+use tokio::{sync::broadcast, time::Instant};
 
-/// The most streams open at once.
-pub(crate) const STREAMS_MAX: usize = 1_024;
 /// Rows read at once.
 pub(crate) const BATCH_ROWS: i64 = 500;
 /// After news a stream looks again this soon: a row that was told of shows only once older transactions have ended.
@@ -75,21 +71,12 @@ struct Open<F> {
     standing: Standing,
     recheck_at: Instant,
     context: Context,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 /// Answers with the feed's events until it ends, the client leaves, or the service stops.
 pub(crate) fn stream<F: Feed>(context: &Context, standing: Standing, feed: F) -> Result<Response, Error> {
-    let permit = context
-        .streams
-        .clone()
-        .try_acquire_owned()
-        .map_err(|_| Error::Refused {
-            code: &code::OVERLOADED,
-            detail: "too many streams are open; try again".into(),
-            errors: Vec::new(),
-            retry_after_secs: Some(5),
-        })?;
+    let place = context.streams.take(standing.caller())?;
     let begin = feed.begin();
     let begin = begin.map(|id| json_event(Some(id), POSITION, &()));
     let open = Open {
@@ -103,7 +90,7 @@ pub(crate) fn stream<F: Feed>(context: &Context, standing: Standing, feed: F) ->
         standing,
         recheck_at: Instant::now() + context.settings.stream_recheck,
         context: context.clone(),
-        _permit: permit,
+        _place: place,
     };
     let events = futures_util::stream::unfold(open, |mut open| async move {
         let event = open.next().await?;

@@ -47,6 +47,8 @@ pub struct Workshop {
     pub work_dir: PathBuf,
     /// What a source may hold.
     pub bounds: Bounds,
+    /// The bytes that an organization without a quota of its own may store; 0 is no limit.
+    pub quota_bytes_max: u64,
     /// How long a build may take once the compiler is ready.
     pub timeout: Duration,
     /// Commits.
@@ -202,9 +204,21 @@ impl Workshop {
 
     async fn store(&self, claimed: &Claimed, program: &compiler::Program) -> Result<ArtifactId, Outcome> {
         let id = ArtifactId::new();
-        artifacts::announce(&self.pool, claimed.application, id)
-            .await
-            .map_err(|error| broken(&error))?;
+        let announced = artifacts::announce(
+            &self.pool,
+            claimed.application,
+            id,
+            program.size,
+            self.quota_bytes_max,
+        );
+        announced.await.map_err(|error| broken(&error))?.map_err(|full| {
+            let message = format!(
+                "the program has {} bytes, and the organization uses {} of {} artifact_bytes; delete artifacts that nothing \
+                 needs, or ask an admin of the cluster for more",
+                program.size, full.used, full.allowed
+            );
+            Outcome::refused(Reason::QuotaExceeded, message)
+        })?;
         let stored = self.registry.upload(id, program).await;
         if stored.is_err()
             && let Err(error) = artifacts::withdraw(&self.pool, id).await

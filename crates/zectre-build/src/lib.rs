@@ -148,6 +148,7 @@ fn worker(
             unpacked_bytes_max: build.unpacked_bytes_max,
             files_max: build.files_max,
         },
+        quota_bytes_max: config.quotas.artifact_bytes_max,
         timeout: Duration::from_secs(build.timeout_secs),
         fetcher: Fetcher {
             allowed: build.git_sources.clone(),

@@ -92,10 +92,12 @@ sections! {
     AuthConfig {
         signup: Signup, token_ttl_secs: u64, catalog_jwks_url: String, jwt_expected_iss: String,
         jwt_expected_aud: String, catalog_ca_file: PathBuf, catalog_organizations: Vec<String>,
+        catalog_roles_ttl_secs: u64,
     }
     /// `[quotas]`
     QuotasConfig {
         applications_max: u64, tasks_max: u64, cpu_millis_max: u64, memory_bytes_max: u64, artifact_bytes_max: u64,
+        orgs_per_user_max: u32, namespaces_per_org_max: u32,
     }
     /// `[domains]`
     DomainsConfig {

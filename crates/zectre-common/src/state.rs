@@ -322,6 +322,8 @@ text_enum! {
         CompileError = "compile_error",
         /// The source archive or its manifest is not acceptable.
         InvalidSource = "invalid_source",
+        /// The organization may not use more: what was built has no room in its quota, or a wake has none.
+        QuotaExceeded = "quota_exceeded",
         /// The build took longer than it may.
         BuildTimeout = "build_timeout",
         /// The worker failed, not the program; it was retried as often as allowed.

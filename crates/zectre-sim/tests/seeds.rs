@@ -42,6 +42,7 @@ fn source(reason: Reason) -> Source {
         | Reason::EngineFailed
         | Reason::CompileError
         | Reason::InvalidSource
+        | Reason::QuotaExceeded
         | Reason::BuildTimeout
         | Reason::BuildWorkerFailed
         | Reason::Internal => Source::Outside,

@@ -24,6 +24,7 @@ use zectre_common::{
     id::{ApplicationId, BuildId},
     routing::LABEL_LEN_MAX,
     spec::DeploymentRequest,
+    time::Time,
     wire::source::InboundResult,
 };
 
@@ -70,6 +71,11 @@ pub(crate) async fn act(
         deployment_id: None,
     };
     if let Some(moment) = moment {
+        if order::is_forgotten(moment, Time::now()) {
+            result.message = format!("the call tells of {}: that is no news", moment.seen.at);
+            change.commit().await?;
+            return Ok(Some(result));
+        }
         let last = source::head(change.connection(), app, &moment.subject).await?;
         if last.is_some_and(|last| order::is_late(&last, moment)) {
             result.message = format!(

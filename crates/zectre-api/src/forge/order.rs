@@ -5,7 +5,14 @@
 //! (`head_commit.timestamp`) says nothing: it is the author's clock, and who pushes an older commit to undo a newer one means it.
 //! GitHub's times are whole seconds; within one, the commits tell: a push from A to B comes before one from B to C.
 
+use std::time::Duration;
 use zectre_common::time::Time;
+
+/// How long it is remembered which calls had their effect, and what was the newest of a pull request.
+pub(crate) const KEEP_DAYS: i32 = 365;
+/// What happened longer ago is not believed to be news: nobody remembers whether it was seen. A day less than what is
+/// remembered, so that the forge's clock and ours may differ.
+const NEWS: Duration = Duration::from_secs((KEEP_DAYS as u64 - 1) * 24 * 3_600);
 
 /// What a call says about a branch or a pull request, and when.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +35,11 @@ pub(crate) struct Seen {
     pub(crate) after: String,
     /// The pull request is closed.
     pub(crate) closed: bool,
+}
+
+/// Whether `moment` is so long ago that a call about it can only be an old one, sent again.
+pub(crate) fn is_forgotten(moment: &Moment, now: Time) -> bool {
+    moment.seen.at.plus(NEWS) < now
 }
 
 /// Whether `moment` is older than what was seen `last` of the same branch or pull request.
@@ -67,6 +79,15 @@ mod tests {
         assert!(is_late(&last, &moment(99, "b", "c")));
         // Also where an older commit is pushed later, to undo a newer one.
         assert!(!is_late(&last, &moment(101, "x", "a")));
+    }
+
+    #[test]
+    fn what_nobody_remembers_is_no_news() {
+        let now = Time::from_unix_ms(1_800_000_000_000);
+        let day = 24 * 3_600;
+        let days_ago = |days: i64| moment(1_800_000_000 - days * day, "a", "b");
+        assert!(!is_forgotten(&days_ago(0), now) && !is_forgotten(&days_ago(363), now));
+        assert!(is_forgotten(&days_ago(365), now) && is_forgotten(&days_ago(5_000), now));
     }
 
     #[test]

@@ -4,9 +4,9 @@
 use super::{Guard, Policy, Reach, person_under};
 use crate::{error::Error, identity};
 use axum::extract::RawPathParams;
-use http::{HeaderMap, Request};
+use http::HeaderMap;
 use std::sync::Arc;
-use zectre_common::{time::Time, wire::problem::Problem};
+use zectre_common::{id::UserId, time::Time, wire::problem::Problem};
 use zectre_service::{problem::Failure, request_id};
 
 /// What it takes to ask again.
@@ -18,16 +18,21 @@ struct Inner {
     params: Arc<RawPathParams>,
     /// The credential, and nothing else of the request's.
     headers: HeaderMap,
+    caller: UserId,
     since: Time,
     request_id: Option<String>,
 }
 
 impl Standing {
     /// Of a request that is being let in.
-    pub(super) fn new<B>(guard: &Guard, params: &Arc<RawPathParams>, request: &Request<B>) -> Self {
+    pub(super) fn new(
+        guard: &Guard,
+        params: &Arc<RawPathParams>,
+        headers: &HeaderMap,
+        caller: UserId,
+    ) -> Self {
         let credential = identity::CREDENTIAL_HEADERS;
-        let carried = request
-            .headers()
+        let carried = headers
             .iter()
             .filter(|(name, _)| credential.contains(&name.as_str()));
         Self(Arc::new(Inner {
@@ -36,9 +41,15 @@ impl Standing {
             headers: carried
                 .map(|(name, value)| (name.clone(), value.clone()))
                 .collect(),
+            caller,
             since: Time::now(),
             request_id: request_id::current(),
         }))
+    }
+
+    /// Who calls.
+    pub(crate) fn caller(&self) -> UserId {
+        self.0.caller
     }
 
     /// What the caller reaches now, where the endpoint's policy says.

@@ -70,6 +70,15 @@ async fn create(
     if request.expires_at.is_some_and(|at| at <= Time::now()) {
         return Err(invalid_field("expires_at", "a time in the future"));
     }
+    // With scopes it makes none at all: that is for who manages an account.
+    if let Some(until) = person.credential.keys_until()
+        && request.expires_at.is_none_or(|at| at > until)
+    {
+        return Err(invalid_field(
+            "expires_at",
+            format!("at the latest {until}: a key makes none that outlives it; log in to make one that does"),
+        ));
+    }
     if (1..request.scopes.len()).any(|at| request.scopes[..at].contains(&request.scopes[at])) {
         return Err(invalid_field("scopes", "each of them once"));
     }

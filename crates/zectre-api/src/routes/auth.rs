@@ -8,6 +8,7 @@ use crate::{
     email,
     endpoint::{Endpoint, endpoint},
     error::{Error, refuse},
+    idempotency::{self, Claim},
     identity::{self, Actor, Credential, Person},
     login_token, password,
     policy::Policy,
@@ -20,6 +21,8 @@ use crate::{
 use axum::{extract::State, response::Response};
 use http::{HeaderMap, StatusCode};
 use secrecy::SecretString;
+use sha2::{Digest, Sha256};
+use std::net::IpAddr;
 use utoipa_axum::routes;
 use zectre_common::{
     config::Signup,
@@ -33,7 +36,7 @@ const NAME_CHARS_MAX: usize = 100;
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
-        endpoint(Policy::Public, routes!(signup)),
+        endpoint(Policy::Public, routes!(signup)).creates(),
         endpoint(Policy::Public, routes!(login)),
         endpoint(Policy::User, routes!(logout)),
         endpoint(Policy::User, routes!(user)),
@@ -66,32 +69,21 @@ async fn signup(
     Json(request): Json<SignupRequest>,
 ) -> Result<Response, Error> {
     let admin = calling_admin(&context, &headers).await?;
-    if admin.is_none() {
-        may_sign_up(context.settings.signup, request.invitation.is_some())?;
+    let email = wished(&context, &request, admin.is_some())?;
+    if let Some(answer) = made_before(&context, &headers, &request, actor.address).await? {
+        return Ok(answer);
     }
-    if request.is_admin.is_some() && admin.is_none() {
-        return Err(refuse(
-            &code::FORBIDDEN,
-            "only an admin of the cluster says who else is one; leave `is_admin` out",
-        ));
-    }
-    let email = request.email.trim();
-    if !email::is_plausible(email) {
-        return Err(refuse(
-            &code::INVALID_EMAIL,
-            "the e-mail address is not one: write it as name@example.com",
-        ));
-    }
-    super::passwords::check(&request.password)?;
+    // From here on it counts, whatever comes of it: a hash is work, and who is refused learns who has an account.
     let counter = [attempts::of_address(Kind::SignUp, actor.address)];
-    if admin.is_none() {
-        context.attempts.check(&counter)?;
-    }
+    let _counted = match admin {
+        None => Some(context.attempts.claim(counter).await?),
+        Some(_) => None,
+    };
     if let Some(token) = &request.invitation {
         super::members::check_invitation(&context, token, email, actor.address).await?;
     }
     let name = shown_name(request.name.as_deref(), email)?;
-    let hash = password::hash(SecretString::from(request.password)).await?;
+    let hash = password::hash(SecretString::from(request.password.clone())).await?;
     let id = UserId::new();
     let (actor, event, message) = match &admin {
         Some(admin) => (
@@ -106,12 +98,22 @@ async fn signup(
         ),
     };
     let is_admin = request.is_admin.unwrap_or(false);
+    let claim = idempotency::key_of(&headers)?.map(|key| Claim::new(&context, id, &key));
+    let actor = Actor { claim, ..actor };
     let mut change = Change::begin(&context.pool, &actor).await?;
     if !account::insert(change.connection(), id, email, name, &hash, is_admin).await? {
+        drop(change);
+        // Of two that came at once the second one has the first one's answer.
+        if let Some(answer) = made_before(&context, &headers, &request, actor.address).await? {
+            return Ok(answer);
+        }
         return Err(refuse(
             &code::EMAIL_EXISTS,
             "an account with this e-mail address exists; log in instead",
         ));
+    }
+    if let Some(claim) = &actor.claim {
+        claim.hold(change.connection(), &said(&request)).await?;
     }
     change.event(event, About::default(), &message).await?;
     if let Some(token) = &request.invitation {
@@ -119,16 +121,72 @@ async fn signup(
     }
     let account = account::by_id(change.connection(), id).await?;
     let account = account.ok_or_else(|| Error::Internal("an account was gone at once".into()))?;
-    let user = User::from(account.into_person(Credential::ApiKey { cap: None }));
+    let user = account.into_user();
     // To who signs up the account is `/user`; that of an admin who makes one is the admin's own.
     let path = admin
         .as_ref()
         .map_or_else(|| "/user".to_owned(), |_| format!("/users/{id}"));
-    let answer = super::created(change, &path, user).await?;
-    if admin.is_none() {
-        context.attempts.count(&counter);
+    super::created(change, &path, user).await
+}
+
+/// The address that the sign-up is for, if it may be made at all.
+fn wished<'r>(context: &Context, request: &'r SignupRequest, by_admin: bool) -> Result<&'r str, Error> {
+    if !by_admin {
+        may_sign_up(context.settings.signup, request.invitation.is_some())?;
     }
-    Ok(answer)
+    if request.is_admin.is_some() && !by_admin {
+        return Err(refuse(
+            &code::FORBIDDEN,
+            "only an admin of the cluster says who else is one; leave `is_admin` out",
+        ));
+    }
+    let email = request.email.trim();
+    if !email::is_plausible(email) {
+        return Err(refuse(
+            &code::INVALID_EMAIL,
+            "the e-mail address is not one: write it as name@example.com",
+        ));
+    }
+    super::passwords::check(&request.password)?;
+    Ok(email)
+}
+
+/// The answer to the same sign-up with the same `Idempotency-Key`, which made the account before.
+///
+/// Whoever asks is nobody yet, so what was kept is found by the address, and given to who has the password: to a guess it is a login.
+async fn made_before(
+    context: &Context,
+    headers: &HeaderMap,
+    request: &SignupRequest,
+    client: Option<IpAddr>,
+) -> Result<Option<Response>, Error> {
+    let Some(key) = idempotency::key_of(headers)? else {
+        return Ok(None);
+    };
+    let email = request.email.trim();
+    let Some(known) = account::login(&context.pool, email).await? else {
+        return Ok(None);
+    };
+    let Some(kept) = idempotency::kept(context, known.id, &key, &said(request)).await? else {
+        return Ok(None);
+    };
+    let password = SecretString::from(request.password.clone());
+    match sign_in::by_password(context, email, password, client).await {
+        Ok(_) => Ok(Some(kept)),
+        Err(Error::Refused { code, .. }) if code.name == code::INVALID_CREDENTIALS.name => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// What a sign-up says, but for its password, which no fast hash may stand for.
+fn said(request: &SignupRequest) -> [u8; 32] {
+    let said = serde_json::json!([
+        request.email.trim(),
+        request.name,
+        request.is_admin,
+        request.invitation
+    ]);
+    Sha256::digest(said.to_string().as_bytes()).into()
 }
 
 /// The name that others see: the one given, else the part of the address before `@`.
@@ -188,7 +246,7 @@ async fn login(
     )?;
     let account = account::by_id(&context.pool, found.id).await?;
     let account = account.ok_or_else(|| Error::Internal("an account was gone at once".into()))?;
-    let user = User::from(account.into_person(Credential::ApiKey { cap: None }));
+    let user = account.into_user();
     Ok(Json(LoginResponse {
         token,
         expires_at,

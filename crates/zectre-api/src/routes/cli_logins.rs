@@ -1,7 +1,7 @@
 //! Signing a command line in.
 
 use crate::{
-    cli_login,
+    cli_login::{self, Decision},
     context::Context,
     endpoint::{Endpoint, endpoint},
     error::{Error, invalid_field},
@@ -55,11 +55,14 @@ async fn approve(
     actor: Actor,
     Json(request): Json<ApproveCliLoginRequest>,
 ) -> Result<Json<CliLogin>, Error> {
-    let (who, approved) = (
-        (person.id, person.email.as_str()),
-        request.approve.unwrap_or(true),
-    );
-    let decided = cli_login::decide(&context, &actor, who, &request.user_code, approved).await?;
+    let decision = if request.approve.unwrap_or(true) {
+        let until = person.credential.keys_until();
+        Decision::Approve { until }
+    } else {
+        Decision::Deny
+    };
+    let who = (person.id, person.email.as_str());
+    let decided = cli_login::decide(&context, &actor, who, &request.user_code, decision).await?;
     Ok(Json(decided))
 }
 

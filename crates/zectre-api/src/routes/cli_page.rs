@@ -4,7 +4,7 @@
 //! there is nothing to forge. Frames and other sites' forms are refused all the same.
 
 use crate::{
-    cli_login,
+    cli_login::{self, Decision},
     context::Context,
     error::Error,
     identity::Actor,
@@ -122,7 +122,12 @@ async fn decided(context: &Context, actor: &Actor, form: Filled) -> Result<bool,
     let approved = form.decision == "approve";
     let email = form.email.trim();
     let login = sign_in::by_password(context, email, form.password, actor.address).await?;
-    cli_login::decide(context, actor, (login.id, email), &form.code, approved).await?;
+    let decision = if approved {
+        Decision::Approve { until: None }
+    } else {
+        Decision::Deny
+    };
+    cli_login::decide(context, actor, (login.id, email), &form.code, decision).await?;
     Ok(approved)
 }
 

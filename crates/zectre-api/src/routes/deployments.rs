@@ -158,14 +158,9 @@ async fn update(
         ));
     }
     let about = About::deployment(standing.application_id, id);
-    let watch = match (
-        request.replicas,
-        ownership::of_deployment(&context.pool, id).await?,
-    ) {
-        (Some(_), Some(owner)) => {
-            Watch::begin(&mut change, &context.settings.quotas, owner, Resource::Work).await?
-        }
-        _ => None,
+    let watch = match request.replicas {
+        Some(_) => watch_work(&context, &mut change, id).await?,
+        None => None,
     };
     deployment::update(change.connection(), id, request).await?;
     if let Some(watch) = watch {
@@ -204,7 +199,19 @@ async fn write_down(context: &Context, actor: &Actor, id: DeploymentId, action: 
         return Err(refusal);
     }
     let about = About::deployment(standing.application_id, id);
+    let brings_back = matches!(
+        action.kind,
+        OperationKind::Promote | OperationKind::Rollback | OperationKind::Wake
+    );
+    let watch = if brings_back {
+        watch_work(context, &mut change, id).await?
+    } else {
+        None
+    };
     change.operation(action.kind, about).await?;
+    if let Some(watch) = watch {
+        watch.check(&mut change).await?;
+    }
     change
         .event(
             action.event,
@@ -215,6 +222,18 @@ async fn write_down(context: &Context, actor: &Actor, id: DeploymentId, action: 
     change.commit().await?;
     scheduler::nudge(context, Some(id)).await;
     Ok(())
+}
+
+/// Watches what the organization's tasks reserve, in a change of one of its deployments.
+async fn watch_work(
+    context: &Context,
+    change: &mut Change<'_>,
+    id: DeploymentId,
+) -> Result<Option<Watch>, Error> {
+    match ownership::of_deployment(&context.pool, id).await? {
+        Some(owner) => Watch::begin(change, &context.settings.quotas, owner, Resource::Work).await,
+        None => Ok(None),
+    }
 }
 
 /// The same for what only a server does.
@@ -394,9 +413,10 @@ async fn wake(
     Path(id): Path<DeploymentId>,
     Query(query): Query<WakeQuery>,
 ) -> Result<Response, Error> {
-    // What a request does by the proxy may be switched off; what a person asks for is done, and kept.
+    // What a request does by the proxy may be switched off; what a person asks for is done, and kept. So is the wake of a
+    // superseded version, whoever asks: it takes nobody's place, and counts from now on.
     let is_asked = actor.name != name::PROXY;
-    if is_asked {
+    if is_asked || deployment::wakes_beside(&context.pool, id).await? {
         let action = Action {
             kind: OperationKind::Wake,
             event: "deployment.wake_requested",

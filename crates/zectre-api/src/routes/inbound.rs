@@ -7,7 +7,7 @@ use crate::{
     error::{Error, refuse},
     forge::{
         act::{Call, act},
-        github::{Payload, Step, Wishes, is_signed},
+        github::{Payload, Step, Wishes, is_signed, signature},
         order::Moment,
     },
     identity::Actor,
@@ -15,13 +15,14 @@ use crate::{
     store::source,
 };
 use axum::{
-    body::{Body, to_bytes},
+    body::{Body, Bytes, to_bytes},
     extract::State,
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, StatusCode};
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
+use std::sync::Arc;
 use utoipa_axum::routes;
 use zectre_common::{
     git,
@@ -31,8 +32,14 @@ use zectre_service::{extract::too_large, seal};
 
 /// GitHub's largest calls are 25 MB; those about pushes and pull requests are far smaller.
 const BODY_BYTES_MAX: usize = 5 << 20;
-/// Applications that one repository may be the source of.
-const SOURCES_MAX: i64 = 50;
+/// Applications of one organization that one repository may be the source of.
+const SOURCES_OF_ONE_MAX: i64 = 50;
+/// Applications of all organizations whose secrets are tried on a call, as long as it is small.
+const SOURCES_MAX: usize = 1_000;
+/// The bytes that are hashed for one call, over all secrets: about a quarter of a second.
+const HASHED_BYTES_MAX: usize = 256 << 20;
+/// Calls that are checked at once: hashing takes a core each.
+pub(crate) const CHECKS_AT_ONCE: usize = 2;
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![endpoint(Policy::Public, routes!(github)).body_bytes_max(BODY_BYTES_MAX)]
@@ -63,14 +70,16 @@ async fn github(
         let detail = "send X-GitHub-Event and X-GitHub-Delivery, as GitHub does";
         return Err(refuse(&code::INVALID_WEBHOOK, detail));
     }
-    let Ok(body) = to_bytes(body, BODY_BYTES_MAX).await else {
-        return Ok(too_large().into_response());
-    };
     let unsigned = || {
         refuse(
             &code::INVALID_SIGNATURE,
             "no application's source is this repository with the secret that signed the call",
         )
+    };
+    // Before anything that costs more.
+    let signature = signature(header("x-hub-signature-256")).ok_or_else(unsigned)?;
+    let Ok(body) = to_bytes(body, BODY_BYTES_MAX).await else {
+        return Ok(too_large().into_response());
     };
     // Nothing of it is believed yet; it only says whose secret may have signed it.
     let payload: Payload = serde_json::from_slice(&body).map_err(|_| {
@@ -79,17 +88,9 @@ async fn github(
     })?;
     let repository = payload.repository.as_ref().ok_or_else(unsigned)?;
     let key = git::repository_key(&repository.clone_url).ok_or_else(unsigned)?;
-    let sources = source::of_repository(&context.pool, &key, SOURCES_MAX).await?;
-    let signature = header("x-hub-signature-256");
-    let mut signed = Vec::new();
-    for one in sources {
-        let place = seal::place::source_webhook(one.application_id);
-        let secret = seal::open(&context.master_key, &place, &one.webhook_secret)
-            .map_err(|error| Error::Internal(format!("the secret of {place}: {error}")))?;
-        if is_signed(secret.expose_secret(), &body, signature) {
-            signed.push(one);
-        }
-    }
+    let most = (HASHED_BYTES_MAX / body.len().max(1)).min(SOURCES_MAX);
+    let sources = source::of_repository(&context.pool, &key, SOURCES_OF_ONE_MAX, most as i64).await?;
+    let signed = signed_by(&context, sources, &body, signature).await?;
     if signed.is_empty() {
         return Err(unsigned());
     }
@@ -109,6 +110,37 @@ async fn github(
     })
     .await?;
     Ok((StatusCode::ACCEPTED, axum::Json(InboundAnswer { results })).into_response())
+}
+
+/// Those whose secret signed the body. Off the runtime, few at a time.
+async fn signed_by(
+    context: &Context,
+    sources: Vec<source::Row>,
+    body: &Bytes,
+    signature: [u8; 32],
+) -> Result<Vec<source::Row>, Error> {
+    if sources.is_empty() {
+        return Ok(Vec::new());
+    }
+    let turn = Arc::clone(&context.inbound_checks).acquire_owned().await;
+    let turn = turn.map_err(|_| Error::Internal("checks of calls have no turns".into()))?;
+    let (context, body) = (context.clone(), body.clone());
+    let checked = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        let mut signed = Vec::new();
+        for one in sources {
+            let place = seal::place::source_webhook(one.application_id);
+            let secret = seal::open(&context.master_key, &place, &one.webhook_secret)
+                .map_err(|error| Error::Internal(format!("the secret of {place}: {error}")))?;
+            if is_signed(secret.expose_secret(), &body, &signature) {
+                signed.push(one);
+            }
+        }
+        Ok(signed)
+    });
+    checked
+        .await
+        .map_err(|error| Error::Internal(format!("a call's check was cut off: {error}")))?
 }
 
 async fn run(

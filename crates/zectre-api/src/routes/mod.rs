@@ -33,6 +33,8 @@ mod users;
 mod variables;
 mod webhooks;
 
+pub(crate) use inbound::CHECKS_AT_ONCE;
+
 /// Everything under /api/v1.
 pub(crate) fn endpoints() -> Vec<Endpoint> {
     [

@@ -85,6 +85,16 @@ async fn create(
         ));
     }
     let mut change = Change::begin(&context.pool, &actor).await?;
+    let most = u64::from(context.settings.orgs_per_user_max);
+    if most > 0 && !person.is_admin && organization::count_made(change.connection(), person.id).await? >= most
+    {
+        return Err(refuse(
+            &code::TOO_MANY_ORGANIZATIONS,
+            format!(
+                "you have made {most} organizations, and one person may make no more; use one of them, or ask an admin of the cluster"
+            ),
+        ));
+    }
     let made = organization::insert(change.connection(), &request.slug, name, person.id).await?;
     let made = made.ok_or_else(|| {
         refuse(
@@ -131,6 +141,13 @@ async fn create_namespace(
     }
     let owner = owner_named(&context, &reach, request.organization.as_deref()).await?;
     let mut change = Change::begin(&context.pool, &actor).await?;
+    let most = u64::from(context.settings.namespaces_per_org_max);
+    if most > 0 && organization::count_namespaces(change.connection(), owner).await? >= most {
+        return Err(refuse(
+            &code::TOO_MANY_NAMESPACES,
+            format!("the organization has {most} namespaces, and may have no more; use one of them"),
+        ));
+    }
     let made = organization::insert_namespace(change.connection(), owner, &request.name).await?;
     let made = made.ok_or_else(|| {
         refuse(

@@ -6,7 +6,7 @@ use crate::{
     context::Context,
     endpoint::{Endpoint, endpoint},
     error::{Error, refuse},
-    identity::{Actor, Credential, Person, enabled, fingerprint},
+    identity::{Actor, Person, enabled, fingerprint},
     login_token, password,
     policy::Policy,
     sign_in,
@@ -143,7 +143,7 @@ async fn reset(
         .event("user.password_reset", About::default(), &what)
         .await?;
     change.commit().await?;
-    Ok(Json(account.into_person(Credential::ApiKey { cap: None }).into()))
+    Ok(Json(account.into_user()))
 }
 
 /// Stores the hash, and ends what was signed in with the password before; the new epoch of logins.

@@ -6,12 +6,17 @@ use crate::{
     identity::{Credential, Person},
     page::Window,
 };
+use serde::Deserialize;
 use sqlx::{PgConnection, PgExecutor, PgPool, types::Json};
+use std::time::Duration;
 use uuid::Uuid;
 use zectre_common::{
     id::UserId,
     time::Time,
-    wire::{account, auth::Membership},
+    wire::{
+        account,
+        auth::{Membership, User},
+    },
 };
 
 /// A user as stored.
@@ -25,10 +30,50 @@ pub(crate) struct Account {
     /// Tokens of another epoch have ended.
     pub(crate) login_epoch: i64,
     pub(crate) created_at: Time,
-    pub(crate) memberships: Json<Vec<Membership>>,
+    /// When the catalog was last heard of this person, in Unix seconds.
+    pub(crate) catalog_issued_at: Option<i64>,
+    pub(crate) memberships: Json<Vec<Held>>,
+}
+
+/// A membership, and whose word it is.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Held {
+    #[serde(flatten)]
+    membership: Membership,
+    /// A catalog gave it.
+    by_catalog: bool,
 }
 
 impl Account {
+    /// Without the roles that a catalog gave and has not told of for longer than `ttl` (zero: it never needs to): it may have
+    /// taken them back since, and nothing here would know. `None` when no others are left.
+    pub(crate) fn with_roles_within(mut self, ttl: Duration, now: Time) -> Option<Self> {
+        let heard_at = Time::from_unix_ms(self.catalog_issued_at.unwrap_or(0).saturating_mul(1_000));
+        if ttl.is_zero() || heard_at.plus(ttl) > now {
+            return Some(self);
+        }
+        let held = &mut self.memberships.0;
+        let before = held.len();
+        held.retain(|one| !one.by_catalog);
+        (self.is_admin || !held.is_empty() || before == 0).then_some(self)
+    }
+
+    fn memberships(held: Vec<Held>) -> Vec<Membership> {
+        held.into_iter().map(|one| one.membership).collect()
+    }
+
+    /// As its owner sees it, who has just proved to be one.
+    pub(crate) fn into_user(self) -> User {
+        User {
+            id: self.id,
+            email: self.email,
+            name: self.name,
+            is_admin: self.is_admin,
+            memberships: Self::memberships(self.memberships.0),
+            created_at: self.created_at,
+        }
+    }
+
     /// The signed-in user.
     pub(crate) fn into_person(self, credential: Credential) -> Person {
         Person {
@@ -37,7 +82,7 @@ impl Account {
             name: self.name,
             is_admin: self.is_admin,
             created_at: self.created_at,
-            memberships: self.memberships.0,
+            memberships: Self::memberships(self.memberships.0),
             credential,
         }
     }
@@ -48,10 +93,13 @@ macro_rules! account {
         sqlx::query_as!(
             Account,
             r#"SELECT u.id AS "id: UserId", u.email, u.name, u.is_admin, u.disabled, u.login_epoch, u.created_at,
+                      u.catalog_issued_at,
                       COALESCE((SELECT jsonb_agg(jsonb_build_object('organization_id', o.id, 'organization', o.slug,
-                                                                    'role', m.role) ORDER BY o.slug)
+                                                                    'role', m.role,
+                                                                    'by_catalog', m.catalog_issuer IS NOT NULL)
+                                                 ORDER BY o.slug)
                                 FROM memberships m JOIN organizations o ON o.id = m.organization_id
-                                WHERE m.user_id = u.id), '[]') AS "memberships!: Json<Vec<Membership>>"
+                                WHERE m.user_id = u.id), '[]') AS "memberships!: Json<Vec<Held>>"
                FROM users u WHERE "# + $condition,
             $($argument),*
         )
@@ -230,4 +278,47 @@ pub(crate) async fn set_password(
         password_hash
     );
     Ok(query.fetch_one(connection).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zectre_common::{id::OrganizationId, state::Role};
+
+    fn account(heard_secs: Option<i64>, by_catalog: &[bool]) -> Account {
+        let held = by_catalog.iter().map(|by_catalog| Held {
+            membership: Membership {
+                organization_id: OrganizationId::new(),
+                organization: "acme".into(),
+                role: Role::Owner,
+            },
+            by_catalog: *by_catalog,
+        });
+        Account {
+            id: UserId::new(),
+            email: "ann@example.org".into(),
+            name: "Ann".into(),
+            is_admin: false,
+            disabled: false,
+            login_epoch: 0,
+            created_at: Time::from_unix_ms(0),
+            catalog_issued_at: heard_secs,
+            memberships: Json(held.collect()),
+        }
+    }
+
+    #[test]
+    fn what_a_catalog_gave_counts_for_so_long() {
+        let (ttl, now) = (Duration::from_secs(100), Time::from_unix_ms(1_000_000));
+        let left = |heard, by_catalog: &[bool], ttl| {
+            let account = account(heard, by_catalog).with_roles_within(ttl, now)?;
+            Some(account.memberships.0.len())
+        };
+        assert_eq!(left(Some(901), &[true, false], ttl), Some(2));
+        assert_eq!(left(Some(900), &[true, false], ttl), Some(1));
+        assert_eq!(left(Some(900), &[true], ttl), None);
+        assert_eq!(left(None, &[true], ttl), None);
+        assert_eq!(left(Some(900), &[true], Duration::ZERO), Some(1));
+        assert_eq!(left(None, &[], ttl), Some(0), "who has no roles has lost none");
+    }
 }

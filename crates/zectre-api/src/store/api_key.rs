@@ -1,13 +1,16 @@
 //! API keys, of which only a hash is stored.
 
-use super::{account::Account, rows::page};
+use super::{
+    account::{Account, Held},
+    rows::page,
+};
 use crate::{error::Error, page::Window};
 use sqlx::{PgConnection, PgPool, types::Json};
 use zectre_common::{
     id::{ApiKeyId, UserId},
     state::Scope,
     time::Time,
-    wire::auth::{ApiKey, Membership},
+    wire::auth::ApiKey,
 };
 
 /// The most keys one user may have.
@@ -18,6 +21,7 @@ pub(crate) struct Found {
     pub(crate) id: ApiKeyId,
     pub(crate) hash: Vec<u8>,
     pub(crate) scopes: Vec<String>,
+    pub(crate) expires_at: Option<Time>,
     /// Its last use was noted more than a minute ago.
     pub(crate) use_is_old: bool,
     pub(crate) account: Account,
@@ -26,13 +30,16 @@ pub(crate) struct Found {
 /// The key with this hash, unless it has expired.
 pub(crate) async fn by_hash(pool: &PgPool, hash: &[u8]) -> Result<Option<Found>, Error> {
     let row = sqlx::query!(
-        r#"SELECT k.id AS "key_id: ApiKeyId", k.hash, k.scopes,
+        r#"SELECT k.id AS "key_id: ApiKeyId", k.hash, k.scopes, k.expires_at AS "expires_at: Time",
                   (k.last_used_at IS NULL OR k.last_used_at < now() - interval '1 minute') AS "use_is_old!",
                   u.id AS "id: UserId", u.email, u.name, u.is_admin, u.disabled, u.login_epoch, u.created_at,
+                  u.catalog_issued_at,
                   COALESCE((SELECT jsonb_agg(jsonb_build_object('organization_id', o.id, 'organization', o.slug,
-                                                                'role', m.role) ORDER BY o.slug)
+                                                                'role', m.role,
+                                                                'by_catalog', m.catalog_issuer IS NOT NULL)
+                                             ORDER BY o.slug)
                             FROM memberships m JOIN organizations o ON o.id = m.organization_id
-                            WHERE m.user_id = u.id), '[]') AS "memberships!: Json<Vec<Membership>>"
+                            WHERE m.user_id = u.id), '[]') AS "memberships!: Json<Vec<Held>>"
            FROM api_keys k JOIN users u ON u.id = k.user_id
            WHERE k.hash = $1 AND (k.expires_at IS NULL OR k.expires_at > now())"#,
         hash
@@ -43,6 +50,7 @@ pub(crate) async fn by_hash(pool: &PgPool, hash: &[u8]) -> Result<Option<Found>,
         id: row.key_id,
         hash: row.hash,
         scopes: row.scopes,
+        expires_at: row.expires_at,
         use_is_old: row.use_is_old,
         account: Account {
             id: row.id,
@@ -52,6 +60,7 @@ pub(crate) async fn by_hash(pool: &PgPool, hash: &[u8]) -> Result<Option<Found>,
             disabled: row.disabled,
             login_epoch: row.login_epoch,
             created_at: row.created_at,
+            catalog_issued_at: row.catalog_issued_at,
             memberships: row.memberships,
         },
     }))

@@ -12,6 +12,7 @@ use zectre_common::{
 
 struct Row {
     id: ArtifactId,
+    organization: String,
     name: String,
     kind: ArtifactKind,
     content_type: String,
@@ -25,6 +26,7 @@ impl From<Row> for Artifact {
     fn from(row: Row) -> Self {
         Self {
             id: row.id,
+            organization: row.organization,
             name: row.name,
             kind: row.kind,
             content_type: row.content_type,
@@ -40,9 +42,9 @@ macro_rules! artifacts {
     ($form:ident, $($rest:tt)*) => {
         $form!(
             Row,
-            r#"id AS "id: ArtifactId", name, kind AS "kind: ArtifactKind", content_type,
-                  state AS "state: ArtifactState", size_bytes, sha256, created_at"#,
-            "artifacts WHERE ",
+            r#"t.id AS "id: ArtifactId", o.slug AS organization, t.name, t.kind AS "kind: ArtifactKind", t.content_type,
+                  t.state AS "state: ArtifactState", t.size_bytes, t.sha256, t.created_at"#,
+            "artifacts t JOIN organizations o ON o.id = t.organization_id WHERE ",
             $($rest)*
         )
     };
@@ -68,13 +70,13 @@ pub(crate) async fn list(
     );
     let (rows, total) = artifacts!(
         page,
-        "($1::uuid[] IS NULL OR organization_id = ANY($1)) AND ($2::text IS NULL OR kind = $2)
-             AND ($3::text IS NULL OR state = $3) AND ($4::text IS NULL OR sha256 = $4)",
+        "($1::uuid[] IS NULL OR t.organization_id = ANY($1)) AND ($2::text IS NULL OR t.kind = $2)
+             AND ($3::text IS NULL OR t.state = $3) AND ($4::text IS NULL OR t.sha256 = $4)",
         [filter.reach as _, kind, state, filter.sha256],
-        order "CASE WHEN $5 = 'name' AND NOT $6 THEN name END, CASE WHEN $5 = 'name' AND $6 THEN name END DESC,
-                    CASE WHEN $5 = 'size' AND NOT $6 THEN size_bytes END,
-                    CASE WHEN $5 = 'size' AND $6 THEN size_bytes END DESC NULLS LAST,
-                    CASE WHEN NOT $6 THEN created_at END, CASE WHEN $6 THEN created_at END DESC, id
+        order "CASE WHEN $5 = 'name' AND NOT $6 THEN t.name END, CASE WHEN $5 = 'name' AND $6 THEN t.name END DESC,
+                    CASE WHEN $5 = 'size' AND NOT $6 THEN t.size_bytes END,
+                    CASE WHEN $5 = 'size' AND $6 THEN t.size_bytes END DESC NULLS LAST,
+                    CASE WHEN NOT $6 THEN t.created_at END, CASE WHEN $6 THEN t.created_at END DESC, t.id
            LIMIT $7 OFFSET $8",
         [window.sort, window.descending],
         window,
@@ -85,7 +87,7 @@ pub(crate) async fn list(
 
 /// By id.
 pub(crate) async fn get(executor: impl PgExecutor<'_>, id: ArtifactId) -> Result<Option<Artifact>, Error> {
-    Ok(artifacts!(some, "id = $1", id as _)
+    Ok(artifacts!(some, "t.id = $1", id as _)
         .fetch_optional(executor)
         .await?
         .map(Artifact::from))
@@ -99,7 +101,7 @@ pub(crate) async fn get_owned(
 ) -> Result<Option<Artifact>, Error> {
     let query = artifacts!(
         some,
-        "organization_id = $1 AND id = $2 FOR SHARE",
+        "t.organization_id = $1 AND t.id = $2 FOR SHARE OF t",
         owner as _,
         id as _
     );

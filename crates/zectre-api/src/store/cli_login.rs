@@ -1,7 +1,7 @@
 //! Command lines that wait for their approval. Of the device code only a hash is stored.
 
 use super::is_duplicate;
-use crate::error::Error;
+use crate::{cli_login::Decision, error::Error};
 use sqlx::{PgConnection, PgPool};
 use std::net::IpAddr;
 use uuid::Uuid;
@@ -72,16 +72,21 @@ pub(crate) async fn decide(
     connection: &mut PgConnection,
     user_code: &str,
     user: UserId,
-    approved: bool,
+    decision: Decision,
 ) -> Result<Option<CliLogin>, Error> {
+    let (approved, until) = match decision {
+        Decision::Approve { until } => (true, until),
+        Decision::Deny => (false, None),
+    };
     let query = sqlx::query_as!(
         CliLogin,
-        "UPDATE cli_logins SET state = CASE WHEN $3 THEN 'approved' ELSE 'denied' END, user_id = $2
+        "UPDATE cli_logins SET state = CASE WHEN $3 THEN 'approved' ELSE 'denied' END, user_id = $2, key_until = $4
          WHERE user_code = $1 AND state = 'pending' AND expires_at > now()
          RETURNING device_name, address, created_at",
         user_code,
         user as _,
-        approved
+        approved,
+        until as _
     );
     Ok(query.fetch_optional(connection).await?)
 }
@@ -93,6 +98,8 @@ pub(crate) struct Asked {
     pub(crate) user_id: Option<UserId>,
     pub(crate) device_name: String,
     pub(crate) interval_secs: i32,
+    /// When its key ends at the latest.
+    pub(crate) key_until: Option<Time>,
     pub(crate) has_ended: bool,
     /// It asked before its interval was over, which is longer from now on.
     pub(crate) too_soon: bool,
@@ -110,6 +117,7 @@ pub(crate) async fn ask(connection: &mut PgConnection, device_hash: &[u8]) -> Re
                interval_secs = CASE WHEN before.too_soon THEN LEAST(l.interval_secs + $2, $3) ELSE l.interval_secs END
            FROM before WHERE l.id = before.id
            RETURNING l.id, l.state, l.user_id AS "user_id: UserId", l.device_name, l.interval_secs,
+                     l.key_until AS "key_until: Time",
                      l.expires_at <= now() AS "has_ended!", before.too_soon AS "too_soon!""#,
         device_hash,
         SLOWER_BY_SECS,

@@ -156,6 +156,17 @@ pub(crate) async fn lock(connection: &mut PgConnection, id: DeploymentId) -> Res
     Ok(query.fetch_optional(connection).await?)
 }
 
+/// Whether it sleeps, may be woken by a request, and another version serves in its place.
+pub(crate) async fn wakes_beside(pool: &PgPool, id: DeploymentId) -> Result<bool, Error> {
+    let query = sqlx::query_scalar!(
+        r#"SELECT d.status = 'succeeded' AND d.asleep AND d.cold_start_enabled AND COALESCE(d.spec->>'restart', '') <> 'never'
+                  AND COALESCE(d.id NOT IN (e.current_deployment_id, e.target_deployment_id), true) AS "wakes!"
+           FROM deployments d JOIN environments e ON e.id = d.environment_id WHERE d.id = $1"#,
+        id as _
+    );
+    Ok(query.fetch_optional(pool).await?.unwrap_or(false))
+}
+
 /// A deployment about to be made.
 pub(crate) struct New<'a> {
     pub(crate) id: DeploymentId,

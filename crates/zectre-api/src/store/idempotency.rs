@@ -1,7 +1,7 @@
 //! Answers kept under the `Idempotency-Key` of their request.
 
 use crate::error::Error;
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgExecutor, PgPool};
 use std::time::Duration;
 use uuid::Uuid;
 use zectre_common::id::UserId;
@@ -19,7 +19,7 @@ pub(crate) struct Kept {
 
 /// Takes the key for this request, also from a claim on the same request that ran out; false when it is taken.
 pub(crate) async fn claim(
-    pool: &PgPool,
+    executor: impl PgExecutor<'_>,
     (user, key): (UserId, &str),
     claim: Uuid,
     request_hash: &[u8],
@@ -37,7 +37,7 @@ pub(crate) async fn claim(
         claim,
         lease.as_secs_f64()
     );
-    Ok(claimed.execute(pool).await?.rows_affected() == 1)
+    Ok(claimed.execute(executor).await?.rows_affected() == 1)
 }
 
 /// What is kept.

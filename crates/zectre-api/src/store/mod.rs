@@ -30,6 +30,7 @@ mod rows;
 pub(crate) mod source;
 pub(crate) mod task;
 pub(crate) mod task_log;
+pub(crate) mod upload;
 pub(crate) mod variable;
 pub(crate) mod webhook;
 

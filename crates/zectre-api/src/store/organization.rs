@@ -40,11 +40,12 @@ pub(crate) async fn insert(
 ) -> Result<Option<Organization>, Error> {
     let inserted = sqlx::query_as!(
         Organization,
-        r#"INSERT INTO organizations (id, slug, name) VALUES ($1, $2, $3) ON CONFLICT (slug) DO NOTHING
+        r#"INSERT INTO organizations (id, slug, name, created_by) VALUES ($1, $2, $3, $4) ON CONFLICT (slug) DO NOTHING
            RETURNING id AS "id: OrganizationId", slug, name, created_at"#,
         OrganizationId::new() as _,
         slug,
-        name
+        name,
+        owner as _
     )
     .fetch_optional(&mut *connection)
     .await?;
@@ -58,6 +59,31 @@ pub(crate) async fn insert(
         .await?;
     }
     Ok(inserted)
+}
+
+/// How many the user has made, who is held until the transaction ends: of two made at once each sees the other.
+pub(crate) async fn count_made(connection: &mut PgConnection, user: UserId) -> Result<u64, Error> {
+    sqlx::query!("SELECT id FROM users WHERE id = $1 FOR NO KEY UPDATE", user as _)
+        .fetch_optional(&mut *connection)
+        .await?;
+    let count = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "n!" FROM organizations WHERE created_by = $1"#,
+        user as _
+    );
+    Ok(count.fetch_one(connection).await?.unsigned_abs())
+}
+
+/// How many namespaces the organization has, which is held until the transaction ends.
+pub(crate) async fn count_namespaces(
+    connection: &mut PgConnection,
+    organization: OrganizationId,
+) -> Result<u64, Error> {
+    super::quota::hold(connection, organization).await?;
+    let count = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "n!" FROM namespaces WHERE organization_id = $1"#,
+        organization as _
+    );
+    Ok(count.fetch_one(connection).await?.unsigned_abs())
 }
 
 /// The organization with this slug.

@@ -6,7 +6,7 @@ use crate::{
 };
 use sqlx::{PgConnection, types::Json};
 use zectre_common::{
-    id::{ArtifactId, OrganizationId},
+    id::OrganizationId,
     spec::DeploymentSpec,
     wire::quota::{Amounts, SetQuotaRequest},
 };
@@ -91,24 +91,37 @@ pub(crate) async fn used(
         used.applications = count.fetch_one(&mut *connection).await?.unsigned_abs();
     }
     if wanted(Resource::ArtifactBytes) {
-        let bytes = sqlx::query_scalar!(
-            r#"SELECT COALESCE(sum(size_bytes), 0)::bigint AS "n!" FROM artifacts WHERE organization_id = $1"#,
-            organization as _
-        );
+        let bytes = sqlx::query_scalar!(r#"SELECT artifact_bytes_used($1) AS "n!""#, organization as _);
         used.artifact_bytes = bytes.fetch_one(connection).await?.unsigned_abs();
     }
     Ok(used)
 }
 
 async fn work(connection: &mut PgConnection, organization: OrganizationId) -> Result<Amounts, Error> {
+    // What was asked for and is not done yet counts as if it were: a version that is to serve, and one that is to be woken. A
+    // superseded one sleeps unless someone woke it; one that failed and is kept for inspection has the tasks that it has.
     let rows = sqlx::query!(
-        r#"SELECT d.environment_id, d.replicas, d.spec AS "spec: Json<DeploymentSpec>"
+        r#"WITH asked AS (
+               SELECT CASE o.kind WHEN 'rollback' THEN d.previous_deployment_id ELSE d.id END AS id, o.kind <> 'wake' AS serves
+               FROM operations o JOIN deployments d ON d.id = o.deployment_id
+               WHERE o.applied_at IS NULL AND o.kind IN ('promote', 'rollback', 'wake'))
+           SELECT d.environment_id, d.replicas, d.spec AS "spec: Json<DeploymentSpec>",
+                  (d.status IN ('pending', 'running')
+                   OR COALESCE(d.id IN (e.current_deployment_id, e.target_deployment_id), false)
+                   OR EXISTS (SELECT 1 FROM asked WHERE asked.id = d.id AND asked.serves)) AS "in_place!",
+                  (SELECT count(*) FROM tasks t WHERE t.deployment_id = d.id AND t.wanted = 'run'
+                                                  AND t.state NOT IN ('stopped', 'failed')) AS "tasks!"
            FROM deployments d JOIN environments e ON e.id = d.environment_id
            JOIN applications a ON a.id = d.application_id JOIN namespaces n ON n.id = a.namespace_id
            WHERE n.organization_id = $1 AND a.deleted_at IS NULL AND e.deleted_at IS NULL
              AND (d.status IN ('pending', 'running')
-                  OR d.id IN (e.current_deployment_id, e.target_deployment_id)
-                     AND COALESCE(d.spec->>'restart', '') <> 'never')"#,
+                  OR COALESCE(d.spec->>'restart', '') <> 'never'
+                     AND (d.id IN (e.current_deployment_id, e.target_deployment_id)
+                          OR d.status = 'succeeded' AND NOT d.asleep
+                          OR d.status = 'failed' AND NOT d.asleep AND d.spec->>'auto_rollback' = 'false'
+                             AND EXISTS (SELECT 1 FROM tasks t WHERE t.deployment_id = d.id AND t.wanted = 'run'
+                                                                 AND t.state NOT IN ('stopped', 'failed'))
+                          OR d.id IN (SELECT id FROM asked)))"#,
         organization as _
     );
     let rows = rows.fetch_all(connection).await?;
@@ -116,27 +129,17 @@ async fn work(connection: &mut PgConnection, organization: OrganizationId) -> Re
         .iter()
         .map(|row| Reserved {
             environment: row.environment_id,
-            // One of none is woken by a request, and has a task then.
-            replicas: u64::from(row.replicas.unsigned_abs().max(1)),
+            beside: !row.in_place,
+            // One of none is woken by a request, and has a task then. What was superseded is woken with one.
+            replicas: if row.in_place {
+                u64::from(row.replicas.unsigned_abs())
+            } else {
+                row.tasks.unsigned_abs()
+            }
+            .max(1),
             cpu_millis: u64::from(row.spec.resources.cpu.0),
             memory_bytes: row.spec.resources.memory.0,
         })
         .collect();
     Ok(sum(&versions))
-}
-
-/// Reserves the bytes that an upload announces, or takes back what it had reserved.
-pub(crate) async fn reserve(
-    connection: &mut PgConnection,
-    artifact: ArtifactId,
-    bytes: Option<u64>,
-) -> Result<(), Error> {
-    sqlx::query!(
-        "UPDATE artifacts SET size_bytes = $2 WHERE id = $1 AND state = 'pending'",
-        artifact as _,
-        bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX))
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
 }

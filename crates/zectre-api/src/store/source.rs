@@ -39,16 +39,28 @@ pub(crate) async fn get(executor: impl PgExecutor<'_>, app: ApplicationId) -> Re
     Ok(query.fetch_optional(executor).await?)
 }
 
-/// Those of all applications that come from a repository, up to `most`.
-pub(crate) async fn of_repository(pool: &PgPool, key: &str, most: i64) -> Result<Vec<Row>, Error> {
+/// Those of applications that come from a repository: up to `most_of_one` of an organization and `most` of all.
+///
+/// Anyone may name anyone's repository. So each organization has its first one looked at before any has its second: whoever names
+/// another's ever so often takes no place from them.
+pub(crate) async fn of_repository(
+    pool: &PgPool,
+    key: &str,
+    most_of_one: i64,
+    most: i64,
+) -> Result<Vec<Row>, Error> {
     let query = sqlx::query_as!(
         Row,
         r#"SELECT s.application_id AS "application_id: ApplicationId", s.repository,
                   s.branches AS "branches: Json<BTreeMap<String, String>>", s.root_dir, s.auto_deploy, s.previews,
                   s.credential, s.webhook_secret, s.created_at, s.updated_at
-           FROM sources s JOIN applications a ON a.id = s.application_id
-           WHERE s.repository_key = $1 AND a.deleted_at IS NULL ORDER BY s.application_id LIMIT $2"#,
+           FROM sources s
+           JOIN (SELECT s.application_id, row_number() OVER (PARTITION BY n.organization_id ORDER BY s.application_id) AS place
+                 FROM sources s JOIN applications a ON a.id = s.application_id JOIN namespaces n ON n.id = a.namespace_id
+                 WHERE s.repository_key = $1 AND a.deleted_at IS NULL) ranked ON ranked.application_id = s.application_id
+           WHERE ranked.place <= $2 ORDER BY ranked.place, s.application_id LIMIT $3"#,
         key,
+        most_of_one,
         most
     );
     Ok(query.fetch_all(pool).await?)

@@ -156,3 +156,42 @@ async fn a_finished_build_is_deployed_by_its_artifact() {
     assert_eq!((&list["total"], &list["data"][0]["id"]), (&json!(1), &json!(id)));
     api.stop().await;
 }
+
+#[tokio::test]
+async fn a_build_or_artifact_of_another_organization_is_not_there_to_deploy() {
+    let api = Harness::start().await;
+    let foreign = rows::organization(&api.pool).await;
+    let theirs = api
+        .post("/apps", json!({ "name": "theirs", "namespace": foreign.slug }))
+        .await
+        .expect(201)
+        .id();
+    let request = api.request(Method::POST, &format!("/apps/{theirs}/builds"));
+    let request = request
+        .header("X-API-Key", &api.admin)
+        .header("Content-Type", "application/gzip");
+    let build = api.send(request.body("an archive")).await.expect(201).id();
+    let (user, key) = rows::user(&api.pool, false).await;
+    let own = rows::organization(&api.pool).await;
+    rows::member(&api.pool, user, own.id, "owner").await;
+    let body = json!({ "name": "own", "namespace": own.slug });
+    let app = api
+        .call(&key, Method::POST, "/apps", Some(body))
+        .await
+        .expect(201)
+        .id();
+    let artifact = api.artifact("of `default`").await;
+    for (body, code) in [
+        (json!({ "build_id": build }), "BUILD_NOT_FOUND"),
+        (json!({ "artifact_id": artifact }), "ARTIFACT_NOT_FOUND"),
+    ] {
+        let path = format!("/apps/{app}/deployments");
+        let answer = api.call(&key, Method::POST, &path, Some(body)).await;
+        assert_eq!(answer.expect(404).code(), code);
+    }
+    let answer = api
+        .call(&key, Method::GET, &format!("/builds/{build}"), None)
+        .await;
+    assert_eq!(answer.expect(404).code(), "BUILD_NOT_FOUND");
+    api.stop().await;
+}

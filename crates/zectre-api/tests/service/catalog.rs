@@ -211,6 +211,42 @@ async fn a_first_login_makes_the_person_and_later_ones_follow_the_catalog() {
     api.stop().await;
 }
 
+#[tokio::test]
+async fn an_api_key_has_a_catalog_s_roles_only_while_it_tells_of_them() {
+    let key = Key::new("a");
+    let catalog = Keys::start(&[&key]).await;
+    let api = catalog.api().await;
+    let token = key.sign(&claims("ann", 10, &json!([org("acme", "owner")])));
+    let id: uuid::Uuid = user(&api, &token).await.expect(200).id().parse().expect("an id");
+    let made = api.request(Method::POST, "/api-keys").bearer_auth(&token);
+    let made = api
+        .send(made.json(&json!({ "name": "ci" })))
+        .await
+        .expect(201)
+        .json();
+    let ci = made["key"].as_str().expect("shown once");
+    let members = async || api.call(ci, Method::GET, "/orgs/acme/members", None).await;
+    members().await.expect(200);
+    // Nobody has signed in for longer than auth.catalog_roles_ttl_secs says: who knows what the catalog says now?
+    sqlx::query("UPDATE users SET catalog_issued_at = catalog_issued_at - 2592001 WHERE id = $1")
+        .bind(id)
+        .execute(&api.pool)
+        .await
+        .expect("valid");
+    assert_eq!(members().await.expect(403).code(), "CATALOG_ROLES_LAPSED");
+    // What someone here gave stays, and is all that is left.
+    let local = rows::organization(&api.pool).await;
+    rows::member(&api.pool, id, local.id, "viewer").await;
+    assert_eq!(members().await.expect(404).code(), "ORGANIZATION_NOT_FOUND");
+    let path = format!("/orgs/{}/members", local.slug);
+    api.call(ci, Method::GET, &path, None).await.expect(200);
+    // The next login tells anew.
+    let token = key.sign(&claims("ann", 0, &json!([org("acme", "owner")])));
+    user(&api, &token).await.expect(200);
+    members().await.expect(200);
+    api.stop().await;
+}
+
 /// A token that the person signs in anew for: one of the second in which their logins were ended is refused, like all before.
 async fn signed_in_anew(api: &Harness, key: &Key, orgs: &Value) -> String {
     wait_until(SOON, "a new token is taken", || async {

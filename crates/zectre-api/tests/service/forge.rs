@@ -8,14 +8,16 @@ use hmac::{Hmac, KeyInit, Mac};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sha2::Sha256;
+use std::sync::OnceLock;
 use uuid::Uuid;
+use zectre_common::time::Time;
 use zectre_service::key::to_hex;
 
-const REPOSITORY: &str = "https://github.com/acme/shop";
+pub(crate) const REPOSITORY: &str = "https://github.com/acme/shop";
 pub(crate) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
-const SECRET: &str = "a-secret-of-the-forge";
+pub(crate) const SECRET: &str = "a-secret-of-the-forge";
 
-async fn connect(api: &Harness, app: &str, body: Value) -> Answer {
+pub(crate) async fn connect(api: &Harness, app: &str, body: Value) -> Answer {
     api.call(
         &api.admin,
         Method::PUT,
@@ -32,7 +34,13 @@ pub(crate) fn signature(secret: &str, body: &str) -> String {
 }
 
 /// A call as GitHub sends it.
-async fn call(api: &Harness, secret: &str, event: &str, delivery: &str, payload: &Value) -> Answer {
+pub(crate) async fn call(
+    api: &Harness,
+    secret: &str,
+    event: &str,
+    delivery: &str,
+    payload: &Value,
+) -> Answer {
     let body = payload.to_string();
     let request = api
         .request(Method::POST, "/webhooks/github")
@@ -55,16 +63,22 @@ pub(crate) fn push(branch: &str, commit: &str) -> Value {
     json!({ "ref": format!("refs/heads/{branch}"), "after": commit, "repository": repository(), "sender": { "login": "ann" } })
 }
 
+/// A second of GitHub's clock, the same for all tests of one run: what happened long ago is no news.
+fn base_secs() -> i64 {
+    static BASE: OnceLock<i64> = OnceLock::new();
+    *BASE.get_or_init(|| Time::now().unix_ms() / 1_000)
+}
+
 /// A push of one commit after another, at a second of GitHub's clock.
 fn push_at(secs: i64, before: &str, after: &str) -> Value {
     let mut payload = push("main", after);
     payload["before"] = before.into();
-    payload["repository"]["pushed_at"] = (1_800_000_000 + secs).into();
+    payload["repository"]["pushed_at"] = (base_secs() + secs).into();
     payload
 }
 
-fn pull_request(action: &str, state: &str, from: &str, secs: i64) -> Value {
-    let time = format!("2026-11-27T12:00:{secs:02}Z");
+pub(crate) fn pull_request(action: &str, state: &str, from: &str, secs: i64) -> Value {
+    let time = Time::from_unix_ms((base_secs() + secs) * 1_000).to_string();
     json!({
         "action": action, "number": 7, "repository": repository(), "sender": { "login": "ann" },
         "pull_request": { "number": 7, "state": state, "updated_at": time,
@@ -72,7 +86,7 @@ fn pull_request(action: &str, state: &str, from: &str, secs: i64) -> Value {
     })
 }
 
-async fn builds(api: &Harness, app: &str) -> Vec<Value> {
+pub(crate) async fn builds(api: &Harness, app: &str) -> Vec<Value> {
     let list = api
         .get(&format!("/builds?application_id={app}"))
         .await
@@ -335,7 +349,8 @@ async fn only_signed_calls_count() {
     }
     let request = api
         .request(Method::POST, "/webhooks/github")
-        .header("X-GitHub-Event", "push");
+        .header("X-GitHub-Event", "push")
+        .header("X-Hub-Signature-256", signature(SECRET, "payload=x"));
     let bare = api
         .send(request.header("X-GitHub-Delivery", "x").body("payload=x"))
         .await;

@@ -7,8 +7,12 @@ use crate::{
 };
 use reqwest::Method;
 use serde_json::Value;
+use std::time::Duration;
 use uuid::Uuid;
+use zectre_testkit::wait_until;
 
+/// For what comes at once on an idle machine.
+const SOON: Duration = Duration::from_secs(60);
 /// How often the API is started again while something is written.
 const RESTARTS: usize = 2;
 /// What is written before, during and after each.
@@ -73,6 +77,34 @@ fn all() -> Vec<u64> {
 }
 
 #[tokio::test]
+async fn one_caller_has_so_many_streams_and_leaves_the_others_theirs() {
+    let api = Harness::start().await;
+    let open = async |key: &str| {
+        let request = api.request(Method::GET, "/events/stream");
+        request.header("X-API-Key", key).send().await.expect("it answers")
+    };
+    let mut streams = Vec::new();
+    for _ in 0..64 {
+        let stream = open(&api.admin).await;
+        assert_eq!(stream.status(), 200);
+        streams.push(stream);
+    }
+    let answer = api.get("/events/stream").await.expect(429);
+    assert_eq!(answer.code(), "TOO_MANY_STREAMS");
+    assert!(answer.headers.contains_key("retry-after"));
+    let (_, other) = rows::user(&api.pool, false).await;
+    assert_eq!(open(&other).await.status(), 200);
+    // One that is closed makes room for another.
+    streams.pop();
+    wait_until(SOON, "there is room again", async || {
+        (open(&api.admin).await.status() == 200).then_some(())
+    })
+    .await;
+    drop(streams);
+    api.stop().await;
+}
+
+#[tokio::test]
 async fn the_activity_feed_goes_on() {
     let mut api = Harness::start().await;
     let app = api.app("hello").await;
@@ -110,6 +142,24 @@ async fn the_lines_of_all_replicas_go_on_in_order() {
             .iter()
             .all(|task| seen.iter().any(|value| of_two(value) == Some(*task)))
     );
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn the_lines_of_a_task_go_on() {
+    let mut api = Harness::start().await;
+    let (deployment, node) = (api.deployment().await, rows::node(&api.pool).await);
+    let task = rows::task(&api.pool, deployment, Some(node), "running").await;
+    let write = async |api: &Harness, n: u64, there: bool| {
+        if there {
+            append(api, node, task, &[(n, &n.to_string())]).await.expect(204);
+        } else {
+            rows::task_line(&api.pool, task, n as i64, &n.to_string()).await;
+        }
+    };
+    let path = format!("/tasks/{task}/logs/stream?tail=0");
+    let seen = follow(&mut api, &path, write).await;
+    assert_eq!(numbers(&seen, "message"), all());
     api.stop().await;
 }
 

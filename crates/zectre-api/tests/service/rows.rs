@@ -92,6 +92,16 @@ pub(crate) async fn serve(pool: &PgPool, deployment: Uuid, previous: Option<Uuid
     run(environment.bind(deployment), pool).await;
 }
 
+/// The deployment sleeps, or is awake, and what was asked of it is done, as the scheduler would write it.
+pub(crate) async fn settle(pool: &PgPool, deployment: Uuid, asleep: bool) {
+    let row = sqlx::query("UPDATE deployments SET asleep = $2 WHERE id = $1");
+    run(row.bind(deployment).bind(asleep), pool).await;
+    let asked = sqlx::query(
+        "UPDATE operations SET applied_at = now() WHERE applied_at IS NULL AND deployment_id = $1",
+    );
+    run(asked.bind(deployment), pool).await;
+}
+
 /// The deployment's rollout failed, as the scheduler would write it.
 pub(crate) async fn fail(pool: &PgPool, deployment: Uuid) {
     let row = sqlx::query("UPDATE deployments SET status = 'failed', reason = 'exited' WHERE id = $1");

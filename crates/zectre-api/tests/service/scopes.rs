@@ -132,3 +132,46 @@ async fn a_key_ends_when_it_said_and_its_use_is_noted() {
     assert_eq!(call().await.expect(401).code(), "UNAUTHENTICATED");
     api.stop().await;
 }
+
+#[tokio::test]
+async fn a_key_makes_none_that_outlives_it() {
+    let api = Harness::start().await;
+    let make = async |by: &str, expires_at: Value| {
+        let body = json!({ "name": "made", "expires_at": expires_at });
+        api.call(by, Method::POST, "/api-keys", Some(body)).await
+    };
+    let made = make(&api.admin, json!("2101-01-01T00:00:00Z"))
+        .await
+        .expect(201)
+        .json();
+    let ending = made["key"].as_str().expect("shown once").to_owned();
+    for later in [Value::Null, json!("2101-01-01T00:00:01Z")] {
+        let answer = make(&ending, later).await.expect(400);
+        assert_eq!(answer.code(), "INVALID_INPUT");
+        assert!(answer.text.contains("2101-01-01T00:00:00Z"), "{}", answer.text);
+    }
+    make(&ending, json!("2101-01-01T00:00:00Z")).await.expect(201);
+
+    // Nor does it by way of a command line that it approves.
+    sqlx::query("UPDATE api_keys SET expires_at = now() + interval '1 day' WHERE expires_at IS NOT NULL")
+        .execute(&api.pool)
+        .await
+        .expect("valid");
+    let post = async |path: &str, body: Value| api.send(api.request(Method::POST, path).json(&body)).await;
+    let begun = post("/auth/cli/initiate", json!({})).await.expect(200).json();
+    let approve = json!({ "user_code": begun["user_code"] });
+    api.call(&ending, Method::POST, "/auth/cli/approve", Some(approve))
+        .await
+        .expect(200);
+    post("/auth/cli/token", json!({ "device_code": begun["device_code"] }))
+        .await
+        .expect(200);
+    let longest: bool = sqlx::query_scalar(
+        "SELECT bool_and(expires_at <= now() + interval '1 day') FROM api_keys WHERE name LIKE 'cli: %'",
+    )
+    .fetch_one(&api.pool)
+    .await
+    .expect("a row");
+    assert!(longest);
+    api.stop().await;
+}

@@ -78,6 +78,25 @@ async fn a_source_of_two_files_becomes_a_program_that_answers() {
 }
 
 #[tokio::test]
+async fn a_program_that_its_organization_has_no_room_for_is_not_kept() {
+    let yard = Yard::new().await;
+    let worker = yard.start("[quotas]\nartifact_bytes_max = 1000").await;
+    let build = yard.ended(yard.queue(hello()).await).await;
+    assert_eq!(
+        (build.status, build.reason),
+        (BuildStatus::Failed, Some(Reason::QuotaExceeded))
+    );
+    let message = build.message.expect("it says why");
+    assert!(message.contains("uses 0 of 1000 artifact_bytes"), "{message}");
+    let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM artifacts WHERE kind = 'binary'")
+        .fetch_one(&yard.pool)
+        .await
+        .expect("the database is there");
+    assert_eq!(kept, 0);
+    worker.stop().await;
+}
+
+#[tokio::test]
 async fn mistakes_are_shown_with_the_users_file_and_line() {
     let yard = Yard::new().await;
     let worker = yard.start("").await;

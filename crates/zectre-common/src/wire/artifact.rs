@@ -30,6 +30,9 @@ pub struct CreateArtifactRequest {
 pub struct Artifact {
     /// Its id.
     pub id: ArtifactId,
+    /// Slug of the organization that owns it.
+    #[serde(default)]
+    pub organization: String,
     /// Its file name.
     pub name: String,
     /// What it holds.

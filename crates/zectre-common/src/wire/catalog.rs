@@ -117,7 +117,7 @@ pub struct Invitation {
 }
 
 /// The answer to [`CreateInvitationRequest`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CreatedInvitation {
     /// The invitation.
     #[serde(flatten)]
@@ -127,7 +127,7 @@ pub struct CreatedInvitation {
 }
 
 /// `POST /api/v1/invitations/accept`
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AcceptInvitationRequest {
     /// As the invitation was shown.
@@ -188,7 +188,7 @@ pub struct UpdateClusterRequest {
 }
 
 /// The answer of `POST /oauth/token`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Tokens {
     /// For the audience that was asked for.
     pub access_token: String,

@@ -56,7 +56,7 @@ pub struct Webhook {
 }
 
 /// A webhook with its secret, which is shown only once.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CreatedWebhook {
     /// The webhook.
     #[serde(flatten)]

@@ -9,6 +9,7 @@ pub(crate) fn publicly(reason: Reason) -> &'static str {
         Reason::ImageNotFound | Reason::ImagePullFailed => "its image could not be fetched",
         Reason::ArtifactMissing | Reason::ArtifactCorrupt => "its program is not there",
         Reason::NoCapacity => "there is no room for it at the moment",
+        Reason::QuotaExceeded => "its organization uses as much as it may",
         Reason::NoEligibleNode => "no machine can run it at the moment",
         Reason::PortNeverOpened | Reason::PortTaken => "it did not open its port",
         Reason::HealthCheckFailed => "it does not pass its health check",
