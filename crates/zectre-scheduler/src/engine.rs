@@ -70,6 +70,7 @@ struct After {
 struct Flight {
     /// Which tasks wait for the epoch that it raises is known only until something else is decided.
     raises_epoch: bool,
+    wakes: u64,
     after: After,
     saved: oneshot::Receiver<Result<Saved, CommitError>>,
 }
@@ -269,10 +270,11 @@ impl Engine {
             return self.carry_out(after, &Contexts::new());
         }
         self.metrics.batch_rows.observe(batch.rows() as f64);
-        let raises_epoch = batch.raises_epoch();
+        let (raises_epoch, wakes) = (batch.raises_epoch(), batch.wakes());
         let saved = self.committer.save(batch, after.starts()).await;
         self.flight = Some(Flight {
             raises_epoch,
+            wakes,
             after,
             saved,
         });
@@ -294,6 +296,7 @@ impl Engine {
             }
         };
         self.metrics.commit_seconds.observe(saved.time.as_secs_f64());
+        self.metrics.wakes.inc_by(flight.wakes);
         self.carry_out(flight.after, &saved.contexts);
         if let Some(epoch) = saved.raised {
             self.decide(Event::EpochRaised(epoch), None);

@@ -39,6 +39,8 @@ pub struct Metrics {
     pub commit_seconds: Histogram,
     /// Commits that failed.
     pub commit_failures: Counter,
+    /// Deployments that were woken, as the activity feed and the series of applications count them.
+    pub wakes: Counter,
     /// Tasks that have not ended, by state.
     pub tasks: Family<StateLabel, Gauge>,
     /// 1 while this one leads.
@@ -64,6 +66,11 @@ impl Metrics {
             commit_failures: registry.register(
                 "scheduler_commit_failures",
                 "Commits that failed",
+                Counter::default(),
+            ),
+            wakes: registry.register(
+                "scheduler_wakes",
+                "Deployments that were woken",
                 Counter::default(),
             ),
             tasks: registry.register("scheduler_tasks", "Tasks that have not ended", Family::default()),

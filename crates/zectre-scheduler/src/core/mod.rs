@@ -52,6 +52,7 @@ pub use environment::Environment;
 pub use event::{Event, Operation};
 pub use node::{Node, NodeFacts};
 pub use settings::{Settings, max_runtime_secs};
+pub(crate) use sleep::AWAKE;
 pub use snapshot::Snapshot;
 pub use task::{Task, Unrouted};
 

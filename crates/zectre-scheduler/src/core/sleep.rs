@@ -9,6 +9,8 @@ use zectre_common::{
     time::Time,
 };
 
+/// What the activity feed calls a wake; series of applications count these.
+pub(crate) const AWAKE: &str = "deployment.awake";
 /// A superseded deployment that was woken by its preview sleeps after this long, when its own time-out is 0.
 const PREVIEW_IDLE: Duration = Duration::from_mins(5);
 
@@ -165,7 +167,7 @@ pub(super) fn wake(cluster: &mut Cluster, id: DeploymentId, now: Time) -> bool {
     });
     let (deployment_id, message) = (Some(id), "it was woken".into());
     cluster.record(Happening {
-        action: "deployment.awake",
+        action: AWAKE,
         deployment_id,
         message,
         ..Happening::default()

@@ -1,6 +1,6 @@
 //! The rows of many steps, the last version of each.
 
-use crate::core::{Command, Deployment, Environment, Happening, Node, Task};
+use crate::core::{AWAKE, Command, Deployment, Environment, Happening, Node, Task};
 use std::collections::BTreeMap;
 use zectre_common::{
     id::{DeploymentId, EnvironmentId, NodeId, TaskId},
@@ -58,6 +58,12 @@ impl Batch {
         self.raises_epoch
     }
 
+    /// Deployments that it wakes.
+    pub fn wakes(&self) -> u64 {
+        let woken = self.happenings.iter().filter(|(_, one)| one.action == AWAKE);
+        woken.count() as u64
+    }
+
     /// Rows in it, but for those of the activity feed.
     pub fn rows(&self) -> usize {
         self.ended.len()
@@ -65,5 +71,23 @@ impl Batch {
             + self.deployments.len()
             + self.environments.len()
             + self.nodes.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_feed_tells_as_a_wake_is_one() {
+        let mut batch = Batch::default();
+        for action in ["deployment.asleep", AWAKE, "task.started", AWAKE] {
+            let happening = Happening {
+                action,
+                ..Happening::default()
+            };
+            batch.absorb(Command::Record(Box::new(happening)), Time::from_unix_ms(0));
+        }
+        assert_eq!(batch.wakes(), 2);
     }
 }
