@@ -51,13 +51,7 @@ async fn set(
     Path(slug): Path<String>,
     Json(request): Json<SetQuotaRequest>,
 ) -> Result<Json<Quota>, Error> {
-    for (field, amount) in [
-        ("applications", request.applications),
-        ("tasks", request.tasks),
-        ("cpu_millis", request.cpu_millis),
-        ("memory_bytes", request.memory_bytes),
-        ("artifact_bytes", request.artifact_bytes),
-    ] {
+    for (field, amount) in amounts(&request) {
         if amount.is_some_and(|amount| amount > AMOUNT_MAX) {
             return Err(invalid_field(
                 field,
@@ -69,13 +63,41 @@ async fn set(
     let mut change = Change::begin(&context.pool, &actor).await?;
     quota::hold(change.connection(), organization).await?;
     quota::set(change.connection(), organization, &request).await?;
-    let what = format!("the quota of `{slug}` was set");
+    let what = format!("the quota of `{slug}` is {}", in_words(&request));
     change
         .event("organization.quota_set", About::organization(organization), &what)
         .await?;
     let shown = show(&context, change.connection(), organization).await?;
     change.commit().await?;
     Ok(Json(shown))
+}
+
+fn amounts(request: &SetQuotaRequest) -> [(&'static str, Option<u64>); 5] {
+    [
+        ("applications", request.applications),
+        ("tasks", request.tasks),
+        ("cpu_millis", request.cpu_millis),
+        ("memory_bytes", request.memory_bytes),
+        ("artifact_bytes", request.artifact_bytes),
+    ]
+}
+
+/// What is set, as the feed tells it: nobody is to take a 0 for nothing at all.
+fn in_words(request: &SetQuotaRequest) -> String {
+    let set = amounts(request)
+        .into_iter()
+        .filter_map(|(name, amount)| match amount? {
+            0 => Some(format!("any number of {name}")),
+            most => Some(format!("at most {most} {name}")),
+        });
+    let set: Vec<String> = set.collect();
+    if set.is_empty() {
+        return "as the cluster's configuration says".into();
+    }
+    format!(
+        "{}; what is not named is as the cluster's configuration says",
+        set.join(", ")
+    )
 }
 
 async fn show(
@@ -87,4 +109,27 @@ async fn show(
         allowed: quota::allowed(connection, organization, &context.settings.quotas).await?,
         used: quota::used(connection, organization, None).await?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_limit_is_told_as_none() {
+        let request = SetQuotaRequest {
+            tasks: Some(3),
+            memory_bytes: Some(0),
+            ..SetQuotaRequest::default()
+        };
+        let words = in_words(&request);
+        assert!(
+            words.starts_with("at most 3 tasks, any number of memory_bytes; what is not named"),
+            "{words}"
+        );
+        assert_eq!(
+            in_words(&SetQuotaRequest::default()),
+            "as the cluster's configuration says"
+        );
+    }
 }
