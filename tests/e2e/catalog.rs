@@ -1,12 +1,18 @@
 //! A catalog above a cluster: the login of a command line, and what it opens.
 
 use serde_json::{Value, json};
-use std::{fs, path::Path, process::Stdio};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    process::Stdio,
+};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::Command,
 };
-use zectre_e2e::{Catalog, Cli, Settings, Single, server_program};
+use zectre_e2e::{Catalog, Cli, Needles, Settings, Single, server_program};
+use zectre_testkit::GITHUB_CLIENT_SECRET;
 
 /// `zectre login` with `arguments`, with a browser that goes where it says; how it ended, and what the browser showed.
 async fn log_in(catalog: &Catalog, cli: &Cli, here: &Path, arguments: &[&str]) -> (Option<i32>, String) {
@@ -64,6 +70,18 @@ async fn cluster(catalog: &Catalog, cli: &Cli, here: &Path, name: &str) -> (Sing
     let audience = added["audience"].as_str().expect("text").to_owned();
     settings.catalog = Some((catalog.url().to_owned(), audience));
     (Single::start_with(settings).await, api)
+}
+
+/// What lets its holder in: GitHub's secret of the catalog, and what the command line keeps.
+fn tokens(stored: &str) -> BTreeMap<&'static str, String> {
+    let field = |name: &str| {
+        let (_, rest) = stored.split_once(&format!("\"{name}\":\"")).expect("it is kept");
+        rest.split('"').next().unwrap_or_default().to_owned()
+    };
+    BTreeMap::from([
+        ("GitHub's secret", GITHUB_CLIENT_SECRET.to_owned()),
+        ("the refresh token", field("refresh_token")),
+    ])
 }
 
 fn ada() -> Value {
@@ -127,6 +145,14 @@ async fn who_signs_in_at_a_catalog_deploys_on_its_second_cluster() {
     let host = "shop-acme.zectre.localhost";
     assert!(second.http().app(host, "/").await.status.is_success());
 
+    // Nothing that lets anyone in was written to its log, in whatever form.
+    let stored = credentials(home).to_string();
+    let needles = Needles::new(&tokens(&stored));
+    assert!(!needles.in_bytes(stored.as_bytes()).is_empty());
+    let log = catalog.log();
+    assert!(log.contains("DEBUG"), "it tells everything:\n{log}");
+    assert_eq!(needles.in_bytes(log.as_bytes()), BTreeSet::new());
+
     // Signed out, it is signed out of both, and a copy of the refresh token is worth nothing.
     let copy = credentials(home)["catalogs"].clone();
     cli.run(here, &["logout"]).await.success();
@@ -137,6 +163,65 @@ async fn who_signs_in_at_a_catalog_deploys_on_its_second_cluster() {
     stored["catalog"] = json!(catalog.url());
     fs::write(home.join("config/zectre/credentials.json"), stored.to_string()).expect("written");
     assert_eq!(cli.run(here, &["clusters", "list"]).await.code, 3);
+}
+
+#[tokio::test]
+async fn a_cluster_with_a_catalog_has_logins_of_its_own_too() {
+    let catalog = Catalog::start().await;
+    let settings = Settings {
+        catalog: Some((catalog.url().to_owned(), "a-cluster".into())),
+        ..Settings::default()
+    };
+    let platform = Single::start_with(settings).await;
+    let (admin, here) = (platform.cli(), platform.directory().to_owned());
+    let add = ["users", "add", "ann@example.org", "--password-stdin"];
+    admin.run_with(&here, &add, "correct horse\n").await.success();
+    let api = format!("http://127.0.0.1:{}", platform.settings().api_port);
+    // Both are known, and the catalog is where `zectre login` would go.
+    let at = |place: &str| {
+        Cli::new(&here.join(place))
+            .env("ZECTRE_API_URL", &api)
+            .env("ZECTRE_CATALOG_URL", catalog.url())
+    };
+    let (home, pipeline) = (at("home"), at("pipeline"));
+    let by_password = ["login", "--legacy-platform-login"];
+    let wrong = home
+        .run_with(&here, &by_password, "ann@example.org\nwrong horse\n")
+        .await;
+    assert_eq!(wrong.code, 3, "{}", wrong.stderr);
+    home.run_with(&here, &by_password, "ann@example.org\ncorrect horse\n")
+        .await
+        .success();
+    let who = home.run(&here, &["whoami"]).await;
+    assert!(
+        who.success().contains("ann@example.org") && who.stdout.contains(&api),
+        "{}",
+        who.stdout
+    );
+
+    let key = home
+        .run(&here, &["tokens", "create", "ci"])
+        .await
+        .success()
+        .to_owned();
+    let with_key = ["login", "--with-key"];
+    let wrong = pipeline.run_with(&here, &with_key, "zk_of_nobody\n").await;
+    assert_ne!(wrong.code, 0);
+    assert!(
+        wrong.stderr.contains("does not know this API key"),
+        "{}",
+        wrong.stderr
+    );
+    pipeline
+        .run_with(&here, &with_key, &format!("{}\n", key.trim()))
+        .await
+        .success();
+    let who = pipeline.run(&here, &["whoami"]).await;
+    assert!(who.success().contains("ann@example.org"), "{}", who.stdout);
+    // Logging out ends the login, and leaves the key to whoever made it.
+    home.run(&here, &["logout"]).await.success();
+    assert_eq!(home.run(&here, &["projects", "list"]).await.code, 3);
+    pipeline.run(&here, &["projects", "list"]).await.success();
 }
 
 #[tokio::test]

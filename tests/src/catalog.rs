@@ -41,6 +41,8 @@ impl Catalog {
             .env("ZECTRE_CATALOG_GITHUB__CLIENT_ID", GITHUB_CLIENT_ID)
             .env("ZECTRE_CATALOG_GITHUB__CLIENT_SECRET_FILE", at("github.secret"))
             .env("ZECTRE_CATALOG_SECRETS__MASTER_KEY_FILE", at("master.key"))
+            // What it writes is searched for what must not be told.
+            .env("ZECTRE_CATALOG_LOGS__FILTER", "debug")
             // The command line's variable is none of its keys.
             .env("ZECTRE_CATALOG_URL", &url);
         let mut process = Process::start("zectre-catalog", &mut command, directory.path());
@@ -63,6 +65,11 @@ impl Catalog {
     /// Its address, and the issuer of its tokens.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// All that it has written.
+    pub fn log(&self) -> String {
+        self.process.log()
     }
 
     /// The process.

@@ -5,7 +5,7 @@ import { randomUUID } from 'node:crypto';
 import { createRequire } from 'node:module';
 import { resolve } from 'node:path';
 
-const CLIENT = { id: 'zectre-test', secret: 'github-secret' };
+const CLIENT = { id: 'zectre-test', secret: 'a-secret-of-github' };
 const { OAuth2Server } = createRequire(resolve(process.argv[2], 'x.js'))('oauth2-mock-server');
 
 const endpoints = { authorize: '/login/oauth/authorize', token: '/login/oauth/access_token' };

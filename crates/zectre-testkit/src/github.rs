@@ -9,7 +9,7 @@ use std::{
 /// The client id of the OAuth app that it knows.
 pub const GITHUB_CLIENT_ID: &str = "zectre-test";
 /// That app's secret.
-pub const GITHUB_CLIENT_SECRET: &str = "github-secret";
+pub const GITHUB_CLIENT_SECRET: &str = "a-secret-of-github";
 
 /// It runs as long as the value lives, and ends with the test's process.
 pub struct GithubServer {

@@ -261,6 +261,7 @@ fn filled(path: &str, things: &Things, once: &Things) -> Vec<String> {
         ("deployments", &["deployment", "failed", "private"]),
         ("tasks", &["task"]),
         ("nodes", &["node"]),
+        ("artifacts", &["artifact"]),
     ];
     if !fixed.contains("{id}") {
         return vec![fixed];
@@ -273,7 +274,9 @@ fn filled(path: &str, things: &Things, once: &Things) -> Vec<String> {
     let kind = kinds
         .iter()
         .find(|(kind, _)| fixed.contains(&format!("/{kind}/{{id}}")));
-    let ids = kind.map(|(_, names)| *names).unwrap_or_default();
+    let ids = kind
+        .unwrap_or_else(|| panic!("{path} is of nothing that the scenario made"))
+        .1;
     ids.iter()
         .map(|name| fixed.replace("{id}", &things[name]))
         .collect()

@@ -38,8 +38,11 @@ impl Scene<'_> {
         .await;
         let nodes = self.get("/nodes").await;
         let node = text(&nodes["data"][0], "id");
+        let artifacts = self.get("/artifacts").await;
+        let artifact = text(&artifacts["data"][0], "id");
         BTreeMap::from([
             ("app", app),
+            ("artifact", artifact),
             ("failed", failed),
             ("private", private),
             ("git", git),
