@@ -79,7 +79,7 @@ impl Client {
     }
 
     /// A request without a body, and its answer.
-    async fn ask(&mut self, request: http::request::Builder) -> Got {
+    pub(crate) async fn ask(&mut self, request: http::request::Builder) -> Got {
         let mut exchange = self.begin(request).await.expect("sent");
         timeout(SOON, exchange.finish())
             .await

@@ -14,6 +14,8 @@ mod hostile;
 #[cfg(feature = "http3")]
 mod http3;
 #[cfg(feature = "http3")]
+mod http3_crowds;
+#[cfg(feature = "http3")]
 mod http3_ends;
 mod identity;
 mod introduced;
