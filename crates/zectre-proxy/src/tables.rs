@@ -6,12 +6,9 @@ use crate::{
     table::{Changes, Rows, Table},
 };
 use arc_swap::{ArcSwap, Guard};
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Instant,
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 use tokio::sync::watch;
 
@@ -53,36 +50,36 @@ impl Tables {
         self.version.subscribe()
     }
 
-    /// Swaps to the table of `rows`, which were read from the database from `read_from` on.
-    pub fn apply(&self, rows: Rows, read_from: Instant) {
-        self.swap(rows, read_from, true);
+    /// Swaps to the table of `rows`, which were read from the database.
+    pub fn apply(&self, rows: Rows) {
+        self.swap(rows, true);
     }
 
     /// Swaps to the table of a snapshot, until the database can be read.
     pub fn restore(&self, rows: Rows) {
-        self.swap(rows, Instant::now(), false);
+        self.swap(rows, false);
     }
 
-    fn swap(&self, rows: Rows, read_from: Instant, from_database: bool) {
+    fn swap(&self, rows: Rows, from_database: bool) {
         let mut kept = self.ledger.open();
         let table = Arc::new(Table::build(rows, &self.platform_domain, &mut kept));
         self.table.store(Arc::clone(&table));
         // Only now: whoever still holds the old table can't lease what this removes, and looks again.
-        table.settle(&mut kept, read_from);
+        table.settle(&mut kept);
         drop(kept);
         self.from_database.fetch_or(from_database, Ordering::SeqCst);
         self.tell(&table);
     }
 
-    /// Swaps to the table after `changes`, which were read from the database from `read_from` on. To be called by the one who
-    /// read the table that serves now, with all that has changed since.
-    pub fn change(&self, changes: Changes, read_from: Instant) {
+    /// Swaps to the table after `changes`, which were read from the database. To be called by the one who read the table that
+    /// serves now, with all that has changed since.
+    pub fn change(&self, changes: Changes) {
         let mut kept = self.ledger.open();
         let (table, shift) = self.current().changed(changes, &mut kept);
         let table = Arc::new(table);
         self.table.store(Arc::clone(&table));
         // As above.
-        kept.settle_shift(table.epoch(), read_from, &shift);
+        kept.settle_shift(table.epoch(), &shift);
         drop(kept);
         self.tell(&table);
     }

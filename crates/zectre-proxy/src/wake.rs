@@ -154,16 +154,17 @@ impl Waker {
 }
 
 impl Waker {
-    /// Asks, and once more when what the answer names has left the routing before it came.
+    /// Asks, and once more when the table was newer than the answer, whose tasks may be gone by then. A second such answer means
+    /// that the table is about to tell of them.
     async fn ask(&self, url: &str, deployment: &Deployment, started: Instant) -> Result<Phases, CallError> {
         let mut is_second = false;
         loop {
             let left = self.calls.timeout.saturating_sub(started.elapsed());
             let body = serde_json::json!({});
-            let WakeResponse { backends, phases } = self.caller.post_json(url, AUDIENCE, &body, left).await?;
+            let answer: WakeResponse = self.caller.post_json(url, AUDIENCE, &body, left).await?;
             let ledger = self.tables.ledger();
-            if ledger.wake(&deployment.traffic, deployment.http2, &backends) || is_second {
-                return Ok(phases);
+            if ledger.wake(&deployment.traffic, deployment.http2, &answer) || is_second {
+                return Ok(answer.phases);
             }
             is_second = true;
         }

@@ -64,12 +64,12 @@ impl Waiters {
                 node_id: task.node_id,
             })
         };
-        let backends: Vec<Backend> = cluster.ready_tasks(id).filter_map(backend).collect();
+        let backends: Vec<Backend> = cluster.tasks_to_tell(id).filter_map(backend).collect();
         if backends.is_empty() {
             return;
         }
         let phases = cluster
-            .ready_tasks(id)
+            .tasks_to_tell(id)
             .next()
             .and_then(|task| task.phases)
             .unwrap_or_default();
@@ -77,6 +77,7 @@ impl Waiters {
             drop(waiter.send(WakeReply::Ready(WakeResponse {
                 backends: backends.clone(),
                 phases,
+                routing_epoch: Some(cluster.routing_epoch()),
             })));
         }
     }

@@ -305,11 +305,14 @@ impl Sim {
     /// Makes what is sent; a start whose artifact is gone fails here.
     fn compose(&mut self, index: usize, id: u64, orders: Vec<Command>) -> Vec<Command> {
         let mut composed = Vec::new();
+        let Some(epoch) = self.term(index, id).map(|term| term.epoch) else {
+            return composed;
+        };
         for order in orders {
             if self.is_over(index, id, &order) {
                 continue;
             }
-            self.check_order(&order);
+            self.check_order(epoch, &order);
             match &order {
                 Command::Start { node_id, task } if self.operator.lacks_artifact(task.deployment_id) => {
                     note!(self, "the artifact of task {} is gone", short(task.id.get()));

@@ -213,9 +213,7 @@ impl Sim {
         if told.is_none() {
             return;
         }
-        if crate::OBEYS_ANSWERS_TO_NEWS {
-            self.obey(index, epoch, orders);
-        }
+        self.obey(index, epoch, orders);
         self.news_due(index, 0);
     }
 

@@ -393,8 +393,9 @@ impl Sim {
         let Some(cluster) = term.cluster.as_ref() else {
             return;
         };
+        let epoch = cluster.routing_epoch();
         let backends: Vec<_> = cluster
-            .ready_tasks(deployment)
+            .tasks_to_tell(deployment)
             .filter(|task| task.address.is_some() && task.port.is_some())
             .map(|task| task.id)
             .collect();
@@ -402,7 +403,7 @@ impl Sim {
             return;
         }
         for waiter in term.waiters.remove(&deployment).unwrap_or_default() {
-            self.answer_wake(index, waiter, deployment, Some(backends.clone()));
+            self.answer_wake(index, waiter, deployment, Some((backends.clone(), epoch)));
         }
     }
 

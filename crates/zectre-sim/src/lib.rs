@@ -31,9 +31,6 @@ use std::{
 use zectre_common::state::Reason;
 use zectre_scheduler::core::Settings;
 
-/// Whether agents carry out the orders in the answer to their news.
-const OBEYS_ANSWERS_TO_NEWS: bool = false;
-
 /// Whether a bug was planted: see `zectre_scheduler::planted`.
 macro_rules! is_planted {
     ($bug:ident) => {

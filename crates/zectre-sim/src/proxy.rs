@@ -38,10 +38,13 @@ pub(crate) enum ProxyAct {
     /// A request ends.
     Done(u64, TaskId, u64),
     /// The answer to a wake.
-    Woken(u64, DeploymentId, Option<Vec<TaskId>>),
+    Woken(u64, DeploymentId, Option<Answer>),
     /// The wake call is given up.
     WakeTimeout(u64, DeploymentId, u64),
 }
+
+/// Ready tasks, and the routing epoch that the scheduler knew when it named them.
+pub(crate) type Answer = (Vec<TaskId>, u64);
 
 /// What is routed by.
 #[derive(Debug, Clone, Default)]
@@ -73,8 +76,9 @@ pub(crate) struct Proxy {
     pub(crate) from_database: bool,
     pub(crate) replicas: BTreeMap<TaskId, Replica>,
     leaving: Vec<(TaskId, Replica)>,
-    woken: BTreeMap<DeploymentId, (Vec<TaskId>, Us)>,
-    waking: BTreeMap<DeploymentId, u64>,
+    woken: BTreeMap<DeploymentId, Answer>,
+    /// The wake call of a deployment, and whether it is the second.
+    waking: BTreeMap<DeploymentId, (u64, bool)>,
 }
 
 impl Sim {
@@ -122,12 +126,12 @@ impl Sim {
             ProxyAct::Done(incarnation, task, request) if is_current(incarnation) => {
                 self.request_ends(index, task, request);
             }
-            ProxyAct::Woken(incarnation, deployment, backends) if is_current(incarnation) => {
-                self.woken(index, deployment, backends);
+            ProxyAct::Woken(incarnation, deployment, answer) if is_current(incarnation) => {
+                self.woken(index, deployment, answer);
             }
             ProxyAct::WakeTimeout(incarnation, deployment, call) if is_current(incarnation) => {
                 let proxy = &mut self.proxies[index];
-                if proxy.waking.get(&deployment) == Some(&call) {
+                if proxy.waking.get(&deployment).is_some_and(|(of, _)| *of == call) {
                     proxy.waking.remove(&deployment);
                 }
             }
@@ -218,7 +222,7 @@ impl Sim {
             proxy.replicas.entry(*task).or_default().removed_at = None;
         }
         proxy.leaving.retain(|(task, _)| !table.tasks.contains_key(task));
-        proxy.woken.retain(|_, (_, at_us)| *at_us > table.read_us);
+        proxy.woken.retain(|_, (_, epoch)| *epoch >= table.epoch);
         let woken: BTreeSet<TaskId> = proxy
             .woken
             .values()
@@ -308,7 +312,7 @@ impl Sim {
         let backends = self.backends(index, deployment);
         match self.random.pick(&backends) {
             Some(task) => self.route(index, task),
-            None => self.call_wake(index, deployment),
+            None => self.call_wake(index, deployment, false),
         }
     }
 
@@ -356,6 +360,12 @@ impl Sim {
         self.proxies[index].table.tasks.contains_key(&task)
     }
 
+    /// Whether it may by what a wake named.
+    pub(crate) fn goes_by_wake_to(&self, index: usize, task: TaskId) -> bool {
+        let mut named = self.proxies[index].woken.values().flat_map(|(tasks, _)| tasks);
+        named.any(|named| *named == task)
+    }
+
     /// Whether a proxy has a request under way on a task.
     pub(crate) fn has_requests(&self, index: usize, task: TaskId) -> bool {
         let proxy = &self.proxies[index];
@@ -378,13 +388,13 @@ impl Sim {
     }
 
     /// One wake call a deployment, however many requests wait.
-    fn call_wake(&mut self, index: usize, deployment: DeploymentId) {
+    fn call_wake(&mut self, index: usize, deployment: DeploymentId, is_second: bool) {
         let call = self.fresh();
         let proxy = &mut self.proxies[index];
         if proxy.waking.contains_key(&deployment) {
             return;
         }
-        proxy.waking.insert(deployment, call);
+        proxy.waking.insert(deployment, (call, is_second));
         let incarnation = proxy.incarnation;
         note!(self, "proxy {index} wakes {}", short(deployment.get()));
         let waiter: Waiter = (index, incarnation);
@@ -399,9 +409,9 @@ impl Sim {
         index: usize,
         (proxy, incarnation): Waiter,
         deployment: DeploymentId,
-        backends: Option<Vec<TaskId>>,
+        answer: Option<Answer>,
     ) {
-        let act = ProxyAct::Woken(incarnation, deployment, backends);
+        let act = ProxyAct::Woken(incarnation, deployment, answer);
         self.send(
             Place::Scheduler(index),
             Place::Proxy(proxy),
@@ -409,17 +419,23 @@ impl Sim {
         );
     }
 
-    fn woken(&mut self, index: usize, deployment: DeploymentId, backends: Option<Vec<TaskId>>) {
-        let now_us = self.now_us;
+    fn woken(&mut self, index: usize, deployment: DeploymentId, answer: Option<Answer>) {
         let proxy = &mut self.proxies[index];
-        if proxy.waking.remove(&deployment).is_none() {
+        let Some((_, is_second)) = proxy.waking.remove(&deployment) else {
+            return;
+        };
+        let Some((tasks, epoch)) = answer else { return };
+        if epoch < proxy.table.epoch && !crate::is_planted!(StaleWakeBelieved) {
+            // What it names may be gone by now.
+            if !is_second && self.backends(index, deployment).is_empty() {
+                self.call_wake(index, deployment, true);
+            }
             return;
         }
-        let Some(tasks) = backends else { return };
         for task in &tasks {
             proxy.replicas.entry(*task).or_default().removed_at = None;
         }
-        proxy.woken.insert(deployment, (tasks.clone(), now_us));
+        proxy.woken.insert(deployment, (tasks.clone(), epoch));
         note!(self, "proxy {index}: {} is awake", short(deployment.get()));
         if let Some(task) = self.random.pick(&tasks) {
             self.route(index, task);

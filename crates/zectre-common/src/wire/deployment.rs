@@ -119,4 +119,7 @@ pub struct WakeResponse {
     pub backends: Vec<Backend>,
     /// How long the slowest phases of the first ready task took.
     pub phases: Phases,
+    /// The routing epoch that the scheduler knew when it answered: whoever routes by a later one knows better.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routing_epoch: Option<u64>,
 }

@@ -6,7 +6,6 @@ pub use settle::Shift;
 
 use super::{
     Activity, Replica, Route, RouteName, Traffic, Woken,
-    departed::Departed,
     node::Nodes,
     red::{Red, Series},
     traffic::Changed,
@@ -14,13 +13,12 @@ use super::{
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
 };
 use tokio::sync::Notify;
 use zectre_common::{
     id::{DeploymentId, EnvironmentId, NodeId, TaskId},
     time::Time,
-    wire::deployment,
+    wire::deployment::WakeResponse,
 };
 
 /// What the scheduler is told: it stops a task only after both have reached the epoch that removed it.
@@ -69,7 +67,7 @@ pub struct Backend {
     pub traffic: Arc<Traffic>,
     /// It has numbers of its own.
     own_series: bool,
-    /// It was in a table.
+    /// The table has it.
     listed: bool,
 }
 
@@ -105,7 +103,7 @@ pub struct Kept {
     /// Tasks with numbers of their own.
     own_series: usize,
     /// What was counted of tasks that are gone and had no numbers of their own.
-    tally_departed: Tally,
+    departed: Tally,
     traffic: HashMap<DeploymentId, Arc<Traffic>>,
     routes: HashMap<EnvironmentId, Arc<Route>>,
     nodes: Nodes,
@@ -113,7 +111,6 @@ pub struct Kept {
     woken: Vec<Arc<Traffic>>,
     /// Tasks that answers named and that no table has been settled with or without since.
     answered: HashSet<TaskId>,
-    departed: Departed,
     drained: Arc<Notify>,
     changed: Arc<Changed>,
     series: Arc<Series>,
@@ -131,13 +128,12 @@ impl Ledger {
             leaving: Vec::new(),
             backends_max: bounds.backends_max,
             own_series: 0,
-            tally_departed: Tally::default(),
+            departed: Tally::default(),
             traffic: HashMap::new(),
             routes: HashMap::new(),
             nodes,
             woken: Vec::new(),
             answered: HashSet::new(),
-            departed: Departed::default(),
             drained: Arc::clone(&drained),
             changed: Arc::clone(&changed),
             series: Arc::clone(&series),
@@ -241,7 +237,7 @@ impl Kept {
             if left.own_series {
                 self.own_series -= 1;
             } else {
-                self.tally_departed += left.replica.tally();
+                self.departed += left.replica.tally();
             }
         }
         let busy = self
@@ -273,26 +269,21 @@ impl Ledger {
         self.drained.notified().await;
     }
 
-    /// A wake was answered: its tasks take requests at once, but for those that a table has lost since it was asked for.
-    /// False when none is left: the answer was longer on its way than they lived.
-    pub fn wake(&self, traffic: &Arc<Traffic>, http2: bool, backends: &[deployment::Backend]) -> bool {
+    /// A wake was answered: its tasks take requests at once. False when the table is newer than the answer, and knows better.
+    pub fn wake(&self, traffic: &Arc<Traffic>, http2: bool, answer: &WakeResponse) -> bool {
         let mut kept = self.open();
-        let alive: Vec<_> = backends
-            .iter()
-            .filter(|backend| !kept.departed.has(backend.task_id))
-            .collect();
-        if alive.is_empty() {
+        let epoch = answer.routing_epoch.unwrap_or(kept.applied_epoch);
+        if epoch < kept.applied_epoch {
             return false;
         }
-        kept.answered.extend(alive.iter().map(|backend| backend.task_id));
-        let replicas = alive
-            .into_iter()
+        kept.answered
+            .extend(answer.backends.iter().map(|backend| backend.task_id));
+        let replicas = answer
+            .backends
+            .iter()
             .map(|b| kept.replica_on(b.node_id, traffic, b.task_id, (&b.address, b.port), http2))
             .collect();
-        traffic.set_woken(Some(Arc::new(Woken {
-            replicas,
-            at: Instant::now(),
-        })));
+        traffic.set_woken(Some(Arc::new(Woken { replicas, epoch })));
         kept.woken.push(Arc::clone(traffic));
         true
     }
@@ -331,7 +322,7 @@ impl Ledger {
     pub fn backends(&self) -> Backends {
         let kept = self.open();
         let mut backends = Backends {
-            departed: kept.tally_departed,
+            departed: kept.departed,
             ..Backends::default()
         };
         for backend in kept.replicas.values().chain(&kept.leaving) {
@@ -376,12 +367,7 @@ mod tests {
         for task in tasks {
             kept.replica(&of, *task, "127.0.0.1", 80, false);
         }
-        kept.settle(
-            epoch,
-            Instant::now(),
-            &tasks.iter().copied().collect(),
-            &HashSet::new(),
-        );
+        kept.settle(epoch, &tasks.iter().copied().collect(), &HashSet::new());
     }
 
     fn acknowledged(ledger: &Ledger) -> (u64, u64) {
@@ -418,62 +404,42 @@ mod tests {
     }
 
     #[test]
-    fn a_table_read_before_the_wake_does_not_undo_it_and_a_later_one_does() {
+    fn of_a_table_and_an_answer_the_newer_one_counts() {
         let ledger = Ledger::default();
         let (deployment, task) = (DeploymentId::new(), TaskId::new());
-        let read_before = Instant::now();
         let traffic = traffic(&mut ledger.open(), deployment);
-        ledger.wake(
-            &traffic,
-            false,
-            &[deployment::Backend {
+        let known = HashSet::from([deployment]);
+        let answered_at = |routing_epoch| {
+            let backend = zectre_common::wire::deployment::Backend {
                 task_id: task,
                 address: "127.0.0.1".into(),
                 port: 80,
                 node_id: None,
-            }],
-        );
-        let known = HashSet::from([deployment]);
-        ledger.open().settle(1, read_before, &HashSet::new(), &known);
-        let woken = traffic.woken().expect("the older table doesn't count");
+            };
+            let answer = WakeResponse {
+                backends: vec![backend],
+                routing_epoch,
+                ..WakeResponse::default()
+            };
+            ledger.wake(&traffic, false, &answer)
+        };
+        let table = |epoch| ledger.open().settle(epoch, &HashSet::new(), &known);
+        assert!(answered_at(Some(2)));
+        // Read before the commit that lets the task take requests.
+        table(2);
+        let woken = traffic.woken().expect("the table doesn't know it yet");
         assert!(woken.replicas[0].lease().is_some());
-        ledger.open().settle(2, Instant::now(), &HashSet::new(), &known);
+        table(3);
         assert!(traffic.woken().is_none());
         assert!(woken.replicas[0].lease().is_none());
-    }
-
-    #[test]
-    fn an_answer_that_was_slower_than_its_task_wakes_nothing() {
-        let ledger = Ledger::default();
-        let (deployment, task) = (DeploymentId::new(), TaskId::new());
-        let traffic = traffic(&mut ledger.open(), deployment);
-        let known = HashSet::from([deployment]);
-        let backend = |task_id| deployment::Backend {
-            task_id,
-            address: "127.0.0.1".into(),
-            port: 80,
-            node_id: None,
-        };
-        let answered = |task_id| ledger.wake(&traffic, false, &[backend(task_id)]);
-        let table = |epoch, tasks: &[TaskId]| {
-            let mut kept = ledger.open();
-            for task in tasks {
-                kept.replica(&traffic, *task, "127.0.0.1", 80, false);
-            }
-            let tasks = tasks.iter().copied().collect();
-            kept.settle(epoch, Instant::now(), &tasks, &known);
-        };
-        // A table that was read before the task's readiness was committed loses nothing.
-        assert!(answered(task));
-        table(1, &[]);
-        assert!(answered(task));
-        table(2, &[task]);
-        table(3, &[]);
-        assert!(!answered(task), "it served, and is gone");
+        assert!(!answered_at(Some(2)), "the answer was slower than its task");
         assert!(traffic.woken().is_none());
-        assert!(answered(TaskId::new()));
-        table(4, &[task]);
-        assert!(answered(task), "it is back");
+        assert!(
+            answered_at(None),
+            "a scheduler of the version before says nothing of it"
+        );
+        table(4);
+        assert!(traffic.woken().is_none());
     }
 
     #[test]

@@ -2,7 +2,6 @@
 //! task, activity per deployment, and what a wake answered before the table knew.
 
 mod budget;
-mod departed;
 mod ledger;
 mod node;
 mod pace;

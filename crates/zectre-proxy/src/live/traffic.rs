@@ -7,20 +7,20 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::SeqCst},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 use zectre_common::{id::DeploymentId, time::Time};
 
 /// Deployments with something to tell, each at most once.
 pub(super) type Changed = Mutex<Vec<Arc<Traffic>>>;
 
-/// What a wake answered: used until a table that was read later takes over.
+/// What a wake answered: used until a newer table takes over.
 #[derive(Debug)]
 pub struct Woken {
     /// Ready tasks.
     pub replicas: Vec<Arc<Replica>>,
-    /// When the answer came.
-    pub at: Instant,
+    /// The routing epoch that the scheduler knew when it answered.
+    pub epoch: u64,
 }
 
 /// What is told to the database about a deployment.

@@ -97,7 +97,7 @@ pub(crate) async fn sync(pool: &PgPool, tables: &Tables) -> Result<Known, sqlx::
     let (rows, seen) = timeout(store::STATEMENT_TIMEOUT, routes::load(pool))
         .await
         .map_err(too_slow)??;
-    tables.apply(rows, at);
+    tables.apply(rows);
     Ok(Known {
         seen,
         at,
@@ -119,7 +119,7 @@ async fn catch_up(pool: &PgPool, tables: &Tables, known: Known) -> Result<Known,
         Ok(Some((changes, seen))) if changes.rows.epoch >= tables.current().epoch() => {
             let nothing = changes.applications.is_empty() && changes.domains.is_empty();
             if !nothing || changes.rows.epoch > tables.current().epoch() {
-                tables.change(changes, at);
+                tables.change(changes);
             }
             Ok(Known { seen, at, ..known })
         }

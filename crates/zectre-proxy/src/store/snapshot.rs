@@ -120,7 +120,7 @@ mod tests {
             backends_max: 1,
         };
         let tables = Arc::new(Tables::new("zectre.localhost", bounds));
-        tables.apply(rows(), std::time::Instant::now());
+        tables.apply(rows());
         let shutdown = Shutdown::new();
         let writer = run(path.clone(), tables, shutdown.clone());
         let reader = async {

@@ -18,7 +18,7 @@ pub use rows::{
 use crate::live::{Kept, Replica, Shift, Traffic, Woken};
 use shards::Shards;
 use site::Site;
-use std::{collections::HashSet, sync::Arc, time::Instant};
+use std::{collections::HashSet, sync::Arc};
 use zectre_common::{
     id::{ApplicationId, DeploymentId, EnvironmentId, TaskId},
     routing::platform_label,
@@ -398,19 +398,14 @@ impl Table {
         })
     }
 
-    /// Tells the ledger that this table serves now; `read_from` is when its reading began.
-    pub fn settle(&self, kept: &mut Kept, read_from: Instant) {
+    /// Tells the ledger that this table serves now.
+    pub fn settle(&self, kept: &mut Kept) {
         let routed = self
             .deployments
             .values()
             .flat_map(|deployment| &deployment.routed);
         let tasks: HashSet<TaskId> = routed.map(|replica| replica.task()).collect();
-        kept.settle(
-            self.epoch,
-            read_from,
-            &tasks,
-            &self.deployments.keys().copied().collect(),
-        );
+        kept.settle(self.epoch, &tasks, &self.deployments.keys().copied().collect());
     }
 }
 

@@ -2,11 +2,17 @@
 
 use crate::{
     client::{full, routes},
-    origin::{Origin, text},
+    origin::{Body, Origin, text},
     world::{App, SOON, World},
 };
-use http::StatusCode;
-use std::{net::SocketAddr, sync::Arc};
+use http::{Response, StatusCode};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+};
 use tokio::{io::AsyncWriteExt, net::TcpStream, sync::Semaphore, task::JoinSet};
 use zectre_common::{
     id::TaskId,
@@ -29,29 +35,33 @@ pub(crate) async fn api(key: ServiceKey, address: SocketAddr, gate: Arc<Semaphor
                 .expect("from the proxy, for the API");
             assert!(request.uri().path().ends_with("/wake") && request.uri().query() == Some("wait=ready"));
             gate.acquire().await.expect("open").forget();
-            let backend = Backend {
-                node_id: None,
-                task_id: TaskId::new(),
-                address: address.ip().to_string(),
-                port: address.port(),
-            };
-            let phases = Phases {
-                queue_us: None,
-                place_us: Some(1_000),
-                fetch_us: None,
-                start_us: Some(2_000),
-                ready_us: Some(3_000),
-            };
-            text(
-                serde_json::to_vec(&WakeResponse {
-                    backends: vec![backend],
-                    phases,
-                })
-                .expect("JSON"),
-            )
+            awake(address, None)
         }
     })
     .await
+}
+
+/// A wake that went well, at the routing epoch that a scheduler would know.
+fn awake(address: SocketAddr, routing_epoch: Option<u64>) -> Response<Body> {
+    let backend = Backend {
+        node_id: None,
+        task_id: TaskId::new(),
+        address: address.ip().to_string(),
+        port: address.port(),
+    };
+    let phases = Phases {
+        queue_us: None,
+        place_us: Some(1_000),
+        fetch_us: None,
+        start_us: Some(2_000),
+        ready_us: Some(3_000),
+    };
+    let answer = WakeResponse {
+        backends: vec![backend],
+        phases,
+        routing_epoch,
+    };
+    text(serde_json::to_vec(&answer).expect("JSON"))
 }
 
 pub(crate) async fn asleep(world: &World, name: &str) -> App {
@@ -224,6 +234,27 @@ async fn a_wake_in_the_table_is_as_good_as_one_in_the_answer() {
     assert_eq!(got.body, "awake");
     drop(clients);
     Arc::into_inner(proxy).expect("the client is gone").stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_older_than_the_table_is_asked_for_once_more() {
+    let mut world = World::new().await;
+    let (gone, origin) = (Origin::saying("gone").await, Origin::saying("awake").await);
+    let (first, second) = (gone.address, origin.address);
+    // The first answer was decided before everything that the table says.
+    let epochs = Arc::new(AtomicU64::new(0));
+    let api = Origin::new(move |_| {
+        let epoch = epochs.fetch_add(u64::MAX, SeqCst);
+        let answer = awake(if epoch == 0 { first } else { second }, Some(epoch));
+        async { answer }
+    })
+    .await;
+    world.configure(&format!("[api]\npublic_url = \"http://{}\"", api.address));
+    asleep(&world, "late").await;
+    let proxy = world.start().await;
+    assert_eq!(proxy.get("late-default").await.body, "awake");
+    assert_eq!((api.requests(), gone.requests()), (2, 0));
+    proxy.stop().await;
 }
 
 #[tokio::test]

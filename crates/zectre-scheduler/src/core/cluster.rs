@@ -59,6 +59,8 @@ pub struct Cluster {
     pub(super) draining: Acks<TaskId>,
     /// Those of them whose drain time is over.
     pub(super) overdue: Acks<TaskId>,
+    /// Tasks taken back into the routing by what is not saved yet.
+    pub(super) revived: BTreeSet<TaskId>,
     /// Deployments that took over and have not succeeded yet.
     pub(super) confirming: Acks<DeploymentId>,
     /// Nodes whose tasks were lost while proxies routed to them: what they still run may not be stopped yet.
@@ -78,7 +80,7 @@ pub struct Cluster {
     applied: BTreeSet<i64>,
     resting: Resting,
     /// The deployments known of each environment.
-    residents: BTreeMap<EnvironmentId, BTreeSet<DeploymentId>>,
+    pub(super) residents: BTreeMap<EnvironmentId, BTreeSet<DeploymentId>>,
     /// What an environment goes back to once its lost rollout has given back. Not stored: see `retreat`.
     pub(super) returning: BTreeMap<EnvironmentId, DeploymentId>,
     /// Since when their slot has been running, of tasks that took it over. Not stored: whoever leads next begins anew.
@@ -103,6 +105,7 @@ impl Cluster {
             waiting: Waiting::default(),
             draining: Acks::default(),
             overdue: Acks::default(),
+            revived: BTreeSet::new(),
             confirming: Acks::default(),
             stranded: Acks::default(),
             excuses: BTreeMap::new(),

@@ -149,11 +149,17 @@ fn may_stop(cluster: &Cluster, task: &Task, now: Time) -> bool {
 pub(super) fn revive(cluster: &mut Cluster, id: TaskId) {
     cluster.draining.remove(id);
     cluster.overdue.remove(id);
+    cluster.revived.insert(id);
     cluster.update_task(id, |task| {
         (task.wanted, task.reason, task.message) = (Wanted::Run, None, None);
         (task.routed, task.unrouted, task.drain_until) = (true, Unrouted::No, None);
     });
     succession::arm_relief(cluster, id);
+    if crate::planted::planted!(RevivedToldEarly)
+        && let Some(deployment_id) = cluster.tasks.get(&id).map(|task| task.deployment_id)
+    {
+        cluster.say(Command::Ready(deployment_id));
+    }
 }
 
 pub(super) fn proxy_report(cluster: &mut Cluster, proxy: Proxy, now: Time) {
@@ -194,6 +200,11 @@ pub(super) fn epoch_raised(cluster: &mut Cluster, epoch: u64, now: Time) {
             .filter(|task| task.unrouted == Unrouted::Awaited && !crate::planted::planted!(EpochForgotten))
         {
             task.unrouted = Unrouted::At(epoch);
+        }
+    }
+    for id in std::mem::take(&mut cluster.revived) {
+        if let Some(deployment_id) = cluster.tasks.get(&id).map(|task| task.deployment_id) {
+            cluster.say(Command::Ready(deployment_id));
         }
     }
     cluster.overdue.committed(epoch);

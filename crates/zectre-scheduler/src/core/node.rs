@@ -73,6 +73,9 @@ pub struct Node {
     /// Its last digest showed tasks that it should not have: nothing is placed until they are gone,
     /// because they hold ports and memory that nobody accounts for.
     pub has_extras: bool,
+    /// Until then a digest may be older than what was started here right before the node was lost: it doesn't show what
+    /// may be there. Not persisted: a new leader takes every lost node for such a one.
+    pub unsure_until: Option<Time>,
     /// Where the search for a free port goes on, so that a port rests before it is given again.
     pub port_cursor: u16,
     /// Ports that something else held when a task was to have them, and until when they are left alone.
@@ -100,6 +103,7 @@ impl Node {
             ports: BTreeSet::new(),
             tasks: BTreeSet::new(),
             has_extras: false,
+            unsure_until: None,
             port_cursor,
             resting_ports: BTreeMap::new(),
         }

@@ -237,7 +237,8 @@ fn cancel(cluster: &mut Cluster, id: DeploymentId, why: &str, now: Time) -> Resu
     Ok(())
 }
 
-/// Stops everything of it, whatever it was.
+/// Stops everything of its environment, which is being deleted, whatever it was: an earlier wish may have brought back what
+/// nobody knew to be concerned when the deletion was asked for.
 fn delete(cluster: &mut Cluster, id: DeploymentId, now: Time) {
     let Some(environment_id) = cluster
         .deployments
@@ -246,20 +247,24 @@ fn delete(cluster: &mut Cluster, id: DeploymentId, now: Time) {
     else {
         return;
     };
-    cluster.update_deployment(id, |deployment| {
-        (deployment.status, deployment.asleep) = (DeploymentStatus::Cancelled, true);
-        (deployment.reason, deployment.message) =
-            (Some(Reason::Cancelled), Some("it is being deleted".into()));
-        deployment.finished_at = deployment.finished_at.or(Some(now));
-    });
+    let residents = cluster
+        .residents
+        .get(&environment_id)
+        .cloned()
+        .unwrap_or_default();
+    for resident in residents {
+        cluster.update_deployment(resident, |deployment| {
+            (deployment.status, deployment.asleep) = (DeploymentStatus::Cancelled, true);
+            (deployment.reason, deployment.message) =
+                (Some(Reason::Cancelled), Some("it is being deleted".into()));
+            deployment.finished_at = deployment.finished_at.or(Some(now));
+        });
+    }
+    cluster.returning.remove(&environment_id);
     let environment = cluster.environments.get(&environment_id);
-    let involved = environment.is_some_and(|e| e.current == Some(id) || e.target == Some(id));
-    if involved {
+    if environment.is_some_and(|e| e.current.is_some() || e.target.is_some()) {
         cluster.update_environment(environment_id, |environment| {
-            environment.current = environment.current.filter(|current| *current != id);
-            if environment.target == Some(id) {
-                (environment.target, environment.target_weight) = (None, None);
-            }
+            (environment.current, environment.target, environment.target_weight) = (None, None, None);
         });
     }
 }

@@ -15,6 +15,11 @@ impl Cluster {
         self.timers.next()
     }
 
+    /// The newest routing epoch that is known: all that was saved is in what proxies read by it, or by a later one.
+    pub const fn routing_epoch(&self) -> u64 {
+        self.routing_epoch
+    }
+
     /// A task that has not ended.
     pub fn task(&self, id: TaskId) -> Option<&Task> {
         self.tasks.get(&id)
@@ -74,6 +79,14 @@ impl Cluster {
     /// Tasks that take requests.
     pub fn ready_tasks(&self, id: DeploymentId) -> impl Iterator<Item = &Task> {
         self.tasks_of(id).filter(|task| task.is_ready() && task.routed)
+    }
+
+    /// Those of them that a request which waits is sent to. What was taken back into the routing is told of once that is saved:
+    /// its stop goes on, should the commit fail.
+    pub fn tasks_to_tell(&self, id: DeploymentId) -> impl Iterator<Item = &Task> {
+        let is_saved = |task: &&Task| !self.revived.contains(&task.id);
+        self.ready_tasks(id)
+            .filter(move |task| is_saved(task) || crate::planted::planted!(RevivedToldEarly))
     }
 
     /// What live tasks hold of a node, added up from the tasks themselves.

@@ -3,7 +3,7 @@
 //! A slot normally has one task that is to run; `succession` tells of those with two.
 
 use super::{
-    Cluster, Command, Deployment, Source, Task,
+    Cluster, Deployment, Source, Task,
     deployment::Backoff,
     drain, failure,
     placement::{self, Search},
@@ -197,7 +197,6 @@ fn take_back(cluster: &mut Cluster, id: DeploymentId, count: usize) {
         };
         if roster.slots.len() < count && !roster.slots.contains_key(&slot) {
             drain::revive(cluster, task);
-            cluster.say(Command::Ready(id));
         }
     }
 }

@@ -54,7 +54,7 @@ pub(super) fn heartbeat(
         .flat_map(|node| node.tasks.iter().copied())
         .collect();
     let mut seen: Vec<TaskId> = Vec::with_capacity(tasks.len());
-    let mut extras = false;
+    let mut extras = is_unsure(cluster, node_id, heard_at);
     for report in tasks {
         seen.push(report.task_id);
         match cluster.tasks.get(&report.task_id) {
@@ -87,6 +87,12 @@ pub(super) fn heartbeat(
             not_held(cluster, node_id, id, heard_at, now);
         }
     }
+}
+
+/// The node was lost, and this digest may be older than the last that was started on it before.
+fn is_unsure(cluster: &Cluster, node_id: NodeId, heard_at: Time) -> bool {
+    let until = cluster.nodes.get(&node_id).and_then(|node| node.unsure_until);
+    until.is_some_and(|until| heard_at < until)
 }
 
 /// Nearly all that a digest says is known.

@@ -119,8 +119,15 @@ pub(super) fn advance(cluster: &mut Cluster, environment_id: EnvironmentId, now:
             .is_some_and(|d| d.source == Source::Ready)
     };
     let newest = environment.open.iter().rev().map(|(_, id)| *id).find(is_ready);
-    if let Some(newest) = newest.filter(|id| environment.target != Some(*id)) {
-        supersede_older(cluster, environment_id, newest, now);
+    let is_server = |id: &DeploymentId| cluster.deployments.get(id).is_some_and(|d| !d.is_job());
+    let serving = environment.current.filter(is_server);
+    // Rows can come out of order: of an older one it may be heard only now.
+    for newer in [newest, serving].into_iter().flatten() {
+        supersede_older(cluster, environment_id, newer, now);
+    }
+    let target = cluster.environments.get(&environment_id).and_then(|e| e.target);
+    let is_open = |id: &DeploymentId| !cluster.status_of(*id).is_some_and(DeploymentStatus::is_ended);
+    if let Some(newest) = newest.filter(|id| target != Some(*id) && is_open(id)) {
         // What was midway gives back first.
         if !retreat::advance(cluster, environment_id, now) {
             return;

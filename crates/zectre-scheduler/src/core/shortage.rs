@@ -114,7 +114,7 @@ fn no_capacity(cluster: &Cluster, suitable: &[&Node], deployment: &Deployment) -
         return match stray {
             0 => format!("all {} suitable nodes are cordoned or draining", suitable.len()),
             some => format!(
-                "of {} suitable nodes {some} still run tasks of an earlier time that are being stopped; the others are \
+                "of {} suitable nodes {some} may still run tasks of an earlier time, which are being stopped; the others are \
                  cordoned or draining",
                 suitable.len()
             ),

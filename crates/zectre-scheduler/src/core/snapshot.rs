@@ -1,7 +1,7 @@
 //! The state that rows describe: what a new leader begins with. It decides as the one before it would have.
 
 use super::{
-    Cluster, Deployment, Environment, Node, Proxy, Settings, Task, Unrouted, drain, placement, report,
+    Cluster, Deployment, Environment, Node, Proxy, Settings, Task, Unrouted, drain, lease, placement, report,
     retreat, succession, timer::Timer,
 };
 use std::sync::Arc;
@@ -81,7 +81,11 @@ impl Cluster {
         cluster
     }
 
-    pub(super) fn insert_node(&mut self, node: Node, now: Time) {
+    pub(super) fn insert_node(&mut self, mut node: Node, now: Time) {
+        if node.status == NodeStatus::Lost {
+            // To an earlier leader: of what that started there last, nobody knows.
+            node.unsure_until = Some(lease::sure_at(&self.settings, now));
+        }
         let lease = (node.status == NodeStatus::Ready).then(|| now.plus(self.settings.node_lease));
         self.timers.arm(Timer::Node(node.id), lease);
         let id: NodeId = node.id;

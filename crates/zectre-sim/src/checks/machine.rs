@@ -45,7 +45,15 @@ impl Sim {
         if sum.0 > capacity.cpu.0 || sum.1 > capacity.memory.0 || slots > capacity.task_slots {
             let rows = host.processes.keys().filter_map(|id| self.database.tasks.get(id));
             let rows: Vec<_> = rows
-                .map(|row| (short(row.id.get()), short(row.deployment_id.get()), row.state))
+                .map(|row| {
+                    let said = row.message.as_deref().unwrap_or_default();
+                    (
+                        short(row.id.get()),
+                        short(row.deployment_id.get()),
+                        row.state,
+                        said,
+                    )
+                })
                 .collect();
             let detail = format!("host {index}: {sum:?} and {slots} processes of {capacity:?}: {rows:?}");
             self.fail("1: capacity", detail);
@@ -89,15 +97,15 @@ impl Sim {
             if !self.was_known_at_stop(proxy, task) {
                 continue;
             }
-            if self.routes_to(proxy, task) {
+            // What a wake named may be stopped if the commit of its readiness failed: nobody had heard of it then.
+            let was_routed = matches!(row.unrouted, Unrouted::At(_));
+            if self.routes_to(proxy, task) || (was_routed && self.goes_by_wake_to(proxy, task)) {
                 let detail = format!(
                     "task {} is stopped, and proxy {proxy} routes to it",
                     short(task.get())
                 );
                 return self.fail("4: proxies acknowledge before a stop", detail);
             }
-            // Requests that waited for a wake go to what the wake named, whatever became of it.
-            let was_routed = matches!(row.unrouted, Unrouted::At(_));
             if was_routed && !may_cut && self.has_requests(proxy, task) {
                 let detail = format!("task {} is stopped with requests under way", short(task.get()));
                 return self.fail("4: a task is drained before its stop", detail);
@@ -132,12 +140,14 @@ impl Sim {
         proxy.is_up && known.is_some_and(|known| known.contains(&proxy.id))
     }
 
-    /// An order is sent: a start of what lives, and a stop that an agent heeds, because it is newer.
-    pub(crate) fn check_order(&mut self, order: &Command) {
+    /// An order is sent: a start of what lives, and a stop that an agent heeds, because it is newer. Who was overthrown while it
+    /// stood still knows of no end since then; what it sends is judged where it is obeyed.
+    pub(crate) fn check_order(&mut self, epoch: u64, order: &Command) {
+        let leads = epoch == self.database.leader_epoch;
         match order {
             Command::Start { task, .. } => {
                 let row = self.database.tasks.get(&task.id);
-                if row.is_some_and(|row| row.state.is_ended()) {
+                if leads && row.is_some_and(|row| row.state.is_ended()) {
                     let detail = format!("task {} has ended", short(task.id.get()));
                     return self.fail("5: what has ended is not started", detail);
                 }
@@ -175,8 +185,12 @@ impl Sim {
 
     /// A request goes to a task: it must not be one that was stopped.
     pub(crate) fn check_routed(&mut self, proxy: usize, task: TaskId) {
-        let by_table = self.proxies[proxy].table.tasks.contains_key(&task);
-        if by_table && self.checks.stopped.contains(&task) && self.was_known_at_stop(proxy, task) {
+        let row = self.database.tasks.get(&task);
+        let was_routed = row.is_some_and(|row| matches!(row.unrouted, Unrouted::At(_)));
+        if (was_routed || self.routes_to(proxy, task))
+            && self.checks.stopped.contains(&task)
+            && self.was_known_at_stop(proxy, task)
+        {
             let detail = format!("proxy {proxy} sends a request to task {}", short(task.get()));
             self.fail("4: no request is sent to a stopped task", detail);
         }

@@ -1,7 +1,7 @@
 //! What a new table means for the live side: what is not in it takes no more requests.
 
 use super::Kept;
-use std::{collections::HashSet, sync::Arc, time::Instant};
+use std::{collections::HashSet, sync::Arc};
 use zectre_common::id::{DeploymentId, EnvironmentId, TaskId};
 
 /// In what a table differs from the one before it.
@@ -16,26 +16,13 @@ pub struct Shift {
 }
 
 impl Kept {
-    /// After the table of `epoch` (read from `read_from` on) serves, which has these tasks and deployments.
-    pub fn settle(
-        &mut self,
-        epoch: u64,
-        read_from: Instant,
-        tasks: &HashSet<TaskId>,
-        deployments: &HashSet<DeploymentId>,
-    ) {
-        let woken = self.retire_woken(read_from);
+    /// After the table of `epoch` serves, which has these tasks and deployments. What an answer of that epoch or a later one named
+    /// takes requests still.
+    pub fn settle(&mut self, epoch: u64, tasks: &HashSet<TaskId>, deployments: &HashSet<DeploymentId>) {
+        let woken = self.retire_woken(epoch);
         let removed_at = self.removed_at(epoch);
-        let (now, departed) = (Instant::now(), &mut self.departed);
-        departed.forget_old(now);
         for (task, backend) in &mut self.replicas {
-            let is_listed = tasks.contains(task);
-            if is_listed {
-                departed.is_back(*task);
-            } else if backend.listed {
-                departed.add(*task, now);
-            }
-            backend.listed = is_listed;
+            backend.listed = tasks.contains(task);
         }
         let gone = self
             .replicas
@@ -53,22 +40,17 @@ impl Kept {
     }
 
     /// The same where the table is the one before it but for `shift`. It costs what that holds.
-    pub fn settle_shift(&mut self, epoch: u64, read_from: Instant, shift: &Shift) {
-        let woken = self.retire_woken(read_from);
+    pub fn settle_shift(&mut self, epoch: u64, shift: &Shift) {
+        let woken = self.retire_woken(epoch);
         let removed_at = self.removed_at(epoch);
-        let now = Instant::now();
-        self.departed.forget_old(now);
         for task in &shift.listed {
-            self.departed.is_back(*task);
             if let Some(backend) = self.replicas.get_mut(task) {
                 backend.listed = true;
             }
         }
         for task in &shift.unlisted {
-            if let Some(backend) = self.replicas.get_mut(task)
-                && std::mem::replace(&mut backend.listed, false)
-            {
-                self.departed.add(*task, now);
+            if let Some(backend) = self.replicas.get_mut(task) {
+                backend.listed = false;
             }
         }
         let answered = std::mem::take(&mut self.answered);
@@ -107,14 +89,14 @@ impl Kept {
         (self.applied_epoch + 1).min(epoch)
     }
 
-    /// Lets go of the answers that a table read from `read_from` on takes the place of; the tasks of the others.
-    fn retire_woken(&mut self, read_from: Instant) -> HashSet<TaskId> {
+    /// Lets go of the answers that are older than the table of `epoch`; the tasks of the others.
+    fn retire_woken(&mut self, epoch: u64) -> HashSet<TaskId> {
         let mut tasks = HashSet::new();
         self.woken.retain(|traffic| {
             let Some(woken) = traffic.woken() else {
                 return false;
             };
-            let newer = woken.at > read_from;
+            let newer = woken.epoch >= epoch;
             if newer {
                 tasks.extend(woken.replicas.iter().map(|replica| replica.task()));
             } else {
@@ -130,7 +112,7 @@ impl Kept {
 mod tests {
     use super::*;
     use crate::live::{Ledger, RouteName, Traffic};
-    use zectre_common::wire::deployment::Backend;
+    use zectre_common::wire::deployment::{Backend, WakeResponse};
 
     fn traffic(kept: &mut Kept, deployment: DeploymentId, environment: EnvironmentId) -> Arc<Traffic> {
         kept.traffic(deployment, 1, environment, || RouteName {
@@ -153,30 +135,34 @@ mod tests {
                 kept.replica(&one, task, "127.0.0.1", 80, false);
             }
             let known = HashSet::from([deployment, other]);
-            kept.settle(1, Instant::now(), &HashSet::from([old, stays]), &known);
+            kept.settle(1, &HashSet::from([old, stays]), &known);
             one
         };
-        let answer = |task_id| {
+        let answer = |epoch, task_id| {
             let backend = Backend {
                 task_id,
                 address: "127.0.0.1".into(),
                 port: 80,
                 node_id: None,
             };
-            assert!(ledger.wake(&traffic, false, &[backend]));
+            let answer = WakeResponse {
+                backends: vec![backend],
+                routing_epoch: Some(epoch),
+                ..WakeResponse::default()
+            };
+            assert!(ledger.wake(&traffic, false, &answer));
         };
         // The second answer takes the place of the first, whose task still has a request.
-        answer(first);
+        answer(1, first);
         let woken = traffic.woken().expect("answered");
         let lease = woken.replicas[0].lease().expect("it takes requests");
-        answer(second);
+        answer(1, second);
         let mut shift = Shift {
             unlisted: vec![old],
             deployments_gone: vec![(other, EnvironmentId::new())],
             ..Shift::default()
         };
-        let read_from = Instant::now();
-        ledger.open().settle_shift(2, read_from, &shift);
+        ledger.open().settle_shift(2, &shift);
         let known = |tasks: &[TaskId]| tasks.iter().map(|task| ledger.knows(*task)).collect::<Vec<_>>();
         assert_eq!(known(&[old, stays, first, second]), [false, true, false, false]);
         let acknowledged = || {
@@ -187,10 +173,10 @@ mod tests {
         drop(lease);
         assert_eq!(acknowledged(), (2, 2));
         assert!(!ledger.open().traffic.contains_key(&other));
-        // An answer that is newer than what was read stays.
-        answer(late);
+        // An answer that is no older than the table stays.
+        answer(3, late);
         shift.unlisted = vec![stays];
-        ledger.open().settle_shift(3, read_from, &shift);
+        ledger.open().settle_shift(3, &shift);
         assert_eq!(known(&[stays, late]), [false, true]);
         assert!(traffic.woken().is_some());
     }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{live::Bounds, table::Table, tables::Tables};
 use proptest::prelude::*;
-use std::{collections::BTreeSet, time::Instant};
+use std::collections::BTreeSet;
 use zectre_testkit::TestDatabase;
 
 /// What may happen, with two numbers `{n}` and `{m}` of which each makes what it likes; `{i}` is new each time.
@@ -142,16 +142,15 @@ struct Rig {
 
 impl Rig {
     async fn look(&mut self) {
-        let at = Instant::now();
         let (changes, seen) = changes(&self.pool, &self.seen)
             .await
             .expect("readable")
             .expect("few");
         self.seen = seen;
-        self.bit_by_bit.change(changes, at);
+        self.bit_by_bit.change(changes);
         let (rows, _) = load(&self.pool).await.expect("readable");
         let at_once = tables();
-        at_once.apply(rows, at);
+        at_once.apply(rows);
         let (bit_by_bit, whole) = (self.bit_by_bit.current(), at_once.current());
         let (ours, theirs) = (picture(&bit_by_bit), picture(&whole));
         let only = |one: &BTreeSet<String>, other| one.difference(other).cloned().collect::<Vec<_>>();
@@ -187,7 +186,7 @@ async fn run(steps: &[Step]) {
     execute(PICKED.to_owned()).await;
     let (rows, seen) = load(&pool).await.expect("readable");
     let bit_by_bit = tables();
-    bit_by_bit.apply(rows, Instant::now());
+    bit_by_bit.apply(rows);
     let (known, looks) = (BTreeSet::new(), 0);
     let mut rig = Rig {
         pool: pool.clone(),

@@ -5,7 +5,7 @@ use super::{
     agents::report,
     world::{Program, World, settings},
 };
-use crate::core::{Cluster, Command, Event, Node, Operation, Proxy, Task, step};
+use crate::core::{Cluster, Command, Event, Node, Operation, Proxy, Source, Task, step};
 use std::time::Duration;
 use zectre_common::{
     id::{NodeId, TaskId},
@@ -222,4 +222,112 @@ fn what_a_lost_rollout_was_to_restart_is_not_started_and_its_reason_stays() {
     }
     assert_eq!(world.status(new), DeploymentStatus::Failed);
     assert_eq!((world.ready(old), world.cluster.tasks_of(new).count()), (4, 0));
+}
+
+#[test]
+fn what_an_earlier_wish_brings_back_is_deleted_with_its_environment() {
+    let (mut world, _) = running(1);
+    let old = world.current().expect("it serves");
+    let new = world.deploy(r#"{"idle_timeout_secs":0}"#, Program::Serves);
+    world.calm(10);
+    assert_eq!(world.current(), Some(new));
+    // Whoever deletes the application knows of nothing but what serves.
+    world.ask(OperationKind::Rollback, new);
+    world.ask(OperationKind::Delete, new);
+    world.calm(10);
+    assert_eq!(world.current(), None);
+    for gone in [old, new] {
+        assert_eq!(world.cluster.tasks_of(gone).count(), 0);
+    }
+}
+
+#[test]
+fn a_digest_from_before_a_node_was_lost_does_not_show_what_was_started_on_it_last() {
+    let (mut world, _) = running(1);
+    let node_id = world.agents[0].id;
+    // A start is on its way when the node is lost, and the node takes it afterwards.
+    world.agents[0].up = false;
+    let waits = world.deploy(r#"{"strategy":"blue_green"}"#, Program::Serves);
+    world.undelivered.clear();
+    world.pass(11_000);
+    world.proxy_applies(0, true);
+    assert_eq!(
+        world.cluster.node(node_id).map(|node| node.status),
+        Some(NodeStatus::Lost)
+    );
+    let placed = |world: &World| world.cluster.tasks_of(waits).any(|task| task.node_id.is_some());
+    world.digest(node_id, Vec::new());
+    assert_eq!(
+        world.cluster.node(node_id).map(|node| node.status),
+        Some(NodeStatus::Ready)
+    );
+    assert!(!placed(&world), "nobody knows yet what is there");
+    world.pass(9_000);
+    world.digest(node_id, Vec::new());
+    assert!(placed(&world));
+}
+
+#[test]
+fn an_older_version_that_is_heard_of_after_a_newer_one_does_not_displace_it() {
+    // While the newer one is rolled out, and when it serves.
+    for secs in [0, 10] {
+        let (mut world, _) = running(1);
+        let older = world.deployment("{}", Program::Serves, Source::Ready).id;
+        let newer = world.deployment("{}", Program::Serves, Source::Ready).id;
+        // A request brings the newer row before either deploy is heard of.
+        world.wake(newer);
+        world.calm(secs);
+        world.ask(OperationKind::Deploy, older);
+        world.ask(OperationKind::Deploy, newer);
+        assert_eq!(world.rows.deployments[&older].reason, Some(Reason::Superseded));
+        world.calm(10);
+        assert_eq!(world.current(), Some(newer));
+        assert_eq!(world.cluster.tasks_of(older).count(), 0);
+    }
+}
+
+#[test]
+fn a_run_to_completion_supersedes_no_older_server() {
+    let mut world = World::new(1, 1);
+    let server = world.deploy_from("{}", Program::Serves, Source::Building);
+    let job = world.deploy(r#"{"restart":"never"}"#, Program::Exits(0));
+    world.calm(5);
+    assert_eq!(world.current(), Some(job), "nothing serves");
+    world.change(server, |row| row.source = Source::Ready);
+    world.calm(5);
+    assert_eq!(world.current(), Some(server));
+}
+
+#[test]
+fn what_a_machine_runs_that_joins_anew_is_stopped_once_proxies_know_that_it_is_lost() {
+    let (mut world, task) = running(1);
+    let old = world.agents[0].id;
+    let held: Vec<_> = world.agents[0].held.values().cloned().collect();
+    // Its row was deleted, which nobody has read yet.
+    let new = NodeId::from_uuid(uuid::Uuid::from_u128(10));
+    let facts = super::world::facts("n0", 1_000, 1_280, 8);
+    world.feed(Event::NodeRegistered { id: new, facts });
+    assert!(world.cluster.node(old).is_none());
+    assert_eq!(world.rows.tasks[&task].reason, Some(Reason::NodeLost));
+    let is_stop = |command: &Command| matches!(command, Command::Stop { task_id, .. } if *task_id == task);
+    world.digest(new, held.clone());
+    assert!(!world.undelivered.iter().any(is_stop), "requests come to it");
+    world.proxy_applies(0, false);
+    world.digest(new, held);
+    assert!(world.undelivered.iter().any(is_stop));
+}
+
+#[test]
+fn what_is_taken_back_into_the_routing_is_told_of_once_that_is_saved() {
+    let (mut world, task) = running(1);
+    let id = world.cluster.task(task).expect("it runs").deployment_id;
+    world.ask(OperationKind::Sleep, id);
+    let to_tell = |world: &World| world.cluster.tasks_to_tell(id).count();
+    let is_ready = |command: &Command| *command == Command::Ready(id);
+    let commands = step(&mut world.cluster, Event::Wake(id), world.now);
+    assert_eq!(world.ready(id), 1, "it had only begun to drain");
+    // Whoever leads after a commit that failed goes on with its stop.
+    assert!(!commands.iter().any(is_ready) && to_tell(&world) == 0);
+    let commands = step(&mut world.cluster, Event::EpochRaised(world.epoch + 1), world.now);
+    assert!(commands.iter().any(is_ready) && to_tell(&world) == 1);
 }

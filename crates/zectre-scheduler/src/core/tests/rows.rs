@@ -199,7 +199,9 @@ impl World {
         }
         let mut other = Cluster::load(settings(), 5, snapshot, self.now);
         for node in self.cluster.nodes() {
-            other.reindex_node(node.id, |n| n.has_extras = node.has_extras);
+            other.reindex_node(node.id, |n| {
+                (n.has_extras, n.unsure_until) = (node.has_extras, node.unsure_until);
+            });
         }
         for command in step(&mut other, Event::Tick, self.now) {
             let is_new = match &command {
