@@ -24,6 +24,7 @@ pub(crate) fn is_job(deployment: &Deployment) -> bool {
 /// share.
 pub(crate) fn status(deployment: &Deployment) -> String {
     if let Strategy::Canary { weight, .. } = deployment.spec.strategy
+        && !is_job(deployment)
         && deployment.status == DeploymentStatus::Running
         && deployment.health == Health::Healthy
     {
@@ -184,6 +185,13 @@ pub(crate) mod tests {
         };
         assert_eq!(told(&json!({"health": "asleep"})), "ran to completion");
         assert_eq!(told(&json!({"status": "running", "health": "down"})), "running");
+        // Its strategy says how a server takes over; it takes no requests to have a share of.
+        let mut canary = deployment("never", &json!({"status": "running", "health": "healthy"}));
+        canary.spec.strategy = Strategy::Canary {
+            weight: 30,
+            auto_promote_secs: None,
+        };
+        assert_eq!(status(&canary), "running");
         let failed = json!({"status": "failed", "reason": "exited", "health": "down"});
         assert_eq!(told(&failed), "failed (exited)");
     }

@@ -74,7 +74,10 @@ pub enum Obstacle {
     /// It listened on its port, but only where no other node reaches it.
     PortUnreachable,
     /// The port was open, but the health check failed.
-    CheckFailed,
+    CheckFailed {
+        /// What was asked, and what came back; empty when it answered well, but not often enough.
+        answer: String,
+    },
 }
 
 /// All that is known about an end.
@@ -196,10 +199,19 @@ fn not_ready(port: u16, start_timeout: Duration, obstacle: &Obstacle) -> Ending 
             Reason::PortTaken,
             format!("something other than the program listens on its port {port}"),
         ),
-        Obstacle::CheckFailed => (
-            Reason::HealthCheckFailed,
-            format!("the program listened on port {port}, but its health check did not pass {within}"),
-        ),
+        Obstacle::CheckFailed { answer } => {
+            let answer = if answer.is_empty() {
+                ""
+            } else {
+                &format!(": {answer}")
+            };
+            (
+                Reason::HealthCheckFailed,
+                format!(
+                    "the program listened on port {port}, but its health check did not pass {within}{answer}"
+                ),
+            )
+        }
     };
     Ending {
         state: TaskState::Failed,
@@ -303,7 +315,12 @@ mod tests {
             (Obstacle::PortClosed, Reason::PortNeverOpened),
             (Obstacle::PortForeign, Reason::PortTaken),
             (Obstacle::PortUnreachable, Reason::PortNeverOpened),
-            (Obstacle::CheckFailed, Reason::HealthCheckFailed),
+            (
+                Obstacle::CheckFailed {
+                    answer: "GET /health answered 500".into(),
+                },
+                Reason::HealthCheckFailed,
+            ),
         ] {
             let cause = Cause::NotReady {
                 start_timeout: Duration::from_secs(2),
@@ -318,6 +335,8 @@ mod tests {
             ));
             assert_eq!(ending.reason, Some(reason));
             assert!(ending.message.contains("20000"), "{}", ending.message);
+            let is_told = ending.message.ends_with(": GET /health answered 500");
+            assert_eq!(is_told, reason == Reason::HealthCheckFailed, "{}", ending.message);
         }
     }
 

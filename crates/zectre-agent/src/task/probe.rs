@@ -83,10 +83,14 @@ impl Target {
     pub(super) async fn probe(&self) -> Result<(), Failed> {
         match tokio::time::timeout(self.timeout, self.ask()).await {
             Ok(answer) => answer,
-            Err(_) => Err(Failed::Silent(format!(
-                "no answer within {} s",
-                self.timeout.as_secs_f64()
-            ))),
+            Err(_) => {
+                let asked = match &self.path {
+                    Some(path) => format!("GET {path}"),
+                    None => format!("port {}", self.port),
+                };
+                let secs = self.timeout.as_secs_f64();
+                Err(Failed::Silent(format!("{asked}: no answer within {secs} s")))
+            }
         }
     }
 

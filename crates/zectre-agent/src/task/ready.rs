@@ -17,6 +17,9 @@ use zectre_common::{
     wire::agent::{TaskOrder, TaskReport},
 };
 
+/// What is seen of a start that lasts longer is told while it lasts: its rollout may be given up before its own time is over.
+const TOLD_AFTER: Duration = Duration::from_secs(2);
+
 /// Tells the board about the task.
 pub(super) trait Tell: Fn(&mut dyn FnMut(&mut TaskReport)) + Sync {}
 impl<F: Fn(&mut dyn FnMut(&mut TaskReport)) + Sync> Tell for F {}
@@ -67,8 +70,10 @@ impl Health<'_> {
         let mut has_opened = !self.handle.is_forwarded() && opens_soon(self.order.port).await;
         loop {
             let left = start_timeout.saturating_sub(self.began.elapsed());
-            if left.is_zero() {
+            if left.is_zero() || self.began.elapsed() >= TOLD_AFTER {
                 tell(&mut |report| report.last_probe = Some(seen.clone()).filter(|seen| !seen.is_empty()));
+            }
+            if left.is_zero() {
                 return Err(Cause::NotReady {
                     start_timeout,
                     obstacle,
@@ -86,7 +91,7 @@ impl Health<'_> {
             match probed {
                 Ok(()) => match self.handle.listener(self.order.port, self.node) {
                     Listener::Ours if passes.observe(true) == Verdict::Healthy => return Ok(()),
-                    Listener::Ours => obstacle = Obstacle::CheckFailed,
+                    Listener::Ours => obstacle = Obstacle::CheckFailed { answer: seen.clone() },
                     Listener::Unreachable => {
                         obstacle = Obstacle::PortUnreachable;
                         seen = "it listens where only this node reaches it".into();
@@ -100,11 +105,11 @@ impl Health<'_> {
                 // Cut short because the time is over: what was seen before says more.
                 Err(Failed::Silent(_)) if !seen.is_empty() && target.timeout == left => {}
                 Err(failed) => {
+                    failed.message().clone_into(&mut seen);
                     obstacle = match failed {
                         Failed::Closed(_) => Obstacle::PortClosed,
-                        Failed::Unwell(_) | Failed::Silent(_) => Obstacle::CheckFailed,
+                        Failed::Unwell(answer) | Failed::Silent(answer) => Obstacle::CheckFailed { answer },
                     };
-                    failed.message().clone_into(&mut seen);
                 }
             }
             tokio::time::sleep(pause.min(left)).await;

@@ -118,7 +118,10 @@ async fn a_program_that_hangs_is_ill_and_goes_on_when_it_is_ordered_to_stop() {
     };
     until("it is ill", async || find().is_some()).await;
     let ill = find().expect("just seen");
-    let silence = format!("no answer within {} s", allowed.duration().as_secs_f64());
+    let silence = format!(
+        "GET /health: no answer within {} s",
+        allowed.duration().as_secs_f64()
+    );
     assert_eq!(ill.last_probe, Some(silence));
     world.stop(task, 1_000).await;
     world.reported(task, TaskState::Stopped).await;

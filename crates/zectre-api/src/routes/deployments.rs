@@ -166,7 +166,12 @@ async fn update(
     if let Some(watch) = watch {
         watch.check(&mut change).await?;
     }
-    change.operation(OperationKind::Reconcile, about).await?;
+    // It has none already: whoever wants none of it now means what a request has woken.
+    let kind = match (request.replicas, standing.replicas) {
+        (Some(0), 0) => OperationKind::Sleep,
+        _ => OperationKind::Reconcile,
+    };
+    change.operation(kind, about).await?;
     let message = match request.replicas {
         Some(replicas) => format!("version {} is scaled to {replicas}", standing.version),
         None => format!("version {} sleeps differently", standing.version),

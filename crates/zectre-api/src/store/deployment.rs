@@ -137,6 +137,7 @@ pub(crate) struct Standing {
     pub(crate) current: bool,
     pub(crate) target: bool,
     pub(crate) previous_deployment_id: Option<DeploymentId>,
+    pub(crate) replicas: i32,
     /// It runs to completion and serves nothing.
     pub(crate) is_job: bool,
 }
@@ -148,7 +149,7 @@ pub(crate) async fn lock(connection: &mut PgConnection, id: DeploymentId) -> Res
         r#"SELECT d.application_id AS "application_id: ApplicationId", d.version, d.status AS "status: DeploymentStatus",
                   (e.current_deployment_id IS NOT DISTINCT FROM d.id) AS "current!",
                   (e.target_deployment_id IS NOT DISTINCT FROM d.id) AS "target!",
-                  d.previous_deployment_id AS "previous_deployment_id: DeploymentId",
+                  d.previous_deployment_id AS "previous_deployment_id: DeploymentId", d.replicas,
                   COALESCE(d.spec->>'restart' = 'never', false) AS "is_job!"
            FROM deployments d JOIN environments e ON e.id = d.environment_id WHERE d.id = $1 FOR UPDATE OF d"#,
         id as _

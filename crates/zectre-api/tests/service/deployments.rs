@@ -340,6 +340,14 @@ async fn a_deployment_is_scaled_at_any_moment_and_nothing_asked_is_nothing_done(
     assert_eq!(rows::operations(&api.pool, id).await, asked);
     patch(json!({})).await.expect(200);
     assert_eq!(rows::operations(&api.pool, id).await, asked);
+    // What a request woke of it is to sleep again, then.
+    for kind in ["reconcile", "sleep"] {
+        patch(json!({ "replicas": 0 })).await.expect(200);
+        assert_eq!(
+            rows::operations(&api.pool, id).await.last().map(String::as_str),
+            Some(kind)
+        );
+    }
     for wrong in [
         json!({ "replicas": 1001 }),
         json!({ "replicas": -1 }),

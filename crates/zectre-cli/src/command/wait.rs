@@ -46,6 +46,8 @@ pub(crate) async fn until_rolled_out(
                 ..
             }
         );
+        // A run to completion takes no requests: it has no share to wait with.
+        let waits_for_people = waits_for_people && !describe::is_job(now);
         Ok(now.status.is_ended() || (waits_for_people && now.health == Health::Healthy))
     };
     let ended = until(context, deployment, progress, is_done).await?;

@@ -69,6 +69,8 @@ pub struct Cluster {
     pub(super) excuses: BTreeMap<NodeId, u32>,
     /// Tasks whose end a node told of since its last digest.
     pub(super) just_ended: BTreeMap<NodeId, BTreeSet<TaskId>>,
+    /// What the checks of starting tasks got for an answer. Not stored: their nodes tell again.
+    pub(super) answers: BTreeMap<TaskId, String>,
     /// Nodes that tasks are to leave.
     pub(super) emptying: BTreeSet<NodeId>,
     /// The newest routing epoch that is known of.
@@ -110,6 +112,7 @@ impl Cluster {
             stranded: Acks::default(),
             excuses: BTreeMap::new(),
             just_ended: BTreeMap::new(),
+            answers: BTreeMap::new(),
             emptying: BTreeSet::new(),
             routing_epoch,
             #[cfg(test)]
@@ -228,6 +231,7 @@ impl Cluster {
         self.draining.remove(id);
         self.overdue.remove(id);
         self.begun.remove(&id);
+        self.answers.remove(&id);
         self.timers.arm(Timer::Task(id), None);
         self.pass.tasks.remove(&id);
         self.pass.touched.insert(task.deployment_id);

@@ -2,7 +2,7 @@
 
 use super::{
     Cluster, Happening, Source,
-    progress::defeat,
+    progress::{Defeat, defeat},
     rollout::{end, give_up_if_sourceless},
 };
 use zectre_common::{
@@ -55,7 +55,7 @@ pub(super) fn advance(cluster: &mut Cluster, id: DeploymentId, now: Time) {
     if all_began {
         return;
     }
-    if let Some((reason, message)) = defeat(cluster, id, now) {
+    if let Some(Defeat { reason, message, .. }) = defeat(cluster, id, now) {
         end(cluster, id, DeploymentStatus::Failed, reason, message, now);
     }
 }

@@ -5,7 +5,7 @@ use super::{
     shortage::{is_too_large, shortage},
 };
 use std::time::Duration;
-use zectre_common::{id::DeploymentId, state::Reason, time::Time};
+use zectre_common::{id::DeploymentId, state::Reason, time::Time, wire::deployment::Evidence};
 
 /// A task that no node is made for, or large enough for, is waited for this long.
 const ELIGIBLE_GRACE: Duration = Duration::from_secs(15);
@@ -38,8 +38,26 @@ fn waits_in_vain(cluster: &Cluster, target: &Deployment, reason: Reason) -> bool
     }
 }
 
+/// How a rollout is lost.
+pub(super) struct Defeat {
+    pub(super) reason: Reason,
+    pub(super) message: String,
+    /// What is at hand beside that of the last failure.
+    pub(super) evidence: Option<Evidence>,
+}
+
+impl From<(Reason, String)> for Defeat {
+    fn from((reason, message): (Reason, String)) -> Self {
+        Self {
+            reason,
+            message,
+            evidence: None,
+        }
+    }
+}
+
 /// Why the rollout is lost, if it is.
-pub(super) fn defeat(cluster: &Cluster, id: DeploymentId, now: Time) -> Option<(Reason, String)> {
+pub(super) fn defeat(cluster: &Cluster, id: DeploymentId, now: Time) -> Option<Defeat> {
     let target = cluster.deployments.get(&id)?;
     if target.rollout_failures >= cluster.settings.rollout_failures_max {
         let reason = target.reason.unwrap_or(Reason::Exited);
@@ -47,19 +65,19 @@ pub(super) fn defeat(cluster: &Cluster, id: DeploymentId, now: Time) -> Option<(
             .message
             .clone()
             .unwrap_or_else(|| "its tasks failed".into());
-        return Some((reason, message));
+        return Some((reason, message).into());
     }
     if eligible_until(cluster, target).is_some_and(|at| at <= now) {
         let (reason, message) = shortage(cluster, target);
         if waits_in_vain(cluster, target, reason) {
-            return Some((reason, message));
+            return Some((reason, message).into());
         }
     }
     if waits_since(cluster, target)?.plus(progress_deadline(target)) > now {
         return None;
     }
     if cluster.waiting.of(id).next().is_some() {
-        return Some(shortage(cluster, target));
+        return Some(shortage(cluster, target).into());
     }
     let secs = target.spec.progress_deadline_secs;
     let (ready, full) = (cluster.count_ready(id), canary::size_now(cluster, target));
@@ -67,7 +85,30 @@ pub(super) fn defeat(cluster: &Cluster, id: DeploymentId, now: Time) -> Option<(
     if let (Some(reason), Some(said)) = (target.reason, &target.message) {
         message = format!("{message}; the last failure was {reason}: {said}");
     }
-    Some((Reason::ProgressDeadline, message))
+    let evidence = answered(cluster, id);
+    if let Some(answer) = evidence
+        .as_ref()
+        .and_then(|evidence| evidence.last_probe.as_ref())
+    {
+        message = format!("{message}; the last answer to the check of one that is starting: {answer}");
+    }
+    Some(Defeat {
+        reason: Reason::ProgressDeadline,
+        message,
+        evidence,
+    })
+}
+
+/// What the check of one of its starting tasks got for an answer.
+fn answered(cluster: &Cluster, id: DeploymentId) -> Option<Evidence> {
+    let mut starting = cluster.tasks_of(id);
+    starting.find_map(|task| {
+        Some(Evidence {
+            task_id: Some(task.id),
+            last_probe: Some(cluster.answers.get(&task.id)?.clone()),
+            ..Evidence::default()
+        })
+    })
 }
 
 pub(super) fn wait_end(deployment: &Deployment) -> Time {

@@ -207,7 +207,7 @@ fn apply(cluster: &mut Cluster, report: &TaskReport, now: Time) {
     }
     match report.state {
         TaskState::Pending | TaskState::Stopping => {}
-        TaskState::Starting => still_starting(cluster, report.task_id, now),
+        TaskState::Starting => still_starting(cluster, report, now),
         TaskState::Running => runs(cluster, report, now),
         TaskState::Stopped | TaskState::Failed => {
             if let Some(node_id) = task.node_id {
@@ -219,16 +219,19 @@ fn apply(cluster: &mut Cluster, report: &TaskReport, now: Time) {
     }
 }
 
-fn still_starting(cluster: &mut Cluster, id: TaskId, now: Time) {
+fn still_starting(cluster: &mut Cluster, report: &TaskReport, now: Time) {
     let Some(task) = cluster
         .tasks
-        .get_mut(&id)
+        .get_mut(&report.task_id)
         .filter(|task| task.state == TaskState::Starting)
     else {
         return;
     };
     task.seen_at = Some(now);
     let task = task.clone();
+    if let Some(answer) = &report.last_probe {
+        cluster.answers.insert(task.id, answer.clone());
+    }
     placement::arm_start(cluster, &task);
 }
 
@@ -258,6 +261,7 @@ fn runs(cluster: &mut Cluster, report: &TaskReport, now: Time) {
                 // The port that was given is the one that is held; an agent can't choose another.
                 (task.address, task.phases, task.running_at) = (address, Some(phases), Some(now));
             });
+            cluster.answers.remove(&id);
             succession::arm_relief(cluster, id);
             let message = "its port is open and its check passed".into();
             record_task(cluster, "task.running", id, deployment_id, message, None);

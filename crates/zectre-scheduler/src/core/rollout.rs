@@ -16,7 +16,7 @@
 
 use super::{
     Cluster, Command, Deployment, Environment, Happening, Source, canary, confirm,
-    progress::{defeat, wait_end},
+    progress::{Defeat, defeat, wait_end},
     retreat, sleep,
 };
 use zectre_common::{
@@ -350,8 +350,8 @@ fn judge(cluster: &mut Cluster, environment_id: EnvironmentId, id: DeploymentId,
     if canary::promoted_at(cluster, target).is_some_and(|at| at <= now) {
         return promote(cluster, id, now);
     }
-    if let Some((reason, message)) = defeat(cluster, id, now) {
-        return lose(cluster, environment_id, id, reason, message, now);
+    if let Some(defeat) = defeat(cluster, id, now) {
+        return lose(cluster, environment_id, id, defeat, now);
     }
     let share = match strategy {
         Strategy::Rolling { .. } => (ready > 0).then(|| (100 * ready / (ready + old_ready)) as u8),
@@ -379,16 +379,20 @@ fn set_weight(cluster: &mut Cluster, environment_id: EnvironmentId, before: Opti
     }
 }
 
-fn lose(
-    cluster: &mut Cluster,
-    environment_id: EnvironmentId,
-    id: DeploymentId,
-    reason: Reason,
-    message: String,
-    now: Time,
-) {
+fn lose(cluster: &mut Cluster, environment_id: EnvironmentId, id: DeploymentId, defeat: Defeat, now: Time) {
     let returning = cluster.deployments.get(&id).is_some_and(is_return);
+    let Defeat {
+        reason,
+        message,
+        evidence,
+    } = defeat;
     if !returning {
+        if evidence.is_some() {
+            cluster.update_deployment(id, |deployment| {
+                // How one failed says more.
+                deployment.evidence = deployment.evidence.take().or(evidence);
+            });
+        }
         return end(cluster, id, DeploymentStatus::Failed, reason, message, now);
     }
     // It did succeed once, and keeps that; it just can't come back now.

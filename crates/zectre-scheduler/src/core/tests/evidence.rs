@@ -245,3 +245,23 @@ fn the_task_of_a_lost_node_names_it_and_one_that_was_idle_says_so() {
         (TaskState::Stopped, Some(Reason::Idle))
     );
 }
+
+#[test]
+fn what_the_check_answers_of_a_start_that_lasts_too_long_is_told() {
+    let mut world = World::new(1, 1);
+    let id = world.deploy(r#"{"progress_deadline_secs":20}"#, Program::Hangs);
+    world.calm(3);
+    let task = world.cluster.tasks_of(id).next().expect("one").id;
+    let answer = "GET /healthz answered 500 Internal Server Error";
+    let starting = world.agents[0].held.get_mut(&task).expect("it is starting");
+    starting.last_probe = Some(answer.into());
+    world.calm(30);
+    let row = &world.rows.deployments[&id];
+    assert_eq!(row.reason, Some(Reason::ProgressDeadline));
+    assert!(row.message.as_deref().is_some_and(|said| said.contains(answer)));
+    let evidence = row.evidence.clone().expect("kept");
+    assert_eq!(
+        (evidence.task_id, evidence.last_probe.as_deref()),
+        (Some(task), Some(answer))
+    );
+}
