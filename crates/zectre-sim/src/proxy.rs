@@ -425,7 +425,7 @@ impl Sim {
             return;
         };
         let Some((tasks, epoch)) = answer else { return };
-        if epoch < proxy.table.epoch && !crate::is_planted!(StaleWakeBelieved) {
+        if epoch < proxy.table.epoch {
             // What it names may be gone by now.
             if !is_second && self.backends(index, deployment).is_empty() {
                 self.call_wake(index, deployment, true);

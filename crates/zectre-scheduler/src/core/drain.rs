@@ -155,11 +155,6 @@ pub(super) fn revive(cluster: &mut Cluster, id: TaskId) {
         (task.routed, task.unrouted, task.drain_until) = (true, Unrouted::No, None);
     });
     succession::arm_relief(cluster, id);
-    if crate::planted::planted!(RevivedToldEarly)
-        && let Some(deployment_id) = cluster.tasks.get(&id).map(|task| task.deployment_id)
-    {
-        cluster.say(Command::Ready(deployment_id));
-    }
 }
 
 pub(super) fn proxy_report(cluster: &mut Cluster, proxy: Proxy, now: Time) {
