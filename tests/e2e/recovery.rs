@@ -1,8 +1,8 @@
 //! `kill -9` of anything: tasks go on, nothing runs twice, nothing is lost.
 
-use serde_json::json;
-use std::{collections::BTreeSet, time::Duration};
-use zectre_e2e::{App, Daemons, server_program, tasks_of};
+use serde_json::{Value, json};
+use std::{collections::BTreeSet, fs, time::Duration};
+use zectre_e2e::{App, Daemons, Gate, server_program, tasks_of};
 use zectre_testkit::wait_until;
 
 #[tokio::test]
@@ -62,6 +62,37 @@ async fn every_daemon_may_be_killed_and_the_program_goes_on() {
     })
     .await;
     assert_eq!(tasks_of(next.id()).len(), 1);
+}
+
+#[tokio::test]
+async fn a_deploy_is_waited_for_through_a_restart_of_the_api() {
+    let mut platform = Daemons::start().await;
+    let (cli, gate) = (platform.cli(), Gate::open().await);
+    let directory = platform.directory().join("gated");
+    fs::create_dir(&directory).expect("it is ours");
+    fs::write(directory.join("zectre.yaml"), "name: gated\n").expect("it is ours");
+    cli.run(&directory, &["projects", "add"]).await.success();
+    let variable = format!("GATE={}", gate.address());
+    cli.run(&directory, &["env", "add", &variable]).await.success();
+    let program = server_program();
+    let program = program.to_str().expect("a plain path");
+    let mut deploy = cli.command(&directory, &["deploy", "--artifact", program, "--wait", "--json"]);
+    let deploy = tokio::task::spawn_blocking(move || deploy.output());
+    // Its task waits at the gate, so the command waits for it.
+    let mut held = gate.arrival().await;
+    platform.kill("zectre-api").await;
+    platform.start_service("zectre-api");
+    platform.wait_ready("zectre-api").await;
+    assert!(!deploy.is_finished(), "it waits on");
+    held.pass();
+    let output = deploy.await.expect("no panic").expect("it runs");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let shown: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(shown["deployment"]["status"], "succeeded", "{shown:#}");
 }
 
 #[tokio::test]

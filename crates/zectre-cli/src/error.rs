@@ -62,6 +62,9 @@ pub(crate) enum CliError {
     /// The platform can't be started or stopped.
     #[error("{0}")]
     Up(#[from] UpError),
+    /// The API went away while something was waited for; the text says what goes on regardless.
+    #[error("{0}")]
+    Away(String),
     /// Ctrl-C; the text says what goes on regardless, and is empty when nothing does.
     #[error("{0}")]
     Interrupted(String),
@@ -97,6 +100,7 @@ impl CliError {
                 (_, Some(400)) => 2,
                 _ => 1,
             },
+            Self::Away(_) => 5,
             Self::Usage(_) => 2,
             Self::NotSignedIn { .. } | Self::Refused(_) => 3,
             Self::NotFound(_) => 4,

@@ -65,6 +65,15 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// Whether the same read may succeed in a moment: nobody answers, or who does says that it can't for now.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Problem(problem) => matches!(problem.status, 502..=504),
+            _ => false,
+        }
+    }
+
     /// The stable code of the API's refusal, when it is one.
     pub fn code(&self) -> Option<&str> {
         match self {

@@ -3,7 +3,6 @@
 use crate::{
     Client, ClientError, SseEvent,
     sse::{Parser, TooLong},
-    transport::is_passing,
 };
 use http::Method;
 use serde::de::DeserializeOwned;
@@ -179,7 +178,7 @@ impl<T: DeserializeOwned> EventStream<T> {
                 self.silent_since = Some(Instant::now());
                 Ok(true)
             }
-            Err(error) if is_passing(&error) && self.attempts < ATTEMPTS_MAX => Ok(false),
+            Err(error) if error.is_passing() && self.attempts < ATTEMPTS_MAX => Ok(false),
             Err(error) => Err(error),
         }
     }

@@ -103,7 +103,7 @@ impl Client {
                 Ok(response) => return self.read(response).await,
                 Err(error) => error,
             };
-            if attempt == READ_ATTEMPTS || !is_passing(&error) {
+            if attempt == READ_ATTEMPTS || !error.is_passing() {
                 return Err(error);
             }
             tokio::time::sleep(pause).await;
@@ -261,15 +261,6 @@ impl Client {
 /// A key that makes repeating this one call harmless.
 pub(crate) fn fresh_key() -> String {
     uuid::Uuid::now_v7().to_string()
-}
-
-/// Whether the same read may succeed in a moment.
-pub(crate) fn is_passing(error: &ClientError) -> bool {
-    match error {
-        ClientError::Unreachable { .. } => true,
-        ClientError::Problem(problem) => matches!(problem.status, 502..=504),
-        _ => false,
-    }
 }
 
 /// The last cause: it names the trouble (`connection refused`), where the first only says that there is one.

@@ -158,6 +158,11 @@ async fn artifact(context: &Context, app: &App, text: &str) -> Result<ArtifactId
         return Ok(id);
     }
     let path = Path::new(text);
+    if !path.metadata().map_err(CliError::read(path))?.is_file() {
+        return Err(CliError::Usage(format!(
+            "{text} is no file: an artifact is a program or a .tar.gz of one. Build it and name that."
+        )));
+    }
     let progress = context.output.progress(format!("Uploading {text}"));
     let hashed = path.to_owned();
     let (size_bytes, digest) = tokio::task::spawn_blocking(move || digest(&hashed))

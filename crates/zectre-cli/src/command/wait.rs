@@ -21,6 +21,8 @@ const SOON: Duration = Duration::from_secs(10);
 const POLL_INTERVAL_LATER: Duration = Duration::from_secs(1);
 /// What a rollout may take beyond its own deadline: its build's queue, its drain, and the way here.
 const MARGIN: Duration = Duration::from_secs(120);
+/// How long an API that was there is waited for: a restart takes seconds.
+const AWAY_MAX: Duration = Duration::from_secs(60);
 /// How long something may wait until it is said what for.
 const WHY_AFTER: Duration = Duration::from_secs(2);
 /// How often the activity feed is asked whether a return was given up, and tasks what they wait for.
@@ -130,12 +132,20 @@ pub(crate) async fn until(
     let began = Instant::now();
     let deadline = began + timeout;
     let mut asked_why = began;
-    while !is_done(&deployment).await? {
-        if let Some(news) = doing(&deployment, began.elapsed()) {
+    let mut patience = Patience::default();
+    loop {
+        match is_done(&deployment).await {
+            Ok(true) => return Ok(deployment),
+            Ok(false) => {}
+            Err(error) => patience.spend(error, &deployment, progress)?,
+        }
+        if patience.away_since.is_some() {
+            // Nothing that was known is news.
+        } else if let Some(news) = doing(&deployment, began.elapsed()) {
             progress.update(news);
         } else if began.elapsed() >= WHY_AFTER && asked_why.elapsed() >= FEED_INTERVAL {
             asked_why = Instant::now();
-            if let Some(why) = waiting::why(context, deployment.id).await? {
+            if let Ok(Some(why)) = waiting::why(context, deployment.id).await {
                 progress.update(format!("Waiting for a place: {why}"));
             }
         }
@@ -153,9 +163,45 @@ pub(crate) async fn until(
                 timeout.as_secs()
             )));
         }
-        deployment = context.client.deployment(deployment.id).await?;
+        match context.client.deployment(deployment.id).await {
+            Ok(now) => (deployment, patience) = (now, Patience::default()),
+            Err(error) => patience.spend(error.into(), &deployment, progress)?,
+        }
     }
-    Ok(deployment)
+}
+
+/// With an API that is away: it may be restarting, and what it was asked for goes on without it.
+#[derive(Default)]
+struct Patience {
+    away_since: Option<Instant>,
+}
+
+impl Patience {
+    /// The error, when it is none that passes; another one, when the API has been away for too long.
+    fn spend(
+        &mut self,
+        error: CliError,
+        deployment: &Deployment,
+        progress: &mut Progress,
+    ) -> Result<(), CliError> {
+        let CliError::Client(cause) = &error else {
+            return Err(error);
+        };
+        if !cause.is_passing() {
+            return Err(error);
+        }
+        let version = deployment.version;
+        if self.away_since.get_or_insert_with(Instant::now).elapsed() >= AWAY_MAX {
+            return Err(CliError::Away(format!(
+                "{cause}.\nVersion {version} goes on by itself: once the API answers, `zectre status` shows how it is, `zectre \
+                 events` what happened."
+            )));
+        }
+        progress.update(format!(
+            "The API does not answer; version {version} goes on meanwhile"
+        ));
+        Ok(())
+    }
 }
 
 /// What the rollout is at; nothing once it has ended, when something else is waited for.
