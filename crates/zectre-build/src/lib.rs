@@ -19,6 +19,7 @@ pub mod routes;
 pub mod sandbox;
 pub mod source;
 pub mod store;
+mod tree;
 mod work_dir;
 pub mod worker;
 

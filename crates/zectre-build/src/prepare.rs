@@ -6,6 +6,7 @@
 use crate::{
     log::{Lines, Log},
     sandbox::Sandbox,
+    tree::Tree,
 };
 use serde::Deserialize;
 use std::{
@@ -148,7 +149,7 @@ impl Preparer {
     async fn warm(&self) -> Result<PathBuf, String> {
         let mut command = Command::new(&self.compiler);
         command
-            .args(["warm", "--online", "--json", "--cache"])
+            .args(["warm", "--online", "--json", "--until-eof", "--cache"])
             .arg(&self.cache);
         if let Some(group) = self.sandbox.group() {
             command.arg("--group").arg(group.to_string());
@@ -158,13 +159,18 @@ impl Preparer {
             with_cargo(std::env::var_os("PATH"), std::env::home_dir().as_deref()),
         );
         command
-            .stdin(Stdio::null())
+            // Never written to: it closes when this service ends, however it ends, and with that the warm-up does.
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            .process_group(0)
             .kill_on_drop(true);
         let mut child = command
             .spawn()
             .map_err(|error| format!("the compiler does not start: {error}"))?;
+        // Declared after the child, so dropped before it.
+        let mut tree = Tree::of(&child);
+        let open = child.stdin.take();
         let mut stdout = child
             .stdout
             .take()
@@ -178,6 +184,8 @@ impl Preparer {
         );
         read.map_err(|error| error.to_string())?;
         let status = child.wait().await.map_err(|error| error.to_string())?;
+        tree.has_ended();
+        drop(open);
         match serde_json::from_slice::<Warmed>(&answer) {
             Ok(warmed) if status.success() => Ok(warmed.sysroot),
             _ => Err(cache_trouble(&self.cache, &last)),

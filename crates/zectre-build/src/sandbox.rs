@@ -5,7 +5,7 @@
 //! really another user, to the kernel and to every file. Otherwise bubblewrap makes a user namespace. Killing
 //! bubblewrap, or this worker, kills the sandbox's init, and with it every process of the build.
 
-use crate::{cgroup, error::Error};
+use crate::{cgroup, error::Error, tree::Tree};
 use std::{
     ffi::{OsStr, OsString},
     fs,
@@ -243,7 +243,7 @@ impl Sandbox {
         command.current_dir("/").process_group(0).kill_on_drop(true);
         let child = command.spawn()?;
         Ok(Running {
-            tree: Tree(child.id()),
+            tree: Tree::of(&child),
             child,
             group,
         })
@@ -406,24 +406,7 @@ impl Running {
     /// Waits for the end; from then on there is nothing left to kill.
     pub async fn wait(&mut self) -> std::io::Result<std::process::ExitStatus> {
         let status = self.child.wait().await?;
-        self.tree.0 = None;
+        self.tree.has_ended();
         Ok(status)
-    }
-}
-
-/// A process group.
-#[derive(Debug)]
-struct Tree(Option<u32>);
-
-impl Drop for Tree {
-    fn drop(&mut self) {
-        let group = self
-            .0
-            .and_then(|id| i32::try_from(id).ok())
-            .and_then(rustix::process::Pid::from_raw);
-        if let Some(group) = group {
-            // That it has just ended is fine.
-            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-        }
     }
 }

@@ -97,7 +97,7 @@ impl CliError {
                 (_, Some(401 | 403)) => 3,
                 (_, Some(404)) => 4,
                 // Bad input is bad input, whoever notices it.
-                (_, Some(400)) => 2,
+                (ClientError::BadUrl { .. }, _) | (_, Some(400)) => 2,
                 _ => 1,
             },
             Self::Away(_) => 5,

@@ -16,6 +16,9 @@ use crate::{compile, warm};
 /// Stack of the thread that works: syntax trees are walked recursively, and the parser allows deep ones.
 const STACK_BYTES: usize = 256 * 1024 * 1024;
 
+/// Whoever waited for it has gone: like a program that Ctrl-C ended.
+const EXIT_LEFT: i32 = 130;
+
 #[derive(Parser)]
 #[command(
     name = "zectre-tishc",
@@ -40,6 +43,10 @@ enum Command {
         /// The id of the group that compiles with it, where that is not the user who warms it.
         #[arg(long)]
         group: Option<u32>,
+        /// End, with all that was started, when standard input does: who starts this as a process group of its own and
+        /// holds the other end leaves nothing behind, however it ends.
+        #[arg(long)]
+        until_eof: bool,
         /// Print one JSON object on stdout.
         #[arg(long)]
         json: bool,
@@ -77,8 +84,12 @@ pub fn run() -> ExitCode {
                 cache,
                 online,
                 group,
+                until_eof,
                 json,
             } => {
+                if until_eof {
+                    end_at_eof();
+                }
                 let warmed = warm(&cache, online, group, &mut say);
                 finish(json, warmed, |warmed| {
                     if warmed.built {
@@ -111,6 +122,20 @@ pub fn run() -> ExitCode {
         70
     });
     ExitCode::from(code)
+}
+
+/// Watches standard input on a thread of its own.
+fn end_at_eof() {
+    thread::spawn(|| {
+        // What comes in says nothing; that it ends does.
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        let own = rustix::process::getpid();
+        // In somebody else's group that would be others' end.
+        if rustix::process::getpgrp() == own {
+            let _ = rustix::process::kill_process_group(own, rustix::process::Signal::KILL);
+        }
+        std::process::exit(EXIT_LEFT);
+    });
 }
 
 fn say(line: &str) {

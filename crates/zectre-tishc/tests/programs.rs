@@ -449,6 +449,48 @@ fn a_cold_cache_and_a_bad_command_line_say_so() {
     assert_eq!(tishc().arg("fly").output().unwrap().status.code(), Some(2));
 }
 
+/// Processes of a group, but those that only wait to be reaped.
+fn members(group: u32) -> usize {
+    let all = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let of_group = all.filter_map(|process| fs::read_to_string(process.path().join("stat")).ok());
+    of_group
+        .filter(|stat| {
+            // After the name in parentheses: state, parent, group.
+            let mut words = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+            let state = words.next();
+            state != Some("Z") && words.nth(1).and_then(|word| word.parse().ok()) == Some(group)
+        })
+        .count()
+}
+
+#[test]
+fn a_warm_up_ends_with_whoever_asked_for_it_and_leaves_no_compiler() {
+    let cold = tempfile::tempdir().unwrap();
+    let mut command = tishc();
+    command
+        .args(["warm", "--online", "--until-eof", "--cache"])
+        .arg(cold.path());
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let mut warming = std::os::unix::process::CommandExt::process_group(&mut command, 0)
+        .spawn()
+        .unwrap();
+    let group = warming.id();
+    let until = |what: &str, is_so: &dyn Fn() -> bool| {
+        let deadline = Instant::now() + ANSWER_DEADLINE;
+        while !is_so() {
+            assert!(Instant::now() < deadline, "{what}");
+            thread::park_timeout(Duration::from_millis(20));
+        }
+    };
+    until("it has started a compiler", &|| members(group) > 1);
+    drop(warming.stdin.take());
+    assert!(!warming.wait().unwrap().success());
+    until("all of it has ended", &|| members(group) == 0);
+}
+
 #[test]
 fn a_warm_cache_answers_at_once() {
     let cache = cache();

@@ -152,17 +152,28 @@ fn check(request: &DeploymentRequest) -> Result<(), CliError> {
     )))
 }
 
+/// That it is a file: nothing else has an end, or is there to be uploaded.
+fn check_file(path: &Path, text: &str) -> Result<(), CliError> {
+    let wrong = |why: &str| {
+        CliError::Usage(format!(
+            "{text} {why}: an artifact is a program or a .tar.gz of one. Build it and name that, or the id of an artifact."
+        ))
+    };
+    match path.metadata() {
+        Ok(found) if found.is_file() => Ok(()),
+        Ok(_) => Err(wrong("is no file")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(wrong("is not there")),
+        Err(error) => Err(CliError::read(path)(error)),
+    }
+}
+
 /// The artifact named by its id, or a file uploaded as a new one.
 async fn artifact(context: &Context, app: &App, text: &str) -> Result<ArtifactId, CliError> {
     if let Ok(id) = text.parse::<ArtifactId>() {
         return Ok(id);
     }
     let path = Path::new(text);
-    if !path.metadata().map_err(CliError::read(path))?.is_file() {
-        return Err(CliError::Usage(format!(
-            "{text} is no file: an artifact is a program or a .tar.gz of one. Build it and name that."
-        )));
-    }
+    check_file(path, text)?;
     let progress = context.output.progress(format!("Uploading {text}"));
     let hashed = path.to_owned();
     let (size_bytes, digest) = tokio::task::spawn_blocking(move || digest(&hashed))
