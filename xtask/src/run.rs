@@ -37,6 +37,15 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
+/// cargo for a whole run, which compiles each crate once: what would make a second time quicker costs time and gigabytes.
+pub(crate) fn cargo_once() -> Command {
+    let mut command = cargo();
+    if env::var_os("CARGO_INCREMENTAL").is_none() {
+        command.env("CARGO_INCREMENTAL", "0");
+    }
+    command
+}
+
 /// Whether a program of this name is on the path, or in the directories only root has on it.
 pub(crate) fn is_installed(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();

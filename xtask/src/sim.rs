@@ -3,7 +3,7 @@
 use crate::{
     fail::Fail,
     run,
-    run::{cargo, step},
+    run::{cargo_once as cargo, step},
 };
 use std::process::Command;
 

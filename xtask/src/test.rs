@@ -3,7 +3,7 @@
 use crate::{
     fail::Fail,
     packages, run,
-    run::{cargo, step},
+    run::{cargo_once as cargo, step},
     sim, tidy,
 };
 use std::{fs, process::Command, time::Instant};
