@@ -36,6 +36,16 @@ async fn answers(http: &Http, domain: &str, status: u16) -> String {
     .await
 }
 
+/// Waits until the proxy answers the page that shows whose `domain` is.
+async fn page_is_up(http: &Http, claim: &Value, domain: &str) {
+    let url = claim["verification"]["http"]["url"].as_str().expect("a page");
+    let page = &url[url.find("/.well-known").expect("a well-known place")..];
+    wait_until(Duration::from_secs(60), "the proxy knows the claim", async || {
+        (http.app(domain, page).await.status == 200).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_domain_leads_to_its_application_once_it_is_verified() {
     let dns = DnsServer::start().await;
@@ -74,8 +84,9 @@ async fn a_domain_leads_to_its_application_once_it_is_verified() {
     assert!(answers(&http, "shop.example.com", 200).await.starts_with("shop "));
 
     // By a page, which the proxy answers itself for a name that points at it; by the command this time.
-    claim(&http, &app, "www.example.com").await;
+    let made = claim(&http, &app, "www.example.com").await;
     dns.add_address("www.example.com", Ipv4Addr::LOCALHOST.into());
+    page_is_up(&http, &made, "www.example.com").await;
     let directory = platform.directory();
     let run = async |words: &[&str]| platform.cli().run(directory, words).await;
     let verified = run(&["domains", "verify", "www.example.com", "--project", "shop"]).await;

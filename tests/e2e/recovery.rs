@@ -92,7 +92,7 @@ async fn a_deploy_is_waited_for_through_a_restart_of_the_api() {
         String::from_utf8_lossy(&output.stderr)
     );
     let shown: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    assert_eq!(shown["deployment"]["status"], "succeeded", "{shown:#}");
+    assert_eq!(shown["status"], "succeeded", "{shown:#}");
 }
 
 #[tokio::test]

@@ -22,22 +22,24 @@ fn data_dir<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
     arguments[position..].iter().take(words).copied().collect()
 }
 
+/// What one machine runs.
+const PROGRAMS: [&str; 4] = ["zectre", "zectre-agent", "zectre-shim", "zectre-tishc"];
+/// The packages that they are in.
+const PACKAGES: [&str; 3] = ["zectre-cli", "zectre-agent", "zectre-tishc"];
+
 /// Builds what one machine needs; where `zectre` lies then.
 fn build(dev: bool) -> Result<PathBuf, Fail> {
     let mut build = cargo();
-    build.args([
-        "build",
-        "--locked",
-        "--bins",
-        "--package",
-        "zectre-cli",
-        "--package",
-        "zectre-agent",
-        "--package",
-        "zectre-tishc",
-    ]);
-    if !dev {
-        build.arg("--release");
+    build.args(["build", "--locked"]);
+    if dev {
+        // Out of the whole workspace, with the features of shared libraries that tests and all else are built with: a
+        // developer has most of it already.
+        build.arg("--workspace");
+        build.args(PROGRAMS.iter().flat_map(|program| ["--bin", program]));
+    } else {
+        // Nothing but what these need: a newcomer waits for it.
+        build.args(["--release", "--bins"]);
+        build.args(PACKAGES.iter().flat_map(|package| ["--package", package]));
     }
     step("build the platform", &mut build)?;
     let profile = if dev { "debug" } else { "release" };
