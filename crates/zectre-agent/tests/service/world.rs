@@ -409,13 +409,11 @@ impl World {
     /// Waits until a task is reported in a state.
     pub(crate) async fn reported(&self, task: TaskId, state: TaskState) -> TaskReport {
         let find = || {
-            self.shared
-                .seen()
-                .reports
-                .iter()
-                .rev()
-                .find(|report| report.task_id == task)
-                .cloned()
+            let seen = self.shared.seen();
+            // A digest may tell of an end before the news of it is sent, which then is no news any more.
+            let ended = seen.ended.get(&task);
+            let told = || seen.reports.iter().rev().find(|report| report.task_id == task);
+            ended.or_else(told).cloned()
         };
         let what = format!("task {task} is {state}");
         until(&what, async || {
