@@ -75,6 +75,8 @@ struct BackendView {
     connect_failures: u64,
     /// New connections that were answered so late that more were opened meanwhile.
     slow_openings: u64,
+    /// After the shortest rest that it ended without a word, within the last minute.
+    closes_idle_after_ms: Option<u64>,
 }
 
 impl BackendView {
@@ -93,6 +95,7 @@ impl BackendView {
             failures: tally.failures,
             connect_failures: tally.connect_failures,
             slow_openings: replica.pace().slow_openings(),
+            closes_idle_after_ms: replica.lull().shortest().map(|rest| rest.as_millis() as u64),
         }
     }
 }
@@ -128,7 +131,7 @@ fn view(admin: &Admin) -> Routes {
         let view = DeploymentView {
             version: deployment.version,
             status: deployment.status,
-            asleep: deployment.asleep,
+            asleep: deployment.is_asleep(),
             in_flight: deployment.traffic.in_flight(),
             held: deployment.traffic.held(),
             backends,

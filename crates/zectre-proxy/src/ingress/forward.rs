@@ -18,7 +18,7 @@ use crate::{
     access::Entry,
     live::{Lease, Replica, Visit},
     metrics::{Counted, UpstreamError},
-    upstream::{Failed, Reply, Terms},
+    upstream::{Failed, Kept, Reply, Terms},
 };
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version, header, request::Parts};
 use http_body::Body;
@@ -171,6 +171,7 @@ impl Ingress {
     ) -> Result<(Reply, Lease), Refusal> {
         // Who says how long it waits knows better than we do.
         let response_timeout = grpc::timeout(request.headers()).unwrap_or(self.limits.response_timeout);
+        let mut was_stale = false;
         for _ in 0..TRIES_MAX {
             let spare = Spare::of(&mut request, place.http2);
             let repeatable = spare.as_ref().is_some_and(Spare::is_repeatable);
@@ -185,7 +186,11 @@ impl Ingress {
                 }
             };
             let terms = Terms {
-                repeatable,
+                kept: match (was_stale, repeatable) {
+                    (true, _) => Kept::None,
+                    (false, true) => Kept::Any,
+                    (false, false) => Kept::Trusted,
+                },
                 response_timeout,
                 may_leave: &may_leave,
             };
@@ -206,7 +211,10 @@ impl Ingress {
             request = next.request;
             waiting.retried();
             match next.place {
-                At::Same => continue,
+                At::Same => {
+                    was_stale = true;
+                    continue;
+                }
                 At::Any => {}
                 At::Other => waiting.avoid(replica.task()),
                 At::Reachable => replica.eject(self.now_ms()),

@@ -3,6 +3,7 @@
 
 mod budget;
 mod ledger;
+mod lull;
 mod node;
 mod pace;
 pub mod red;
@@ -13,6 +14,7 @@ mod traffic;
 
 pub use budget::Budget;
 pub use ledger::{Acknowledgement, Backend, Backends, Bounds, Kept, Ledger, Shift, Tally};
+pub use lull::Lull;
 pub use node::Node;
 pub use pace::{Opening, Pace, Turn};
 pub use replica::{EJECT_MS, Lease, Replica, SLOW_START_STEPS};

@@ -1,7 +1,7 @@
 //! One task that takes requests. It is taken with [`Replica::lease`], which fails once the task has
 //! left the table, so that a drained task can never be handed one more request.
 
-use super::{Node, Pace, Tally, suspicion::Suspicion};
+use super::{Lull, Node, Pace, Tally, suspicion::Suspicion};
 use std::sync::{
     Arc, Mutex, OnceLock, PoisonError,
     atomic::{
@@ -56,6 +56,7 @@ pub struct Replica {
     /// Somebody is trying to connect to find that out.
     knocking: AtomicBool,
     pace: Arc<Pace>,
+    lull: Arc<Lull>,
     /// What stands for it in cookies, once somebody asked.
     mark: OnceLock<Box<str>>,
     /// Where it runs, once somebody said so.
@@ -85,6 +86,7 @@ impl Replica {
             unreachable: AtomicBool::new(false),
             knocking: AtomicBool::new(false),
             pace: Arc::default(),
+            lull: Arc::default(),
             mark: OnceLock::new(),
             node: OnceLock::new(),
             drained,
@@ -274,6 +276,11 @@ impl Replica {
     /// How many connections to it may be opened at once.
     pub fn pace(&self) -> &Arc<Pace> {
         &self.pace
+    }
+
+    /// How long it lets connections rest.
+    pub fn lull(&self) -> &Arc<Lull> {
+        &self.lull
     }
 
     /// What stands for it in cookies; `make` makes it, once.

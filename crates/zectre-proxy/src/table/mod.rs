@@ -46,8 +46,8 @@ pub struct Deployment {
     pub affinity: bool,
     /// Whether it runs to completion and serves nothing.
     pub job: bool,
-    /// Without tasks on purpose.
-    pub asleep: bool,
+    /// Where it has no task, that is on purpose: put to sleep, superseded, or with no replicas wanted.
+    pub needs_none: bool,
     /// Tasks that requests may be sent to.
     pub routed: Vec<Arc<Replica>>,
     /// Its live side.
@@ -79,7 +79,7 @@ impl Deployment {
             DeploymentStatus::Pending => Idle::Pending,
             DeploymentStatus::Failed | DeploymentStatus::Cancelled => Idle::Failed,
             DeploymentStatus::Running => Idle::Await,
-            DeploymentStatus::Succeeded if !self.asleep => Idle::Await,
+            DeploymentStatus::Succeeded if !self.needs_none => Idle::Await,
             DeploymentStatus::Succeeded if self.cold_start_enabled => Idle::Wake,
             DeploymentStatus::Succeeded => Idle::Asleep,
         }
@@ -93,6 +93,11 @@ impl Deployment {
         }
         let woken: Option<Arc<Woken>> = self.traffic.woken();
         with(woken.as_deref().map_or(&[], |woken| &woken.replicas))
+    }
+
+    /// Whether it sleeps: nothing of it runs, and nothing is on its way until a request wakes it.
+    pub fn is_asleep(&self) -> bool {
+        matches!(self.idle(), Idle::Wake | Idle::Asleep) && !self.has_replicas()
     }
 
     fn has_replicas(&self) -> bool {

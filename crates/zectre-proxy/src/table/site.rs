@@ -93,7 +93,7 @@ impl Site {
                 affinity: row.affinity,
                 job: row.job,
                 // A superseded deployment and one with no replicas wanted run nothing either.
-                asleep: row.asleep || row.replicas == 0 || !wanted.contains(&row.id),
+                needs_none: row.asleep || row.replicas == 0 || !wanted.contains(&row.id),
                 routed: routed
                     .iter()
                     .map(|t| kept.replica_on(t.node_id, &traffic, t.id, (&t.address, t.port), row.http2))

@@ -238,6 +238,38 @@ fn what_becomes_of_a_request_without_replicas_follows_from_the_state() {
     }
 }
 
+#[test]
+fn a_version_with_no_replicas_wanted_is_awake_while_a_task_of_it_runs() {
+    let mut world = World::new();
+    let ids = world.application("a-b", &["production"]);
+    let current = world.deployment(ids[0], "c", 0);
+    world.environment(ids[0]).current_deployment_id = Some(current);
+    world.row(current).replicas = 0;
+    let seen = |world: &World| {
+        let table = world.table();
+        let deployment = table.deployment(current).expect("known");
+        (deployment.is_asleep(), deployment.idle())
+    };
+    assert_eq!(seen(&world), (true, Idle::Wake));
+    world.row(current).cold_start_enabled = false;
+    assert_eq!(seen(&world), (true, Idle::Asleep));
+    world.row(current).cold_start_enabled = true;
+    let task = TaskId::new();
+    world.rows.tasks.push(TaskRow {
+        id: task,
+        deployment_id: current,
+        address: "127.0.0.1".into(),
+        port: 1,
+        node_id: None,
+    });
+    // And once the task has gone, a request wakes it again.
+    assert_eq!(seen(&world), (false, Idle::Wake));
+    // What failed does not sleep: nothing would wake it.
+    world.rows.tasks.clear();
+    world.row(current).status = DeploymentStatus::Failed;
+    assert_eq!(seen(&world), (false, Idle::Failed));
+}
+
 proptest! {
     #[test]
     fn the_share_of_the_target_is_its_weight(weight in 0_i16..=100) {

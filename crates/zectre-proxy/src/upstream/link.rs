@@ -1,19 +1,29 @@
 //! One connection to a task, on loan to a request.
 
-use super::{pool::Pool, shared::Stream};
+use super::{pool::Pool, rest::Rests, shared::Stream};
 use crate::{
     ingress::body::Upload,
     live::{Pace, Replica},
 };
 use hyper::client::conn::http1;
-use std::sync::{Arc, Weak};
+use std::{
+    sync::{Arc, Weak},
+    time::Instant,
+};
 use zectre_common::id::TaskId;
+
+/// A connection of HTTP/1.1.
+#[derive(Debug)]
+pub(super) struct Single {
+    pub(super) sender: http1::SendRequest<Upload>,
+    pub(super) rests: Arc<Rests>,
+}
 
 /// What requests are handed to.
 #[derive(Debug)]
 pub(super) enum Sender {
     /// One request at a time.
-    Http1(http1::SendRequest<Upload>),
+    Http1(Single),
     /// One of many: the pool keeps the connection.
     Http2(Stream),
 }
@@ -28,6 +38,8 @@ pub struct Link {
     pace: Arc<Pace>,
     /// Nothing is sent on it again.
     last: bool,
+    /// When the rest before it began; nothing for a new one.
+    rested_since: Option<Instant>,
 }
 
 impl Link {
@@ -38,6 +50,22 @@ impl Link {
             pool: Arc::downgrade(pool),
             pace: Arc::clone(replica.pace()),
             last: false,
+            rested_since: None,
+        }
+    }
+
+    /// The same, after a rest.
+    pub(super) fn rested_since(self, since: Instant) -> Self {
+        Self {
+            rested_since: Some(since),
+            ..self
+        }
+    }
+
+    /// It ended without an answer.
+    pub(super) fn broke(&self) {
+        if let (Sender::Http1(single), Some(since)) = (&self.sender, self.rested_since) {
+            single.rests.broke(since);
         }
     }
 
@@ -62,8 +90,8 @@ impl Link {
         if self.last {
             return;
         }
-        if let (Sender::Http1(sender), Some(pool)) = (self.sender, self.pool.upgrade()) {
-            pool.put(self.task, sender, &self.pace);
+        if let (Sender::Http1(single), Some(pool)) = (self.sender, self.pool.upgrade()) {
+            pool.put(self.task, single, &self.pace);
         }
     }
 }

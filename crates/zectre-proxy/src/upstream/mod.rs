@@ -7,6 +7,7 @@
 
 mod link;
 mod pool;
+mod rest;
 mod shared;
 mod silence;
 mod turn;
@@ -21,14 +22,16 @@ use crate::{
     live::Replica,
     workers,
 };
-use http::{HeaderMap, Request, Response, header};
+use futures_util::FutureExt;
+use http::{HeaderMap, Request, Response, Version, header};
 use hyper::{
-    body::Incoming,
+    body::{Body, Incoming},
     client::conn::{http1, http2},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use link::Sender;
+use link::{Sender, Single};
 use pool::Pool;
+use rest::Rests;
 use rustix::net::sockopt;
 use shared::Shared;
 use silence::Silence;
@@ -42,9 +45,6 @@ use tokio::{net::TcpStream, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use turn::Turn;
 
-/// A request that can't be repeated goes only on a connection that was used so recently: an older one may be
-/// closing at this moment.
-const TRUSTED_FOR: Duration = Duration::from_secs(1);
 /// An HTTP/2 connection that doesn't answer a ping for so long is dead.
 const PING_EVERY: Duration = Duration::from_secs(20);
 
@@ -61,11 +61,22 @@ const KNOCK_EVERY: Duration = Duration::from_secs(1);
 /// A program that has not answered on a new connection for so long is at work, and takes more meanwhile.
 const OPENING_TIME: Duration = Duration::from_millis(250);
 
+/// Which kept connections are good enough for a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// All: where one turns out to be closed, the request is sent again.
+    Any,
+    /// Those that the task won't be closing at this moment.
+    Trusted,
+    /// None: it was lost on one already, and the others may be of its age.
+    None,
+}
+
 /// On what terms a request is sent.
 #[derive(Clone, Copy)]
 pub struct Terms<'r> {
-    /// It may be sent twice: any kept connection is good enough.
-    pub repeatable: bool,
+    /// What it may go on besides a new connection.
+    pub kept: Kept,
     /// To the answer's head, counted from the last movement of the request's body.
     pub response_timeout: Duration,
     /// Where this says so, it does not wait for a host that is gone.
@@ -139,7 +150,6 @@ impl Upstream {
         mut request: Request<Upload>,
         terms: Terms<'_>,
     ) -> Result<Reply, Failed> {
-        let idle_max = if terms.repeatable { None } else { Some(TRUSTED_FOR) };
         let was_reachable = replica.is_reachable();
         let mut turn = replica.pace().is_crowded().then(|| replica.pace().line_up(false));
         let (link, mut opening) = loop {
@@ -148,7 +158,7 @@ impl Upstream {
             {
                 return Err(Failed::TimedOut(terms.response_timeout));
             }
-            while let Some(link) = self.pool().take(replica, idle_max) {
+            while let Some(link) = self.pool().take(replica, idle_max(replica, terms)) {
                 drop(turn.take());
                 match self.exchange(replica, link, request, terms).await {
                     // It closed before it took the request; each such connection is gone for good, so this ends.
@@ -271,18 +281,24 @@ impl Upstream {
             link.retire();
         }
         let sent = match link.sender() {
-            Sender::Http1(sender) => silence.bear(sender.try_send_request(request)).await,
+            Sender::Http1(single) => silence.bear(single.sender.try_send_request(request)).await,
             Sender::Http2(stream) => silence.bear(stream.sender().try_send_request(request)).await,
         };
-        sent.map(|response| {
-            if let Some(progress) = &silence.progress {
-                progress.answered();
+        let response = sent.inspect_err(|failed| {
+            if matches!(failed, Failed::Unsent(..) | Failed::Lost(_)) && replica.is_reachable() {
+                link.broke();
             }
-            link.answered();
-            replica.answered();
-            replica.pace().answered(silence.began.elapsed());
-            Reply { response, link }
-        })
+        })?;
+        if let Some(progress) = &silence.progress {
+            progress.answered();
+        }
+        link.answered();
+        if is_last(&response) {
+            link.retire();
+        }
+        replica.answered();
+        replica.pace().answered(silence.began.elapsed());
+        Ok(Reply { response, link })
     }
 
     /// A new connection; `None` when the task's queue has no room for it.
@@ -310,8 +326,10 @@ impl Upstream {
                 .ok_or_else(|| "it closed the connection at once".into());
         }
         let (sender, connection) = http1::handshake(io).await.map_err(|error| error.to_string())?;
-        self.drive(connection.with_upgrades());
-        Ok(Some(self.pool().lend(replica, sender)))
+        let rests = Rests::new(replica.lull());
+        let told = Arc::clone(&rests);
+        self.drive(connection.with_upgrades().inspect(move |ended| told.ended(ended)));
+        Ok(Some(self.pool().lend(replica, Single { sender, rests })))
     }
 
     /// Runs a connection's I/O until it closes. Its errors reach whoever waits for an answer on it.
@@ -330,6 +348,35 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
     sockopt::set_tcp_keepidle(stream, KEEPALIVE)?;
     sockopt::set_tcp_keepintvl(stream, KEEPALIVE_AGAIN)?;
     Ok(sockopt::set_tcp_keepcnt(stream, KEEPALIVE_TIMES)?)
+}
+
+/// How long a connection to `replica` may have rested.
+fn idle_max(replica: &Replica, terms: Terms<'_>) -> Option<Duration> {
+    match terms.kept {
+        Kept::Any => None,
+        Kept::Trusted => Some(replica.lull().trusted()),
+        Kept::None => Some(Duration::ZERO),
+    }
+}
+
+/// Whether the task says that this is the last answer of its connection: what closes then is no surprise.
+fn is_last(response: &Response<Incoming>) -> bool {
+    let says = |word: &str| {
+        let values = response.headers().get_all(header::CONNECTION).iter();
+        let mut options = values
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','));
+        options.any(|option| option.trim().eq_ignore_ascii_case(word))
+    };
+    match response.version() {
+        Version::HTTP_10 => return !says("keep-alive"),
+        Version::HTTP_11 => {}
+        _ => return false,
+    }
+    // One that does not say how long it is ends with its connection.
+    let has_end = response.body().size_hint().exact().is_some()
+        || response.headers().contains_key(header::TRANSFER_ENCODING);
+    !has_end || says("close")
 }
 
 /// Whether the task is told that this is the last request of its connection.

@@ -1,14 +1,10 @@
 //! Idle connections by task, the last used first.
 
 use super::{
-    link::{Link, Sender},
+    link::{Link, Sender, Single},
     shared::Shared,
 };
-use crate::{
-    ingress::body::Upload,
-    live::{Pace, Replica},
-};
-use hyper::client::conn::http1;
+use crate::live::{Pace, Replica};
 use std::{
     collections::HashMap,
     mem,
@@ -25,7 +21,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 struct Idle {
-    sender: http1::SendRequest<Upload>,
+    single: Single,
     since: Instant,
 }
 
@@ -70,16 +66,14 @@ impl Pool {
         while index > 0 {
             index -= 1;
             let idle = &kept.http1[index];
-            if idle.sender.is_closed() {
+            if idle.single.sender.is_closed() {
                 kept.http1.swap_remove(index);
-            } else if idle_max.is_some_and(|max| idle.since.elapsed() > max) {
+            } else if idle_max.is_some_and(|max| idle.since.elapsed() >= max) {
                 return None;
-            } else if idle.sender.is_ready() {
-                return Some(Link::new(
-                    replica,
-                    Sender::Http1(kept.http1.remove(index).sender),
-                    self,
-                ));
+            } else if idle.single.sender.is_ready() {
+                let Idle { single, since } = kept.http1.remove(index);
+                single.rests.end();
+                return Some(Link::new(replica, Sender::Http1(single), self).rested_since(since));
             }
             // Neither closed nor ready: it is about to notice the end of its last answer.
         }
@@ -87,8 +81,8 @@ impl Pool {
     }
 
     /// A new connection on loan.
-    pub(super) fn lend(self: &Arc<Self>, replica: &Replica, sender: http1::SendRequest<Upload>) -> Link {
-        Link::new(replica, Sender::Http1(sender), self)
+    pub(super) fn lend(self: &Arc<Self>, replica: &Replica, single: Single) -> Link {
+        Link::new(replica, Sender::Http1(single), self)
     }
 
     /// A stream of a new connection that others may use from now on; `None` when it is closed already.
@@ -99,40 +93,34 @@ impl Pool {
     }
 
     /// Keeps a connection for the next request, and calls it when it already waits.
-    pub(super) fn put(
-        self: Arc<Self>,
-        task: TaskId,
-        mut sender: http1::SendRequest<Upload>,
-        pace: &Arc<Pace>,
-    ) {
-        if sender.is_closed() || pace.gives_place() {
+    pub(super) fn put(self: Arc<Self>, task: TaskId, mut single: Single, pace: &Arc<Pace>) {
+        if single.sender.is_closed() || pace.gives_place() {
             return;
         }
         if !pace.is_crowded() {
-            return self.keep(task, sender);
+            return self.keep(task, single);
         }
-        if sender.is_ready() {
-            self.keep(task, sender);
+        if single.sender.is_ready() {
+            self.keep(task, single);
             return pace.call();
         }
         let (tasks, pace) = (self.tasks.clone(), Arc::clone(pace));
         tasks.spawn(async move {
             // It fails when the connection ends, and then there is nothing to keep.
-            if sender.ready().await.is_ok() {
-                self.keep(task, sender);
+            if single.sender.ready().await.is_ok() {
+                self.keep(task, single);
                 pace.call();
             }
         });
     }
 
-    fn keep(&self, task: TaskId, sender: http1::SendRequest<Upload>) {
+    fn keep(&self, task: TaskId, single: Single) {
         let mut kept = self.lock();
         let idle = &mut kept.entry(task).or_default().http1;
         if idle.len() < IDLE_MAX {
-            idle.push(Idle {
-                sender,
-                since: Instant::now(),
-            });
+            let since = Instant::now();
+            single.rests.begin(since);
+            idle.push(Idle { single, since });
         }
     }
 
@@ -142,23 +130,26 @@ impl Pool {
         let Some(kept) = kept.get_mut(&task) else {
             return false;
         };
-        kept.http1.retain(|idle| !idle.sender.is_closed());
+        kept.http1.retain(|idle| !idle.single.sender.is_closed());
         !kept.http1.is_empty() && {
-            kept.http1.remove(0);
+            kept.http1.remove(0).single.rests.end();
             true
         }
     }
 
     /// Closes the idle connections to a task: its node does not answer, and none of them would tell.
     pub(super) fn forget(&self, task: TaskId) {
-        self.lock().remove(&task);
+        let gone = self.lock().remove(&task);
+        for idle in gone.into_iter().flat_map(|kept| kept.http1) {
+            idle.single.rests.end();
+        }
     }
 
     /// Closes what is idle for too long or leads to a task that `keep` doesn't know.
     pub(super) fn sweep(&self, keep: impl Fn(TaskId) -> bool) {
         self.lock().retain(|task, kept| {
             kept.http1
-                .retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < IDLE_TIMEOUT);
+                .retain(|idle| !idle.single.sender.is_closed() && idle.since.elapsed() < IDLE_TIMEOUT);
             let mut first = true;
             kept.http2.retain(|shared| {
                 // Of those without a request one is kept.

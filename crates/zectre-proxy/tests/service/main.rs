@@ -33,6 +33,7 @@ mod routing;
 mod secure;
 mod shares;
 mod sockets;
+mod stale;
 mod streaming;
 mod tcp;
 mod tls;

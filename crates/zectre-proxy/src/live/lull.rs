@@ -1,0 +1,183 @@
+//! How long a task lets a kept connection rest. Where it closes one without having said so, a request that is on its way at
+//! that moment is lost, and one that may not be repeated is an error to its visitor. So such a request goes only on a
+//! connection that rests for far shorter than any that this task has closed so, of late.
+
+use std::{
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+/// A request that can't be repeated goes only on a connection that was in use so recently, whatever its task does: programs
+/// that close what rests do so after seconds.
+const TRUSTED_MAX: Duration = Duration::from_secs(1);
+/// What is closed within this time is closed for what came before and not for its rest: no rest is short enough then,
+const AT_ONCE: Duration = Duration::from_millis(10);
+/// unless it came through more rests than these: a program that closes now and then what it answers often loses little, and
+/// would lose much by a connection for each request.
+const RESTS_MAX: u32 = 8;
+/// Of the shortest rest that ended so, a connection is trusted for one part in so many: timers are late, and so are packets.
+const PART: u32 = 4;
+/// What was seen counts for so long.
+const MEMORY_MS: u64 = 60_000;
+
+/// What is known; pure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Known {
+    /// The shortest rest that ended in a close.
+    shortest: Duration,
+    until_ms: u64,
+}
+
+impl Known {
+    const NOTHING: Self = Self {
+        shortest: TRUSTED_MAX,
+        until_ms: 0,
+    };
+
+    fn is_known(self, now_ms: u64) -> bool {
+        now_ms < self.until_ms
+    }
+
+    /// A connection was closed without a word when it had rested for so long, in so many-th a rest.
+    fn closed(&mut self, rested: Duration, rests: u32, now_ms: u64) {
+        if rested >= TRUSTED_MAX || (rested <= AT_ONCE && rests > RESTS_MAX) {
+            return;
+        }
+        let shortest = if self.is_known(now_ms) {
+            self.shortest.min(rested)
+        } else {
+            rested
+        };
+        *self = Self {
+            shortest,
+            until_ms: now_ms + MEMORY_MS,
+        };
+    }
+
+    fn trusted(self, now_ms: u64) -> Duration {
+        if !self.is_known(now_ms) {
+            TRUSTED_MAX
+        } else if self.shortest <= AT_ONCE {
+            Duration::ZERO
+        } else {
+            self.shortest / PART
+        }
+    }
+}
+
+/// What is known of one task.
+#[derive(Debug)]
+pub struct Lull {
+    known: Mutex<Known>,
+    /// Something is, for whoever need not lock to see that nothing is.
+    any: AtomicBool,
+    started: Instant,
+}
+
+impl Default for Lull {
+    fn default() -> Self {
+        Self {
+            known: Mutex::new(Known::NOTHING),
+            any: AtomicBool::new(false),
+            started: Instant::now(),
+        }
+    }
+}
+
+impl Lull {
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    /// The task closed a connection without a word when it had rested for so long, in so many-th a rest.
+    pub fn closed(&self, rested: Duration, rests: u32) {
+        self.lock().closed(rested, rests, self.now_ms());
+        self.any.store(true, Relaxed);
+    }
+
+    /// It ended one without an answer that had rested for so long before. What is as short may be for what was asked, and then says
+    /// nothing about what is asked by others.
+    pub fn broke(&self, rested: Duration) {
+        if rested > AT_ONCE {
+            self.closed(rested, 1);
+        }
+    }
+
+    /// How long a connection may have rested that carries a request which can't be repeated.
+    pub fn trusted(&self) -> Duration {
+        if self.any.load(Relaxed) {
+            self.lock().trusted(self.now_ms())
+        } else {
+            TRUSTED_MAX
+        }
+    }
+
+    /// After how short a rest it closed a connection of late, without a word.
+    pub fn shortest(&self) -> Option<Duration> {
+        let known = *self.lock();
+        known.is_known(self.now_ms()).then_some(known.shortest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_rest_is_trusted_for_a_part_of_the_shortest_that_ended_of_late() {
+        let mut known = Known::NOTHING;
+        assert_eq!(known.trusted(0), TRUSTED_MAX);
+        known.closed(Duration::from_secs(5), 1, 0);
+        assert_eq!(known.trusted(0), TRUSTED_MAX, "nobody waits for that one");
+        known.closed(Duration::from_millis(200), 100, 0);
+        known.closed(Duration::from_millis(400), 1, 10);
+        assert_eq!(known.trusted(10), Duration::from_millis(50));
+        known.closed(Duration::from_millis(3), RESTS_MAX + 1, 20);
+        assert_eq!(
+            known.trusted(20),
+            Duration::from_millis(50),
+            "it was used often before"
+        );
+        known.closed(Duration::from_millis(3), RESTS_MAX, 20);
+        assert_eq!(known.trusted(20), Duration::ZERO);
+        assert_eq!(known.trusted(20 + MEMORY_MS), TRUSTED_MAX);
+        // What is forgotten is not the shortest any more.
+        known.closed(Duration::from_millis(400), 1, 20 + MEMORY_MS);
+        assert_eq!(known.trusted(20 + MEMORY_MS), Duration::from_millis(100));
+    }
+
+    #[test]
+    fn it_is_told_what_was_seen() {
+        let lull = Lull::default();
+        assert_eq!((lull.trusted(), lull.shortest()), (TRUSTED_MAX, None));
+        lull.broke(AT_ONCE);
+        assert_eq!(lull.shortest(), None);
+        lull.broke(Duration::from_millis(80));
+        let shortest = Some(Duration::from_millis(80));
+        assert_eq!(
+            (lull.trusted(), lull.shortest()),
+            (Duration::from_millis(20), shortest)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_trusted_for_as_long_as_it_was_seen_to_last(rests in prop::collection::vec(0_u64..3_000, 1..50)) {
+            let mut known = Known::NOTHING;
+            for rested_ms in rests {
+                let rested = Duration::from_millis(rested_ms);
+                known.closed(rested, 1, 0);
+                let short = known.trusted(0) < rested.max(Duration::from_nanos(1));
+                prop_assert!(short || rested >= TRUSTED_MAX);
+            }
+        }
+    }
+}

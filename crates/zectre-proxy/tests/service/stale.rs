@@ -1,0 +1,211 @@
+//! Kept connections that a program closes without having said so, while requests come: none of them is an error, and none
+//! reaches the program twice.
+
+use crate::{
+    client::{full, read_until, routes},
+    world::{Running, SOON, World},
+};
+use serde_json::Value;
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::Barrier,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use zectre_common::id::DeploymentId;
+use zectre_testkit::wait_until;
+
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+const LAST: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+
+/// A program whose connections are each handled by a function of the test's.
+struct Program {
+    address: SocketAddr,
+    _running: JoinSet<()>,
+}
+
+async fn program<F: Future<Output = ()> + Send + 'static>(
+    handle: impl Fn(TcpStream) -> F + Send + 'static,
+) -> Program {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let mut running = JoinSet::new();
+    running.spawn(async move {
+        let mut open = JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            open.spawn(handle(stream));
+        }
+    });
+    Program {
+        address,
+        _running: running,
+    }
+}
+
+/// Reads a request that ends so; `false` when the connection ends before.
+async fn read(stream: &mut TcpStream, end: &str) -> bool {
+    let mut bytes = Vec::new();
+    while !bytes.ends_with(end.as_bytes()) {
+        if !matches!(stream.read_buf(&mut bytes).await, Ok(1..)) {
+            return false;
+        }
+    }
+    true
+}
+
+/// Answers, and closes what rests for so long, without a word.
+async fn close_after(rest: Duration, mut stream: TcpStream, had: Arc<AtomicUsize>) {
+    if !read(&mut stream, "sized").await {
+        return;
+    }
+    loop {
+        had.fetch_add(1, SeqCst);
+        if stream.write_all(OK).await.is_err() {
+            return;
+        }
+        match timeout(rest, read(&mut stream, "sized")).await {
+            Ok(true) => {}
+            Ok(false) | Err(_) => return,
+        }
+    }
+}
+
+async fn seen(proxy: &Running, world: &World, deployment: DeploymentId) -> Value {
+    let routes = routes(proxy.admin, &world.key).await;
+    routes["deployments"][deployment.to_string()]["backends"][0]["closes_idle_after_ms"].clone()
+}
+
+/// What a visitor that asks `times` times, and rests for so long between, is told: the answers that are none of 200.
+async fn visit(address: SocketAddr, host: &'static str, times: usize, rest: Duration) -> Vec<String> {
+    let mut stream = TcpStream::connect(address).await.expect("it listens");
+    let request = format!(
+        "POST / HTTP/1.1\r\nHost: {}\r\nContent-Length: 5\r\n\r\nsized",
+        full(host)
+    );
+    let mut wrong = Vec::new();
+    for _ in 0..times {
+        stream.write_all(request.as_bytes()).await.expect("it reads");
+        let mut answer = read_until(&mut stream, "\r\n\r\n").await;
+        if answer.starts_with("HTTP/1.1 200") {
+            if !answer.ends_with("ok") {
+                read_until(&mut stream, "ok").await;
+            }
+        } else {
+            // Where its body ends is nobody's matter here.
+            answer.truncate(200);
+            wrong.push(answer);
+            stream = TcpStream::connect(address).await.expect("it listens");
+        }
+        if !rest.is_zero() {
+            sleep(rest).await;
+        }
+    }
+    wrong
+}
+
+/// POSTs that come when the program closes what has rested for `rest`, once the proxy has seen that it does.
+async fn race(rest: Duration, between: Duration, times: usize) {
+    const VISITORS: usize = 8;
+    let world = World::new().await;
+    let app = world.app("shop").await;
+    let had = Arc::new(AtomicUsize::new(0));
+    let counts = Arc::clone(&had);
+    let program = program(move |stream| close_after(rest, stream, Arc::clone(&counts))).await;
+    world.task(app.deployment, program.address).await;
+    let proxy = world.start().await;
+    // The first one goes on a new connection.
+    let wrong = visit(proxy.address, "shop-default", 1, Duration::ZERO).await;
+    assert_eq!(wrong, Vec::<String>::new());
+    wait_until(SOON, "the proxy sees that it is closed", async || {
+        seen(&proxy, &world, app.deployment)
+            .await
+            .is_number()
+            .then_some(())
+    })
+    .await;
+    let mut visitors = JoinSet::new();
+    for _ in 0..VISITORS {
+        visitors.spawn(visit(proxy.address, "shop-default", times, between));
+    }
+    let wrong: Vec<String> = visitors.join_all().await.concat();
+    assert_eq!(wrong, Vec::<String>::new(), "of {}", VISITORS * times);
+    assert_eq!(had.load(SeqCst), 1 + VISITORS * times);
+    proxy.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_program_that_closes_what_it_answered_loses_nothing_that_may_not_be_repeated() {
+    race(Duration::from_millis(2), Duration::ZERO, 100).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_at_the_very_end_of_a_rest_is_not_lost() {
+    let rest = Duration::from_millis(40);
+    race(rest, rest, 50).await;
+}
+
+#[tokio::test]
+async fn who_says_that_it_closes_is_not_doubted() {
+    let world = World::new().await;
+    let app = world.app("shop").await;
+    let program = program(async |mut stream| {
+        if read(&mut stream, "sized").await {
+            // Not answered whole: the proxy closes it, too.
+            let _ = stream.write_all(LAST).await;
+        }
+    })
+    .await;
+    world.task(app.deployment, program.address).await;
+    let proxy = world.start().await;
+    let wrong = visit(proxy.address, "shop-default", 30, Duration::ZERO).await;
+    assert_eq!(wrong, Vec::<String>::new());
+    assert_eq!(seen(&proxy, &world, app.deployment).await, Value::Null);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_lost_on_a_kept_connection_goes_on_a_new_one() {
+    const KEPT: usize = 6;
+    let world = World::new().await;
+    let app = world.app("shop").await;
+    let all = Arc::new(Barrier::new(KEPT));
+    // Of its connections each takes one request, though it doesn't say so; the first ones wait for each other.
+    let program = program(move |mut stream: TcpStream| {
+        let all = Arc::clone(&all);
+        async move {
+            let first = read_until(&mut stream, "\r\n\r\n").await;
+            if first.starts_with("GET /together ") {
+                all.wait().await;
+            }
+            let _ = stream.write_all(OK).await;
+            read(&mut stream, "\r\n\r\n").await;
+        }
+    })
+    .await;
+    world.task(app.deployment, program.address).await;
+    let proxy = Arc::new(world.start().await);
+    let mut clients = JoinSet::new();
+    for _ in 0..KEPT {
+        let request = crate::client::client()
+            .get(proxy.url("/together"))
+            .header("host", full("shop-default"));
+        clients.spawn(crate::client::send(request));
+    }
+    for got in clients.join_all().await {
+        assert_eq!(got.status, http::StatusCode::OK, "{}", got.body);
+    }
+    for _ in 0..KEPT {
+        let got = proxy.get("shop-default").await;
+        assert_eq!(got.status, http::StatusCode::OK, "{}", got.body);
+    }
+    Arc::into_inner(proxy).expect("no client is left").stop().await;
+}
