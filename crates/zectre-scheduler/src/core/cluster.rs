@@ -255,7 +255,10 @@ impl Cluster {
             deployment.status,
             deployment.cold_start_enabled,
         );
-        self.pass.reroutes |= before != after;
+        // Who finds it asleep by the table asks for it, and is answered here: nobody needs to know of a wake before its task is
+        // ready, which raises the epoch.
+        let is_woken = before == (true, after.1, true) && after == (false, after.1, true);
+        self.pass.reroutes |= before != after && !is_woken;
         let ended = before.1 != after.1 && deployment.status.is_ended();
         self.pass.deployments.insert(id);
         self.pass.touched.insert(id);
