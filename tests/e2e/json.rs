@@ -80,6 +80,7 @@ const WALK: &[(&str, &str, &str)] = &[
     ("keys add", "--data-dir DATA", ""),
     ("keys rotate", "--data-dir DATA", ""),
     ("doctor", "", ""),
+    ("schema", "", ""),
     ("completion", "bash", ""),
     ("projects delete", "spare --yes", ""),
     ("users add", "ann@example.org --password-stdin", "correct horse\n"),

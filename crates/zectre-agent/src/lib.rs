@@ -47,7 +47,7 @@ use std::{
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 use zectre_common::config::Config;
 use zectre_service::{
     call::{Caller, Identity as CallerIdentity},
@@ -138,6 +138,7 @@ impl Service {
             caller,
             schedulers: Schedulers::new(config),
             actions_port: address.port(),
+            is_registered: watch::Sender::new(false),
         });
         observe(&base, &identities);
         Ok(Self {
@@ -160,6 +161,12 @@ impl Service {
     /// Where it takes orders.
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Turns true once the scheduler has heard from this agent what the node has: what is known of it before is of an earlier
+    /// start.
+    pub fn registration(&self) -> watch::Receiver<bool> {
+        self.link.is_registered.subscribe()
     }
 
     /// An orderly end stops the tasks too: each has its own grace, and all together have `agent.stop_timeout_ms`. By

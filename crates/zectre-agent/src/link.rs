@@ -19,6 +19,7 @@ use std::{
     },
     time::Duration,
 };
+use tokio::sync::watch;
 use zectre_common::{
     config::{AgentConfig, Config},
     wire::{
@@ -38,7 +39,7 @@ use zectre_service::{
 /// How long one call to the scheduler may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause after a failed call; doubled for each more in a row.
-const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MIN: Duration = Duration::from_millis(25);
 /// The longest such pause: what a return of the scheduler may go unnoticed.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
@@ -50,6 +51,8 @@ pub(crate) struct Link {
     pub(crate) caller: Caller,
     pub(crate) schedulers: Schedulers,
     pub(crate) actions_port: u16,
+    /// Whether the scheduler has heard from this agent what the node has, since it started.
+    pub(crate) is_registered: watch::Sender<bool>,
 }
 
 /// Where the schedulers are. Any of them will do: one that doesn't lead hands on to the one that does.
@@ -162,6 +165,7 @@ impl Link {
         }
         let interval = Duration::from_millis(response.heartbeat_ms.clamp(10, 60_000));
         tracing::info!(node = %response.node_id, "registered");
+        self.is_registered.send_replace(true);
         Ok(self.identities.current().map(|identity| (identity, interval)))
     }
 

@@ -223,9 +223,9 @@ async fn last_words(log: &Log, outcome: &Outcome, verdict: &Verdict) {
 }
 
 fn closing(end: &End) -> String {
-    let message = end.message.as_deref().unwrap_or_default();
     match end.status {
-        BuildStatus::Cancelled => format!("cancelled: {message}"),
-        _ => format!("failed: {message}"),
+        // By whom is told with the build.
+        BuildStatus::Cancelled => "cancelled".into(),
+        _ => format!("failed: {}", end.message.as_deref().unwrap_or_default()),
     }
 }

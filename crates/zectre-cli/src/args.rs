@@ -2,14 +2,19 @@
 
 mod catalog;
 mod clusters;
+mod deploy;
 mod domains;
 mod keys;
 mod login;
+#[cfg(test)]
+mod named;
+mod number;
 mod users;
 mod webhooks;
 
 pub use catalog::{CatalogCommand, InvitationsCommand, MembersCommand, OrgArgs, OrgsCommand};
 pub use clusters::{CatalogArgs, ClustersCommand, NewClusterArgs};
+pub use deploy::DeployArgs;
 pub use domains::{DomainArgs, DomainsCommand, NewDomainArgs};
 pub use keys::{KeysCommand, KeysPlace};
 pub use login::{LoginArgs, NewTokenArgs, TokensCommand};
@@ -151,7 +156,7 @@ pub enum Command {
     /// Lists artifacts
     Artifacts {
         /// How many to show
-        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100))]
+        #[arg(long, default_value_t = 20, value_parser = number::limit)]
         limit: u32,
     },
     /// API keys
@@ -170,6 +175,8 @@ pub enum Command {
     Events(EventsArgs),
     /// Checks this machine and the platform, and says what to do about what is wrong
     Doctor,
+    /// Prints the JSON Schema of zectre.yaml: every key, for people and editors
+    Schema,
     /// Prints a completion script for a shell
     Completion {
         /// The shell
@@ -287,38 +294,6 @@ pub struct BuildArgs {
     pub dir: PathBuf,
 }
 
-/// `zectre deploy`
-#[derive(Debug, ClapArgs)]
-pub struct DeployArgs {
-    /// The project.
-    #[command(flatten)]
-    pub project: ProjectArgs,
-    /// The directory to deploy
-    #[arg(default_value = ".")]
-    pub dir: PathBuf,
-    /// The environment [default: development]
-    #[arg(long, value_name = "ENVIRONMENT", conflicts_with = "prod")]
-    pub env: Option<String>,
-    /// Short for --env production
-    #[arg(long)]
-    pub prod: bool,
-    /// Runs a container image instead of building
-    #[arg(long, conflicts_with = "artifact")]
-    pub image: Option<String>,
-    /// Runs an artifact instead of building: a file to upload, or the id of one uploaded before
-    #[arg(long, value_name = "FILE|ID")]
-    pub artifact: Option<String>,
-    /// How many tasks
-    #[arg(long)]
-    pub replicas: Option<u32>,
-    /// Waits until it serves or failed [default on a terminal]
-    #[arg(long, overrides_with = "no_wait")]
-    pub wait: bool,
-    /// Returns as soon as it is accepted
-    #[arg(long, overrides_with = "wait")]
-    pub no_wait: bool,
-}
-
 /// `zectre ps`
 #[derive(Debug, ClapArgs)]
 pub struct PsArgs {
@@ -352,7 +327,7 @@ pub struct LogsArgs {
     #[arg(long, short, value_name = "TASK")]
     pub task: Option<String>,
     /// Only the last so many lines
-    #[arg(long, short = 'n', default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, short = 'n', default_value_t = 100, value_parser = number::tail)]
     pub tail: u32,
 }
 
@@ -360,6 +335,7 @@ pub struct LogsArgs {
 #[derive(Debug, ClapArgs)]
 pub struct ScaleArgs {
     /// How many; 0 sleeps until the next request
+    #[arg(value_parser = number::replicas, allow_negative_numbers = true)]
     pub replicas: u32,
     /// Which environment.
     #[command(flatten)]
@@ -425,8 +401,18 @@ pub struct VariableScope {
     #[command(flatten)]
     pub project: ProjectArgs,
     /// The environment [default: every environment]
-    #[arg(long, value_name = "ENVIRONMENT")]
+    #[arg(long, value_name = "ENVIRONMENT", conflicts_with = "prod")]
     pub env: Option<String>,
+    /// Short for --env production
+    #[arg(long)]
+    pub prod: bool,
+}
+
+impl VariableScope {
+    /// The environment that was named.
+    pub fn environment(&self) -> Option<&str> {
+        self.prod.then_some("production").or(self.env.as_deref())
+    }
 }
 
 /// `zectre nodes …`
@@ -464,7 +450,7 @@ pub struct ListArgs {
     #[command(flatten)]
     pub project: ProjectArgs,
     /// How many to show
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, default_value_t = 20, value_parser = number::limit)]
     pub limit: u32,
 }
 
@@ -475,7 +461,7 @@ pub struct EventsArgs {
     #[arg(long, short)]
     pub project: Option<String>,
     /// How many to show
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, default_value_t = 20, value_parser = number::limit)]
     pub limit: u32,
     /// Goes on with new events as they come
     #[arg(long, short)]

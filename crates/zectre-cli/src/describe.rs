@@ -2,9 +2,9 @@
 //!
 //! A run to completion (`restart: never`) is a job: it runs and ends, and never "serves", "sleeps" or is "down".
 
-use crate::terminal_text::harmless;
+use crate::{error::sentence, terminal_text::harmless};
 use zectre_common::{
-    spec::{Protocol, RestartPolicy, Strategy},
+    spec::{Protocol, RestartPolicy, Strategy, canary_size},
     state::{DeploymentStatus, Health, Reason, TaskState, Wanted},
     wire::{deployment::Deployment, task::Task},
 };
@@ -23,21 +23,53 @@ pub(crate) fn is_job(deployment: &Deployment) -> bool {
 /// How its rollout, or its run, went: `succeeded`, `failed (exited)`, `ran to completion`; `canary, 30 %` while it has its
 /// share.
 pub(crate) fn status(deployment: &Deployment) -> String {
-    if let Strategy::Canary { weight, .. } = deployment.spec.strategy
-        && !is_job(deployment)
-        && deployment.status == DeploymentStatus::Running
-        && deployment.health == Health::Healthy
-    {
+    if let Some(weight) = trial(deployment) {
         return format!("canary, {weight} %");
     }
     if is_job(deployment) && deployment.status == DeploymentStatus::Succeeded {
         return "ran to completion".into();
     }
-    // What befell it after it had succeeded belongs to its health.
-    let reason = deployment
-        .reason
-        .filter(|_| deployment.status != DeploymentStatus::Succeeded);
+    // What befell it after it had succeeded belongs to its health; that it was cancelled is what `cancelled` says already.
+    let reason = deployment.reason.filter(|reason| {
+        deployment.status != DeploymentStatus::Succeeded
+            && (deployment.status, *reason) != (DeploymentStatus::Cancelled, Reason::Cancelled)
+    });
     with_reason(deployment.status.as_str(), reason)
+}
+
+/// The percentage of the requests that a canary has while it is tried.
+fn trial(deployment: &Deployment) -> Option<u8> {
+    let is_tried = deployment.status == DeploymentStatus::Running
+        && deployment.health == Health::Healthy
+        && !deployment.current
+        && !is_job(deployment);
+    match deployment.spec.strategy {
+        Strategy::Canary { weight, .. } if is_tried => Some(weight),
+        _ => None,
+    }
+}
+
+/// How many tasks it wants: `4`; of a canary that is tried, `1 of 4`.
+pub(crate) fn replicas(deployment: &Deployment) -> String {
+    let all = deployment.replicas;
+    match trial(deployment) {
+        Some(weight) => format!("{} of {}", canary_size(all, weight), all.max(1)),
+        None => all.to_string(),
+    }
+}
+
+/// Why a rollout ended without taking over, in a sentence.
+pub(crate) fn ending(deployment: &Deployment) -> Option<String> {
+    let printed = match deployment.status {
+        DeploymentStatus::Failed => format!(
+            "\n`zectre logs --deployment {}` shows what it printed.",
+            deployment.version
+        ),
+        DeploymentStatus::Cancelled => String::new(),
+        _ => return None,
+    };
+    let message = deployment.message.as_deref().unwrap_or("no reason was given");
+    Some(format!("v{}: {}{printed}", deployment.version, sentence(message)))
 }
 
 /// How it is now; a dash for what isn't to run at all.
@@ -208,6 +240,43 @@ pub(crate) mod tests {
         assert_eq!(told(&looping), pair("succeeded", "down (crash_loop)"));
         let failed = json!({"status": "failed", "reason": "exited", "current": false, "health": "down"});
         assert_eq!(told(&failed), pair("failed (exited)", "-"));
+    }
+
+    #[test]
+    fn a_canary_has_its_share_until_it_is_current() {
+        let told = |changes: &Value| {
+            let mut canary = deployment("always", changes);
+            canary.spec.strategy = Strategy::Canary {
+                weight: 25,
+                auto_promote_secs: None,
+            };
+            (status(&canary), replicas(&canary))
+        };
+        let pair = |status: &str, replicas: &str| (status.to_owned(), replicas.to_owned());
+        let mut tried = json!({"status": "running", "replicas": 4, "current": false});
+        assert_eq!(told(&tried), pair("canary, 25 %", "1 of 4"));
+        tried["replicas"] = json!(9);
+        assert_eq!(told(&tried), pair("canary, 25 %", "3 of 9"));
+        tried["current"] = json!(true);
+        assert_eq!(told(&tried), pair("running", "9"), "it takes over");
+        tried["status"] = json!("succeeded");
+        assert_eq!(told(&tried), pair("succeeded", "9"));
+    }
+
+    #[test]
+    fn what_was_cancelled_says_by_whom_and_says_it_once() {
+        let changes = json!({"status": "cancelled", "reason": "cancelled", "current": false,
+                             "message": "ann@example.org rolled it back before it had taken over"});
+        let cancelled = deployment("always", &changes);
+        assert_eq!(status(&cancelled), "cancelled");
+        let said = ending(&cancelled).expect("it has ended");
+        assert_eq!(
+            said,
+            "v3: ann@example.org rolled it back before it had taken over."
+        );
+        let changes = json!({"status": "cancelled", "reason": "superseded"});
+        assert_eq!(status(&deployment("always", &changes)), "cancelled (superseded)");
+        assert_eq!(ending(&deployment("always", &json!({}))), None);
     }
 
     #[test]

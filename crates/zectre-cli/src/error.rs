@@ -12,7 +12,9 @@ pub(crate) enum CliError {
     #[error("{0}")]
     Client(#[from] ClientError),
     /// The manifest is wrong.
-    #[error("{0}\nCorrect it and run the command again; docs/zectre.schema.json lists every key.")]
+    #[error(
+        "{0}\nCorrect it and run the command again; `zectre schema` prints every key with what it takes."
+    )]
     Manifest(#[from] ManifestError),
     /// The configuration is wrong.
     #[error("{0}\nCorrect the configuration and run the command again.")]
@@ -127,7 +129,7 @@ impl CliError {
                 Some("An admin of the cluster can make the account: `zectre users add EMAIL`.")
             }
             (Some("ARTIFACT_NOT_FOUND"), _) => Some(
-                "`zectre artifacts list` shows what there is; `zectre deploy --artifact FILE` uploads a file and runs it.",
+                "`zectre artifacts` shows what there is; `zectre deploy --artifact FILE` uploads a file and runs it.",
             ),
             (Some("ORGANIZATION_NOT_FOUND"), _) => Some("`zectre catalog orgs list` shows those you are in."),
             (Some("INVITATION_NOT_FOUND"), _) => {

@@ -8,7 +8,7 @@ use crate::{
     quantity::DurationMs,
     spec::{
         Constraint, DeploymentRequest, NetworkingRequest, ProcessType, ResourcesRequest, RestartPolicy,
-        Strategy, Volume, valid_slug,
+        Strategy, Volume, range_in_words, range_of, valid_slug,
     },
 };
 use serde::Deserialize;
@@ -211,7 +211,10 @@ impl Manifest {
             .err()?;
         let first = errors.into_iter().next()?;
         let path = manifest_path(&first.field);
-        Some((path.clone(), format!("`{path}`: {}", first.message)))
+        // In the words in which something that is no number at all is refused.
+        let is_range = range_of(&first.field).is_some_and(|range| first.message == range_in_words(&range));
+        let takes = if is_range { " takes" } else { ":" };
+        Some((path.clone(), format!("`{path}`{takes} {}", first.message)))
     }
 }
 

@@ -12,10 +12,6 @@ pub enum Planted {
     OneAcknowledgementIsEnough,
     /// A silent proxy is waited for.
     DeadProxyAwaited,
-    /// Who waits is sent to what is taken back into the routing before that is saved.
-    RevivedToldEarly,
-    /// A new leader stops what the one before named to those who waited, and could not save, without telling proxies.
-    NamedForgotten,
     /// A stop order has the generation of the order before.
     StaleGeneration,
     /// A port is given without a look at who has it.
@@ -58,8 +54,6 @@ pub enum Planted {
     EpochForgotten,
     /// A change of routing raises no epoch.
     EpochNotRaised,
-    /// A node whose name another one registered with is looked after still.
-    NamesakeKept,
     /// Ended tasks stay routed.
     EndedStaysRouted,
     /// The end of a task that was told to stop is not heard.
@@ -92,8 +86,6 @@ pub enum Planted {
     JobSlotRepeated,
     /// Shell: when a deployment was asked for is told by the proxy's clock.
     ActivityByProxyClock,
-    /// Shell: a proxy believes a wake's answer that is older than its table.
-    StaleWakeBelieved,
     /// Shell: orders go out before they are saved.
     DispatchBeforeCommit,
     /// Shell: the database takes what an old leader writes.
@@ -125,8 +117,6 @@ impl Planted {
         Self::SkipDrain,
         Self::OneAcknowledgementIsEnough,
         Self::DeadProxyAwaited,
-        Self::RevivedToldEarly,
-        Self::NamedForgotten,
         Self::StaleGeneration,
         Self::DoublePort,
         Self::SlotOffByOne,
@@ -148,7 +138,6 @@ impl Planted {
         Self::HeldForgottenOnReload,
         Self::EpochForgotten,
         Self::EpochNotRaised,
-        Self::NamesakeKept,
         Self::EndedStaysRouted,
         Self::EndUnheard,
         Self::StartNotRepeated,
@@ -165,7 +154,6 @@ impl Planted {
         Self::JobRepeated,
         Self::JobSlotRepeated,
         Self::ActivityByProxyClock,
-        Self::StaleWakeBelieved,
         Self::DispatchBeforeCommit,
         Self::NoDatabaseFence,
         Self::NoAgentFence,

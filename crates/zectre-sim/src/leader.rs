@@ -402,19 +402,8 @@ impl Sim {
         if backends.is_empty() {
             return;
         }
-        let waiters = term.waiters.remove(&deployment).unwrap_or_default();
-        if waiters.is_empty() {
-            return;
-        }
-        let late_us = self.wake_mishap(id, deployment, &backends);
-        for waiter in waiters {
-            self.answer_wake(
-                index,
-                waiter,
-                deployment,
-                Some((backends.clone(), epoch)),
-                late_us,
-            );
+        for waiter in term.waiters.remove(&deployment).unwrap_or_default() {
+            self.answer_wake(index, waiter, deployment, Some((backends.clone(), epoch)));
         }
     }
 
@@ -429,7 +418,7 @@ impl Sim {
             );
         }
         for waiter in waiters {
-            self.answer_wake(index, waiter, deployment, None, 0);
+            self.answer_wake(index, waiter, deployment, None);
         }
     }
 
@@ -480,7 +469,7 @@ impl Sim {
         };
         for (deployment, waiters) in term.waiters {
             for waiter in waiters {
-                self.answer_wake(index, waiter, deployment, None, 0);
+                self.answer_wake(index, waiter, deployment, None);
             }
         }
         if self.database.lock == Some((index, term.id)) {

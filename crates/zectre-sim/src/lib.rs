@@ -14,13 +14,11 @@ mod host;
 mod leader;
 mod life;
 mod listen;
-mod mishap;
 mod network;
 mod operator;
 mod plant;
 mod proxy;
 mod random;
-mod removal;
 mod sim;
 mod trace;
 

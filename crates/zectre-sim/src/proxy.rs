@@ -410,14 +410,13 @@ impl Sim {
         (proxy, incarnation): Waiter,
         deployment: DeploymentId,
         answer: Option<Answer>,
-        late_us: Us,
     ) {
-        let act = Act::Proxy(proxy, ProxyAct::Woken(incarnation, deployment, answer));
-        let (from, to) = (Place::Scheduler(index), Place::Proxy(proxy));
-        if late_us > 0 && self.network.reaches(from, to) {
-            return self.after(late_us, act);
-        }
-        self.send(from, to, act);
+        let act = ProxyAct::Woken(incarnation, deployment, answer);
+        self.send(
+            Place::Scheduler(index),
+            Place::Proxy(proxy),
+            Act::Proxy(proxy, act),
+        );
     }
 
     fn woken(&mut self, index: usize, deployment: DeploymentId, answer: Option<Answer>) {
@@ -426,7 +425,7 @@ impl Sim {
             return;
         };
         let Some((tasks, epoch)) = answer else { return };
-        if epoch < proxy.table.epoch && !crate::is_planted!(StaleWakeBelieved) {
+        if epoch < proxy.table.epoch {
             // What it names may be gone by now.
             if !is_second && self.backends(index, deployment).is_empty() {
                 self.call_wake(index, deployment, true);

@@ -35,6 +35,7 @@ use zectre_common::{
     state::{ArtifactKind, BuildStatus, OperationKind, Role},
     wire::{
         build::{Build, BuildFromGitRequest},
+        event::who,
         log::LogLine,
         page::Page,
     },
@@ -268,7 +269,8 @@ async fn cancel(
         .await?
         .ok_or_else(|| gone(Thing::Build, id))?;
     let mut change = Change::begin(&context.pool, &actor).await?;
-    if !build::cancel(change.connection(), id).await? {
+    let why = format!("{} cancelled it", who(&actor.name));
+    if !build::cancel(change.connection(), id, &why).await? {
         return Err(refuse(
             &code::BUILD_FINISHED,
             format!("build {id} has ended: {}", build.status),

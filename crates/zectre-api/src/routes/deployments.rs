@@ -27,7 +27,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::routes;
 use zectre_common::{
     id::{ApplicationId, DeploymentId},
-    spec::REPLICAS_MAX,
+    spec::{REPLICAS_MAX, range_in_words},
     state::{DeploymentStatus, OperationKind, Role, TaskState},
     wire::{
         deployment::{Deployment, UpdateDeploymentRequest, WakeResponse},
@@ -130,7 +130,7 @@ async fn update(
     Json(request): Json<UpdateDeploymentRequest>,
 ) -> Result<Json<Deployment>, Error> {
     if request.replicas.is_some_and(|replicas| replicas > REPLICAS_MAX) {
-        return Err(invalid_field("replicas", format!("at most {REPLICAS_MAX}")));
+        return Err(invalid_field("replicas", range_in_words(&(0..=REPLICAS_MAX))));
     }
     if request
         .idle_timeout_secs

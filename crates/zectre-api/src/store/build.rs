@@ -179,16 +179,16 @@ async fn notify(connection: &mut PgConnection, id: BuildId) -> Result<(), Error>
 }
 
 /// Asks for its end: a queued one ends at once, a running one when its worker sees the wish. False when it
-/// has ended already.
-pub(crate) async fn cancel(connection: &mut PgConnection, id: BuildId) -> Result<bool, Error> {
+/// has ended already. `why` says who asked; the worker leaves it as it is.
+pub(crate) async fn cancel(connection: &mut PgConnection, id: BuildId, why: &str) -> Result<bool, Error> {
     let cancelled = sqlx::query!(
-        "UPDATE builds SET cancel_requested = true,
+        "UPDATE builds SET cancel_requested = true, message = CASE WHEN cancel_requested THEN message ELSE $2 END,
                 reason = CASE WHEN status = 'queued' THEN 'cancelled' ELSE reason END,
-                message = CASE WHEN status = 'queued' THEN 'cancelled before a worker took it' ELSE message END,
                 finished_at = CASE WHEN status = 'queued' THEN now() ELSE finished_at END,
                 status = CASE WHEN status = 'queued' THEN 'cancelled' ELSE status END
          WHERE id = $1 AND status IN ('queued', 'running')",
-        id as _
+        id as _,
+        why
     );
     if cancelled.execute(&mut *connection).await?.rows_affected() == 0 {
         return Ok(false);

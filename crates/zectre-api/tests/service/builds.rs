@@ -126,6 +126,8 @@ async fn deployments_wait_for_a_build_and_learn_of_its_end() {
         rows::operations(&api.pool, uuid(waiting)).await,
         ["deploy", "reconcile"]
     );
+    let why = cancelled["message"].as_str().expect("a sentence");
+    assert!(why.ends_with("@zectre.localhost cancelled it"), "{why}");
     let again = api.act(&format!("/builds/{id}/cancel")).await;
     assert_eq!(again.expect(409).code(), "BUILD_FINISHED");
     let unusable = api.post(&deployments, json!({ "build_id": id })).await;

@@ -87,9 +87,9 @@ impl End {
         }
     }
 
-    /// Cancelled by someone.
+    /// Cancelled; by whom was written down when it was asked for.
     pub fn cancelled() -> Self {
-        let message = Some("someone cancelled it".to_owned());
+        let message = Some("it was cancelled".to_owned());
         let reason = Some(Reason::Cancelled);
         Self {
             status: BuildStatus::Cancelled,

@@ -45,7 +45,7 @@ pub async fn claim(pool: &PgPool, lease_for: Duration) -> Result<Option<Claimed>
     let lease = Uuid::now_v7();
     let row = sqlx::query!(
         r#"UPDATE builds SET status = 'running', lease_owner = $1, attempts = attempts + 1,
-               message = CASE WHEN status = 'running' THEN $3 ELSE message END,
+               message = CASE WHEN status = 'running' AND NOT cancel_requested THEN $3 ELSE message END,
                lease_expires_at = now() + $2 * interval '1 millisecond', started_at = coalesce(started_at, now())
            WHERE id = (SELECT id FROM builds
                        WHERE status = 'queued' OR (status = 'running' AND lease_expires_at < now())
@@ -120,10 +120,12 @@ pub async fn renew(pool: &PgPool, claimed: &Claimed, lease_for: Duration) -> Res
 /// Ends a build. False when the lease is lost: then nothing was written.
 pub async fn end(pool: &PgPool, claimed: &Claimed, end: &End) -> Result<bool, Error> {
     let mut transaction = pool.begin().await?;
-    let done = sqlx::query!(
-        "UPDATE builds SET status = $3, reason = $4, message = $5, diagnostics = $6, artifact_id = $7,
+    // Who cancelled it has said so.
+    let ended = sqlx::query_scalar!(
+        "UPDATE builds SET status = $3, reason = $4, diagnostics = $6, artifact_id = $7,
+             message = CASE WHEN $3 = 'cancelled' THEN COALESCE(message, $5) ELSE $5 END,
              finished_at = now(), lease_owner = NULL, lease_expires_at = NULL
-         WHERE id = $1 AND lease_owner = $2 AND status = 'running'",
+         WHERE id = $1 AND lease_owner = $2 AND status = 'running' RETURNING message",
         claimed.id as _,
         claimed.lease,
         end.status as _,
@@ -132,12 +134,16 @@ pub async fn end(pool: &PgPool, claimed: &Claimed, end: &End) -> Result<bool, Er
         Json(&end.diagnostics) as _,
         end.artifact as _
     )
-    .execute(&mut *transaction)
+    .fetch_optional(&mut *transaction)
     .await?;
-    if done.rows_affected() == 0 {
+    let Some(message) = ended else {
         return Ok(false);
-    }
-    tell(&mut transaction, claimed.id, claimed.application, end).await?;
+    };
+    let end = End {
+        message,
+        ..end.clone()
+    };
+    tell(&mut transaction, claimed.id, claimed.application, &end).await?;
     transaction.commit().await?;
     Ok(true)
 }
@@ -186,7 +192,8 @@ pub async fn requeue(pool: &PgPool, claimed: &Claimed, counted: bool) -> Result<
     sqlx::query!(
         "UPDATE builds SET status = 'queued', lease_owner = NULL, lease_expires_at = now(),
              attempts = attempts - CASE WHEN $3 THEN 0 ELSE 1 END,
-             message = 'its worker gave it back; the next one begins it anew'
+             message = CASE WHEN cancel_requested THEN message
+                            ELSE 'its worker gave it back; the next one begins it anew' END
          WHERE id = $1 AND lease_owner = $2 AND status = 'running'",
         claimed.id as _,
         claimed.lease,
@@ -203,7 +210,8 @@ pub async fn requeue(pool: &PgPool, claimed: &Claimed, counted: bool) -> Result<
 pub async fn cancel(pool: &PgPool, id: BuildId) -> Result<Option<Build>, Error> {
     let mut transaction = pool.begin().await?;
     let before = sqlx::query!(
-        r#"UPDATE builds SET cancel_requested = true WHERE id = $1 AND status IN ('queued', 'running')
+        r#"UPDATE builds SET cancel_requested = true, message = CASE WHEN cancel_requested THEN message END
+           WHERE id = $1 AND status IN ('queued', 'running')
            RETURNING status AS "status: BuildStatus", application_id AS "application: ApplicationId""#,
         id as _
     )
@@ -213,7 +221,8 @@ pub async fn cancel(pool: &PgPool, id: BuildId) -> Result<Option<Build>, Error> 
         if before.status == BuildStatus::Queued {
             let end = End::cancelled();
             sqlx::query!(
-                "UPDATE builds SET status = 'cancelled', reason = $2, message = $3, finished_at = now() WHERE id = $1",
+                "UPDATE builds SET status = 'cancelled', reason = $2, message = COALESCE(message, $3), finished_at = now()
+                 WHERE id = $1",
                 id as _,
                 end.reason as _,
                 end.message

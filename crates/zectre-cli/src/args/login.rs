@@ -64,6 +64,6 @@ pub struct NewTokenArgs {
     #[arg(long = "scope", value_name = "SCOPE")]
     pub scopes: Vec<Scope>,
     /// Ends after so many days [default: never]
-    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=3650))]
+    #[arg(long, value_name = "DAYS", value_parser = super::number::days)]
     pub days: Option<u32>,
 }

@@ -20,7 +20,7 @@ pub enum WebhooksCommand {
         /// Its id, the end of it, or its URL
         webhook: String,
         /// How many to show
-        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100))]
+        #[arg(long, default_value_t = 20, value_parser = super::number::limit)]
         limit: u32,
     },
     /// Sends a delivery again

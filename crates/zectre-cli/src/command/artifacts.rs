@@ -22,6 +22,11 @@ pub(crate) async fn run(limit: u32, context: &Context) -> Result<Shown, CliError
                 age(one.created_at),
             ]);
         }
+        if table.is_empty() {
+            return context
+                .output
+                .say("There are no artifacts yet. A build makes them, and so does `zectre deploy --artifact FILE`.");
+        }
         table.print(context.output);
     }))
 }

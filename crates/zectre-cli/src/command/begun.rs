@@ -16,7 +16,36 @@ enum Stage {
     #[default]
     Nothing,
     Build(BuildId),
-    Deployment(u32),
+    /// The platform may have heard of it.
+    Asked(Work),
+    /// The platform has accepted it, for the deployment of this version.
+    Accepted(Work, u32),
+}
+
+/// What goes on without the command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Work {
+    Rollout,
+    Scaling,
+    Promotion,
+    Rollback,
+    Restart,
+    Sleep,
+    Wake,
+}
+
+impl Work {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Rollout => "rollout",
+            Self::Scaling => "scaling",
+            Self::Promotion => "promotion",
+            Self::Rollback => "rollback",
+            Self::Restart => "restart",
+            Self::Sleep => "sleep",
+            Self::Wake => "wake",
+        }
+    }
 }
 
 impl Begun {
@@ -30,26 +59,47 @@ impl Begun {
         self.0.set(Stage::Nothing);
     }
 
-    /// A deployment was asked for, or changed.
-    pub(crate) fn deployment(&self, deployment: &Deployment) {
-        self.0.set(Stage::Deployment(deployment.version));
+    /// The platform is about to be asked for something.
+    pub(crate) fn asks(&self, work: Work) {
+        self.0.set(Stage::Asked(work));
+    }
+
+    /// The platform has accepted it.
+    pub(crate) fn accepted(&self, work: Work, deployment: &Deployment) {
+        self.0.set(Stage::Accepted(work, deployment.version));
     }
 
     /// Ends what nobody wants any more, and says what is left.
     async fn leave(&self, context: &Context) -> String {
-        match self.0.get() {
-            Stage::Nothing => "Interrupted; nothing was deployed.".into(),
-            Stage::Build(id) => {
-                let cancel = context.client.cancel_build(id);
-                match tokio::time::timeout(CANCEL_TIMEOUT, cancel).await {
-                    Ok(Ok(_)) => "Interrupted; the build was cancelled.".into(),
-                    _ => format!("The build {id} goes on without you; `zectre builds` shows how it ends."),
-                }
-            }
-            Stage::Deployment(version) => {
-                format!("Version {version} goes on without you; `zectre status` shows how it is.")
+        let stage = self.0.get();
+        if let Stage::Build(id) = stage {
+            let cancel = context.client.cancel_build(id);
+            if let Ok(Ok(_)) = tokio::time::timeout(CANCEL_TIMEOUT, cancel).await {
+                return "Interrupted; the build was cancelled.".into();
             }
         }
+        left(stage)
+    }
+}
+
+/// What is said of what is left.
+fn left(stage: Stage) -> String {
+    match stage {
+        Stage::Nothing => "Interrupted before anything had begun.".into(),
+        Stage::Build(id) => {
+            format!("The build {id} goes on without you; `zectre builds` shows how it ends.")
+        }
+        Stage::Asked(work) => format!(
+            "Interrupted while the platform was asked for the {}; `zectre status` shows whether it has begun.",
+            work.name()
+        ),
+        Stage::Accepted(Work::Rollout, version) => {
+            format!("Version {version} goes on without you; `zectre status` shows how it is.")
+        }
+        Stage::Accepted(work, version) => format!(
+            "The {} of version {version} goes on without you; `zectre status` shows how it is.",
+            work.name()
+        ),
     }
 }
 
@@ -72,5 +122,26 @@ pub(crate) async fn interrupted() {
     if tokio::signal::ctrl_c().await.is_err() {
         // Without a handler there is nothing to wait for.
         std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_on_is_named() {
+        for (stage, says) in [
+            (Stage::Nothing, "before anything had begun"),
+            (Stage::Asked(Work::Restart), "asked for the restart"),
+            (Stage::Accepted(Work::Rollout, 7), "Version 7 goes on without you"),
+            (
+                Stage::Accepted(Work::Restart, 7),
+                "The restart of version 7 goes on without you",
+            ),
+        ] {
+            let said = left(stage);
+            assert!(said.contains(says), "{said}");
+        }
     }
 }

@@ -31,6 +31,11 @@ pub(crate) async fn run(args: &ListArgs, context: &Context) -> Result<Shown, Cli
                 one.message.clone().unwrap_or_default(),
             ]);
         }
+        if table.is_empty() {
+            return context
+                .output
+                .say("Nothing was built yet. `zectre deploy` builds this directory and deploys it.");
+        }
         table.print(context.output);
     }))
 }

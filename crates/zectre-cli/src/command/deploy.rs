@@ -2,7 +2,10 @@
 
 use crate::{
     args::DeployArgs,
-    command::{begun::Begun, source, wait},
+    command::{
+        begun::{Begun, Work},
+        source, wait,
+    },
     context::Context,
     describe,
     error::CliError,
@@ -40,8 +43,9 @@ pub(crate) async fn run(args: &DeployArgs, context: &Context, begun: &Begun) -> 
     }
     let app = project::find_or_create(context, &args.project, &args.dir, &manifest).await?;
     let request = request(args, context, &manifest, &app, begun).await?;
+    begun.asks(Work::Rollout);
     let deployment = context.client.create_deployment(app.id, &request).await?;
-    begun.deployment(&deployment);
+    begun.accepted(Work::Rollout, &deployment);
     let waits = args.wait || (!args.no_wait && context.output.terminal);
     if !waits {
         return Ok(accepted(context, &app, &deployment));
@@ -262,5 +266,25 @@ fn digest(path: &Path) -> std::io::Result<(u64, String)> {
         }
         size_bytes += read as u64;
         hash.update(&buffer[..read]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_artifact_is_a_file_that_has_an_end() {
+        for (path, says) in [
+            ("/dev/zero", "is no file"),
+            ("/tmp", "is no file"),
+            ("/nowhere/server", "is not there"),
+        ] {
+            let refused = check_file(Path::new(path), path).expect_err("it is none");
+            assert!(refused.to_string().contains(says), "{refused}");
+            assert_eq!(refused.exit_code(), 2);
+        }
+        let program = tempfile::NamedTempFile::new().expect("a file");
+        check_file(program.path(), "program").expect("it is one");
     }
 }

@@ -32,8 +32,10 @@ pub(crate) async fn run(command: EnvCommand, context: &Context) -> Result<Shown,
 async fn variables(context: &Context, scope: &VariableScope) -> Result<(App, Vec<Variable>), CliError> {
     let app = project::find(context, &scope.project).await?;
     let all = context.client.variables(app.id).await?.data;
-    let in_scope =
-        |one: &Variable| scope.env.is_none() || one.environment.is_none() || one.environment == scope.env;
+    let in_scope = |one: &Variable| {
+        let (of, named) = (one.environment.as_deref(), scope.environment());
+        named.is_none() || of.is_none() || of == named
+    };
     Ok((app, all.into_iter().filter(in_scope).collect()))
 }
 
@@ -90,7 +92,7 @@ async fn add(
     let app = project::find(context, &scope.project).await?;
     let request = SetVariableRequest {
         value,
-        environment: scope.env.clone(),
+        environment: scope.environment().map(Into::into),
         secret,
     };
     let set = context.client.set_variable(app.id, &key, &request).await?;
@@ -105,14 +107,15 @@ async fn add(
 async fn remove(context: &Context, keys: &[String], scope: &VariableScope) -> Result<Shown, CliError> {
     let app = project::find(context, &scope.project).await?;
     for key in keys {
-        let place = scope.env.as_deref();
+        let place = scope.environment();
         match context.client.delete_variable(app.id, key, place).await {
             Err(error) if error.is_not_found() => return Err(unknown(&app, key, place)),
             answer => answer?,
         }
         context.output.say(format!("Removed {key}"));
     }
-    let removed = serde_json::json!({"project": app.name, "environment": scope.env, "removed": keys});
+    let removed =
+        serde_json::json!({"project": app.name, "environment": scope.environment(), "removed": keys});
     Ok(context.output.value(&removed, |_| {}))
 }
 

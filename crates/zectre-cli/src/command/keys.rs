@@ -48,7 +48,7 @@ fn find(place: &KeysPlace) -> Result<Keys, CliError> {
     };
     if file.as_os_str().is_empty() {
         return Err(CliError::Usage(
-            "The configuration names no secrets.master_key_file. Give the file of the daemons with --config, or the \
+            "the configuration names no secrets.master_key_file. Give the file of the daemons with --config, or the \
              directory of `zectre up` with --data-dir."
                 .into(),
         ));

@@ -33,6 +33,7 @@ mod open;
 mod projects;
 mod ps;
 mod rollout;
+mod schema;
 mod sleep;
 mod source;
 mod status;
@@ -80,6 +81,9 @@ fn ends_in_order(command: &Command) -> bool {
             | Command::Scale(_)
             | Command::Promote(_)
             | Command::Rollback(_)
+            | Command::Restart(_)
+            | Command::Sleep(_)
+            | Command::Wake(_)
             | Command::Nodes(NodesCommand::Drain { wait: true, .. })
     )
 }
@@ -96,6 +100,7 @@ fn speaks_to_the_api(command: &Command) -> bool {
             | Command::Logout
             | Command::Clusters(_)
             | Command::Catalog(_)
+            | Command::Schema
             | Command::Completion { .. }
     )
 }
@@ -147,8 +152,14 @@ async fn dispatch(command: Command, global: &Global, output: Output) -> Result<S
             let context = context()?;
             interruptible(&context, async |begun| restart(&args, &context, begun).await).await
         }
-        Command::Sleep(args) => sleep::sleep(&args, &context()?).await,
-        Command::Wake(args) => sleep::wake(&args, &context()?).await,
+        Command::Sleep(args) => {
+            let context = context()?;
+            interruptible(&context, async |begun| sleep::sleep(&args, &context, begun).await).await
+        }
+        Command::Wake(args) => {
+            let context = context()?;
+            interruptible(&context, async |begun| sleep::wake(&args, &context, begun).await).await
+        }
         Command::Env(command) => env::run(command, &context()?).await,
         Command::Domains(command) => domains::run(&command, &context()?).await,
         Command::Nodes(command) => nodes::run(&command, &context()?).await,
@@ -158,6 +169,7 @@ async fn dispatch(command: Command, global: &Global, output: Output) -> Result<S
         Command::Webhooks(command) => webhooks::run(&command, &context()?).await,
         Command::Events(args) => events::run(&args, &context()?).await,
         Command::Doctor => doctor::run(&context()?).await,
+        Command::Schema => Ok(schema::run(output)),
         Command::Completion { shell } => Ok(completion::run(shell, output)),
     }
 }

@@ -2,7 +2,10 @@
 
 use crate::{
     args::{EnvironmentArgs, PickArgs, ScaleArgs},
-    command::{begun::Begun, wait},
+    command::{
+        begun::{Begun, Work},
+        wait,
+    },
     context::Context,
     describe,
     error::CliError,
@@ -17,10 +20,11 @@ use zectre_common::{
     id::{DeploymentId, TaskId},
     manifest::Manifest,
     spec::Strategy,
-    state::{DeploymentStatus, Health, TaskState},
+    state::{DeploymentStatus, Health, TaskState, Wanted},
     wire::{
         app::{App, Environment},
         deployment::{Deployment, UpdateDeploymentRequest},
+        task::Task,
     },
 };
 
@@ -41,8 +45,9 @@ pub(crate) async fn scale(args: &ScaleArgs, context: &Context, begun: &Begun) ->
         replicas: Some(args.replicas),
         ..UpdateDeploymentRequest::default()
     };
+    begun.asks(Work::Scaling);
     let changed = context.client.update_deployment(before.id, &change).await?;
-    begun.deployment(&changed);
+    begun.accepted(Work::Scaling, &changed);
     let mut progress = context
         .output
         .progress(format!("Scaling {} to {}", app.name, args.replicas));
@@ -165,29 +170,42 @@ pub(crate) async fn promote(args: &PickArgs, context: &Context, begun: &Begun) -
     let target = match &args.deployment {
         Some(text) => project::deployment(context, &app, text).await?,
         None => {
-            let waiting = environment.target_deployment_id.ok_or_else(|| {
-                CliError::Usage(format!(
-                    "nothing waits for promotion in {} of {}. Name a deployment: `zectre promote VERSION`; `zectre status` \
-                     shows them.",
-                    environment.slug, app.name
-                ))
-            })?;
+            let Some(waiting) = environment.target_deployment_id else {
+                return Err(nothing_waits(context, &app, &environment).await);
+            };
             context.client.deployment(waiting).await?
         }
     };
-    make_current(context, &app, &target, begun).await
+    make_current(context, &app, &target, (begun, Work::Promotion)).await
+}
+
+/// There is no canary, and no other version on its way.
+async fn nothing_waits(context: &Context, app: &App, environment: &Environment) -> CliError {
+    let serves = match environment.current_deployment_id {
+        // Without an answer it is said without its version.
+        Some(id) => context.client.deployment(id).await.map_or_else(
+            |_| "what serves has all of the requests".into(),
+            |current| format!("version {} has all of the requests", current.version),
+        ),
+        None => "nothing serves there".into(),
+    };
+    CliError::Failed(format!(
+        "nothing waits for promotion in {} of {}: {serves}. `zectre status` shows every version and how it stands.",
+        environment.slug, app.name
+    ))
 }
 
 async fn make_current(
     context: &Context,
     app: &App,
     target: &Deployment,
-    begun: &Begun,
+    (begun, work): (&Begun, Work),
 ) -> Result<Shown, CliError> {
     refuse_job(app, target, "`zectre deploy` runs it again")?;
     let asked_at = wait::newest_event(context, target.id).await?;
+    begun.asks(work);
     let accepted = context.client.promote(target.id).await?;
-    begun.deployment(&accepted);
+    begun.accepted(work, &accepted);
     let mut progress = context
         .output
         .progress(format!("Switching {} to version {}", app.name, accepted.version));
@@ -203,13 +221,14 @@ pub(crate) async fn rollback(args: &PickArgs, context: &Context, begun: &Begun) 
     let (app, environment) = project::environment(context, &args.environment).await?;
     if let Some(text) = &args.deployment {
         let target = project::deployment(context, &app, text).await?;
-        return make_current(context, &app, &target, begun).await;
+        return make_current(context, &app, &target, (begun, Work::Rollback)).await;
     }
     let from = from(&app, &environment)?;
     let serving = context.client.deployment(from).await?;
     refuse_job(&app, &serving, "`zectre deploy` runs it again")?;
+    begun.asks(Work::Rollback);
     let accepted = context.client.rollback(from).await?;
-    begun.deployment(&accepted);
+    begun.accepted(Work::Rollback, &accepted);
     let mut progress = context.output.progress(format!("Rolling {} back", app.name));
     let Destination::Deployment(target) = begun_rollback(context, &app, &environment, from).await? else {
         let left = context.client.deployment(from).await?;
@@ -298,7 +317,8 @@ pub(crate) async fn restart(
 ) -> Result<Shown, CliError> {
     let (app, _, deployment) = project::serving(context, args).await?;
     refuse_job(&app, &deployment, "`zectre deploy` runs it again")?;
-    let old = live_tasks(context, deployment.id).await?;
+    let old = live_tasks(context, deployment.id, is_wanted).await?;
+    begun.asks(Work::Restart);
     let accepted = context.client.restart(deployment.id).await?;
     let name = format!("{} ({})", app.name, accepted.environment);
     if accepted.health == Health::Asleep {
@@ -307,11 +327,11 @@ pub(crate) async fn restart(
         ));
         return Ok(show(context, &accepted));
     }
-    begun.deployment(&accepted);
+    begun.accepted(Work::Restart, &accepted);
     let mut progress = context.output.progress(format!("Restarting {name}"));
     let is_done = async |now: &Deployment| {
         refuse_if_left(&app, &accepted, now)?;
-        let live = live_tasks(context, now.id).await?;
+        let live = live_tasks(context, now.id, |_| true).await?;
         Ok(old.is_disjoint(&live) && matches!(now.health, Health::Healthy | Health::Asleep))
     };
     let now = wait::until(context, accepted.clone(), &mut progress, is_done).await?;
@@ -320,11 +340,22 @@ pub(crate) async fn restart(
     Ok(show(context, &now))
 }
 
-/// The tasks that have not ended.
-async fn live_tasks(context: &Context, id: DeploymentId) -> Result<HashSet<TaskId>, CliError> {
+/// Those that pass a test, of the tasks that have not ended.
+async fn live_tasks(
+    context: &Context,
+    id: DeploymentId,
+    is_meant: fn(&Task) -> bool,
+) -> Result<HashSet<TaskId>, CliError> {
     let tasks = collect(async |paging| context.client.deployment_tasks(id, paging).await).await?;
-    let live = tasks.iter().filter(|task| !task.state.is_ended());
+    let live = tasks
+        .iter()
+        .filter(|task| !task.state.is_ended() && is_meant(task));
     Ok(live.map(|task| task.id).collect())
+}
+
+/// A task that only drains (after a scaling, say) is on its way out by itself, and has none to take its place.
+fn is_wanted(task: &Task) -> bool {
+    task.wanted == Wanted::Run
 }
 
 /// The deployment: its URL, or the whole as JSON.

@@ -3,6 +3,7 @@
 use crate::{
     args::EnvironmentArgs,
     command::{
+        begun::{Begun, Work},
         rollout::{refuse_job, show},
         wait,
     },
@@ -13,7 +14,11 @@ use crate::{
 };
 use zectre_common::{state::Health, wire::deployment::Deployment};
 
-pub(crate) async fn sleep(args: &EnvironmentArgs, context: &Context) -> Result<Shown, CliError> {
+pub(crate) async fn sleep(
+    args: &EnvironmentArgs,
+    context: &Context,
+    begun: &Begun,
+) -> Result<Shown, CliError> {
     let (app, _, serving) = project::serving(context, args).await?;
     refuse_job(&app, &serving, "It ends by itself")?;
     let name = format!("{} ({})", app.name, serving.environment);
@@ -21,7 +26,9 @@ pub(crate) async fn sleep(args: &EnvironmentArgs, context: &Context) -> Result<S
         context.output.say(format!("{name} sleeps already"));
         return Ok(show(context, &serving));
     }
+    begun.asks(Work::Sleep);
     let accepted = context.client.sleep(serving.id).await?;
+    begun.accepted(Work::Sleep, &accepted);
     let mut progress = context.output.progress(format!("Putting {name} to sleep"));
     let is_asleep = async |now: &Deployment| Ok(now.health == Health::Asleep);
     let now = wait::until(context, accepted, &mut progress, is_asleep).await?;
@@ -29,11 +36,16 @@ pub(crate) async fn sleep(args: &EnvironmentArgs, context: &Context) -> Result<S
     Ok(show(context, &now))
 }
 
-pub(crate) async fn wake(args: &EnvironmentArgs, context: &Context) -> Result<Shown, CliError> {
+pub(crate) async fn wake(
+    args: &EnvironmentArgs,
+    context: &Context,
+    begun: &Begun,
+) -> Result<Shown, CliError> {
     let (app, _, serving) = project::serving(context, args).await?;
     refuse_job(&app, &serving, "`zectre deploy` runs it again")?;
     let name = format!("{} ({})", app.name, serving.environment);
     let progress = context.output.progress(format!("Waking {name}"));
+    begun.asks(Work::Wake);
     context.client.wake(serving.id).await?;
     progress.done(&format!("{name} is awake"));
     Ok(show(context, &context.client.deployment(serving.id).await?))

@@ -218,7 +218,11 @@ fn failure(build: &Build) -> String {
         .map(|reason| format!(" ({reason})"))
         .unwrap_or_default();
     if build.status == BuildStatus::Cancelled {
-        return "the build was cancelled. Run the command again to try once more.".into();
+        let by_whom = match &build.message {
+            Some(message) => format!(": {message}"),
+            None => String::new(),
+        };
+        return format!("the build was cancelled{by_whom}. Run the command again to try once more.");
     }
     if !build.diagnostics.is_empty() {
         return format!("the build failed{reason}. Correct the source and run the command again.");

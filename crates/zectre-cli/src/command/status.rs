@@ -11,9 +11,10 @@ use crate::{
     table::{Table, age, or_dash},
 };
 use serde::Serialize;
+use std::collections::BTreeSet;
 use zectre_client::Paging;
 use zectre_common::{
-    state::{BuildStatus, DeploymentStatus, Health},
+    state::{BuildStatus, Health},
     wire::{
         app::{App, Environment},
         build::Build,
@@ -130,23 +131,20 @@ fn show(context: &Context, status: &Status) {
             format!("v{}{}", one.version, if one.current { " current" } else { "" }),
             describe::status(one),
             describe::health(one),
-            one.replicas.to_string(),
+            describe::replicas(one),
             age(one.created_at),
             or_dash(describe::url(one)),
         ]);
     }
     table.print(output);
-    let failed = status
-        .deployments
-        .first()
-        .filter(|newest| newest.status == DeploymentStatus::Failed);
-    if let Some(newest) = failed {
-        let message = newest.message.as_deref().unwrap_or("no reason was given");
-        output.say(format!(
-            "\nv{}: {}\n`zectre logs --deployment {}` shows what it printed.",
-            newest.version,
-            sentence(message),
-            newest.version
-        ));
+    for ended in newest_of_each(status).filter_map(describe::ending) {
+        output.say(format!("\n{ended}"));
     }
+}
+
+/// The newest deployment of every environment, newest first.
+fn newest_of_each(status: &Status) -> impl Iterator<Item = &Deployment> {
+    let mut seen = BTreeSet::new();
+    let all = status.deployments.iter();
+    all.filter(move |one| seen.insert(one.environment.as_str()))
 }

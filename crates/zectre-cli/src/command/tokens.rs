@@ -33,6 +33,11 @@ pub(crate) async fn run(command: &TokensCommand, context: &Context) -> Result<Sh
                         key.id.to_string(),
                     ]);
                 }
+                if table.is_empty() {
+                    return context
+                        .output
+                        .say("You have no API keys yet. `zectre tokens create NAME` makes one.");
+                }
                 table.print(context.output);
             }))
         }

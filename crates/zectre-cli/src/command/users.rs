@@ -105,8 +105,8 @@ async fn list(context: &Context) -> Result<Shown, CliError> {
             table.row([
                 account.email.clone(),
                 account.name.clone(),
-                if account.is_admin { "yes" } else { "" }.into(),
-                if account.disabled { "disabled" } else { "" }.into(),
+                if account.is_admin { "yes" } else { "no" }.into(),
+                if account.disabled { "disabled" } else { "active" }.into(),
                 age(account.created_at),
                 account.id.to_string(),
             ]);

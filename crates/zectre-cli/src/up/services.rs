@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, OnceLock},
     time::Duration,
 };
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{sync::watch, task::JoinSet, time::Instant};
 use zectre_agent::Killed;
 use zectre_client::{Client, Credential};
 use zectre_common::config::Config;
@@ -15,6 +15,8 @@ use zectre_service::tasks::Shutdown;
 
 /// How long everything may take to be ready once it is started.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// What is said when the node is what is waited for.
+const NOT_REGISTERED: &str = "no node has joined";
 /// How often readiness is asked for.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// What a service may take to stop beyond its own drain: its own deadlines are shorter.
@@ -46,6 +48,8 @@ struct Running {
 pub(super) struct Services {
     running: Vec<Running>,
     ends: JoinSet<(&'static str, Result<(), String>)>,
+    /// Whether the scheduler knows what the node of this very start has.
+    registration: watch::Receiver<bool>,
     /// Set by the agent when it has stopped.
     killed: Arc<OnceLock<Vec<Killed>>>,
 }
@@ -68,6 +72,7 @@ impl Services {
         Self {
             running: Vec::new(),
             ends: JoinSet::new(),
+            registration: watch::channel(false).1,
             killed: Arc::default(),
         }
     }
@@ -97,6 +102,7 @@ impl Services {
         );
         let agent = async {
             let mut agent = zectre_agent::Service::new(config).await?;
+            self.registration = agent.registration();
             // When the platform of the only machine ends, nobody would look after its tasks.
             self.killed = agent.stop_tasks_on_shutdown();
             Ok::<_, zectre_agent::Error>(agent)
@@ -125,16 +131,19 @@ impl Services {
         });
     }
 
-    /// Waits until the API says that everything is ready and the local node has joined.
+    /// Waits until the API says that everything is ready, and the local node has told what it has since this start: what
+    /// the database holds of it may be of the one before.
     pub(super) async fn until_ready(&mut self, config: &Config, local: &Local) -> Result<(), CliError> {
         let client = Client::new(&config.api.public_url, Credential::ApiKey(local.api_key.clone()))?;
         let deadline = Instant::now() + READY_TIMEOUT;
         let mut ticks = tokio::time::interval(POLL_INTERVAL);
         loop {
-            let why = tokio::select! {
-                why = missing(&client) => why,
+            let missing = tokio::select! {
+                missing = missing(&client) => missing,
                 Ended { name, why } = self.any_ended() => return Err(UpError::ServiceStart { name, why }.into()),
             };
+            let is_registered = *self.registration.borrow();
+            let why = missing.or_else(|| (!is_registered).then(|| NOT_REGISTERED.into()));
             let Some(why) = why else { return Ok(()) };
             if Instant::now() >= deadline {
                 return Err(UpError::NotReady {
@@ -213,7 +222,7 @@ async fn missing(client: &Client) -> Option<String> {
                 .find(|service| !service.ready && service.name != "zectre-build");
             match waiting {
                 Some(service) => Some(format!("{}: {}", service.name, service.reasons.join("; "))),
-                None if status.nodes_ready == 0 => Some("no node has joined".into()),
+                None if status.nodes_ready == 0 => Some(NOT_REGISTERED.into()),
                 None => None,
             }
         }

@@ -193,7 +193,23 @@ const MISTAKES: &[(&str, &str)] = &[
     ("deploy: 7\n", "zectre.yaml:1:9: `deploy` takes keys with values"),
     (
         "deploy:\n  replicas: 5000\n",
-        "zectre.yaml:2:13: `deploy.replicas`: from 0 to 1000",
+        "zectre.yaml:2:13: `deploy.replicas` takes a whole number from 0 to 1000",
+    ),
+    (
+        "deploy:\n  replicas: 99999999999\n",
+        "zectre.yaml:2:13: `deploy.replicas` takes a whole number from 0 to 1000",
+    ),
+    (
+        "networking:\n  health_check: { failures: 0 }\n",
+        "zectre.yaml:2:29: `networking.health_check.failures` takes a whole number from 1 to 100",
+    ),
+    (
+        "deploy:\n  progress_deadline: 2h\n",
+        "zectre.yaml:2:22: `deploy.progress_deadline`: from 1 to 3600 seconds",
+    ),
+    (
+        "deploy:\n  max_runtime_secs: 0\n",
+        "zectre.yaml:2:21: `deploy.max_runtime_secs`: from 1 to 604800 seconds",
     ),
     (
         "networking:\n  health_check: { path: health }\n",

@@ -1,7 +1,7 @@
 //! The only place that knows the YAML crate: text in, typed value or an error with its place out.
 
 use super::{ManifestError, error::nearest};
-use crate::spec::range_of;
+use crate::spec::{range_in_words, range_of};
 use serde::{Deserialize, Deserializer, de};
 use serde_saphyr::{Error, Location, Spanned};
 use std::fmt;
@@ -206,9 +206,7 @@ impl<'t> Document<'t> {
 fn of_key(key: &str, expected: &str) -> String {
     let name = key.strip_prefix("deploy.").unwrap_or(key);
     match (in_words(expected).as_str(), range_of(name)) {
-        ("a whole number", Some(range)) => {
-            format!("a whole number from {} to {}", range.start(), range.end())
-        }
+        ("a whole number", Some(range)) => range_in_words(&range),
         // Whoever writes a number that is too large for its type must not be told that it takes a number.
         (words @ "a whole number", None) => match expected {
             "u8" => format!("{words} from 0 to {}", u8::MAX),

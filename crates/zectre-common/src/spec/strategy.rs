@@ -37,6 +37,12 @@ impl Default for Strategy {
     }
 }
 
+/// How many tasks a canary has while it is tried with so many percent of the requests: at least one.
+pub fn canary_size(replicas: u32, weight: u8) -> u32 {
+    let all = replicas.max(1);
+    (all * u32::from(weight)).div_ceil(100).clamp(1, all)
+}
+
 const NAMES: &[&str] = &["rolling", "blue_green", "canary", "recreate"];
 
 #[derive(Deserialize)]

@@ -62,6 +62,11 @@ pub(crate) fn range_of(field: &str) -> Option<RangeInclusive<u32>> {
     })
 }
 
+/// A range as it is told to whoever wrote something else.
+pub fn range_in_words(range: &RangeInclusive<u32>) -> String {
+    format!("a whole number from {} to {}", range.start(), range.end())
+}
+
 /// A rollout that has not moved for an hour never will.
 const PROGRESS_DEADLINE_SECS_MAX: u32 = 3_600;
 /// Nobody waits longer for a program that was told to stop.
@@ -154,6 +159,10 @@ fn check_numbers(spec: &DeploymentSpec) -> Vec<FieldError> {
     let health = &spec.networking.health_check;
     let port = spec.networking.port.map(u32::from);
     let in_range = [
+        ("progress_deadline_secs", Some(spec.progress_deadline_secs)),
+        ("idle_timeout_secs", Some(spec.idle_timeout_secs)),
+        ("max_runtime_secs", spec.max_runtime_secs),
+        ("stop_grace_secs", Some(spec.stop_grace_secs)),
         ("networking.health_check.failures", Some(health.failures)),
         ("networking.health_check.successes", Some(health.successes)),
         ("networking.port", port),
@@ -163,7 +172,11 @@ fn check_numbers(spec: &DeploymentSpec) -> Vec<FieldError> {
         if let (Some(number), Some(range)) = (number, range_of(field))
             && !range.contains(&number)
         {
-            let message = format!("from {} to {}", range.start(), range.end());
+            let message = if field.ends_with("_secs") {
+                format!("from {} to {} seconds", range.start(), range.end())
+            } else {
+                range_in_words(&range)
+            };
             errors.push(FieldError::new(field, message));
         }
     }
@@ -199,29 +212,6 @@ fn check_networking(spec: &DeploymentSpec) -> Vec<FieldError> {
 
 fn check_limits(spec: &DeploymentSpec) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    let mut at_most = |field: &str, secs: u32, max_secs: u32| {
-        if secs > max_secs {
-            errors.push(FieldError::new(field, format!("at most {max_secs} seconds")));
-        }
-    };
-    at_most(
-        "progress_deadline_secs",
-        spec.progress_deadline_secs,
-        PROGRESS_DEADLINE_SECS_MAX,
-    );
-    at_most("idle_timeout_secs", spec.idle_timeout_secs, TIMEOUT_SECS_MAX);
-    at_most(
-        "max_runtime_secs",
-        spec.max_runtime_secs.unwrap_or(0),
-        TIMEOUT_SECS_MAX,
-    );
-    at_most("stop_grace_secs", spec.stop_grace_secs, STOP_GRACE_SECS_MAX);
-    if spec.progress_deadline_secs == 0 {
-        errors.push(FieldError::new("progress_deadline_secs", "at least 1 second"));
-    }
-    if spec.max_runtime_secs == Some(0) {
-        errors.push(FieldError::new("max_runtime_secs", "at least 1 second"));
-    }
     if spec.resources.cpu.0 == 0 {
         errors.push(FieldError::new("resources.cpu", "at least 1m"));
     }

@@ -36,3 +36,8 @@ pub struct Event {
     #[serde(default)]
     pub source_address: Option<String>,
 }
+
+/// An actor as a sentence names it: people by their address alone.
+pub fn who(actor: &str) -> &str {
+    actor.strip_prefix("user:").unwrap_or(actor)
+}

@@ -3,16 +3,19 @@
 
 use super::{Cluster, Deployment};
 use std::time::Duration;
-use zectre_common::{spec::Strategy, state::DeploymentStatus, time::Time};
+use zectre_common::{
+    spec::{Strategy, canary_size},
+    state::DeploymentStatus,
+    time::Time,
+};
 
 /// Tasks that a share of the replicas makes: at least one.
 fn size(deployment: &Deployment) -> u32 {
-    let full = deployment.full_size();
     match deployment.spec.strategy {
         Strategy::Canary { weight, .. } if !crate::planted::planted!(CanaryWhole) => {
-            (full * u32::from(weight)).div_ceil(100).clamp(1, full)
+            canary_size(deployment.replicas, weight)
         }
-        _ => full,
+        _ => deployment.full_size(),
     }
 }
 

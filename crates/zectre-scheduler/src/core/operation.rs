@@ -6,6 +6,7 @@ use zectre_common::{
     id::{DeploymentId, TaskId},
     state::{DeploymentStatus, OperationKind, Reason},
     time::Time,
+    wire::event::who,
 };
 
 /// Takes over what others wrote about a deployment; all of it, when it isn't known yet.
@@ -56,17 +57,22 @@ pub(super) fn apply(cluster: &mut Cluster, operation: &Operation, now: Time) {
         cluster.say(Command::OperationApplied(operation.id));
     }
     let refused = match (operation.kind, operation.deployment_id) {
-        (OperationKind::StopTask, _) => stop_one(cluster, operation.task_id, now),
+        (OperationKind::StopTask, _) => stop_one(cluster, operation.task_id, who(&operation.actor), now),
         // The shell reads the node's row and sends what it wants of it.
         (OperationKind::Node, _) => return,
         (_, None) => Err("it names no deployment".to_owned()),
         (kind, Some(id)) if cluster.deployments.contains_key(&id) => {
-            apply_to_deployment(cluster, kind, id, now)
+            apply_to_deployment(cluster, kind, id, &operation.actor, now)
         }
         (_, Some(_)) => Err("the deployment is gone".to_owned()),
     };
+    // Who accepted these has told what was created or changed; that it is looked at now is no news.
+    let is_told = matches!(operation.kind, OperationKind::Deploy | OperationKind::Reconcile);
+    if is_told && refused.is_ok() {
+        return;
+    }
     let action = match operation.kind {
-        OperationKind::Deploy => "deployment.created",
+        OperationKind::Deploy => "deployment.deploy",
         OperationKind::Reconcile => "deployment.changed",
         OperationKind::Promote => "deployment.promote",
         OperationKind::Rollback => "deployment.rollback",
@@ -98,15 +104,17 @@ fn apply_to_deployment(
     cluster: &mut Cluster,
     kind: OperationKind,
     id: DeploymentId,
+    actor: &str,
     now: Time,
 ) -> Result<(), String> {
     cluster.touch(id);
+    let who = who(actor);
     match kind {
-        OperationKind::Promote => promote(cluster, id, now),
-        OperationKind::Rollback => roll_back(cluster, id, now),
-        OperationKind::Cancel => cancel(cluster, id, "someone cancelled it", now),
+        OperationKind::Promote => promote(cluster, id, who, now),
+        OperationKind::Rollback => roll_back(cluster, id, who, now),
+        OperationKind::Cancel => cancel(cluster, id, format!("{who} cancelled it"), now),
         OperationKind::Restart => restart(cluster, id, now),
-        OperationKind::Sleep => put_to_sleep(cluster, id),
+        OperationKind::Sleep => put_to_sleep(cluster, id, who),
         OperationKind::Wake => wake(cluster, id, now),
         OperationKind::Delete => {
             delete(cluster, id, now);
@@ -135,8 +143,8 @@ fn restart(cluster: &mut Cluster, id: DeploymentId, now: Time) -> Result<(), Str
     }
 }
 
-fn put_to_sleep(cluster: &mut Cluster, id: DeploymentId) -> Result<(), String> {
-    if sleep::put_to_sleep(cluster, id, "someone put it to sleep") {
+fn put_to_sleep(cluster: &mut Cluster, id: DeploymentId, who: &str) -> Result<(), String> {
+    if sleep::put_to_sleep(cluster, id, &format!("{who} put it to sleep")) {
         return Ok(());
     }
     unless_serving(cluster, id)?;
@@ -157,7 +165,7 @@ fn wake(cluster: &mut Cluster, id: DeploymentId, now: Time) -> Result<(), String
     Err("it doesn't sleep".into())
 }
 
-fn promote(cluster: &mut Cluster, id: DeploymentId, now: Time) -> Result<(), String> {
+fn promote(cluster: &mut Cluster, id: DeploymentId, who: &str, now: Time) -> Result<(), String> {
     let Some(deployment) = cluster.deployments.get(&id) else {
         return Ok(());
     };
@@ -184,7 +192,7 @@ fn promote(cluster: &mut Cluster, id: DeploymentId, now: Time) -> Result<(), Str
     match deployment.status {
         DeploymentStatus::Succeeded => {
             let old = environment.and_then(|environment| environment.current);
-            rollout::begin_return(cluster, environment_id, id, now);
+            rollout::begin_return(cluster, environment_id, id, who, now);
             // Going back from here leads to what serves now.
             cluster.update_deployment(id, |deployment| deployment.previous_id = old);
             Ok(())
@@ -195,17 +203,13 @@ fn promote(cluster: &mut Cluster, id: DeploymentId, now: Time) -> Result<(), Str
     }
 }
 
-fn roll_back(cluster: &mut Cluster, id: DeploymentId, now: Time) -> Result<(), String> {
+fn roll_back(cluster: &mut Cluster, id: DeploymentId, who: &str, now: Time) -> Result<(), String> {
     let Some(deployment) = cluster.deployments.get(&id) else {
         return Ok(());
     };
     if !deployment.status.is_ended() && !cluster.has_won(id) {
-        return cancel(
-            cluster,
-            id,
-            "someone rolled it back before it had taken over",
-            now,
-        );
+        let why = format!("{who} rolled it back before it had taken over");
+        return cancel(cluster, id, why, now);
     }
     if !cluster.is_current(deployment) {
         return Err("it isn't current, so there is nothing to take back".into());
@@ -215,11 +219,11 @@ fn roll_back(cluster: &mut Cluster, id: DeploymentId, now: Time) -> Result<(), S
     let Some(previous) = previous else {
         return Err("nothing served before it".into());
     };
-    rollout::begin_return(cluster, environment_id, previous, now);
+    rollout::begin_return(cluster, environment_id, previous, who, now);
     Ok(())
 }
 
-fn cancel(cluster: &mut Cluster, id: DeploymentId, why: &str, now: Time) -> Result<(), String> {
+fn cancel(cluster: &mut Cluster, id: DeploymentId, why: String, now: Time) -> Result<(), String> {
     if cluster.status_of(id).is_some_and(DeploymentStatus::is_ended) {
         return Err("its rollout has ended".into());
     }
@@ -231,7 +235,7 @@ fn cancel(cluster: &mut Cluster, id: DeploymentId, why: &str, now: Time) -> Resu
         id,
         DeploymentStatus::Cancelled,
         Reason::Cancelled,
-        why.into(),
+        why,
         now,
     );
     Ok(())
@@ -269,7 +273,7 @@ fn delete(cluster: &mut Cluster, id: DeploymentId, now: Time) {
     }
 }
 
-fn stop_one(cluster: &mut Cluster, id: Option<TaskId>, now: Time) -> Result<(), String> {
+fn stop_one(cluster: &mut Cluster, id: Option<TaskId>, who: &str, now: Time) -> Result<(), String> {
     let Some(id) = id.filter(|id| cluster.tasks.contains_key(id)) else {
         return Err("the task has ended".into());
     };
@@ -279,12 +283,12 @@ fn stop_one(cluster: &mut Cluster, id: Option<TaskId>, now: Time) -> Result<(), 
         .and_then(|task| cluster.deployments.get(&task.deployment_id))
         .filter(|deployment| deployment.is_job())
         .map(|deployment| deployment.id);
-    let message = "someone stopped it".to_owned();
+    let message = format!("{who} stopped it");
     drain::stop_task(cluster, id, Some(Reason::Stopped), Some(message), now);
     // A run to completion is over then: another task would run once more what was to run once.
     if let Some(job) = job {
         let (status, reason) = (DeploymentStatus::Cancelled, Reason::Cancelled);
-        let message = "someone stopped a task of it".into();
+        let message = format!("{who} stopped a task of it");
         rollout::end(cluster, job, status, reason, message, now);
     }
     Ok(())

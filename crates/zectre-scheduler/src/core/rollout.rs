@@ -259,13 +259,14 @@ pub(super) fn begin_return(
     cluster: &mut Cluster,
     environment_id: EnvironmentId,
     id: DeploymentId,
+    who: &str,
     now: Time,
 ) {
     abandon_return(cluster, environment_id);
     // Known before what is open ends: what that has of healthy tasks may be all that serves.
     cluster.returning.insert(environment_id, id);
     for open in asked_for_before(cluster, environment_id) {
-        let message = "someone went back to an earlier deployment".into();
+        let message = format!("{who} went back to another version");
         end(
             cluster,
             open,

@@ -113,10 +113,9 @@ impl Task {
         self.state == TaskState::Running && self.wanted == Wanted::Run && self.healthy
     }
 
-    /// It is taken out of routing and waits until it may be told to stop. One that is still starting by its row may have
-    /// been named to those who waited.
+    /// It is taken out of routing and waits until it may be told to stop.
     pub fn is_draining(&self) -> bool {
-        matches!(self.state, TaskState::Starting | TaskState::Running) && self.wanted == Wanted::Stop
+        self.state == TaskState::Running && self.wanted == Wanted::Stop
     }
 
     /// It holds resources and a port of its node.

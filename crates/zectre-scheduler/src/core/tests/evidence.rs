@@ -4,7 +4,7 @@ use super::{
     agents::report,
     world::{Program, World},
 };
-use crate::core::{Event, Source};
+use crate::core::{Command, Event, Operation, Source, step};
 use zectre_common::{
     id::DeploymentId,
     state::{DeploymentStatus, OperationKind, Reason, TaskState},
@@ -216,7 +216,35 @@ fn what_the_scheduler_itself_gives_up_says_why() {
     world.calm(1);
     expect_end(&world, older, (Cancelled, Reason::Superseded), "version");
     world.ask(OperationKind::Cancel, newer);
-    expect_end(&world, newer, (Cancelled, Reason::Cancelled), "cancelled");
+    expect_end(&world, newer, (Cancelled, Reason::Cancelled), "test cancelled it");
+}
+
+#[test]
+fn what_a_person_ends_names_the_person_and_an_accepted_deploy_is_no_news_again() {
+    let mut world = World::new(1, 1);
+    let old = world.deploy("{}", Program::Serves);
+    world.calm(3);
+    let canary = world.deploy(r#"{"strategy":{"type":"canary","weight":25}}"#, Program::Serves);
+    world.calm(3);
+    world.operations += 1;
+    let number = world.operations;
+    let operation = Operation {
+        id: number,
+        kind: OperationKind::Deploy,
+        deployment_id: Some(canary),
+        task_id: None,
+        node_id: None,
+        actor: "user:ann@example.org".into(),
+        request_id: None,
+    };
+    let commands = step(&mut world.cluster, Event::Operation(operation), world.now);
+    let is_news = |command: &Command| matches!(command, Command::Record(_));
+    assert!(!commands.iter().any(is_news), "{commands:?}");
+    assert!(commands.contains(&Command::OperationApplied(number)));
+    world.ask(OperationKind::Rollback, canary);
+    let (status, reason) = (DeploymentStatus::Cancelled, Reason::Cancelled);
+    expect_end(&world, canary, (status, reason), "test rolled it back");
+    assert!(world.rows.deployments[&old].status == DeploymentStatus::Succeeded);
 }
 
 #[test]

@@ -8,7 +8,6 @@ mod evidence;
 mod faults;
 mod invariants;
 mod loss;
-mod named;
 mod pairs;
 mod placement;
 mod ports;
