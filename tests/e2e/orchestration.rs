@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, time::Duration};
 use zectre_common::time::Time;
-use zectre_e2e::{App, Daemons, Http, Settings, server_program, tasks_of};
+use zectre_e2e::{App, Daemons, Gate, Held, Http, Settings, server_program, tasks_of};
 use zectre_testkit::{METRICS_TOKEN, wait_until};
 
 /// Which task answered.
@@ -292,6 +292,38 @@ async fn started(app: &App, deployment: &str) -> usize {
     )
     .await
     .len()
+}
+
+/// Longer than the replacement of a crashed task is waited for.
+const SLOW_START: Duration = Duration::from_secs(7);
+
+async fn arrives(gate: &Gate, after: Duration) -> Held {
+    let mut held = gate.arrival().await;
+    tokio::time::sleep(after).await;
+    held.pass();
+    held
+}
+
+#[tokio::test]
+async fn a_request_waits_for_a_program_that_takes_its_time_to_start() {
+    let platform = Daemons::start().await;
+    let (http, gate) = (platform.http(), Gate::open().await);
+    let app = App::create(&http, "slow").await;
+    let request = json!({"env": {"GATE": gate.address()}});
+    let program = server_program();
+    let (deployment, _first) = tokio::join!(
+        app.deploy_program(&program, request),
+        arrives(&gate, Duration::ZERO)
+    );
+    let deployment = deployment.succeeded();
+    let sleep = format!("/deployments/{}/sleep", deployment.id());
+    http.post(&sleep, json!({})).await.expect_ok();
+    app.wait_for(deployment.id(), "it sleeps", |deployment| {
+        deployment["health"] == "asleep"
+    })
+    .await;
+    let (answer, _second) = tokio::join!(http.app(&app.subdomain, "/"), arrives(&gate, SLOW_START));
+    assert_eq!(answer.status, 200, "{}", answer.text());
 }
 
 #[tokio::test]

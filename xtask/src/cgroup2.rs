@@ -42,7 +42,7 @@ const NEEDS: [Need; 4] = [
 /// What the kernel needs to see this machine's files, and to write beside them.
 const MODULES: [&str; 4] = ["virtio_pci", "9pnet_virtio", "9p", "overlay"];
 /// The tests that are run, by the beginning of their names.
-const TESTS: &str = "^adoption|^escape|^native|^orders|^output|^walls";
+const TESTS: &str = "^adoption|^escape|^faults|^native|^orders|^output|^walls";
 /// Those that are not, and why.
 const LEFT_OUT: [(&str, &str); 5] = [
     (
@@ -289,4 +289,28 @@ fn first_in(directory: &Path, is_it: impl Fn(&str) -> bool) -> Result<PathBuf, F
 
 fn failed(path: &Path, error: &std::io::Error) -> Fail {
     Fail::new(format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the tests are made of; nothing in it is a test.
+    const SUPPORT: [&str; 3] = ["agent", "peers", "world"];
+
+    #[test]
+    fn every_file_of_tests_is_run_or_said_to_be_left_out() {
+        let main = root().join("crates/zectre-agent/tests/service/main.rs");
+        let main = fs::read_to_string(main).expect("the agent has service tests");
+        let modules: Vec<&str> = main
+            .lines()
+            .filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';'))
+            .collect();
+        assert!(modules.len() > 10, "{modules:?}");
+        let run = |module: &str| TESTS.split('|').any(|test| test == format!("^{module}"));
+        let left_out = |module: &str| LEFT_OUT.iter().any(|(tests, _)| *tests == module);
+        for module in modules.into_iter().filter(|module| !SUPPORT.contains(module)) {
+            assert!(run(module) != left_out(module), "{module}");
+        }
+    }
 }

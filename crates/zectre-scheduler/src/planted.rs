@@ -12,6 +12,10 @@ pub enum Planted {
     OneAcknowledgementIsEnough,
     /// A silent proxy is waited for.
     DeadProxyAwaited,
+    /// Who waits is sent to what is taken back into the routing before that is saved.
+    RevivedToldEarly,
+    /// A new leader stops what the one before named to those who waited, and could not save, without telling proxies.
+    NamedForgotten,
     /// A stop order has the generation of the order before.
     StaleGeneration,
     /// A port is given without a look at who has it.
@@ -54,6 +58,8 @@ pub enum Planted {
     EpochForgotten,
     /// A change of routing raises no epoch.
     EpochNotRaised,
+    /// A node whose name another one registered with is looked after still.
+    NamesakeKept,
     /// Ended tasks stay routed.
     EndedStaysRouted,
     /// The end of a task that was told to stop is not heard.
@@ -86,6 +92,8 @@ pub enum Planted {
     JobSlotRepeated,
     /// Shell: when a deployment was asked for is told by the proxy's clock.
     ActivityByProxyClock,
+    /// Shell: a proxy believes a wake's answer that is older than its table.
+    StaleWakeBelieved,
     /// Shell: orders go out before they are saved.
     DispatchBeforeCommit,
     /// Shell: the database takes what an old leader writes.
@@ -117,6 +125,8 @@ impl Planted {
         Self::SkipDrain,
         Self::OneAcknowledgementIsEnough,
         Self::DeadProxyAwaited,
+        Self::RevivedToldEarly,
+        Self::NamedForgotten,
         Self::StaleGeneration,
         Self::DoublePort,
         Self::SlotOffByOne,
@@ -138,6 +148,7 @@ impl Planted {
         Self::HeldForgottenOnReload,
         Self::EpochForgotten,
         Self::EpochNotRaised,
+        Self::NamesakeKept,
         Self::EndedStaysRouted,
         Self::EndUnheard,
         Self::StartNotRepeated,
@@ -154,6 +165,7 @@ impl Planted {
         Self::JobRepeated,
         Self::JobSlotRepeated,
         Self::ActivityByProxyClock,
+        Self::StaleWakeBelieved,
         Self::DispatchBeforeCommit,
         Self::NoDatabaseFence,
         Self::NoAgentFence,

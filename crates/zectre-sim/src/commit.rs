@@ -116,6 +116,7 @@ impl Sim {
             is_applied: false,
             raised: None,
         });
+        self.node_mishap(&batch);
         let reached = self.has_database(index);
         let fenced = self.database.leader_epoch != epoch && !crate::is_planted!(NoDatabaseFence);
         let (apply_us, heard_us, outcome) = match (reached, fenced) {
@@ -124,7 +125,7 @@ impl Sim {
                 (None, patience_us.unwrap_or(TIMEOUT_US), Outcome::Failed)
             }
             (true, true) => (None, 2 * MS, Outcome::Fenced),
-            (true, false) => self.fate(),
+            (true, false) => self.fate(id),
         };
         if let Some(apply_us) = apply_us {
             // The transaction lives in the database from here on, with or without its leader.
@@ -137,12 +138,16 @@ impl Sim {
     }
 
     /// When a commit is applied (if it is), when its leader hears of it, and what.
-    fn fate(&mut self) -> (Option<Us>, Us, Outcome) {
+    fn fate(&mut self, term: u64) -> (Option<Us>, Us, Outcome) {
+        let is_doomed = self.faults.doomed_term.take() == Some(term);
         let quick_us = self.random.between(300, 4 * MS);
         let slow_us = self.random.between(100 * MS, TIMEOUT_US - 100 * MS);
         let good = |at_us| (Some(at_us), at_us + 100, Outcome::Saved);
         if !self.is_stormy() {
             return good(quick_us);
+        }
+        if is_doomed {
+            return (None, quick_us, Outcome::Failed);
         }
         match self.random.below(1_000) as u64 {
             roll if roll < self.faults.slow_per_mille => good(slow_us),
@@ -284,6 +289,9 @@ impl Sim {
             return;
         };
         for order in orders {
+            if self.start_mishap(&order) {
+                continue;
+            }
             let host = node_of(&order).and_then(|node| self.hosts.iter().position(|h| h.node == Some(node)));
             let Some(host) = host else { continue };
             let incarnation = self.hosts[host].incarnation;

@@ -36,6 +36,8 @@ pub(crate) struct Faults {
     pub(crate) twice_per_mille: u64,
     pub(crate) slow_per_mille: u64,
     pub(crate) fail_per_mille: u64,
+    /// The next commit of this term is rolled back.
+    pub(crate) doomed_term: Option<u64>,
     pause_us: Us,
 }
 
@@ -48,6 +50,7 @@ impl Faults {
             twice_per_mille: draw(&[0, 10, 50]),
             slow_per_mille: draw(&[0, 5, 20]),
             fail_per_mille: draw(&[0, 5, 20]),
+            doomed_term: None,
             pause_us: draw(&[3, 6, 15, 60]) * SECOND,
         }
     }

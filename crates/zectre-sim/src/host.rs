@@ -35,6 +35,8 @@ const PAUSE_US: Us = 300 * MS;
 pub(crate) enum HostAct {
     /// The machine or its agent starts.
     Boot,
+    /// The agent ends, and starts at once.
+    Restart,
     /// Try to register.
     Register(u64),
     /// The scheduler took the node in.
@@ -168,6 +170,10 @@ impl Sim {
         let is_current = |incarnation: u64| host.agent_up && host.incarnation == incarnation;
         match act {
             HostAct::Boot => self.boot(index),
+            HostAct::Restart => {
+                self.hosts[index].agent_up &= !self.is_stormy();
+                self.boot(index);
+            }
             HostAct::Exit(task, number, code) => self.process_exits(index, task, number, code),
             HostAct::Register(incarnation) if is_current(incarnation) => self.register(index),
             HostAct::Registered(incarnation, node) if is_current(incarnation) => {
@@ -413,7 +419,11 @@ impl Sim {
             is_timed_out: false,
             is_stopping: false,
         };
+        let is_start = held.report.state == TaskState::Starting;
         self.hosts[index].held.insert(task, held);
-        self.update(index, task, |_| {});
+        // That it was taken on is told by the answer to the order.
+        if !is_start {
+            self.update(index, task, |_| {});
+        }
     }
 }

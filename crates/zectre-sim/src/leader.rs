@@ -402,8 +402,19 @@ impl Sim {
         if backends.is_empty() {
             return;
         }
-        for waiter in term.waiters.remove(&deployment).unwrap_or_default() {
-            self.answer_wake(index, waiter, deployment, Some((backends.clone(), epoch)));
+        let waiters = term.waiters.remove(&deployment).unwrap_or_default();
+        if waiters.is_empty() {
+            return;
+        }
+        let late_us = self.wake_mishap(id, deployment, &backends);
+        for waiter in waiters {
+            self.answer_wake(
+                index,
+                waiter,
+                deployment,
+                Some((backends.clone(), epoch)),
+                late_us,
+            );
         }
     }
 
@@ -418,7 +429,7 @@ impl Sim {
             );
         }
         for waiter in waiters {
-            self.answer_wake(index, waiter, deployment, None);
+            self.answer_wake(index, waiter, deployment, None, 0);
         }
     }
 
@@ -469,7 +480,7 @@ impl Sim {
         };
         for (deployment, waiters) in term.waiters {
             for waiter in waiters {
-                self.answer_wake(index, waiter, deployment, None);
+                self.answer_wake(index, waiter, deployment, None, 0);
             }
         }
         if self.database.lock == Some((index, term.id)) {

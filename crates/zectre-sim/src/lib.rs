@@ -14,11 +14,13 @@ mod host;
 mod leader;
 mod life;
 mod listen;
+mod mishap;
 mod network;
 mod operator;
 mod plant;
 mod proxy;
 mod random;
+mod removal;
 mod sim;
 mod trace;
 

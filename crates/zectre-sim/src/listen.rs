@@ -80,7 +80,7 @@ impl Sim {
             ListenAct::Bring(deployment, waiter) => {
                 let mut letters = self.read_letters(&[deployment]);
                 if letters.is_empty() {
-                    return self.answer_wake(index, waiter, deployment, None);
+                    return self.answer_wake(index, waiter, deployment, None, 0);
                 }
                 letters.push(Letter::Wake(deployment, waiter));
                 self.post_later(index, id, letters);

@@ -78,10 +78,10 @@ const PROGRAMS: &[Program] = &[
 /// An application, with its environments.
 #[derive(Debug)]
 pub(crate) struct Application {
-    id: ApplicationId,
-    environments: Vec<EnvironmentId>,
+    pub(crate) id: ApplicationId,
+    pub(crate) environments: Vec<EnvironmentId>,
     versions: u32,
-    deleted_us: Option<Us>,
+    pub(crate) deleted_us: Option<Us>,
 }
 
 /// What people have asked for.
@@ -151,7 +151,7 @@ impl Sim {
         }
     }
 
-    fn found_application(&mut self) {
+    pub(crate) fn found_application(&mut self) {
         let id = ApplicationId::from_uuid(self.fresh_uuid());
         let mut environments = Vec::new();
         for _ in 0..self.random.between(1, 2) {
@@ -419,102 +419,6 @@ impl Sim {
         }
     }
 
-    /// A node without tasks can be deleted; its agent joins again under a new id.
-    fn delete_node(&mut self) {
-        let is_free = |id: &NodeId| {
-            let of = |task: &&zectre_scheduler::core::Task| task.node_id == Some(*id);
-            !self
-                .database
-                .tasks
-                .values()
-                .filter(of)
-                .any(|task| !task.state.is_ended())
-        };
-        let free: Vec<NodeId> = self.database.nodes.keys().copied().filter(is_free).collect();
-        if let Some(id) = self.random.pick(&free) {
-            note!(self, "node {} is deleted", short(id.get()));
-            self.database.nodes.remove(&id);
-            for task in self
-                .database
-                .tasks
-                .values_mut()
-                .filter(|task| task.node_id == Some(id))
-            {
-                task.node_id = None;
-            }
-            self.ask(OperationKind::Node, None, None, Some(id));
-        }
-    }
-
-    fn delete_application(&mut self) {
-        let now_us = self.now_us;
-        let live = |app: &&mut Application| app.deleted_us.is_none();
-        let all: Vec<&mut Application> = self.operator.applications.iter_mut().filter(live).collect();
-        let index = self.random.below(all.len());
-        let Some(app) = all.into_iter().nth(index) else {
-            return;
-        };
-        app.deleted_us = Some(now_us);
-        let (id, environments) = (app.id, app.environments.clone());
-        note!(self, "application {} is deleted", short(id.get()));
-        let involved: Vec<DeploymentId> = self
-            .database
-            .deployments
-            .values()
-            .filter(|d| environments.contains(&d.environment_id))
-            .filter(|d| {
-                let environment = self.database.environments.get(&d.environment_id);
-                !d.status.is_ended()
-                    || environment.is_some_and(|e| [e.current, e.target].contains(&Some(d.id)))
-                    || self.database.live_tasks_of(d.id).next().is_some()
-            })
-            .map(|d| d.id)
-            .collect();
-        for id in involved {
-            self.ask(OperationKind::Delete, Some(id), None, None);
-        }
-        self.database.routing_epoch += 1;
-        self.notify_routing();
-        self.found_application();
-    }
-
-    /// The rows of what was deleted go a minute later, once nothing of it runs.
-    pub(crate) fn purge_deleted(&mut self) {
-        self.after(20 * SECOND, Act::Purge);
-        let (now_us, now) = (self.now_us, self.clock(0));
-        let minute = std::time::Duration::from_mins(1);
-        let old = |app: &&Application| app.deleted_us.is_some_and(|at_us| now_us - at_us > 60 * SECOND);
-        let environments: BTreeSet<EnvironmentId> = self
-            .operator
-            .applications
-            .iter()
-            .filter(old)
-            .flat_map(|app| app.environments.iter().copied())
-            .collect();
-        for environment in environments {
-            let all = self.database.deployments.values();
-            let of: Vec<DeploymentId> = all
-                .filter(|d| d.environment_id == environment)
-                .map(|d| d.id)
-                .collect();
-            let tasks = self.database.tasks.values();
-            let lives = tasks.filter(|task| of.contains(&task.deployment_id)).any(|task| {
-                !task.state.is_ended() || task.finished_at.is_some_and(|at| now.since(at) < minute)
-            });
-            if lives || self.database.is_down || self.database.environments.remove(&environment).is_none() {
-                continue;
-            }
-            note!(
-                self,
-                "the rows of environment {} are gone",
-                short(environment.get())
-            );
-            for id in of {
-                self.database.delete_deployment(id);
-            }
-        }
-    }
-
     /// Builds end, well or badly.
     fn finish_builds(&mut self, all: bool) {
         for id in std::mem::take(&mut self.operator.building) {
@@ -545,6 +449,18 @@ impl Sim {
         task_id: Option<TaskId>,
         node_id: Option<NodeId>,
     ) {
+        self.write_operation(kind, deployment_id, task_id, node_id);
+        self.nudge();
+    }
+
+    /// The same, and the call to the leader is lost.
+    pub(crate) fn write_operation(
+        &mut self,
+        kind: OperationKind,
+        deployment_id: Option<DeploymentId>,
+        task_id: Option<TaskId>,
+        node_id: Option<NodeId>,
+    ) {
         self.operator.stopped.extend(task_id);
         self.operator.operations += 1;
         let id = self.operator.operations;
@@ -563,7 +479,6 @@ impl Sim {
             operation,
             applied: 0,
         });
-        self.nudge();
     }
 
     /// Live tasks of an environment that are ready, by the rows.

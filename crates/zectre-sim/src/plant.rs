@@ -13,13 +13,14 @@ const SEEDS_MAX: u64 = 2_000;
 /// Where the rare ones were found last, which is looked at first: hunting for these takes minutes. One that doesn't show its bug any
 /// more, because the worlds have changed, is searched for from the first seed on; then its new seed belongs here.
 const KNOWN: &[(Planted, u64)] = &[
-    (Planted::DeadProxyAwaited, 33),
-    (Planted::AvailabilityForgotten, 132),
-    (Planted::RetreatSkipped, 24),
-    (Planted::StartNotRepeated, 823),
-    (Planted::IdleWhileUnheard, 171),
-    (Planted::NoAgentFence, 248),
-    (Planted::StartOutlivesTask, 80),
+    (Planted::DeadProxyAwaited, 32),
+    (Planted::RevivedToldEarly, 413),
+    (Planted::NamedForgotten, 53),
+    (Planted::AvailabilityForgotten, 274),
+    (Planted::RetreatSkipped, 84),
+    (Planted::IdleWhileUnheard, 401),
+    (Planted::NoAgentFence, 58),
+    (Planted::StartOutlivesTask, 119),
 ];
 
 #[cfg(feature = "planted")]

@@ -410,13 +410,14 @@ impl Sim {
         (proxy, incarnation): Waiter,
         deployment: DeploymentId,
         answer: Option<Answer>,
+        late_us: Us,
     ) {
-        let act = ProxyAct::Woken(incarnation, deployment, answer);
-        self.send(
-            Place::Scheduler(index),
-            Place::Proxy(proxy),
-            Act::Proxy(proxy, act),
-        );
+        let act = Act::Proxy(proxy, ProxyAct::Woken(incarnation, deployment, answer));
+        let (from, to) = (Place::Scheduler(index), Place::Proxy(proxy));
+        if late_us > 0 && self.network.reaches(from, to) {
+            return self.after(late_us, act);
+        }
+        self.send(from, to, act);
     }
 
     fn woken(&mut self, index: usize, deployment: DeploymentId, answer: Option<Answer>) {
@@ -425,7 +426,7 @@ impl Sim {
             return;
         };
         let Some((tasks, epoch)) = answer else { return };
-        if epoch < proxy.table.epoch {
+        if epoch < proxy.table.epoch && !crate::is_planted!(StaleWakeBelieved) {
             // What it names may be gone by now.
             if !is_second && self.backends(index, deployment).is_empty() {
                 self.call_wake(index, deployment, true);

@@ -149,8 +149,23 @@ impl Board {
         }
     }
 
-    /// Takes a task up, and gives what tells when it is to stop.
+    /// Takes a task up and tells of it, and gives what tells when it is to stop.
     pub(crate) fn hold(
+        &self,
+        report: TaskReport,
+        home: Home,
+        follower: Option<Follower>,
+    ) -> watch::Receiver<Option<Wish>> {
+        let id = report.task_id;
+        let stop_watch = self.take_up(report, home, follower);
+        self.inner().news.insert(id);
+        self.changed.notify_one();
+        stop_watch
+    }
+
+    /// The same without telling: that an order to start was taken on is known by the answer to it, and the news that somebody
+    /// waits for, a few milliseconds later, would have to wait for the answer to this.
+    pub(crate) fn take_up(
         &self,
         report: TaskReport,
         home: Home,
@@ -159,7 +174,6 @@ impl Board {
         let id = report.task_id;
         let mut inner = self.inner();
         let (stop, stop_watch) = watch::channel(self.is_closed().then_some(Wish::OwnGrace));
-        inner.news.insert(id);
         // Its records are written anew.
         inner.left_alone.remove(&id);
         inner.held.insert(
@@ -172,8 +186,6 @@ impl Board {
             },
         );
         self.count(&inner);
-        drop(inner);
-        self.changed.notify_one();
         stop_watch
     }
 

@@ -29,7 +29,7 @@ pub(crate) fn start(host: &Arc<Host>, task: TaskId, generation: u64, order: Task
     });
     match prepared {
         Ok(follower) => {
-            let stop = host.board.hold(starting, home.clone(), Some(follower.clone()));
+            let stop = host.board.take_up(starting, home.clone(), Some(follower.clone()));
             let life = Life {
                 host: host.clone(),
                 task,

@@ -304,8 +304,10 @@ impl Ingress {
         if let Some(refusal) = refusal(deployment, idle) {
             return Err(refusal);
         }
+        // The table may tell that it is awake before the call tells of the task, which it does first.
+        let is_woken = idle == Idle::Wake || (idle == Idle::Await && deployment.is_being_woken());
         // A wake that was answered without a usable replica is not asked for a second time.
-        let wake = idle == Idle::Wake && waiting.woken.is_none();
+        let wake = is_woken && waiting.woken.is_none();
         if waiting
             .held
             .as_ref()

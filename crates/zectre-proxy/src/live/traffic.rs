@@ -124,6 +124,12 @@ impl Traffic {
         taken.is_ok().then(|| Held(Arc::clone(self)))
     }
 
+    /// Whether a wake call is under way.
+    pub fn is_being_woken(&self) -> bool {
+        let waking = self.waking.lock().unwrap_or_else(PoisonError::into_inner);
+        waking.is_some()
+    }
+
     /// What the last wake answered.
     pub fn woken(&self) -> Option<Arc<Woken>> {
         self.woken.load_full()

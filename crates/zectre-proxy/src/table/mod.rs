@@ -100,6 +100,11 @@ impl Deployment {
         matches!(self.idle(), Idle::Wake | Idle::Asleep) && !self.has_replicas()
     }
 
+    /// A wake call is under way that will name the first of its replicas.
+    pub fn is_being_woken(&self) -> bool {
+        !self.has_replicas() && self.traffic.is_being_woken()
+    }
+
     fn has_replicas(&self) -> bool {
         self.with_replicas(|replicas| !replicas.is_empty())
     }

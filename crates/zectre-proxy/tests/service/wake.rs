@@ -236,6 +236,53 @@ async fn a_wake_in_the_table_is_as_good_as_one_in_the_answer() {
     Arc::into_inner(proxy).expect("the client is gone").stop().await;
 }
 
+/// A wake begins with a row that says that the deployment is awake. Where something else raises the epoch before its task is
+/// ready, the table says so without a task: who waits for the call still gets what it answers, and so does who comes then.
+#[tokio::test]
+async fn a_table_that_says_awake_takes_nobody_from_the_wake_under_way() {
+    let mut world = World::new().await;
+    let origin = Origin::saying("awake").await;
+    let gate = Arc::new(Semaphore::new(0));
+    let api = api(world.key.clone(), origin.address, Arc::clone(&gate)).await;
+    world.configure(&format!("[api]\npublic_url = \"http://{}\"", api.address));
+    let app = asleep(&world, "early").await;
+    let proxy = Arc::new(world.start().await);
+    let ask = |clients: &mut JoinSet<_>| {
+        let proxy = Arc::clone(&proxy);
+        clients.spawn(async move { proxy.get("early-default").await });
+    };
+    let mut clients = JoinSet::new();
+    ask(&mut clients);
+    wait_until(SOON, "the wake is asked for", || async {
+        (api.requests() == 1).then_some(())
+    })
+    .await;
+    let woken = sqlx::query("UPDATE deployments SET asleep = false WHERE id = $1");
+    woken
+        .bind(app.deployment)
+        .execute(&world.pool)
+        .await
+        .expect("updated");
+    world.publish().await;
+    wait_until(SOON, "the table says awake", || async {
+        let routes = routes(proxy.admin, &world.key).await;
+        (routes["deployments"][app.deployment.to_string()]["asleep"] == false).then_some(())
+    })
+    .await;
+    ask(&mut clients);
+    wait_until(SOON, "both wait", || async {
+        (held(proxy.admin, &world.key, app).await == 2).then_some(())
+    })
+    .await;
+    // No table will tell of the task.
+    gate.add_permits(1);
+    while let Some(got) = clients.join_next().await {
+        assert_eq!(got.expect("it did not panic").body, "awake");
+    }
+    assert_eq!(api.requests(), 1, "one call");
+    Arc::into_inner(proxy).expect("the clients are gone").stop().await;
+}
+
 #[tokio::test]
 async fn an_answer_older_than_the_table_is_asked_for_once_more() {
     let mut world = World::new().await;

@@ -61,6 +61,11 @@ pub struct Cluster {
     pub(super) overdue: Acks<TaskId>,
     /// Tasks taken back into the routing by what is not saved yet.
     pub(super) revived: BTreeSet<TaskId>,
+    /// Tasks that may take requests although their rows don't say so: they were starting when this leader read the rows, and
+    /// whoever led before may have named them to those who waited, and have failed to save it.
+    pub(super) perhaps_named: BTreeSet<TaskId>,
+    /// A raise of the routing epoch was handed in for saving, and has not come back.
+    raising: bool,
     /// Deployments that took over and have not succeeded yet.
     pub(super) confirming: Acks<DeploymentId>,
     /// Nodes whose tasks were lost while proxies routed to them: what they still run may not be stopped yet.
@@ -108,6 +113,8 @@ impl Cluster {
             draining: Acks::default(),
             overdue: Acks::default(),
             revived: BTreeSet::new(),
+            perhaps_named: BTreeSet::new(),
+            raising: false,
             confirming: Acks::default(),
             stranded: Acks::default(),
             excuses: BTreeMap::new(),
@@ -213,7 +220,8 @@ impl Cluster {
         *self.counts.entry(task.state).or_default() -= 1;
         change(&mut task);
         debug_assert!(task.state.is_ended(), "end_task ends it");
-        self.pass.reroutes |= task.routed;
+        self.pass.reroutes |= self.may_get_requests(&task);
+        self.perhaps_named.remove(&id);
         // Whoever removes it outright needs no epoch to wait for: nothing is left to stop.
         if task.unrouted == Unrouted::Awaited {
             task.unrouted = Unrouted::No;
@@ -255,7 +263,10 @@ impl Cluster {
             deployment.status,
             deployment.cold_start_enabled,
         );
-        self.pass.reroutes |= before != after;
+        // Who finds it asleep by the table asks for it, and is answered here: nobody needs to know of a wake before its task is
+        // ready, which raises the epoch.
+        let is_woken = before == (true, after.1, true) && after == (false, after.1, true);
+        self.pass.reroutes |= before != after && !is_woken;
         let ended = before.1 != after.1 && deployment.status.is_ended();
         self.pass.deployments.insert(id);
         self.pass.touched.insert(id);
@@ -457,6 +468,22 @@ impl Cluster {
         self.pass.commands.push(command);
     }
 
+    /// Proxies are told to read anew, although nothing changed that they route by: what they were told beside the rows is over.
+    pub(super) fn reroute(&mut self) {
+        self.pass.reroutes = true;
+    }
+
+    /// An epoch that is not known yet is on its way.
+    pub(super) fn raises_epoch(&self) -> bool {
+        self.raising || self.pass.reroutes
+    }
+
+    /// What waited for the raised epoch knows it now.
+    pub(super) fn note_raised(&mut self, epoch: u64) {
+        self.routing_epoch = self.routing_epoch.max(epoch);
+        self.raising = false;
+    }
+
     /// Adds to the activity feed; the application is filled in from the deployment.
     pub(super) fn record(&mut self, mut happening: Happening) {
         let deployment = happening.deployment_id.and_then(|id| self.deployments.get(&id));
@@ -493,6 +520,7 @@ impl Cluster {
         commands.extend(nodes.map(|node| Command::SaveNode(Box::new(node.clone()))));
         if pass.reroutes && !crate::planted::planted!(EpochNotRaised) {
             commands.push(Command::RaiseEpoch);
+            self.raising = true;
         }
         commands.extend(pass.commands);
         // What the step's bound left over goes on at the next one.

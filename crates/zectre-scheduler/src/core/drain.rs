@@ -53,7 +53,7 @@ pub(super) fn stop_task(
         }
         (TaskState::Starting | TaskState::Running, Wanted::Run) => {
             let drain_until = now.plus(cluster.settings.drain_timeout);
-            let was_routed = task.routed;
+            let was_routed = cluster.may_get_requests(task);
             cluster.update_task(id, |task| {
                 (task.wanted, task.reason, task.message) = (Wanted::Stop, reason, message);
                 if was_routed {
@@ -61,6 +61,9 @@ pub(super) fn stop_task(
                         (false, Unrouted::Awaited, Some(drain_until));
                 }
             });
+            if cluster.perhaps_named.remove(&id) {
+                cluster.reroute();
+            }
             cluster.draining.add(id, None);
             stop_when_drained(cluster, id, now);
         }
@@ -155,6 +158,11 @@ pub(super) fn revive(cluster: &mut Cluster, id: TaskId) {
         (task.routed, task.unrouted, task.drain_until) = (true, Unrouted::No, None);
     });
     succession::arm_relief(cluster, id);
+    if crate::planted::planted!(RevivedToldEarly)
+        && let Some(deployment_id) = cluster.tasks.get(&id).map(|task| task.deployment_id)
+    {
+        cluster.say(Command::Ready(deployment_id));
+    }
 }
 
 pub(super) fn proxy_report(cluster: &mut Cluster, proxy: Proxy, now: Time) {
@@ -186,7 +194,7 @@ pub(super) fn proxy_gone(cluster: &mut Cluster, id: ProxyId, now: Time) {
 }
 
 pub(super) fn epoch_raised(cluster: &mut Cluster, epoch: u64, now: Time) {
-    cluster.routing_epoch = cluster.routing_epoch.max(epoch);
+    cluster.note_raised(epoch);
     for id in cluster.draining.committed(epoch) {
         // The database has it already, by the same commit.
         if let Some(task) = cluster

@@ -18,7 +18,12 @@ pub(super) fn register(cluster: &mut Cluster, id: NodeId, facts: NodeFacts, now:
     let is_new = !cluster.nodes.contains_key(&id);
     forget_namesake(cluster, id, &facts.name, now);
     if is_new {
-        await_proxies(cluster, id, cluster.routing_epoch);
+        if cluster.raises_epoch() {
+            // What its machine may run of an earlier node was lost a moment ago.
+            cluster.stranded.add_too(id, None);
+        } else {
+            await_proxies(cluster, id, cluster.routing_epoch);
+        }
         let mut node = Node::new(id, facts, now);
         node.lease_expires_at = now.plus(cluster.settings.node_lease);
         // It may have been here before, under an id whose row was deleted: its first digest tells what it runs.
@@ -54,7 +59,7 @@ pub(super) fn register(cluster: &mut Cluster, id: NodeId, facts: NodeFacts, now:
 /// this one, with all that it runs.
 fn forget_namesake(cluster: &mut Cluster, id: NodeId, name: &str, now: Time) {
     let is_named = |node: &Node| node.facts.name == name;
-    if cluster.nodes.get(&id).is_some_and(is_named) {
+    if cluster.nodes.get(&id).is_some_and(is_named) || crate::planted::planted!(NamesakeKept) {
         return;
     }
     let Some(namesake) = cluster.nodes.values().find(|node| is_named(node)) else {
@@ -243,7 +248,7 @@ pub(super) fn strand(cluster: &mut Cluster, node: NodeId, task: TaskId) {
     };
     match task.unrouted {
         // Its end, in this step, raises the epoch.
-        Unrouted::No if task.routed => cluster.stranded.add_too(node, None),
+        Unrouted::No if cluster.may_get_requests(task) => cluster.stranded.add_too(node, None),
         Unrouted::Awaited => cluster.stranded.add_too(node, None),
         Unrouted::At(epoch) => await_proxies(cluster, node, epoch),
         Unrouted::No => {}

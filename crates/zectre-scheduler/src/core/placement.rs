@@ -348,6 +348,7 @@ pub(super) fn task_deadline(cluster: &mut Cluster, id: TaskId, now: Time) {
             super::succession::waited(cluster, deployment_id, id, now);
         }
         TaskState::Pending => cluster.timers.arm(Timer::Task(id), task.not_before),
+        _ if task.is_draining() => drain::stop_when_drained(cluster, id, now),
         TaskState::Starting => {
             let task = task.clone();
             if start_deadline(cluster, &task).is_none_or(|at| at <= now) {
@@ -357,7 +358,6 @@ pub(super) fn task_deadline(cluster: &mut Cluster, id: TaskId, now: Time) {
                 arm_start(cluster, &task);
             }
         }
-        TaskState::Running if task.is_draining() => drain::stop_when_drained(cluster, id, now),
         TaskState::Running => succession::relieve(cluster, id, now),
         _ => {}
     }

@@ -84,8 +84,14 @@ impl Cluster {
     /// Those of them that a request which waits is sent to. What was taken back into the routing is told of once that is saved:
     /// its stop goes on, should the commit fail.
     pub fn tasks_to_tell(&self, id: DeploymentId) -> impl Iterator<Item = &Task> {
+        let is_saved = |task: &&Task| !self.revived.contains(&task.id);
         self.ready_tasks(id)
-            .filter(|task| !self.revived.contains(&task.id))
+            .filter(move |task| is_saved(task) || crate::planted::planted!(RevivedToldEarly))
+    }
+
+    /// Proxies route to it, or may have been told of it by a leader that could not save that.
+    pub(super) fn may_get_requests(&self, task: &Task) -> bool {
+        task.routed || self.perhaps_named.contains(&task.id)
     }
 
     /// What live tasks hold of a node, added up from the tasks themselves.

@@ -171,15 +171,16 @@ fn not_held(cluster: &mut Cluster, node_id: NodeId, id: TaskId, heard_at: Time, 
     let settled =
         last_word.is_none_or(|at| heard_at.since(at) >= cluster.settings.heartbeat * DIGEST_AGE_MAX);
     match task.state {
+        TaskState::Starting if task.is_draining() && !settled => {}
         TaskState::Starting if crate::planted::planted!(StartNotRepeated) => {}
-        TaskState::Starting if is_due(cluster, task, now) => {
+        TaskState::Starting if !task.is_draining() && is_due(cluster, task, now) => {
             let task = Box::new(task.clone());
             if let Some(task) = cluster.tasks.get_mut(&id) {
                 task.seen_at = Some(now);
             }
             cluster.say(Command::Start { node_id, task });
         }
-        TaskState::Running if settled => {
+        _ if settled && (task.state == TaskState::Running || task.is_draining()) => {
             let message = "its node restarted and no longer has it".into();
             lease::strand(cluster, node_id, id);
             end(
@@ -223,7 +224,7 @@ fn still_starting(cluster: &mut Cluster, report: &TaskReport, now: Time) {
     let Some(task) = cluster
         .tasks
         .get_mut(&report.task_id)
-        .filter(|task| task.state == TaskState::Starting)
+        .filter(|task| task.state == TaskState::Starting && task.wanted == Wanted::Run)
     else {
         return;
     };

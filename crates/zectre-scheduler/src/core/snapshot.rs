@@ -98,7 +98,7 @@ impl Cluster {
         let Some(deployment) = self.deployments.get(&task.deployment_id) else {
             return;
         };
-        let needs = deployment.spec.resources;
+        let (needs, serves) = (deployment.spec.resources, !deployment.is_job());
         if let Some(node_id) = task
             .node_id
             .filter(|_| !crate::planted::planted!(HeldForgottenOnReload))
@@ -118,11 +118,13 @@ impl Cluster {
                 Unrouted::No | Unrouted::Awaited => Some(self.routing_epoch),
             };
             self.draining.add(task.id, epoch);
+        } else if task.state == TaskState::Starting && serves && !crate::planted::planted!(NamedForgotten) {
+            self.perhaps_named.insert(task.id);
         }
         let deadline = match task.state {
             TaskState::Pending => task.not_before.or(Some(now)),
-            TaskState::Starting => placement::start_deadline(self, &task),
             _ if task.is_draining() => task.drain_until.or(Some(now)),
+            TaskState::Starting => placement::start_deadline(self, &task),
             TaskState::Running => succession::relief_at(self, &task),
             _ => None,
         };

@@ -113,9 +113,10 @@ impl Task {
         self.state == TaskState::Running && self.wanted == Wanted::Run && self.healthy
     }
 
-    /// It is taken out of routing and waits until it may be told to stop.
+    /// It is taken out of routing and waits until it may be told to stop. One that is still starting by its row may have
+    /// been named to those who waited.
     pub fn is_draining(&self) -> bool {
-        self.state == TaskState::Running && self.wanted == Wanted::Stop
+        matches!(self.state, TaskState::Starting | TaskState::Running) && self.wanted == Wanted::Stop
     }
 
     /// It holds resources and a port of its node.

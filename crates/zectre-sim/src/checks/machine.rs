@@ -5,7 +5,7 @@ use zectre_common::{
     id::TaskId,
     state::{TaskState, Wanted},
 };
-use zectre_scheduler::core::{Command, Unrouted};
+use zectre_scheduler::core::Command;
 
 impl Sim {
     /// A process was made: the first of its task, on a port of its own, within what the machine has.
@@ -97,16 +97,14 @@ impl Sim {
             if !self.was_known_at_stop(proxy, task) {
                 continue;
             }
-            // What a wake named may be stopped if the commit of its readiness failed: nobody had heard of it then.
-            let was_routed = matches!(row.unrouted, Unrouted::At(_));
-            if self.routes_to(proxy, task) || (was_routed && self.goes_by_wake_to(proxy, task)) {
+            if self.routes_to(proxy, task) || self.goes_by_wake_to(proxy, task) {
                 let detail = format!(
                     "task {} is stopped, and proxy {proxy} routes to it",
                     short(task.get())
                 );
                 return self.fail("4: proxies acknowledge before a stop", detail);
             }
-            if was_routed && !may_cut && self.has_requests(proxy, task) {
+            if !may_cut && self.has_requests(proxy, task) {
                 let detail = format!("task {} is stopped with requests under way", short(task.get()));
                 return self.fail("4: a task is drained before its stop", detail);
             }
@@ -185,12 +183,7 @@ impl Sim {
 
     /// A request goes to a task: it must not be one that was stopped.
     pub(crate) fn check_routed(&mut self, proxy: usize, task: TaskId) {
-        let row = self.database.tasks.get(&task);
-        let was_routed = row.is_some_and(|row| matches!(row.unrouted, Unrouted::At(_)));
-        if (was_routed || self.routes_to(proxy, task))
-            && self.checks.stopped.contains(&task)
-            && self.was_known_at_stop(proxy, task)
-        {
+        if self.checks.stopped.contains(&task) && self.was_known_at_stop(proxy, task) {
             let detail = format!("proxy {proxy} sends a request to task {}", short(task.get()));
             self.fail("4: no request is sent to a stopped task", detail);
         }

@@ -1,7 +1,7 @@
 //! What holds of the state that a leader decides by.
 
 use super::{Before, routed, slots, words};
-use crate::sim::Sim;
+use crate::sim::{SECOND, Sim, Us};
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -16,6 +16,9 @@ use zectre_scheduler::core::{Cluster, Command, Deployment, Environment, Node, Ta
 
 /// A server in the last quarter of its time is not without a successor for longer: one is tried for every 10 s.
 const RELIEF_LATE: Duration = Duration::from_secs(11);
+
+/// A node is given more than this for a word about a start.
+const START_PATIENCE_US: Us = 20 * SECOND;
 
 /// Ending for this reason is a failure, and not a wish.
 fn is_failure(reason: Reason) -> bool {
@@ -64,11 +67,26 @@ impl Sim {
                 let mut checked = environments.filter_map(|e| lost_availability(cluster, e, before, now));
                 checked.next().filter(|_| before.is_answerable)
             });
+        let broken = broken.or_else(|| self.broken_patience(commands));
         let unrelieved = slots::unrelieved(cluster, now);
         if let Some((promise, detail)) = broken {
             self.fail(promise, format!("scheduler {index}: {detail}"));
         }
         self.check_relief(id, unrelieved, before.is_tick, now);
+    }
+
+    /// In a calm world no node is silent about a start: what was lost on its way is ordered again.
+    fn broken_patience(&self, commands: &[Command]) -> Broken {
+        let is_given_up = |command: &&Command| match command {
+            Command::SaveTask(task) => {
+                let said = task.message.as_deref();
+                said.is_some_and(|said| said.starts_with("its node said nothing about its start"))
+            }
+            _ => false,
+        };
+        let is_calm = Self::is_calm_since(self.now_us.saturating_sub(START_PATIENCE_US));
+        let given_up = commands.iter().find(is_given_up).filter(|_| is_calm)?;
+        Some(("a lost order is repeated", format!("{given_up:?}")))
     }
 
     /// A successor that is not to be had is tried for again and again.

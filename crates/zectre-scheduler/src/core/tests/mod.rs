@@ -8,6 +8,7 @@ mod evidence;
 mod faults;
 mod invariants;
 mod loss;
+mod named;
 mod pairs;
 mod placement;
 mod ports;
