@@ -74,6 +74,32 @@ impl Watch {
     }
 }
 
+/// Refuses to build where not a byte of a program could be stored, so that nothing is compiled in vain. How many bytes it has
+/// is known only once it is made: the worker looks again then.
+pub(crate) async fn check_room_to_build(
+    change: &mut Change<'_>,
+    defaults: &Amounts,
+    organization: OrganizationId,
+) -> Result<(), Error> {
+    let connection = change.connection();
+    let most = quota::allowed(connection, organization, defaults)
+        .await?
+        .artifact_bytes;
+    if most == 0 {
+        return Ok(());
+    }
+    let used = quota::used(connection, organization, Some(Resource::ArtifactBytes)).await?;
+    let used = used.artifact_bytes;
+    if used < most {
+        return Ok(());
+    }
+    let sentence = format!(
+        "the organization uses {used} of {most} artifact_bytes, so nothing that is built could be stored; delete artifacts, or ask \
+         an admin of the cluster for more"
+    );
+    Err(refuse(&code::QUOTA_EXCEEDED, sentence))
+}
+
 /// The amounts that belong to a resource, named as in the quota.
 fn of(amounts: &Amounts, resource: Resource) -> Vec<(&'static str, u64)> {
     match resource {

@@ -156,6 +156,7 @@ async fn deploy_commit(
         reference: commit,
         root_dir: &source.root_dir,
     };
+    planned.wish.check_room_to_build(&mut change).await?;
     build::insert_git(change.connection(), *build_id, app, &git, None).await?;
     let message = format!("a build of `{name}` from commit {commit} is queued");
     change.event("build.queued", About::app(app), &message).await?;

@@ -10,7 +10,7 @@ use crate::{
     identity::Actor,
     page::list_query,
     policy::{Policy, Reach, Standing, Thing},
-    registry, scheduler,
+    quota, registry, scheduler,
     sse::{self, BATCH_ROWS, Batch, Feed},
     store::{
         app, artifact, build,
@@ -170,6 +170,10 @@ async fn from_git(
         let detail = "the application has no connected repository: set one with PUT /apps/{id}/source, or send a tar archive of its sources as the body";
         refuse(&code::SOURCE_NOT_CONNECTED, detail)
     })?;
+    let owner = ownership::of_app(&context.pool, id)
+        .await?
+        .ok_or_else(|| gone(Thing::App, id))?;
+    quota::check_room_to_build(&mut change, &context.settings.quotas, owner).await?;
     let git = build::Git {
         repository: &source.repository,
         reference,

@@ -8,7 +8,7 @@ use crate::{
     error::{Error, invalid, invalid_field, refuse},
     identity::Actor,
     policy::{Policy, Thing},
-    quota::{Resource, Watch},
+    quota::{self, Resource, Watch},
     scheduler,
     store::{
         app, artifact, build,
@@ -78,6 +78,13 @@ pub(crate) struct Wish {
     spec: DeploymentSpec,
     /// What proxies listen at for plain TCP: first and last.
     tcp_ports: Option<(u16, u16)>,
+}
+
+impl Wish {
+    /// Refuses to build it where its program could not be stored.
+    pub(crate) async fn check_room_to_build(&self, change: &mut Change<'_>) -> Result<(), Error> {
+        quota::check_room_to_build(change, &self.quotas, self.owner).await
+    }
 }
 
 /// Checks a request against the application, before the change that makes it.

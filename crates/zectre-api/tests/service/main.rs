@@ -19,7 +19,6 @@ mod forge;
 mod harness;
 mod held;
 mod idempotency;
-mod inbound;
 mod lists;
 mod login;
 mod members;

@@ -1,11 +1,7 @@
 //! Calls of forges among strangers: anyone may name anyone's repository, and an old call may come again.
 
-use crate::{
-    forge::{COMMIT, REPOSITORY, SECRET, builds, call, connect, pull_request, push, signature},
-    harness::Harness,
-    rows,
-};
-use reqwest::Method;
+use super::{COMMIT, Connected, REPOSITORY, SECRET, call_with, connect, pull_request, push, signature};
+use crate::{harness::Harness, rows};
 use serde_json::json;
 
 /// Applications of strangers whose source is the same repository: more than are looked at of one organization.
@@ -23,73 +19,41 @@ async fn strangers_that_name_a_repository_take_no_call_from_its_owner() {
         connect(&api, &theirs, source).await.expect(200);
     }
     let app = api.app("shop").await;
-    connect(
-        &api,
-        &app,
-        json!({ "repository": REPOSITORY, "webhook_secret": SECRET }),
-    )
-    .await
-    .expect(200);
-    let answer = call(&api, SECRET, "push", "one", &push("main", COMMIT))
-        .await
-        .expect(202);
-    assert_eq!(
-        answer.json()["results"][0]["outcome"],
-        "deployed",
-        "{}",
-        answer.text
-    );
-    assert_eq!(builds(&api, &app).await.len(), 1);
-    api.stop().await;
+    let connected = Connected { api, app };
+    connected.connect(REPOSITORY, json!({})).await;
+    let result = connected.send("push", &push("main", COMMIT)).await;
+    assert_eq!(result["outcome"], "deployed", "{result}");
+    assert_eq!(connected.builds().await.len(), 1);
+    connected.api.stop().await;
 }
 
 #[tokio::test]
 async fn a_call_without_anything_like_a_signature_is_refused_before_it_is_read() {
     let api = Harness::start().await;
     for signature in ["", "sha256=", "sha1=0123", "sha256=xyz"] {
-        let request = api
-            .request(Method::POST, "/webhooks/github")
-            .header("X-GitHub-Event", "push")
-            .header("X-GitHub-Delivery", "one")
-            .header("X-Hub-Signature-256", signature);
         // What is no JSON would be told to be none, if anybody had looked.
-        let answer = api.send(request.body("{")).await;
+        let answer = call_with(&api, "push", "one", signature, "{").await;
         assert_eq!(answer.expect(401).code(), "INVALID_SIGNATURE");
     }
-    let signed = api
-        .request(Method::POST, "/webhooks/github")
-        .header("X-GitHub-Event", "push")
-        .header("X-GitHub-Delivery", "one")
-        .header("X-Hub-Signature-256", signature(SECRET, "{"));
-    let answer = api.send(signed.body("{")).await;
+    let answer = call_with(&api, "push", "one", &signature(SECRET, "{"), "{").await;
     assert_eq!(answer.expect(400).code(), "INVALID_WEBHOOK");
     api.stop().await;
 }
 
 #[tokio::test]
 async fn an_old_call_about_a_pull_request_is_no_news_once_nobody_remembers_it() {
-    let api = Harness::start().await;
-    let app = api.app("shop").await;
-    connect(
-        &api,
-        &app,
-        json!({ "repository": REPOSITORY, "webhook_secret": SECRET }),
-    )
-    .await
-    .expect(200);
+    let connected = Connected::start().await;
     let year_secs = 366 * 24 * 3_600;
     let old = pull_request("opened", "open", "Acme/Shop", -year_secs);
     // As after a year: nothing is kept of the call, of its body, or of the pull request.
-    let answer = call(&api, SECRET, "pull_request", "one", &old).await.expect(202);
-    let result = answer.json()["results"][0].clone();
+    let result = connected.send("pull_request", &old).await;
     assert_eq!(result["outcome"], "ignored", "{result}");
     assert!(
         result["message"].as_str().expect("a text").contains("no news"),
         "{result}"
     );
-    assert_eq!(builds(&api, &app).await.len(), 0);
+    assert_eq!(connected.builds().await.len(), 0);
     let new = pull_request("opened", "open", "Acme/Shop", 0);
-    let answer = call(&api, SECRET, "pull_request", "two", &new).await.expect(202);
-    assert_eq!(answer.json()["results"][0]["outcome"], "deployed");
-    api.stop().await;
+    assert_eq!(connected.send("pull_request", &new).await["outcome"], "deployed");
+    connected.api.stop().await;
 }
