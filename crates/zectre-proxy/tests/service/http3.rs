@@ -33,7 +33,7 @@ pub(crate) struct Client {
 pub(crate) type Exchange = RequestStream<BidiStream, Bytes>;
 
 /// A connection without any HTTP on it yet.
-async fn quic(proxy: &Running, server_name: &str) -> (Endpoint, quinn::Connection) {
+pub(crate) async fn quic(proxy: &Running, server_name: &str) -> (Endpoint, quinn::Connection) {
     let (endpoint, quic) = knock(proxy.http3.expect("it speaks HTTP/3"), server_name).await;
     (endpoint, quic.expect("a handshake"))
 }
@@ -366,7 +366,7 @@ async fn a_stop_lets_requests_finish_and_sends_back_the_next() {
 }
 
 /// A head in QPACK without any compression but names of the static table: `first` is what comes before the authority.
-fn head(first: &[u8], host: &str, rest: &[u8]) -> Vec<u8> {
+pub(crate) fn head(first: &[u8], host: &str, rest: &[u8]) -> Vec<u8> {
     let mut block = [
         &[0, 0][..],
         first,

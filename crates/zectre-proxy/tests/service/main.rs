@@ -17,6 +17,8 @@ mod http3;
 mod http3_crowds;
 #[cfg(feature = "http3")]
 mod http3_ends;
+#[cfg(feature = "http3")]
+mod http3_refused;
 mod identity;
 mod introduced;
 mod lifecycle;
