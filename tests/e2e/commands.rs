@@ -98,6 +98,56 @@ async fn a_newcomer_is_told_what_happened_and_what_to_do_next() {
 }
 
 #[tokio::test]
+async fn a_canary_is_told_as_what_it_is() {
+    let platform = Single::start().await;
+    let (cli, server) = (platform.cli(), text(&server_program()));
+    let deploy = "deploy:\n  replicas: 4\n  strategy: { type: canary, weight: 25 }\n  stop_grace: 5s\n  env: { MODE: stubborn }\n";
+    let shop = project(&platform, "shop", deploy);
+    let zectre = async |arguments: &[&str]| cli.run(&shop, arguments).await;
+    for _ in 0..2 {
+        zectre(&["deploy", "--artifact", &server, "--prod", "--wait"])
+            .await
+            .success();
+    }
+    let status = zectre(&["status"]).await;
+    for says in ["canary, 25 %", "1 of 4"] {
+        assert!(status.success().contains(says), "{}", status.stdout);
+    }
+    let events = zectre(&["events", "--limit", "100"]).await;
+    let created = events.success().matches("deployment.created").count();
+    assert_eq!(created, 2, "each is told of once: {}", events.stdout);
+
+    zectre(&["rollback", "--prod"]).await.success();
+    let status = zectre(&["status"]).await;
+    assert!(
+        status.success().contains("  cancelled  ")
+            && status
+                .stderr
+                .contains("v2: admin@zectre.localhost rolled it back"),
+        "{}\n{}",
+        status.stdout,
+        status.stderr
+    );
+    let nothing = zectre(&["promote", "--prod"]).await;
+    assert_eq!(nothing.code, 1, "{}", nothing.stderr);
+    let said = nothing.failure();
+    assert!(
+        said.contains("nothing waits for promotion") && said.contains("version 1 has all of the requests"),
+        "{said}"
+    );
+
+    // Three of the four are on their way out, and take their time: only the one that stays is replaced.
+    zectre(&["scale", "1", "--prod"]).await.success();
+    let restarted = zectre(&["restart", "--prod"]).await;
+    restarted.success();
+    assert!(
+        restarted.stderr.contains("has replaced 1 task"),
+        "{}",
+        restarted.stderr
+    );
+}
+
+#[tokio::test]
 async fn the_doctor_and_a_stranger_are_told_what_is_wrong() {
     let platform = Single::start().await;
     let (cli, shop) = (platform.cli(), project(&platform, "shop", ""));
@@ -368,7 +418,13 @@ async fn a_start_keeps_the_key_and_tells_of_an_earlier_start_in_its_way() {
     assert!(said.contains(&format!("pid {}", platform.pid())), "{said}");
 
     platform.process_mut().end(Signal::SIGTERM).await;
+    platform.settings_mut().task_slots = 77;
     platform.start_again().await;
+    let nodes = key.get("/nodes").await.json();
+    assert_eq!(
+        nodes["data"][0]["capacity"]["task_slots"], 77,
+        "what is ready has told what it has since this start"
+    );
     assert_eq!(key.get("/user").await.status, 200, "the key of the first start");
     let (prefix, again) = (column(&before, 1), names().await);
     assert_eq!(

@@ -83,23 +83,37 @@ async fn ctrl_c_ends_what_waits_with_130_and_says_what_goes_on() {
     })
     .await;
     // It hears of it a moment after the platform has it.
-    let (code, said) = interrupt_once_waiting(waiting).await;
+    let (code, said) = interrupt_once(waiting, "Rolling out").await;
     assert_eq!(code, Some(130), "{said}");
     assert!(
         said.contains("Version 1 goes on without you") && said.contains("`zectre status`"),
         "{said}"
     );
     assert!(!said.contains("error:"), "it was wished: {said}");
+
+    // One that ignores SIGTERM keeps a restart going.
+    let manifest = "deploy:\n  stop_grace: 60s\n  env:\n    MODE: stubborn\n";
+    let stubborn = project(&platform, "stubborn", manifest);
+    cli.run(&stubborn, &["deploy", "--artifact", &server, "--prod", "--wait"])
+        .await
+        .success();
+    let restarting = Running::start(&cli, &stubborn, &["restart", "--prod"]);
+    let (code, said) = interrupt_once(restarting, "Restarting").await;
+    assert_eq!(code, Some(130), "{said}");
+    assert!(
+        said.contains("The restart of version 1 goes on without you"),
+        "{said}"
+    );
 }
 
-/// Ctrl-C once the command says that it waits for the rollout.
-async fn interrupt_once_waiting(mut waiting: Running) -> (Option<i32>, String) {
+/// Ctrl-C once the command has said what it does.
+async fn interrupt_once(mut waiting: Running, doing: &str) -> (Option<i32>, String) {
     let stderr = waiting.child.stderr.take().expect("piped");
     let mut lines = BufReader::new(stderr).lines();
     loop {
         let line = tokio::time::timeout(Duration::from_secs(60), lines.next_line()).await;
         let line = line.expect("in time").expect("readable").expect("it goes on");
-        if line.starts_with("Rolling out") {
+        if line.starts_with(doing) {
             break;
         }
     }

@@ -31,6 +31,8 @@ pub struct Settings {
     pub tcp_ports: (u16, u16),
     /// The container engine's socket, if containers are to run.
     pub container_socket: Option<PathBuf>,
+    /// The most tasks at once.
+    pub task_slots: u32,
     /// How long all programs together may take to end when the platform stops.
     pub stop_timeout_ms: u64,
     /// A catalog that the platform trusts: its URL, and the platform's audience there.
@@ -50,6 +52,7 @@ impl Default for Settings {
             task_ports: free_port_range(),
             tcp_ports: free_port_range(),
             container_socket: None,
+            task_slots: 512,
             stop_timeout_ms: 30_000,
             catalog: None,
         }
@@ -74,6 +77,7 @@ impl Settings {
             ("agent", "port", self.agent_port.to_string()),
             ("agent", "port_min", self.task_ports.0.to_string()),
             ("agent", "port_max", self.task_ports.1.to_string()),
+            ("agent", "task_slots", self.task_slots.to_string()),
             ("agent", "stop_timeout_ms", self.stop_timeout_ms.to_string()),
             ("proxy", "port", self.proxy_port.to_string()),
             ("proxy", "admin_port", self.proxy_admin_port.to_string()),

@@ -109,6 +109,11 @@ impl Single {
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
+
+    /// For the next start.
+    pub fn settings_mut(&mut self) -> &mut Settings {
+        &mut self.settings
+    }
 }
 
 fn cli(directory: &Path, settings: &Settings) -> Cli {
