@@ -1,4 +1,4 @@
-//! The counting client: kept connections that ask without a pause, repeat nothing, and remember what failed.
+//! The counting client: kept connections that ask at a steady pace, repeat nothing, and remember what failed.
 //!
 //! It speaks HTTP/1.1 over bare sockets, because client libraries quietly repeat requests on connections that closed.
 
