@@ -4,6 +4,7 @@
 
 mod bench;
 mod cgroup2;
+mod compiler;
 mod fail;
 mod packages;
 mod run;
@@ -34,6 +35,9 @@ usage: cargo xtask COMMAND
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if compiler::is_called(&arguments) {
+        return compiler::compile(&arguments);
+    }
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
         [_, rest @ ..] if rest.iter().any(|word| ["--help", "-h"].contains(word)) => {

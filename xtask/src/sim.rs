@@ -1,20 +1,24 @@
 //! The simulator, on its own: more seeds than the tests run, one seed with its trace, or the planted bugs.
 
 use crate::{
+    compiler,
     fail::Fail,
     run,
-    run::{cargo_once as cargo, step},
+    run::{cargo_once, step},
 };
 use std::process::Command;
 
 /// Plants every bug that is known, one at a time: the simulator has to find each, or one of its checks is blind.
 pub(crate) fn planted() -> Result<(), Fail> {
-    sim(&["--planted", "all"])
+    simulate(compiler::cargo()?, &["--planted", "all"])
 }
 
 /// Runs the simulator with these arguments.
 pub(crate) fn sim(arguments: &[&str]) -> Result<(), Fail> {
-    let mut build = cargo();
+    simulate(cargo_once(), arguments)
+}
+
+fn simulate(mut build: Command, arguments: &[&str]) -> Result<(), Fail> {
     build.args([
         "build",
         "--quiet",

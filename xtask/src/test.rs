@@ -1,6 +1,7 @@
 //! The one test command: every check, every test, on a machine that has nothing but Rust.
 
 use crate::{
+    compiler,
     fail::Fail,
     packages, run,
     run::{cargo_once as cargo, step},
@@ -67,32 +68,8 @@ pub(crate) fn test() -> Result<(), Fail> {
     step("formatting", cargo().args(["fmt", "--all", "--check"]))?;
     tidy::tidy()?;
     step(
-        "lints",
-        cargo().args([
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            "--locked",
-            "--",
-            "-D",
-            "warnings",
-        ]),
-    )?;
-    step(
-        "documentation",
-        cargo()
-            .args([
-                "doc",
-                "--workspace",
-                "--no-deps",
-                "--locked",
-                "--document-private-items",
-            ])
-            .env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private-intra-doc-links"),
-    )?;
-    step(
-        "programs",
-        cargo().args(["build", "--workspace", "--bins", "--locked"]),
+        "programs, with lints and documentation",
+        compiler::cargo()?.args(["build", "--workspace", "--bins", "--locked"]),
     )?;
     // End-to-end tests compile Tish programs: its libraries are compiled once, here, where it can be seen.
     step(
@@ -121,7 +98,7 @@ fn tests() -> Result<(), Fail> {
     let runner: &[&str] = if nextest { &["nextest", "run"] } else { &["test"] };
     step(
         "tests",
-        cargo()
+        compiler::cargo()?
             .args(runner)
             .args(["--workspace", "--locked", "--no-fail-fast"]),
     )?;
@@ -129,7 +106,7 @@ fn tests() -> Result<(), Fail> {
     let http3 = ["--workspace", "--features", "zectre-proxy/http3", "--locked"];
     step(
         "HTTP/3",
-        cargo()
+        compiler::cargo()?
             .args(runner)
             .args(http3)
             .args(["--test", "service", "http3"]),

@@ -5,6 +5,7 @@
 mod config;
 mod layers;
 mod sources;
+mod targets;
 
 use crate::{fail::Fail, run};
 use std::{fs, path::PathBuf, process::Command};
@@ -24,6 +25,7 @@ pub(crate) fn tidy() -> Result<(), Fail> {
     let mut complaints = sources::complaints(&files);
     complaints.extend(layers::complaints(&files));
     complaints.extend(config::complaints(&files));
+    complaints.extend(targets::complaints(&files));
     if complaints.is_empty() {
         eprintln!("    {} files are tidy", files.len());
         return Ok(());

@@ -1,6 +1,6 @@
 //! Every endpoint of the document with every kind of caller: deny by default, and nothing forgotten.
 
-use crate::{harness::Harness, rows};
+use crate::{harness::Harness, rows, things::Things};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
@@ -30,179 +30,6 @@ const CALLERS: [&str; 17] = [
     "owner",
     "cluster admin",
 ];
-
-/// The things of one organization that paths name.
-pub(crate) struct Things {
-    organization: rows::Organization,
-    app: String,
-    deployment: String,
-    task: Uuid,
-    node: Uuid,
-    artifact: String,
-    build: String,
-    api_key: Uuid,
-    webhook: String,
-    delivery: Uuid,
-    /// A viewer of the organization, and an account.
-    member: Uuid,
-    invitation: String,
-}
-
-impl Things {
-    pub(crate) async fn make(api: &Harness, api_key: Uuid) -> Self {
-        let organization = rows::organization(&api.pool).await;
-        let namespace = organization.slug.clone();
-        let app = api
-            .post("/apps", json!({ "name": "hello", "namespace": namespace }))
-            .await
-            .expect(201)
-            .id();
-        let artifact = api
-            .post("/artifacts", json!({ "name": "x", "organization": namespace }))
-            .await
-            .expect(201)
-            .id();
-        let image = json!({ "image": "nginx" });
-        let deployment = api
-            .post(&format!("/apps/{app}/deployments"), image)
-            .await
-            .expect(201)
-            .id();
-        let node = rows::node(&api.pool).await;
-        let task = rows::task(
-            &api.pool,
-            deployment.parse().expect("an id"),
-            Some(node),
-            "running",
-        )
-        .await;
-        let request = api
-            .request(Method::POST, &format!("/apps/{app}/builds"))
-            .header("X-API-Key", &api.admin);
-        let build = api
-            .send(request.header("Content-Type", "application/gzip").body("x"))
-            .await
-            .expect(201)
-            .id();
-        let source = json!({ "repository": "https://github.com/acme/shop" });
-        let path = format!("/apps/{app}/source");
-        api.call(&api.admin, Method::PUT, &path, Some(source))
-            .await
-            .expect(200);
-        let hook =
-            json!({ "url": "https://zectre.invalid/", "organization": namespace, "events": ["domain.*"] });
-        let webhook = api.post("/webhooks", hook).await.expect(201).id();
-        let delivery = rows::delivery(&api.pool, webhook.parse().expect("an id")).await;
-        let (member, _) = rows::user(&api.pool, false).await;
-        rows::member(&api.pool, member, organization.id, "viewer").await;
-        let invitation = api
-            .post(
-                &format!("/orgs/{namespace}/invitations"),
-                json!({ "email": "new@example.org" }),
-            )
-            .await
-            .expect(201)
-            .id();
-        Self {
-            organization,
-            app,
-            deployment,
-            task,
-            node,
-            artifact,
-            build,
-            api_key,
-            webhook,
-            delivery,
-            member,
-            invitation,
-        }
-    }
-
-    fn domain(&self) -> String {
-        format!("{}.example.com", self.organization.slug)
-    }
-
-    pub(crate) fn path(&self, template: &str) -> String {
-        // A thing's series are found by the thing's id.
-        let thing = template.strip_prefix("/metrics").unwrap_or(template);
-        let id = match thing.split('/').nth(1) {
-            Some("apps") => self.app.clone(),
-            Some("deployments") => self.deployment.clone(),
-            Some("tasks") => self.task.to_string(),
-            Some("nodes") => self.node.to_string(),
-            Some("artifacts") => self.artifact.clone(),
-            Some("builds") => self.build.clone(),
-            Some("webhooks") => self.webhook.clone(),
-            Some("api-keys") => self.api_key.to_string(),
-            Some("users") => self.member.to_string(),
-            Some("orgs") => self.invitation.clone(),
-            _ => String::new(),
-        };
-        let slug = if template.starts_with("/orgs/") {
-            &self.organization.slug
-        } else {
-            "staging"
-        };
-        template
-            .replace("{id}", &id)
-            .replace("{namespace}", &self.organization.slug)
-            .replace("{name}", "hello")
-            .replace("{subdomain}", &format!("hello-{}", self.organization.slug))
-            .replace("{slug}", slug)
-            .replace("{user_id}", &self.member.to_string())
-            .replace("{key}", "KEY")
-            .replace("{domain}", &self.domain())
-            .replace("{delivery}", &self.delivery.to_string())
-    }
-
-    pub(crate) fn with_body(
-        &self,
-        request: RequestBuilder,
-        method: &Method,
-        template: &str,
-    ) -> RequestBuilder {
-        let slug = &self.organization.slug;
-        let fresh = format!("n{}", &Uuid::now_v7().simple().to_string()[20..]);
-        let body = match (method.as_str(), template) {
-            ("POST", "/apps/{id}/builds") => {
-                return request.header("Content-Type", "application/gzip").body("x");
-            }
-            ("POST", "/artifacts/{id}/upload") => return request.body("x"),
-            ("POST", "/auth/signup" | "/auth/login") => {
-                json!({ "email": "a@example.org", "password": "long enough" })
-            }
-            ("POST", "/api-keys") => json!({ "name": "x" }),
-            ("POST", "/orgs" | "/apps/{id}/environments") => json!({ "slug": fresh }),
-            ("POST", "/namespaces") => json!({ "name": fresh, "organization": slug }),
-            ("POST", "/apps") => json!({ "name": fresh, "namespace": slug }),
-            ("POST", "/artifacts") => json!({ "name": "x", "organization": slug }),
-            ("POST", "/apps/{id}/deployments") => json!({ "image": "nginx" }),
-            ("POST", "/webhooks") => json!({ "url": "https://zectre.invalid/", "organization": slug }),
-            ("PUT", "/orgs/{slug}/members/{user_id}") => json!({ "role": "developer" }),
-            ("POST", "/orgs/{slug}/invitations") => json!({ "email": format!("{fresh}@example.org") }),
-            ("POST", "/auth/cli/approve") => json!({ "user_code": "BBBB-BBBB" }),
-            ("POST", "/auth/cli/token") => json!({ "device_code": "zd_unknown" }),
-            ("POST", "/user/password") => {
-                json!({ "current_password": "long enough", "new_password": "long enough too" })
-            }
-            ("POST", "/auth/reset-password") => {
-                json!({ "token": "zr_unknown", "new_password": "long enough" })
-            }
-            ("POST", "/invitations/accept") => json!({ "token": "zi_unknown" }),
-            ("POST", "/tasks/{id}/logs") => json!({ "lines": [] }),
-            ("POST", "/apps/{id}/custom-domains") => json!({ "domain": format!("{fresh}.example.com") }),
-            ("PUT", "/apps/{id}/source") => json!({ "repository": "https://github.com/acme/shop" }),
-            ("PUT", "/apps/{id}/env/{key}") => json!({ "value": "x" }),
-            ("PUT", "/apps/{id}" | "/orgs/{slug}/quota")
-            | ("PATCH", "/deployments/{id}")
-            | ("POST", "/webhooks/github" | "/auth/cli/initiate") => json!({}),
-            ("PATCH", "/apps/{id}/env") => json!([]),
-            _ => return request,
-        };
-        request.json(&body)
-    }
-}
 
 /// A login token as this cluster makes them, but for what is said otherwise.
 fn login_token(api: &Harness, claims: &Value) -> String {
@@ -397,7 +224,7 @@ async fn walk(
         return ask(api, shared, (method, template, policy), caller, expected).await;
     }
     let caller = Caller::make(api, caller.kind).await;
-    let things = Things::make(api, caller.api_key).await;
+    let things = Things::make_for(api, caller.api_key, template).await;
     caller.join(api, &things).await;
     if template.ends_with("environments/{slug}") {
         let path = format!("/apps/{}/environments", things.app);

@@ -1,6 +1,6 @@
 //! Endpoints that expect no body refuse one: whoever sends something expects it to matter.
 
-use crate::{auth_walk::Things, harness::Harness, rows};
+use crate::{harness::Harness, rows, things::Things};
 use reqwest::Method;
 use serde_json::json;
 use uuid::Uuid;

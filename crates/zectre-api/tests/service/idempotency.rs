@@ -1,6 +1,6 @@
 //! A creation repeated with its key has one effect and one answer.
 
-use crate::{auth_walk::Things, bodies::operations, harness::Harness, rows};
+use crate::{bodies::operations, harness::Harness, rows, things::Things};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! Every list of the document takes what the document says it takes, and nothing else; its pages are the whole, in order.
 
-use crate::{auth_walk::Things, harness::Harness};
+use crate::{harness::Harness, things::Things};
 use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;

@@ -31,5 +31,6 @@ mod rows;
 mod scopes;
 mod signup;
 mod streams;
+mod things;
 mod upstream;
 mod webhooks;

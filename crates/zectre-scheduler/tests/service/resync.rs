@@ -1,13 +1,11 @@
 //! What a leader has in memory is what anyone reads from PostgreSQL: a full resync reproduces the same state.
 
-mod support;
-
-use std::collections::{BTreeMap, BTreeSet};
-use support::{
+use crate::support::{
     PATIENCE, Scheduler, World,
     agent::{Agent, Programs},
     rows::App,
 };
+use std::collections::{BTreeMap, BTreeSet};
 use zectre_common::{
     id::{DeploymentId, EnvironmentId, NodeId, TaskId},
     state::{DeploymentStatus, Eligibility, NodeStatus},

@@ -1,17 +1,15 @@
 //! Who leads when leaders die, freeze, or lose the database: one takes over within seconds, and nothing is lost or
 //! done twice.
 
-mod support;
-
-use std::{
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
-};
-use support::{
+use crate::support::{
     PATIENCE, Scheduler, World,
     agent::{Agent, Programs},
     line::{Line, State},
     rows::App,
+};
+use std::{
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
 };
 use zectre_common::state::DeploymentStatus;
 use zectre_testkit::{free_port, wait_until};

@@ -1,9 +1,6 @@
 //! A scheduler on a database of its own, an agent that speaks the protocol over real HTTP, and the rows that
 //! the API would write.
 
-// Each test program uses its part of this.
-#![allow(dead_code)]
-
 pub(crate) mod agent;
 pub(crate) mod line;
 pub(crate) mod rows;

@@ -1,8 +1,6 @@
-//! The scheduler against a real PostgreSQL, with agents that speak the protocol over real HTTP.
+//! A cluster of its own, led by one scheduler: what agents report becomes what they are told.
 
-mod support;
-
-use support::{
+use crate::support::{
     PATIENCE, Scheduler, World,
     agent::{Agent, Programs, report},
     rows::App,

@@ -1,0 +1,185 @@
+//! Stands in for `rustc` where every check is run: each of our crates is linted, compiled and documented in one go.
+//!
+//! `cargo clippy` and `cargo doc` only look at what they need of the libraries of others, and what they looked at is of no
+//! use to `cargo build`: with them, every library is worked on twice, a fifth of the time of the whole run. clippy's driver
+//! is a whole compiler, though, and rustdoc can read what a build has compiled.
+
+use crate::{fail::Fail, run};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
+
+/// What cargo puts in front of a compiler's arguments (`RUSTC_WORKSPACE_WRAPPER`): the path of `rustc`.
+pub(crate) fn is_called(arguments: &[String]) -> bool {
+    let name = arguments.first().map(|first| Path::new(first).file_name());
+    name.flatten().is_some_and(|name| name == "rustc")
+}
+
+/// The options whose value is a word of its own and matters to rustdoc.
+const SHARED: [&str; 6] = [
+    "--crate-name",
+    "--crate-type",
+    "--cfg",
+    "--check-cfg",
+    "--extern",
+    "-L",
+];
+/// Those whose value matters to the compiler only.
+const COMPILED: [&str; 4] = ["-C", "--out-dir", "-o", "--target"];
+
+/// `cargo`, with this program as the compiler of what is ours.
+pub(crate) fn cargo() -> Result<Command, Fail> {
+    let (program, held) = (run::target_dir().join("checking-rustc"), env::current_exe());
+    let fail = |error: std::io::Error| Fail::new(format!("{} can't be written: {error}", program.display()));
+    // A copy, since what is built along with everything else is this program, too.
+    let ours = held.and_then(fs::read).map_err(fail)?;
+    if fs::read(&program).ok().as_ref() != Some(&ours) {
+        let fresh = program.with_extension("new");
+        fs::copy(env::current_exe().map_err(fail)?, &fresh).map_err(fail)?;
+        fs::rename(&fresh, &program).map_err(fail)?;
+    }
+    let mut cargo = run::cargo_once();
+    cargo.env("RUSTC_WORKSPACE_WRAPPER", program);
+    Ok(cargo)
+}
+
+/// Compiles, with every lint's warning an error, and then documents.
+pub(crate) fn compile(arguments: &[String]) -> ExitCode {
+    let [rustc, arguments @ ..] = arguments else {
+        return ExitCode::FAILURE;
+    };
+    let mut lint = beside(rustc, "clippy-driver");
+    lint.arg(rustc).args(arguments);
+    let Some(documented) = documented(arguments) else {
+        return run(lint.args(is_ours(arguments).then_some("-Dwarnings")));
+    };
+    let compiled = run(lint.arg("-Dwarnings"));
+    if compiled != ExitCode::SUCCESS {
+        return compiled;
+    }
+    // Private items, too: they are what the house is told by. What only such a page links to is no mistake.
+    let mut document = beside(rustc, "rustdoc");
+    document.args(documented).arg("--document-private-items");
+    run(document.args(["-Dwarnings", "-Arustdoc::private-intra-doc-links"]))
+}
+
+/// A program of the toolchain that `rustc` is of: both lie in one directory, or both are found on the path.
+fn beside(rustc: &str, program: &str) -> Command {
+    Command::new(Path::new(rustc).with_file_name(program))
+}
+
+fn run(command: &mut Command) -> ExitCode {
+    match command.status() {
+        Ok(status) if status.success() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            let program = command.get_program().to_string_lossy();
+            eprintln!("{program} does not start: {error}: `rustup component add clippy` installs it");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether a source file is compiled; else cargo asks what the compiler is.
+fn is_ours(arguments: &[String]) -> bool {
+    arguments.iter().any(|word| is_source(word))
+}
+
+fn is_source(word: &str) -> bool {
+    !word.starts_with('-') && Path::new(word).extension().is_some_and(|end| end == "rs")
+}
+
+/// What rustdoc is told of a library or a program; nothing of what is only for tests or for a build.
+fn documented(arguments: &[String]) -> Option<Vec<String>> {
+    let (mut kept, mut name, mut kind) = (Vec::new(), "", "");
+    let mut words = arguments.iter();
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--test" => return None,
+            option if SHARED.contains(&option) => {
+                let value = words.next()?;
+                match option {
+                    "--crate-name" => name = value,
+                    "--crate-type" => kind = value,
+                    _ => {}
+                }
+                kept.extend([word.clone(), value.clone()]);
+            }
+            option if COMPILED.contains(&option) => _ = words.next(),
+            option if option.starts_with("--edition=") || is_source(option) => kept.push(word.clone()),
+            _ => {}
+        }
+    }
+    let place = place(name, kind)?;
+    kept.extend(["--out-dir".to_owned(), place.to_string_lossy().into_owned()]);
+    Some(kept)
+}
+
+/// A program has a place of its own: it may bear the name of its library.
+fn place(name: &str, kind: &str) -> Option<PathBuf> {
+    let documents = run::target_dir().join("doc");
+    match kind {
+        _ if name.starts_with("build_script_") => None,
+        "lib" => Some(documents),
+        "bin" => Some(documents.join("programs")),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<String> {
+        line.split(' ').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn only_cargo_calls_it_as_a_compiler() {
+        for (line, called) in [
+            ("/toolchain/bin/rustc --crate-name x", true),
+            ("rustc -vV", true),
+            ("test", false),
+            ("sim --seeds 3", false),
+        ] {
+            assert_eq!(is_called(&words(line)), called, "{line}");
+        }
+        assert!(!is_called(&[]));
+    }
+
+    #[test]
+    fn rustdoc_is_told_what_the_crate_is_and_not_how_it_is_compiled() {
+        let library = words(
+            "--crate-name zectre_x --edition=2024 crates/x/src/lib.rs --error-format=json --crate-type lib \
+             --emit=dep-info,metadata,link -C opt-level=1 --warn=clippy::pedantic --cfg feature=\"x\" --out-dir target/deps \
+             -L dependency=target/deps --extern y=target/deps/liby.rmeta",
+        );
+        let kept = documented(&library).expect("a library");
+        let place = run::target_dir().join("doc");
+        let expected = format!(
+            "--crate-name zectre_x --edition=2024 crates/x/src/lib.rs --crate-type lib --cfg feature=\"x\" \
+             -L dependency=target/deps --extern y=target/deps/liby.rmeta --out-dir {}",
+            place.display()
+        );
+        assert_eq!(kept, words(&expected));
+    }
+
+    #[test]
+    fn tests_build_scripts_and_questions_are_not_documented() {
+        for line in [
+            "--crate-name x src/lib.rs --test --crate-type lib",
+            "--crate-name build_script_build build.rs --crate-type bin",
+            "-vV",
+            "- --crate-name ___ --print=file-names",
+        ] {
+            assert_eq!(documented(&words(line)), None, "{line}");
+        }
+        let program = words("--crate-name x src/main.rs --crate-type bin");
+        assert!(
+            documented(&program)
+                .is_some_and(|kept| kept.last().is_some_and(|last| last.ends_with("programs")))
+        );
+    }
+}
