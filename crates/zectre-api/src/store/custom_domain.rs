@@ -137,7 +137,7 @@ pub(crate) async fn claim(
 ) -> Result<Option<(Claim, Option<DomainProof>)>, Error> {
     let row = sqlx::query!(
         r#"SELECT id AS "id: CustomDomainId", token, proof AS "proof: DomainProof" FROM custom_domains
-           WHERE application_id = $1 AND domain = $2"#,
+           WHERE application_id = $1 AND domain = $2 AND (verified_at IS NOT NULL OR expires_at > now())"#,
         app as _,
         domain
     )
@@ -226,7 +226,8 @@ pub(crate) async fn verified(
     proof: DomainProof,
 ) -> Result<Outcome, Error> {
     let updated = sqlx::query_scalar!(
-        r#"UPDATE custom_domains SET verified_at = now(), checked_at = now(), proof = $2, problem = NULL WHERE id = $1
+        r#"UPDATE custom_domains SET verified_at = now(), checked_at = now(), proof = $2, problem = NULL
+           WHERE id = $1 AND (verified_at IS NOT NULL OR expires_at > now())
            RETURNING environment_id AS "id: EnvironmentId""#,
         claim.id as _,
         proof.as_str()
@@ -269,7 +270,7 @@ pub(crate) async fn take_due(pool: &PgPool, batch_max: i64) -> Result<Vec<Claim>
     let mut transaction = pool.begin().await?;
     let due = sqlx::query!(
         r#"SELECT id AS "id: CustomDomainId", domain, application_id AS "application_id: ApplicationId", token, checks
-           FROM custom_domains WHERE verified_at IS NULL AND next_check_at <= now()
+           FROM custom_domains WHERE verified_at IS NULL AND expires_at > now() AND next_check_at <= now()
            ORDER BY next_check_at LIMIT $1 FOR UPDATE SKIP LOCKED"#,
         batch_max
     )

@@ -388,6 +388,30 @@ async fn a_claim_is_looked_at_by_itself_until_it_is_forgotten() {
 }
 
 #[tokio::test]
+async fn a_claim_whose_time_is_over_is_verified_by_nothing_though_it_is_still_there() {
+    let (dns, site) = (DnsServer::start().await, Site::start().await);
+    let api = api_asking(&dns, &site, "").await;
+    let app = api.app("hello").await;
+    let (name, value) = record(&claim(&api, &app, "late.example.com").await);
+    let mut held = api.pool.begin().await.expect("the database is there");
+    // At once, and due; as long as it is locked it is neither forgotten nor looked at by itself.
+    sqlx::query("UPDATE custom_domains SET expires_at = now() - interval '1 second', next_check_at = now()")
+        .execute(&api.pool)
+        .await
+        .expect("the database is there");
+    sqlx::query("SELECT FROM custom_domains FOR UPDATE")
+        .execute(&mut *held)
+        .await
+        .expect("the database is there");
+    dns.add_txt(&name, &value);
+    let answer = verify(&api, &app, "late.example.com").await.expect(404);
+    assert_eq!(answer.code(), "DOMAIN_NOT_FOUND");
+    assert_eq!(routes(&api).await, Vec::<String>::new());
+    held.rollback().await.expect("the database is there");
+    api.stop().await;
+}
+
+#[tokio::test]
 async fn where_the_cluster_asks_for_no_proof_the_first_to_claim_has_it() {
     let api = Harness::start_with("domains.verification = 'off'").await;
     let (first, second) = (api.app("first").await, api.app("second").await);

@@ -173,7 +173,7 @@ impl Ingress {
         let response_timeout = grpc::timeout(request.headers()).unwrap_or(self.limits.response_timeout);
         let mut was_stale = false;
         for _ in 0..TRIES_MAX {
-            let spare = Spare::of(&mut request, place.http2);
+            let spare = Spare::of(&mut request, place.http2, self.limits.repeats);
             let repeatable = spare.as_ref().is_some_and(Spare::is_repeatable);
             let replica = place.lease.replica();
             // What may be repeated is better off elsewhere, if there is an elsewhere; what may not is given up once

@@ -95,6 +95,8 @@ pub struct Limits {
     pub waiting_page_after: Option<Duration>,
     /// For the head of an answer.
     pub response_timeout: Duration,
+    /// Whether a request that may be repeated is sent again when a task was lost with it.
+    pub repeats: bool,
     /// Of one request.
     pub header_count_max: usize,
     /// Of the head of a request of HTTP/2; the library bounds those of HTTP/1.1.
@@ -116,6 +118,7 @@ impl Limits {
             waiting_page_after: Some(Duration::from_millis(proxy.waiting_page_after_ms))
                 .filter(|after| !after.is_zero()),
             response_timeout: Duration::from_millis(proxy.response_timeout_ms),
+            repeats: proxy.repeat_lost_requests,
             header_count_max: proxy.limits.header_count_max,
             header_bytes_max: proxy.header_bytes_max.max(connection::HEADER_BYTES_LEAST),
             body: BodyBounds::new(&proxy.limits),

@@ -25,12 +25,15 @@ pub(super) struct Spare {
     body: Option<Arc<Mutex<Kept>>>,
     /// Its body waits for the task's word.
     asked: Option<Asked>,
+    /// What may be repeated is, where the operator wants that.
+    repeats: bool,
 }
 
 impl Spare {
-    /// Of a request for a task that speaks HTTP/2 or not. Where its body is kept, it is read through us from now on.
-    pub(super) fn of(request: &mut Request<Upload>, http2: bool) -> Option<Self> {
-        let may = http2 || is_idempotent(request.method());
+    /// Of a request for a task that speaks HTTP/2 or not. Where its body is kept, it is read through us from now on. Nothing that
+    /// a task may have had is sent again unless `repeats`.
+    pub(super) fn of(request: &mut Request<Upload>, http2: bool, repeats: bool) -> Option<Self> {
+        let may = http2 || (repeats && is_idempotent(request.method()));
         let waits = Asked::is_waited_for(request);
         let body = match request.body_mut() {
             Upload::Empty if may => None,
@@ -56,7 +59,12 @@ impl Spare {
             lock(body).stream.wait_for(gate);
             asked
         });
-        Some(Self { head, body, asked })
+        Some(Self {
+            head,
+            body,
+            asked,
+            repeats,
+        })
     }
 
     /// Whether no task can have had all of it: its body waited, and nothing of it was read.
@@ -75,7 +83,7 @@ impl Spare {
     /// Whether it may be sent again though a task has had it: RFC 9110, section 9.2.2. With a body it is a matter of
     /// what the task has read of it.
     pub(super) fn is_repeatable(&self) -> bool {
-        self.body.is_none() && is_idempotent(self.head.method())
+        self.repeats && self.body.is_none() && is_idempotent(self.head.method())
     }
 
     /// The request once more; `None` when its body was too long to be kept.
@@ -252,14 +260,18 @@ mod tests {
 
     #[test]
     fn what_may_be_sent_again() {
-        let spare = |method: &str, http2| {
+        let spare = |method: &str, http2, repeats| {
             let mut request = Request::new(Upload::Empty);
             *request.method_mut() = method.parse().expect("a method");
-            Spare::of(&mut request, http2)
+            Spare::of(&mut request, http2, repeats)
         };
-        assert!(spare("GET", false).is_some_and(|spare| spare.is_repeatable()));
-        assert!(spare("POST", false).is_none());
+        assert!(spare("GET", false, true).is_some_and(|spare| spare.is_repeatable()));
+        assert!(spare("POST", false, true).is_none());
         // Its task may say that it has not begun with it.
-        assert!(spare("POST", true).is_some_and(|spare| !spare.is_repeatable() && spare.again().is_some()));
+        let only_unbegun = |spare: Spare| !spare.is_repeatable() && spare.again().is_some();
+        assert!(spare("POST", true, true).is_some_and(only_unbegun));
+        // Where the operator wants nothing repeated.
+        assert!(spare("GET", false, false).is_none());
+        assert!(spare("GET", true, false).is_some_and(only_unbegun));
     }
 }

@@ -223,8 +223,9 @@ async fn load_claims(
 ) -> Result<Vec<ClaimRow>, sqlx::Error> {
     sqlx::query_as!(
         ClaimRow,
-        r#"SELECT domain, min(token) AS "token!" FROM custom_domains WHERE $1::text[] IS NULL OR domain = ANY($1)
-           GROUP BY domain HAVING count(*) = 1 AND bool_and(verified_at IS NULL AND expires_at > now())"#,
+        r#"SELECT domain, min(token) AS "token!" FROM custom_domains
+           WHERE (verified_at IS NOT NULL OR expires_at > now()) AND ($1::text[] IS NULL OR domain = ANY($1))
+           GROUP BY domain HAVING count(*) = 1 AND bool_and(verified_at IS NULL)"#,
         only as _
     )
     .fetch_all(connection)

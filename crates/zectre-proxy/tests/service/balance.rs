@@ -3,6 +3,7 @@
 use crate::{
     client::{full, send},
     origin::{Origin, text},
+    program::Program,
     world::World,
 };
 use http::StatusCode;
@@ -15,9 +16,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
     sync::watch,
-    task::JoinSet,
 };
 
 /// Of an origin; few close connections sooner.
@@ -58,42 +57,30 @@ async fn a_replica_that_only_fails_is_passed_over_and_the_last_one_is_not() {
 
 /// Keeps connections, says so, and closes those that are idle in the moment when the next request is on its way: `close`
 /// counts up.
-async fn fickle(
-    close: watch::Receiver<u64>,
-    served: Arc<AtomicUsize>,
-) -> (std::net::SocketAddr, JoinSet<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("bound");
-    let mut running = JoinSet::new();
-    running.spawn(async move {
-        let mut open = JoinSet::new();
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let (mut close, served) = (close.clone(), Arc::clone(&served));
-            close.mark_unchanged();
-            open.spawn(async move {
-                let mut bytes = [0; 4_096];
-                loop {
-                    let read = tokio::select! {
-                        biased;
-                        _ = close.changed() => return,
-                        read = stream.read(&mut bytes) => read,
-                    };
-                    if !read.is_ok_and(|count| count > 0) {
-                        return;
-                    }
-                    served.fetch_add(1, SeqCst);
-                    if stream
-                        .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-                        .await
-                        .is_err()
-                    {
-                        return;
-                    }
+async fn fickle(close: watch::Receiver<u64>, served: Arc<AtomicUsize>) -> Program {
+    Program::new(move |mut stream| {
+        let (mut close, served) = (close.clone(), Arc::clone(&served));
+        close.mark_unchanged();
+        async move {
+            let mut bytes = [0; 4_096];
+            loop {
+                let read = tokio::select! {
+                    biased;
+                    _ = close.changed() => return,
+                    read = stream.read(&mut bytes) => read,
+                };
+                if !read.is_ok_and(|count| count > 0) {
+                    return;
                 }
-            });
+                served.fetch_add(1, SeqCst);
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+                if stream.write_all(answer).await.is_err() {
+                    return;
+                }
+            }
         }
-    });
-    (address, running)
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -101,9 +88,9 @@ async fn a_kept_connection_that_is_closed_as_the_request_comes_is_nobodys_error(
     let world = World::new().await;
     let (close, closing) = watch::channel(0);
     let served = Arc::new(AtomicUsize::new(0));
-    let (address, _running) = fickle(closing, Arc::clone(&served)).await;
+    let program = fickle(closing, Arc::clone(&served)).await;
     let app = world.app("fickle").await;
-    world.task(app.deployment, address).await;
+    world.task(app.deployment, program.address).await;
     let proxy = world.start().await;
     let client = reqwest::Client::builder().no_proxy().build().expect("a client");
     for round in 0..300 {

@@ -1,6 +1,6 @@
 //! HTTP/2 without TLS: a client whose calls stream, and servers that give calls back.
 
-use crate::{origin::Body, world::SOON};
+use crate::{origin::Body, program::Program, world::SOON};
 use bytes::Bytes;
 use futures_util::stream;
 use http::{HeaderMap, Request, Response};
@@ -187,7 +187,7 @@ impl Server {
 pub(crate) struct Limited {
     pub(crate) address: SocketAddr,
     connections: Arc<AtomicUsize>,
-    _running: JoinSet<()>,
+    _program: Program,
 }
 
 impl Limited {
@@ -201,22 +201,17 @@ where
     H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("bound");
     let connections = Arc::new(AtomicUsize::new(0));
     let accepted = Arc::clone(&connections);
-    let mut running = JoinSet::new();
-    running.spawn(async move {
-        let mut open = JoinSet::new();
-        while let Ok((stream, _)) = listener.accept().await {
-            accepted.fetch_add(1, SeqCst);
-            open.spawn(serve(stream, streams_max, handler.clone()));
-        }
-    });
+    let program = Program::new(move |stream| {
+        accepted.fetch_add(1, SeqCst);
+        serve(stream, streams_max, handler.clone())
+    })
+    .await;
     Limited {
-        address,
+        address: program.address,
         connections,
-        _running: running,
+        _program: program,
     }
 }
 

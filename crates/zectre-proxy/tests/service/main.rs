@@ -30,6 +30,7 @@ mod pacing;
 mod patience;
 mod pebble;
 mod process;
+mod program;
 mod refused;
 mod routing;
 mod secure;

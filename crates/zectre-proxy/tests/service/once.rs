@@ -2,79 +2,61 @@
 
 use crate::{
     client::{full, read_until},
+    program::Program,
     world::World,
 };
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::SeqCst},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::SeqCst},
 };
 use tokio::{
-    io::AsyncWriteExt,
-    net::{TcpListener, TcpStream},
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
     sync::mpsc,
-    task::JoinSet,
 };
 
 /// A program that answers, and says that it keeps the connection. At `/die` it hangs up instead, and after an answer to
 /// `/last` it does so without a word, and tells `closed`.
-struct Program {
-    address: SocketAddr,
+struct Shop {
+    program: Program,
     /// Requests that came whole.
     had: Arc<AtomicUsize>,
     closed: mpsc::UnboundedReceiver<()>,
-    _running: JoinSet<()>,
 }
 
-async fn program() -> Program {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("bound");
+async fn shop() -> Shop {
     let had = Arc::new(AtomicUsize::new(0));
     let (closing, closed) = mpsc::unbounded_channel();
-    let (counted, mut running) = (Arc::clone(&had), JoinSet::new());
-    running.spawn(async move {
-        let mut open = JoinSet::new();
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let (had, closing) = (Arc::clone(&counted), closing.clone());
-            open.spawn(async move {
-                let mut bytes = Vec::new();
-                loop {
-                    // Each request of these tests ends so, whatever its framing.
-                    while !(bytes.ends_with(b"sized") || bytes.ends_with(b"chunk\r\n0\r\n\r\n")) {
-                        if !matches!(
-                            tokio::io::AsyncReadExt::read_buf(&mut stream, &mut bytes).await,
-                            Ok(1..)
-                        ) {
-                            return;
-                        }
-                    }
-                    had.fetch_add(1, SeqCst);
-                    let target = String::from_utf8_lossy(&bytes)
-                        .split(' ')
-                        .nth(1)
-                        .map(str::to_owned);
-                    if target.as_deref() == Some("/die") {
-                        return;
-                    }
-                    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-                    stream.write_all(answer).await.expect("it reads");
-                    if target.as_deref() == Some("/last") {
-                        drop(stream);
-                        let _ = closing.send(());
-                        return;
-                    }
-                    bytes.clear();
-                }
-            });
+    let counted = Arc::clone(&had);
+    let program = Program::new(move |stream| serve(stream, Arc::clone(&counted), closing.clone())).await;
+    Shop { program, had, closed }
+}
+
+async fn serve(mut stream: TcpStream, had: Arc<AtomicUsize>, closing: mpsc::UnboundedSender<()>) {
+    let mut bytes = Vec::new();
+    loop {
+        // Each request of these tests ends so, whatever its framing.
+        while !(bytes.ends_with(b"sized") || bytes.ends_with(b"chunk\r\n0\r\n\r\n")) {
+            if !matches!(stream.read_buf(&mut bytes).await, Ok(1..)) {
+                return;
+            }
         }
-    });
-    Program {
-        address,
-        had,
-        closed,
-        _running: running,
+        had.fetch_add(1, SeqCst);
+        let target = String::from_utf8_lossy(&bytes)
+            .split(' ')
+            .nth(1)
+            .map(str::to_owned);
+        if target.as_deref() == Some("/die") {
+            return;
+        }
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        stream.write_all(answer).await.expect("it reads");
+        if target.as_deref() == Some("/last") {
+            drop(stream);
+            let _ = closing.send(());
+            return;
+        }
+        bytes.clear();
     }
 }
 
@@ -93,16 +75,11 @@ const CHUNKED: &str = "Transfer-Encoding: chunked\r\n\r\n5\r\nchunk\r\n0\r\n\r\n
 async fn a_request_that_may_not_be_repeated_is_sent_once_though_its_connection_breaks() {
     let world = World::new().await;
     let app = world.app("shop").await;
-    let programs = [program().await, program().await];
-    for program in &programs {
-        world.task(app.deployment, program.address).await;
+    let shops = [shop().await, shop().await];
+    for shop in &shops {
+        world.task(app.deployment, shop.program.address).await;
     }
-    let had = || {
-        programs
-            .iter()
-            .map(|program| program.had.load(SeqCst))
-            .sum::<usize>()
-    };
+    let had = || shops.iter().map(|shop| shop.had.load(SeqCst)).sum::<usize>();
     let proxy = world.start().await;
     for method in ["POST", "PATCH", "PURGE"] {
         // On a new connection, and on one that has just been used.
@@ -133,8 +110,8 @@ async fn a_connection_that_a_program_has_closed_is_no_error_of_what_may_not_be_r
     const ROUNDS: usize = 200;
     let world = World::new().await;
     let app = world.app("shop").await;
-    let mut program = program().await;
-    world.task(app.deployment, program.address).await;
+    let mut shop = shop().await;
+    world.task(app.deployment, shop.program.address).await;
     let proxy = world.start().await;
     let mut stream = TcpStream::connect(proxy.address).await.expect("it listens");
     for round in 0..ROUNDS {
@@ -148,8 +125,8 @@ async fn a_connection_that_a_program_has_closed_is_no_error_of_what_may_not_be_r
         if !answer.ends_with("ok") {
             read_until(&mut stream, "ok").await;
         }
-        program.closed.recv().await.expect("it runs");
+        shop.closed.recv().await.expect("it runs");
     }
-    assert_eq!(program.had.load(SeqCst), ROUNDS);
+    assert_eq!(shop.had.load(SeqCst), ROUNDS);
     proxy.stop().await;
 }

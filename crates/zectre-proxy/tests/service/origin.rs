@@ -1,5 +1,6 @@
-//! An HTTP server that answers what a test says, counts, and can be killed.
+//! An HTTP server that answers what a test says, counts, and can be killed by dropping it.
 
+use crate::program::Program;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
@@ -17,7 +18,6 @@ use std::{
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
 };
-use tokio::{net::TcpListener, task::JoinSet};
 
 pub(crate) type Body = BoxBody<Bytes, hyper::Error>;
 
@@ -25,8 +25,7 @@ pub(crate) struct Origin {
     pub(crate) address: SocketAddr,
     requests: Arc<AtomicUsize>,
     connections: Arc<AtomicUsize>,
-    /// Dropping it closes the listener and every connection at once, like a kill.
-    _running: JoinSet<()>,
+    _program: Program,
 }
 
 /// Where nobody listens, and no other test will meanwhile: a port that was free a moment ago is another's a moment later.
@@ -48,34 +47,29 @@ impl Origin {
         H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("bound");
         let (requests, connections) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (seen, accepted) = (Arc::clone(&requests), Arc::clone(&connections));
-        let mut running = JoinSet::new();
-        running.spawn(async move {
-            let mut open = JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                accepted.fetch_add(1, SeqCst);
-                let (seen, handler) = (Arc::clone(&seen), handler.clone());
-                let service = service_fn(move |request| {
-                    seen.fetch_add(1, SeqCst);
-                    let answer = handler(request);
-                    async move { Ok::<_, Infallible>(answer.await) }
-                });
-                open.spawn(async move {
-                    let server = auto::Builder::new(TokioExecutor::new());
-                    let _ = server
-                        .serve_connection_with_upgrades(TokioIo::new(stream), service)
-                        .await;
-                });
+        let program = Program::new(move |stream| {
+            accepted.fetch_add(1, SeqCst);
+            let (seen, handler) = (Arc::clone(&seen), handler.clone());
+            let service = service_fn(move |request| {
+                seen.fetch_add(1, SeqCst);
+                let answer = handler(request);
+                async move { Ok::<_, Infallible>(answer.await) }
+            });
+            async move {
+                let server = auto::Builder::new(TokioExecutor::new());
+                let _ = server
+                    .serve_connection_with_upgrades(TokioIo::new(stream), service)
+                    .await;
             }
-        });
+        })
+        .await;
         Self {
-            address,
+            address: program.address,
             requests,
             connections,
-            _running: running,
+            _program: program,
         }
     }
 

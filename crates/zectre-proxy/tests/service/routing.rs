@@ -264,16 +264,23 @@ async fn a_claimed_domain_shows_its_page_and_nothing_else_until_it_is_someones()
         (other.environment, "disputed.example", "token3", false),
         (app.environment, "held.example", "token4", true),
         (other.environment, "held.example", "token5", false),
+        (app.environment, "lapsed.example", "token6", false),
+        (other.environment, "lapsed.example", "token7", false),
     ] {
         world.claim(environment, domain, token, verified).await;
     }
+    // Its time is over, and nobody has deleted it yet.
+    let lapse = "UPDATE custom_domains SET expires_at = now() - interval '1 second' WHERE token = 'token6'";
+    sqlx::query(lapse).execute(&world.pool).await.expect("updated");
     let proxy = world.start().await;
     let page = async |host: &str, token: &str| {
         let path = format!("/.well-known/zectre-verification/{token}");
         send(client().get(proxy.url(&path)).header("host", host)).await
     };
-    let shown = page("claimed.example", "token1").await;
-    assert_eq!((shown.status, shown.body.as_str()), (StatusCode::OK, "token1"));
+    for (host, token) in [("claimed.example", "token1"), ("lapsed.example", "token7")] {
+        let shown = page(host, token).await;
+        assert_eq!((shown.status, shown.body.as_str()), (StatusCode::OK, token));
+    }
     // Not another's token, not at another host, nothing else at this one; and where two claim a name, or it is held,
     // pointing here shows nothing.
     for (host, token) in [
@@ -284,6 +291,7 @@ async fn a_claimed_domain_shows_its_page_and_nothing_else_until_it_is_someones()
         ("disputed.example", "token2"),
         ("disputed.example", "token3"),
         ("held.example", "token5"),
+        ("lapsed.example", "token6"),
     ] {
         assert_eq!(
             page(host, token).await.status,

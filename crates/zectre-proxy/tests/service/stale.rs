@@ -3,6 +3,7 @@
 
 use crate::{
     client::{full, read_until, routes},
+    program::Program,
     world::{Running, SOON, World},
 };
 use serde_json::Value;
@@ -16,7 +17,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     sync::Barrier,
     task::JoinSet,
     time::{sleep, timeout},
@@ -26,30 +27,6 @@ use zectre_testkit::wait_until;
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const LAST: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
-
-/// A program whose connections are each handled by a function of the test's.
-struct Program {
-    address: SocketAddr,
-    _running: JoinSet<()>,
-}
-
-async fn program<F: Future<Output = ()> + Send + 'static>(
-    handle: impl Fn(TcpStream) -> F + Send + 'static,
-) -> Program {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("bound");
-    let mut running = JoinSet::new();
-    running.spawn(async move {
-        let mut open = JoinSet::new();
-        while let Ok((stream, _)) = listener.accept().await {
-            open.spawn(handle(stream));
-        }
-    });
-    Program {
-        address,
-        _running: running,
-    }
-}
 
 /// Reads a request that ends so; `false` when the connection ends before.
 async fn read(stream: &mut TcpStream, end: &str) -> bool {
@@ -119,7 +96,7 @@ async fn race(rest: Duration, between: Duration, times: usize) {
     let app = world.app("shop").await;
     let had = Arc::new(AtomicUsize::new(0));
     let counts = Arc::clone(&had);
-    let program = program(move |stream| close_after(rest, stream, Arc::clone(&counts))).await;
+    let program = Program::new(move |stream| close_after(rest, stream, Arc::clone(&counts))).await;
     world.task(app.deployment, program.address).await;
     let proxy = world.start().await;
     // The first one goes on a new connection.
@@ -157,7 +134,7 @@ async fn a_request_at_the_very_end_of_a_rest_is_not_lost() {
 async fn who_says_that_it_closes_is_not_doubted() {
     let world = World::new().await;
     let app = world.app("shop").await;
-    let program = program(async |mut stream| {
+    let program = Program::new(async |mut stream| {
         if read(&mut stream, "sized").await {
             // Not answered whole: the proxy closes it, too.
             let _ = stream.write_all(LAST).await;
@@ -179,7 +156,7 @@ async fn what_was_lost_on_a_kept_connection_goes_on_a_new_one() {
     let app = world.app("shop").await;
     let all = Arc::new(Barrier::new(KEPT));
     // Of its connections each takes one request, though it doesn't say so; the first ones wait for each other.
-    let program = program(move |mut stream: TcpStream| {
+    let program = Program::new(move |mut stream: TcpStream| {
         let all = Arc::clone(&all);
         async move {
             let first = read_until(&mut stream, "\r\n\r\n").await;

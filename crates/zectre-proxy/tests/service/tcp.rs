@@ -4,6 +4,7 @@ use crate::{
     client::{comes_to, full, metric, raw, routes},
     origin::Origin,
     process::Site,
+    program::Program,
     secure::Secure,
     wake::{api, held},
     world::{App, Running, SOON, World},
@@ -16,7 +17,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     sync::Semaphore,
     task::JoinSet,
     time::timeout,
@@ -26,38 +27,20 @@ use zectre_testkit::{free_port, wait_until};
 
 /// A program that greets with its name and sends back what it is sent, until it is told that there is no more. Dropping it
 /// breaks its connections.
-struct Program {
-    address: SocketAddr,
-    _running: JoinSet<()>,
-}
-
-impl Program {
-    async fn echoing(name: &'static str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("bound");
-        let mut running = JoinSet::new();
-        running.spawn(async move {
-            let mut open = JoinSet::new();
-            while let Ok((mut stream, _)) = listener.accept().await {
-                open.spawn(async move {
-                    // Broken off, should this not come to its end.
-                    #[expect(deprecated, reason = "it does not block with nothing to wait for")]
-                    stream
-                        .set_linger(Some(std::time::Duration::ZERO))
-                        .expect("a socket");
-                    stream.write_all(name.as_bytes()).await.expect("it reads");
-                    let (mut from, mut to) = stream.split();
-                    let _ = copy(&mut from, &mut to).await;
-                    #[expect(deprecated, reason = "as above")]
-                    stream.set_linger(None).expect("a socket");
-                });
-            }
-        });
-        Self {
-            address,
-            _running: running,
-        }
-    }
+async fn echoing(name: &'static str) -> Program {
+    Program::new(move |mut stream| async move {
+        // Broken off, should this not come to its end.
+        #[expect(deprecated, reason = "it does not block with nothing to wait for")]
+        stream
+            .set_linger(Some(std::time::Duration::ZERO))
+            .expect("a socket");
+        stream.write_all(name.as_bytes()).await.expect("it reads");
+        let (mut from, mut to) = stream.split();
+        let _ = copy(&mut from, &mut to).await;
+        #[expect(deprecated, reason = "as above")]
+        stream.set_linger(None).expect("a socket");
+    })
+    .await
 }
 
 /// An application whose production environment has this port, with a task at each program.
@@ -160,7 +143,7 @@ async fn ends(stream: &mut TcpStream) -> Result<Vec<u8>, ErrorKind> {
 #[tokio::test]
 async fn bytes_go_both_ways_and_either_side_may_be_done_first() {
     let world = World::new().await;
-    let (program, port) = (Program::echoing("hi").await, free_port());
+    let (program, port) = (echoing("hi").await, free_port());
     let app = app_at(&world, "echo", port, &[&program]).await;
     let proxy = world.start().await;
     let mut client = connect(at(port)).await;
@@ -208,7 +191,7 @@ async fn bytes_go_both_ways_and_either_side_may_be_done_first() {
 async fn what_breaks_off_never_looks_like_an_end() {
     let mut world = World::new().await;
     world.configure("[proxy]\ntcp_idle_timeout_ms = 5000\ndrain_timeout_ms = 50");
-    let (program, port) = (Program::echoing("hi").await, free_port());
+    let (program, port) = (echoing("hi").await, free_port());
     app_at(&world, "echo", port, &[&program]).await;
     let proxy = world.start().await;
     let mut silent = connect(at(port)).await;
@@ -229,7 +212,7 @@ async fn what_breaks_off_never_looks_like_an_end() {
 #[tokio::test]
 async fn connections_wait_for_one_wake_and_no_more_of_them_than_may() {
     let mut world = World::new().await;
-    let (program, port) = (Program::echoing("up").await, free_port());
+    let (program, port) = (echoing("up").await, free_port());
     let gate = Arc::new(Semaphore::new(0));
     let api = api(world.key.clone(), program.address, Arc::clone(&gate)).await;
     world.configure(&format!(
@@ -262,11 +245,7 @@ async fn connections_wait_for_one_wake_and_no_more_of_them_than_may() {
 #[tokio::test]
 async fn a_rollout_breaks_no_connection_and_waits_for_those_of_the_old_task() {
     let world = World::new().await;
-    let (old, new, port) = (
-        Program::echoing("old").await,
-        Program::echoing("new").await,
-        free_port(),
-    );
+    let (old, new, port) = (echoing("old").await, echoing("new").await, free_port());
     let app = app_at(&world, "rolling", port, &[]).await;
     let task = world.task(app.deployment, old.address).await;
     let proxy = world.start().await;
@@ -305,7 +284,7 @@ async fn a_rollout_breaks_no_connection_and_waits_for_those_of_the_old_task() {
 async fn a_port_that_is_taken_is_told_of_and_opened_once_it_is_free() {
     let mut world = World::new().await;
     world.configure("[proxy]\nname = 'first'");
-    let (program, port) = (Program::echoing("hi").await, free_port());
+    let (program, port) = (echoing("hi").await, free_port());
     app_at(&world, "echo", port, &[&program]).await;
     let first = world.start().await;
     reads(&mut connect(at(port)).await, "hi").await;
@@ -341,7 +320,7 @@ async fn a_port_that_is_taken_is_told_of_and_opened_once_it_is_free() {
 #[tokio::test]
 async fn more_ports_than_files_stop_no_other_listener() {
     let world = World::new().await;
-    let (program, origin) = (Program::echoing("hi").await, Origin::saying("served").await);
+    let (program, origin) = (echoing("hi").await, Origin::saying("served").await);
     let mut ports = BTreeSet::new();
     while ports.len() < 84 {
         ports.insert(free_port());
@@ -398,7 +377,7 @@ async fn load_balancers_say_whom_they_bring_and_clients_have_a_limit() {
     world.configure(
         "[proxy]\ntcp_proxy_protocol = true\ntrusted_peers = ['127.0.0.1']\n[proxy.limits]\nconnections_per_client_max = 1",
     );
-    let (program, port) = (Program::echoing("hi").await, free_port());
+    let (program, port) = (echoing("hi").await, free_port());
     app_at(&world, "echo", port, &[&program]).await;
     let proxy = world.start().await;
     let brought = async |client: u8| {
@@ -422,7 +401,7 @@ async fn load_balancers_say_whom_they_bring_and_clients_have_a_limit() {
 #[tokio::test]
 async fn a_successor_takes_over_every_listener() {
     let world = World::new().await;
-    let (program, port, tls) = (Program::echoing("hi").await, free_port(), free_port());
+    let (program, port, tls) = (echoing("hi").await, free_port(), free_port());
     app_at(&world, "echo", port, &[&program]).await;
     let path = world.directory.path().join("handover");
     let site: Site = world.site(

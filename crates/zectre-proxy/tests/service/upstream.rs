@@ -65,7 +65,18 @@ async fn a_kept_connection_that_died_is_nobodys_error() {
 
 #[tokio::test]
 async fn a_request_that_kills_its_task_kills_few() {
-    let world = World::new().await;
+    kills("", 3, "3 times it was sent").await;
+}
+
+#[tokio::test]
+async fn a_request_that_kills_its_task_kills_one_where_nothing_is_repeated() {
+    kills("[proxy]\nrepeat_lost_requests = false", 1, "BAD_GATEWAY").await;
+}
+
+/// A GET that is the end of whatever serves it, and of how many.
+async fn kills(configured: &str, times: usize, told: &str) {
+    let mut world = World::new().await;
+    world.configure(configured);
     let app = world.app("fragile").await;
     let (mut tasks, lost) = (JoinSet::new(), Arc::new(AtomicUsize::new(0)));
     for _ in 0..6 {
@@ -87,8 +98,8 @@ async fn a_request_that_kills_its_task_kills_few() {
     let proxy = world.start().await;
     let got = proxy.get("fragile-default").await;
     assert_eq!(got.status, StatusCode::BAD_GATEWAY, "{}", got.body);
-    assert!(got.body.contains("3 times it was sent"), "{}", got.body);
-    assert_eq!(lost.load(SeqCst), 3, "the others live on");
+    assert!(got.body.contains(told), "{}", got.body);
+    assert_eq!(lost.load(SeqCst), times, "the others live on");
     proxy.stop().await;
 }
 

@@ -56,6 +56,8 @@ const STEPS: &[&str] = &[
        FROM picked('environments', {n}) JOIN environments e USING (id) ON CONFLICT DO NOTHING",
     "UPDATE custom_domains c SET proof = 'dns', verified_at = now() WHERE id IN (SELECT id FROM picked('custom_domains', {n}))
         AND NOT EXISTS (SELECT FROM custom_domains o WHERE o.domain = c.domain AND o.verified_at IS NOT NULL)",
+    "UPDATE custom_domains SET expires_at = now() + interval '1 day' * (CASE WHEN {m} % 2 = 0 THEN 1 ELSE -1 END)
+      WHERE id IN (SELECT id FROM picked('custom_domains', {n}))",
     "DELETE FROM custom_domains WHERE id IN (SELECT id FROM picked('custom_domains', {n}))",
     // In a transaction that ends later than others that began after it.
     HELD,

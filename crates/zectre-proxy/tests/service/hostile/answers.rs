@@ -4,13 +4,12 @@
 use super::reading::{Answered, End, answers};
 use crate::{
     client::full,
+    program::Program,
     world::{Running, SOON, World},
 };
-use std::net::SocketAddr;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    task::JoinSet,
+    net::TcpStream,
     time::timeout,
 };
 
@@ -283,19 +282,6 @@ const CASES: &[(&str, &str, Then, Seen)] = &[
 ];
 
 /// Answers `/N` with the bytes of case N, and everything else as it should.
-async fn program() -> (SocketAddr, JoinSet<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("bound");
-    let mut running = JoinSet::new();
-    running.spawn(async move {
-        let mut open = JoinSet::new();
-        while let Ok((stream, _)) = listener.accept().await {
-            open.spawn(serve(stream));
-        }
-    });
-    (address, running)
-}
-
 async fn serve(mut stream: TcpStream) {
     let mut asked = Vec::new();
     loop {
@@ -344,9 +330,9 @@ async fn ask(proxy: &Running, index: usize) -> (Vec<Answered>, End) {
 #[tokio::test]
 async fn a_wrong_answer_is_told_and_the_next_one_is_right() {
     let world = World::new().await;
-    let (address, running) = program().await;
+    let program = Program::new(serve).await;
     let app = world.app("liar").await;
-    world.task(app.deployment, address).await;
+    world.task(app.deployment, program.address).await;
     let proxy = world.start().await;
     let mut wrong = Vec::new();
     for (index, case) in CASES.iter().enumerate() {
@@ -375,7 +361,6 @@ async fn a_wrong_answer_is_told_and_the_next_one_is_right() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    drop(running);
     proxy.stop().await;
 }
 
@@ -383,51 +368,35 @@ async fn a_wrong_answer_is_told_and_the_next_one_is_right() {
 async fn a_flood_of_interim_answers_ends_with_the_clients_patience() {
     let mut world = World::new().await;
     world.configure("[proxy]\nresponse_timeout_ms = 500");
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("bound");
-    let mut running = JoinSet::new();
-    running.spawn(async move {
-        let mut open = JoinSet::new();
-        while let Ok((mut stream, _)) = listener.accept().await {
-            open.spawn(async move {
-                // An answer before its request would be another thing.
-                let _ = stream.read(&mut [0; 4_096]).await;
-                let interim = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n".repeat(100);
-                while stream.write_all(interim.as_bytes()).await.is_ok() {}
-            });
-        }
-    });
+    let program = Program::new(async |mut stream| {
+        // An answer before its request would be another thing.
+        let _ = stream.read(&mut [0; 4_096]).await;
+        let interim = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n".repeat(100);
+        while stream.write_all(interim.as_bytes()).await.is_ok() {}
+    })
+    .await;
     let app = world.app("flood").await;
-    world.task(app.deployment, address).await;
+    world.task(app.deployment, program.address).await;
     let proxy = world.start().await;
     // Slow without optimisation: hyper reads as much as a turn of its runtime allows before anybody looks at a clock.
     let got = timeout(SOON, proxy.get("flood-default")).await;
     assert_eq!(got.expect("it ends").problem().code, "UPSTREAM_TIMEOUT");
     proxy.stop().await;
-    drop(running);
 }
 
 #[tokio::test]
 async fn an_endless_head_is_not_kept() {
     let world = World::new().await;
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("bound");
-    let mut running = JoinSet::new();
-    running.spawn(async move {
-        let mut open = JoinSet::new();
-        while let Ok((mut stream, _)) = listener.accept().await {
-            open.spawn(async move {
-                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n").await;
-                let line = format!("X: {}\r\n", "y".repeat(8_000));
-                while stream.write_all(line.as_bytes()).await.is_ok() {}
-            });
-        }
-    });
+    let program = Program::new(async |mut stream| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n").await;
+        let line = format!("X: {}\r\n", "y".repeat(8_000));
+        while stream.write_all(line.as_bytes()).await.is_ok() {}
+    })
+    .await;
     let app = world.app("long").await;
-    world.task(app.deployment, address).await;
+    world.task(app.deployment, program.address).await;
     let proxy = world.start().await;
     let got = timeout(SOON, proxy.get("long-default")).await;
     assert_eq!(got.expect("it ends").problem().code, "BAD_GATEWAY");
     proxy.stop().await;
-    drop(running);
 }

@@ -1,0 +1,34 @@
+//! A program that accepts connections and does with each what a test says.
+
+use std::{future::Future, net::SocketAddr};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
+
+/// Dropping it closes its listener and every connection at once, like a kill.
+pub(crate) struct Program {
+    pub(crate) address: SocketAddr,
+    _running: JoinSet<()>,
+}
+
+impl Program {
+    /// `handle` has each connection, beside the others.
+    pub(crate) async fn new<F: Future<Output = ()> + Send + 'static>(
+        mut handle: impl FnMut(TcpStream) -> F + Send + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let mut running = JoinSet::new();
+        running.spawn(async move {
+            let mut open = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                open.spawn(handle(stream));
+            }
+        });
+        Self {
+            address,
+            _running: running,
+        }
+    }
+}
