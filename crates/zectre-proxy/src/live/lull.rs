@@ -20,25 +20,33 @@ const AT_ONCE: Duration = Duration::from_millis(10);
 const RESTS_MAX: u32 = 8;
 /// Of the shortest rest that ended so, a connection is trusted for one part in so many: timers are late, and so are packets.
 const PART: u32 = 4;
-/// What was seen counts for so long.
+/// What was seen counts for so long, and for at most twice as long.
 const MEMORY_MS: u64 = 60_000;
 
 /// What is known; pure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Known {
-    /// The shortest rest that ended in a close.
-    shortest: Duration,
-    until_ms: u64,
+    /// The shortest rest that ended in a close, of this span of [`MEMORY_MS`] and of the one before: what is seen again and again must
+    /// not keep what was seen once.
+    shortest: [Duration; 2],
+    span: u64,
 }
 
 impl Known {
     const NOTHING: Self = Self {
-        shortest: TRUSTED_MAX,
-        until_ms: 0,
+        shortest: [TRUSTED_MAX; 2],
+        span: 0,
     };
 
-    fn is_known(self, now_ms: u64) -> bool {
-        now_ms < self.until_ms
+    /// The same, at that time.
+    fn at(self, now_ms: u64) -> Self {
+        let (span, [this, before]) = (now_ms / MEMORY_MS, self.shortest);
+        let shortest = match span.saturating_sub(self.span) {
+            0 => [this, before],
+            1 => [TRUSTED_MAX, this],
+            _ => [TRUSTED_MAX; 2],
+        };
+        Self { shortest, span }
     }
 
     /// A connection was closed without a word when it had rested for so long, in so many-th a rest.
@@ -46,24 +54,20 @@ impl Known {
         if rested >= TRUSTED_MAX || (rested <= AT_ONCE && rests > RESTS_MAX) {
             return;
         }
-        let shortest = if self.is_known(now_ms) {
-            self.shortest.min(rested)
-        } else {
-            rested
-        };
-        *self = Self {
-            shortest,
-            until_ms: now_ms + MEMORY_MS,
-        };
+        *self = self.at(now_ms);
+        self.shortest[0] = self.shortest[0].min(rested);
+    }
+
+    fn shortest(self, now_ms: u64) -> Option<Duration> {
+        let [this, before] = self.at(now_ms).shortest;
+        Some(this.min(before)).filter(|shortest| *shortest < TRUSTED_MAX)
     }
 
     fn trusted(self, now_ms: u64) -> Duration {
-        if !self.is_known(now_ms) {
-            TRUSTED_MAX
-        } else if self.shortest <= AT_ONCE {
-            Duration::ZERO
-        } else {
-            self.shortest / PART
+        match self.shortest(now_ms) {
+            None => TRUSTED_MAX,
+            Some(shortest) if shortest <= AT_ONCE => Duration::ZERO,
+            Some(shortest) => shortest / PART,
         }
     }
 }
@@ -121,8 +125,7 @@ impl Lull {
 
     /// After how short a rest it closed a connection of late, without a word.
     pub fn shortest(&self) -> Option<Duration> {
-        let known = *self.lock();
-        known.is_known(self.now_ms()).then_some(known.shortest)
+        self.lock().shortest(self.now_ms())
     }
 }
 
@@ -148,10 +151,28 @@ mod tests {
         );
         known.closed(Duration::from_millis(3), RESTS_MAX, 20);
         assert_eq!(known.trusted(20), Duration::ZERO);
-        assert_eq!(known.trusted(20 + MEMORY_MS), TRUSTED_MAX);
+        assert_eq!(known.trusted(20 + MEMORY_MS), Duration::ZERO);
+        assert_eq!(known.trusted(20 + 2 * MEMORY_MS), TRUSTED_MAX);
         // What is forgotten is not the shortest any more.
-        known.closed(Duration::from_millis(400), 1, 20 + MEMORY_MS);
-        assert_eq!(known.trusted(20 + MEMORY_MS), Duration::from_millis(100));
+        known.closed(Duration::from_millis(400), 1, 20 + 2 * MEMORY_MS);
+        assert_eq!(known.trusted(20 + 2 * MEMORY_MS), Duration::from_millis(100));
+    }
+
+    #[test]
+    fn what_was_seen_once_is_forgotten_though_longer_rests_end_all_the_time() {
+        let mut known = Known::NOTHING;
+        known.closed(Duration::from_millis(12), 1, 0);
+        for second in 1..=3 * MEMORY_MS / 1_000 {
+            known.closed(Duration::from_millis(800), 1, second * 1_000);
+            let trusted = known.trusted(second * 1_000);
+            // Never more than what is true of all that was closed within the last minute.
+            let most = if second * 1_000 < MEMORY_MS { 3 } else { 200 };
+            assert!(
+                trusted <= Duration::from_millis(most),
+                "{trusted:?} after {second} s"
+            );
+        }
+        assert_eq!(known.trusted(3 * MEMORY_MS), Duration::from_millis(200));
     }
 
     #[test]

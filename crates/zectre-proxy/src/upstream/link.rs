@@ -62,10 +62,10 @@ impl Link {
         }
     }
 
-    /// It ended without an answer.
-    pub(super) fn broke(&self) {
+    /// It ended without an answer to the request that it was lent for at `asked`.
+    pub(super) fn broke(&self, asked: Instant) {
         if let (Sender::Http1(single), Some(since)) = (&self.sender, self.rested_since) {
-            single.rests.broke(since);
+            single.rests.broke(since, asked);
         }
     }
 

@@ -286,7 +286,7 @@ impl Upstream {
         };
         let response = sent.inspect_err(|failed| {
             if matches!(failed, Failed::Unsent(..) | Failed::Lost(_)) && replica.is_reachable() {
-                link.broke();
+                link.broke(silence.began);
             }
         })?;
         if let Some(progress) = &silence.progress {

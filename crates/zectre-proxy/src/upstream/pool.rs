@@ -148,14 +148,21 @@ impl Pool {
     /// Closes what is idle for too long or leads to a task that `keep` doesn't know.
     pub(super) fn sweep(&self, keep: impl Fn(TaskId) -> bool) {
         self.lock().retain(|task, kept| {
-            kept.http1
-                .retain(|idle| !idle.single.sender.is_closed() && idle.since.elapsed() < IDLE_TIMEOUT);
+            let known = keep(*task);
+            kept.http1.retain(|idle| {
+                let stays = known && idle.since.elapsed() < IDLE_TIMEOUT;
+                if !stays {
+                    // By us: no news of its task, which may come back.
+                    idle.single.rests.end();
+                }
+                stays && !idle.single.sender.is_closed()
+            });
             let mut first = true;
             kept.http2.retain(|shared| {
                 // Of those without a request one is kept.
                 !shared.is_closed() && (mem::take(&mut first) || !shared.is_idle(IDLE_TIMEOUT))
             });
-            keep(*task) && !(kept.http1.is_empty() && kept.http2.is_empty())
+            known && !(kept.http1.is_empty() && kept.http2.is_empty())
         });
     }
 }

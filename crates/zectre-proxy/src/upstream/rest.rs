@@ -60,9 +60,9 @@ impl Rests {
         }
     }
 
-    /// It ended without an answer to the request that came after a rest.
-    pub(super) fn broke(&self, since: Instant) {
-        self.lull.broke(since.elapsed());
+    /// It ended without an answer to the request that came at `until`, after a rest. How long the task was at the request says nothing.
+    pub(super) fn broke(&self, since: Instant, until: Instant) {
+        self.lull.broke(until.saturating_duration_since(since));
     }
 }
 
@@ -83,5 +83,15 @@ mod tests {
         rests.begin(Instant::now());
         rests.ended(&Ok(()));
         assert!(lull.shortest().is_some());
+    }
+
+    #[test]
+    fn a_rest_ends_with_its_request_however_long_that_one_took_to_break() {
+        let lull = Arc::default();
+        let rests = Rests::new(&lull);
+        let (rest, until) = (Duration::from_millis(50), Instant::now());
+        let since = until.checked_sub(rest).expect("the machine is up for longer");
+        rests.broke(since, until);
+        assert_eq!(lull.shortest(), Some(rest));
     }
 }
