@@ -141,7 +141,9 @@ impl Traffic {
 
     /// Puts it on the list of what is to be told, once.
     fn mark(self: &Arc<Self>) {
-        if !self.changed.swap(true, SeqCst) {
+        // Read first: a store for every request would move the cache line between all threads. One order of all (SeqCst) keeps it
+        // safe: who reads `true` is counted as under way before `tell` takes the mark away, and so seen by it.
+        if !self.changed.load(SeqCst) && !self.changed.swap(true, SeqCst) {
             self.log
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
@@ -194,9 +196,11 @@ impl Visit {
 
 impl Drop for Visit {
     fn drop(&mut self) {
-        self.0
-            .last_active_unix_ms
-            .fetch_max(Time::now().unix_ms(), SeqCst);
+        // Many end in one millisecond, and only the first has something to write.
+        let (last, now_unix_ms) = (&self.0.last_active_unix_ms, Time::now().unix_ms());
+        if last.load(SeqCst) < now_unix_ms {
+            last.fetch_max(now_unix_ms, SeqCst);
+        }
         self.0.in_flight.fetch_sub(1, SeqCst);
         self.0.route.red().end();
         self.0.mark();

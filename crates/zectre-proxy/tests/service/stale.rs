@@ -99,23 +99,23 @@ async fn race(rest: Duration, between: Duration, times: usize) {
     let program = Program::new(move |stream| close_after(rest, stream, Arc::clone(&counts))).await;
     world.task(app.deployment, program.address).await;
     let proxy = world.start().await;
-    // The first one goes on a new connection.
-    let wrong = visit(proxy.address, "shop-default", 1, Duration::ZERO).await;
-    assert_eq!(wrong, Vec::<String>::new());
+    // What ends before it rests, on a busy machine, is seen by nobody; and until it is seen one may be lost.
     wait_until(SOON, "the proxy sees that it is closed", async || {
+        visit(proxy.address, "shop-default", 1, Duration::ZERO).await;
         seen(&proxy, &world, app.deployment)
             .await
             .is_number()
             .then_some(())
     })
     .await;
+    had.store(0, SeqCst);
     let mut visitors = JoinSet::new();
     for _ in 0..VISITORS {
         visitors.spawn(visit(proxy.address, "shop-default", times, between));
     }
     let wrong: Vec<String> = visitors.join_all().await.concat();
     assert_eq!(wrong, Vec::<String>::new(), "of {}", VISITORS * times);
-    assert_eq!(had.load(SeqCst), 1 + VISITORS * times);
+    assert_eq!(had.load(SeqCst), VISITORS * times);
     proxy.stop().await;
 }
 
