@@ -12,13 +12,20 @@ use std::{
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     thread,
+    time::Duration,
 };
 use tokio::{
     runtime::{Builder, Handle},
     sync::mpsc,
+    time::{MissedTickBehavior, interval},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 use zectre_service::tasks::Shutdown;
+
+/// Each worker has a timer that runs out so often, and nobody waits for it. A runtime that sleeps is woken (a write and a read that the
+/// system sees) for each new timer that runs out before all it knew when it fell asleep. Every request sets one, and without
+/// another request under way it would be the first: so a request waits for its answer by no shorter timer than this.
+pub const BEAT: Duration = Duration::from_millis(500);
 
 thread_local! {
     static INDEX: Cell<usize> = const { Cell::new(0) };
@@ -83,7 +90,7 @@ pub fn start() -> io::Result<(Workers, Threads)> {
         let work = move || {
             let _leaving = leaving;
             INDEX.set(index);
-            runtime.block_on(stop.cancelled());
+            runtime.block_on(stop.run_until_cancelled(beat()));
         };
         thread::Builder::new()
             .name(format!("ingress-{index}"))
@@ -91,6 +98,14 @@ pub fn start() -> io::Result<(Workers, Threads)> {
     }
     let stop = stop.drop_guard();
     Ok((Workers(workers.into()), Threads { ended, stop }))
+}
+
+async fn beat() {
+    let mut beat = interval(BEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        beat.tick().await;
+    }
 }
 
 impl Workers {
@@ -131,7 +146,6 @@ impl Threads {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[tokio::test]
     async fn connections_spread_evenly_and_stay_on_one_thread_each() {

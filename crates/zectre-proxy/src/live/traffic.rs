@@ -7,7 +7,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::SeqCst},
     },
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use zectre_common::{id::DeploymentId, time::Time};
 
@@ -194,10 +194,16 @@ impl Visit {
     }
 }
 
+/// What [`Time::now`] says, for a fifth of the price.
+fn unix_ms() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.as_millis() as i64
+}
+
 impl Drop for Visit {
     fn drop(&mut self) {
         // Many end in one millisecond, and only the first has something to write.
-        let (last, now_unix_ms) = (&self.0.last_active_unix_ms, Time::now().unix_ms());
+        let (last, now_unix_ms) = (&self.0.last_active_unix_ms, unix_ms());
         if last.load(SeqCst) < now_unix_ms {
             last.fetch_max(now_unix_ms, SeqCst);
         }

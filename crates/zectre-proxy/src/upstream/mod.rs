@@ -57,6 +57,7 @@ const KEEPALIVE_TIMES: u32 = 6;
 
 /// A task that keeps a request waiting for so long is knocked at, and again after each further such time.
 const KNOCK_EVERY: Duration = Duration::from_secs(1);
+const _: () = assert!(KNOCK_EVERY.as_millis() > workers::BEAT.as_millis());
 
 /// A program that has not answered on a new connection for so long is at work, and takes more meanwhile.
 const OPENING_TIME: Duration = Duration::from_millis(250);
