@@ -89,45 +89,80 @@ impl Collector for Series {
         // Where no route had to share, there is nothing to tell of those that do.
         routes.pop_if(|(_, sum)| *sum == Sum::default());
         encode_routes(&mut encoder, &routes)?;
+        let nodes = self.tables.ledger().nodes();
+        let mut nodes: Vec<(&Red, Sum)> = nodes.iter().map(|red| (&**red, red.sum())).collect();
+        nodes.pop_if(|(_, sum)| *sum == Sum::default());
+        encode_nodes(&mut encoder, &nodes)?;
         encode_backends(&mut encoder, &self.lines())
     }
 }
 
+const NONE: Option<&Exemplar<NoLabelSet, f64>> = None;
+
 fn encode_routes(encoder: &mut DescriptorEncoder<'_>, routes: &[(&Red, Sum)]) -> Result<(), fmt::Error> {
-    const NONE: Option<&Exemplar<NoLabelSet, f64>> = None;
+    let labels = |red: &Red| {
+        vec![
+            ("app", red.app().to_owned()),
+            ("environment", red.environment().to_owned()),
+        ]
+    };
     let help = "Requests of a route by class of status; gone: the client left before an answer";
-    let mut family =
-        encoder.encode_descriptor("zectre_proxy_route_requests", help, None, MetricType::Counter)?;
-    for (red, sum) in routes {
-        for (class, count) in CLASSES.iter().zip(&sum.classes).filter(|(_, count)| **count > 0) {
-            let labels = [
-                ("app", red.app()),
-                ("environment", red.environment()),
-                ("class", class),
-            ];
-            family.encode_family(&labels)?.encode_counter(count, NONE)?;
-        }
-    }
+    encode_classes(encoder, ("zectre_proxy_route_requests", help), routes, labels)?;
     let help = "From a request to the head of its answer, by route";
-    let mut family =
-        encoder.encode_descriptor("zectre_proxy_route_seconds", help, None, MetricType::Histogram)?;
-    for (red, sum) in routes {
-        let labels = [("app", red.app()), ("environment", red.environment())];
-        let bounds = BOUNDS_US.iter().map(|us| *us as f64 / 1e6).chain([f64::INFINITY]);
-        let buckets: Vec<(f64, u64)> = bounds.zip(sum.durations).collect();
-        family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(
-            sum.sum_us as f64 / 1e6,
-            sum.durations.iter().sum(),
-            &buckets,
-            None,
-        )?;
-    }
+    encode_durations(encoder, ("zectre_proxy_route_seconds", help), routes, labels)?;
     let help = "Requests of a route under way, held ones and tunnels included";
     let mut family =
         encoder.encode_descriptor("zectre_proxy_route_in_flight", help, None, MetricType::Gauge)?;
     for (red, sum) in routes {
-        let labels = [("app", red.app()), ("environment", red.environment())];
-        family.encode_family(&labels)?.encode_gauge(&sum.in_flight)?;
+        family.encode_family(&labels(red))?.encode_gauge(&sum.in_flight)?;
+    }
+    Ok(())
+}
+
+fn encode_nodes(encoder: &mut DescriptorEncoder<'_>, nodes: &[(&Red, Sum)]) -> Result<(), fmt::Error> {
+    // What is counted of a node has its id where an application's label would be.
+    let labels = |red: &Red| vec![("node", red.app().to_owned())];
+    let help = "Requests that the tasks of a node answered, by class of status";
+    encode_classes(encoder, ("zectre_proxy_node_requests", help), nodes, labels)?;
+    let help = "From a request to the head of its answer, by node";
+    encode_durations(encoder, ("zectre_proxy_node_seconds", help), nodes, labels)
+}
+
+fn encode_classes(
+    encoder: &mut DescriptorEncoder<'_>,
+    (name, help): (&str, &str),
+    counted: &[(&Red, Sum)],
+    labels: fn(&Red) -> Vec<(&'static str, String)>,
+) -> Result<(), fmt::Error> {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (red, sum) in counted {
+        for (class, count) in CLASSES.iter().zip(&sum.classes).filter(|(_, count)| **count > 0) {
+            let mut labels = labels(red);
+            labels.push(("class", (*class).to_owned()));
+            family.encode_family(&labels)?.encode_counter(count, NONE)?;
+        }
+    }
+    Ok(())
+}
+
+fn encode_durations(
+    encoder: &mut DescriptorEncoder<'_>,
+    (name, help): (&str, &str),
+    counted: &[(&Red, Sum)],
+    labels: fn(&Red) -> Vec<(&'static str, String)>,
+) -> Result<(), fmt::Error> {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+    for (red, sum) in counted {
+        let bounds = BOUNDS_US.iter().map(|us| *us as f64 / 1e6).chain([f64::INFINITY]);
+        let buckets: Vec<(f64, u64)> = bounds.zip(sum.durations).collect();
+        family
+            .encode_family(&labels(red))?
+            .encode_histogram::<NoLabelSet>(
+                sum.sum_us as f64 / 1e6,
+                sum.durations.iter().sum(),
+                &buckets,
+                None,
+            )?;
     }
     Ok(())
 }
@@ -172,7 +207,6 @@ fn encode_backends(encoder: &mut DescriptorEncoder<'_>, lines: &[Line]) -> Resul
     for (name, help, of) in counters {
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
         for line in lines {
-            const NONE: Option<&Exemplar<NoLabelSet, f64>> = None;
             family
                 .encode_family(&line.labels)?
                 .encode_counter(&of(line), NONE)?;

@@ -18,8 +18,8 @@ const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A batch to save.
 struct Job {
     batch: Batch,
-    /// Deployments of which tasks are to be started.
-    starts: Vec<DeploymentId>,
+    /// Deployments of which more is to be known.
+    named: Vec<DeploymentId>,
     saved: oneshot::Sender<Result<Saved, CommitError>>,
 }
 
@@ -52,19 +52,19 @@ impl Committer {
     pub async fn save(
         &self,
         batch: Batch,
-        starts: Vec<DeploymentId>,
+        named: Vec<DeploymentId>,
     ) -> oneshot::Receiver<Result<Saved, CommitError>> {
         let (saved, answer) = oneshot::channel();
         // When the other end is gone, so is the answer's.
-        drop(self.0.send(Job { batch, starts, saved }).await);
+        drop(self.0.send(Job { batch, named, saved }).await);
         answer
     }
 }
 
 async fn run(mut writer: Writer, mut reader: ContextReader, mut jobs: mpsc::Receiver<Job>) {
-    while let Some(Job { batch, starts, saved }) = jobs.recv().await {
+    while let Some(Job { batch, named, saved }) = jobs.recv().await {
         let started = Instant::now();
-        let both = async { tokio::join!(writer.commit(&batch), reader.read(&starts)) };
+        let both = async { tokio::join!(writer.commit(&batch), reader.read(&named)) };
         let result = match tokio::time::timeout(COMMIT_TIMEOUT, both).await {
             Err(_) => Err(CommitError::Database(sqlx::Error::PoolTimedOut)),
             Ok((Err(error), _)) => Err(error),

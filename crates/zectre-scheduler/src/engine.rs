@@ -10,13 +10,14 @@ use crate::{
     handle::{self, Answer, Handle, Message, Queues},
     metrics::{Metrics, StateLabel},
     order::Order,
-    store::{Batch, CommitError, Contexts, Store},
+    store::{Batch, CommitError, Contexts, Store, Wakes},
     wake::{Waiters, WakeReply},
 };
 use std::{collections::BTreeSet, time::Duration};
 use tokio::{sync::oneshot, time::Instant};
 use zectre_common::{
     id::{DeploymentId, NodeId, ProxyId},
+    routing,
     state::{NodeStatus, TaskState},
     time::Time,
 };
@@ -70,7 +71,7 @@ struct After {
 struct Flight {
     /// Which tasks wait for the epoch that it raises is known only until something else is decided.
     raises_epoch: bool,
-    wakes: u64,
+    wakes: Wakes,
     after: After,
     saved: oneshot::Receiver<Result<Saved, CommitError>>,
 }
@@ -271,7 +272,7 @@ impl Engine {
         }
         self.metrics.batch_rows.observe(batch.rows() as f64);
         let (raises_epoch, wakes) = (batch.raises_epoch(), batch.wakes());
-        let saved = self.committer.save(batch, after.starts()).await;
+        let saved = self.committer.save(batch, after.named(&wakes)).await;
         self.flight = Some(Flight {
             raises_epoch,
             wakes,
@@ -296,7 +297,7 @@ impl Engine {
             }
         };
         self.metrics.commit_seconds.observe(saved.time.as_secs_f64());
-        self.metrics.wakes.inc_by(flight.wakes);
+        self.count_wakes(&flight.wakes, &saved.contexts);
         self.carry_out(flight.after, &saved.contexts);
         if let Some(epoch) = saved.raised {
             self.decide(Event::EpochRaised(epoch), None);
@@ -336,6 +337,21 @@ impl Engine {
     fn is_over(&self, order: &Order) -> bool {
         let known = self.cluster.task(order.task_id);
         order.starts().is_some() && known.is_none_or(|known| known.generation != order.generation)
+    }
+
+    /// Counts them by the names that were read beside the commit.
+    fn count_wakes(&self, wakes: &Wakes, contexts: &Contexts) {
+        for id in &wakes.deployments {
+            let (context, deployment) = (contexts.get(id), self.cluster.deployment(*id));
+            let name = context.zip(deployment).map(|(context, deployment)| {
+                let app = routing::subdomain(&context.application, &context.namespace);
+                (app, deployment.spec.environment.as_str())
+            });
+            self.metrics.wakes.of_deployment(name);
+        }
+        for (node, count) in &wakes.nodes {
+            self.metrics.wakes.of_node(*node, *count);
+        }
     }
 
     fn count_tasks(&self) {
@@ -379,14 +395,15 @@ impl After {
         self.orders.is_empty() && self.answers.is_empty()
     }
 
-    /// The deployments of which tasks are to be started.
-    fn starts(&self) -> Vec<DeploymentId> {
+    /// The deployments of which more is to be known: tasks of them are to be started, or they are woken.
+    fn named(&self, wakes: &Wakes) -> Vec<DeploymentId> {
         let answered = self.answers.iter().flat_map(|(_, answer)| &answer.orders);
         let mut ids: Vec<DeploymentId> = self
             .orders
             .iter()
             .chain(answered)
             .filter_map(Order::starts)
+            .chain(wakes.deployments.iter().copied())
             .collect();
         ids.sort_unstable();
         ids.dedup();

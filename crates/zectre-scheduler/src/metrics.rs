@@ -9,7 +9,13 @@ use prometheus_client::{
         histogram::{Histogram, exponential_buckets},
     },
 };
-use std::time::Duration;
+use std::{
+    collections::HashSet,
+    hash::Hash,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use zectre_common::id::NodeId;
 use zectre_service::metrics::Registry;
 
 /// A label for states.
@@ -39,8 +45,8 @@ pub struct Metrics {
     pub commit_seconds: Histogram,
     /// Commits that failed.
     pub commit_failures: Counter,
-    /// Deployments that were woken, as the activity feed and the series of applications count them.
-    pub wakes: Counter,
+    /// What was woken.
+    pub wakes: WakeMetrics,
     /// Tasks that have not ended, by state.
     pub tasks: Family<StateLabel, Gauge>,
     /// 1 while this one leads.
@@ -68,11 +74,7 @@ impl Metrics {
                 "Commits that failed",
                 Counter::default(),
             ),
-            wakes: registry.register(
-                "scheduler_wakes",
-                "Deployments that were woken",
-                Counter::default(),
-            ),
+            wakes: WakeMetrics::new(registry),
             tasks: registry.register("scheduler_tasks", "Tasks that have not ended", Family::default()),
             leader: registry.register(
                 "scheduler_leader",
@@ -95,7 +97,123 @@ impl Metrics {
     }
 }
 
+/// So many environments, and so many nodes, have numbers of their own: the first that something of was woken. The others are
+/// summed up.
+const OWN_MAX: usize = 1_000;
+/// The labels of those.
+const OTHER: &str = "other";
+
+/// A label for routes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteLabel {
+    app: String,
+    environment: String,
+}
+
+/// A label for nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NodeLabel {
+    node: String,
+}
+
+/// Wakes, as the series of applications and nodes count them.
+#[derive(Debug, Clone)]
+pub struct WakeMetrics {
+    all: Counter,
+    routes: Family<RouteLabel, Counter>,
+    nodes: Family<NodeLabel, Counter>,
+    /// How many routes and nodes have numbers of their own.
+    own: Arc<Mutex<(HashSet<RouteLabel>, HashSet<NodeId>)>>,
+}
+
+impl WakeMetrics {
+    fn new(registry: &Registry) -> Self {
+        Self {
+            all: registry.register(
+                "scheduler_wakes",
+                "Deployments that were woken",
+                Counter::default(),
+            ),
+            routes: registry.register(
+                "scheduler_route_wakes",
+                "Deployments of an environment that were woken",
+                Family::default(),
+            ),
+            nodes: registry.register(
+                "scheduler_node_wakes",
+                "Wakes that something was started on a node for",
+                Family::default(),
+            ),
+            own: Arc::default(),
+        }
+    }
+
+    /// A deployment was woken, of the environment of this application's label; without one nobody knows whose it was.
+    pub fn of_deployment(&self, name: Option<(String, &str)>) {
+        self.all.inc();
+        let named = name.map(|(app, environment)| RouteLabel {
+            app,
+            environment: environment.to_owned(),
+        });
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        let label = named.filter(|label| has_own(&mut own.0, label));
+        let label = label.unwrap_or_else(|| RouteLabel {
+            app: OTHER.to_owned(),
+            environment: OTHER.to_owned(),
+        });
+        self.routes.get_or_create(&label).inc();
+    }
+
+    /// Something was started on a node for so many wakes.
+    pub fn of_node(&self, node: NodeId, wakes: u64) {
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        let node = if has_own(&mut own.1, &node) {
+            node.to_string()
+        } else {
+            OTHER.to_owned()
+        };
+        self.nodes.get_or_create(&NodeLabel { node }).inc_by(wakes);
+    }
+}
+
+/// Whether it is among those with numbers of their own; it becomes one of them while there is room.
+fn has_own<T: Clone + Eq + Hash>(own: &mut HashSet<T>, one: &T) -> bool {
+    own.contains(one) || (own.len() < OWN_MAX && own.insert(one.clone()))
+}
+
 /// 0.1 ms to 3.3 s.
 fn seconds() -> Histogram {
     Histogram::new(exponential_buckets(0.0001, 2.0, 16))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wakes_have_the_names_of_the_first_and_the_others_are_summed_up() {
+        let registry = Registry::new();
+        let wakes = WakeMetrics::new(&registry);
+        wakes.of_deployment(Some(("shop-default".to_owned(), "production")));
+        for number in 0..OWN_MAX {
+            wakes.of_deployment(Some((format!("app-{number}"), "production")));
+            wakes.of_node(NodeId::new(), 2);
+        }
+        wakes.of_deployment(Some(("shop-default".to_owned(), "production")));
+        wakes.of_deployment(None);
+        wakes.of_node(NodeId::new(), 3);
+        let text = registry.render();
+        for line in [
+            "zectre_scheduler_wakes_total 1003",
+            "zectre_scheduler_route_wakes_total{app=\"shop-default\",environment=\"production\"} 2",
+            "zectre_scheduler_route_wakes_total{app=\"other\",environment=\"other\"} 2",
+            "zectre_scheduler_node_wakes_total{node=\"other\"} 3",
+        ] {
+            assert!(text.lines().any(|one| one == line), "{line} is not in {text}");
+        }
+        assert_eq!(
+            text.matches("zectre_scheduler_route_wakes_total{").count(),
+            OWN_MAX + 1
+        );
+    }
 }

@@ -70,6 +70,7 @@ impl Batch {
             Command::RaiseEpoch => self.raises_epoch = true,
             Command::OperationApplied(id) => self.operations.push(id),
             Command::Record(_) => self.happenings += 1,
+            Command::Woken { .. } => {}
             told => return Some(told),
         }
         None

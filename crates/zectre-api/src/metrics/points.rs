@@ -175,20 +175,31 @@ pub(crate) fn of_app(
     requests.into_iter().zip(usage).enumerate().map(point).collect()
 }
 
-/// The points of a node.
-pub(crate) fn of_node(span: Span, request_rows: &[RequestRow], usage_rows: &[UsageRow]) -> Vec<NodePoint> {
+/// The points of a node. `wakes` is by when a step of any length begins; none is known before `wakes_since`.
+pub(crate) fn of_node(
+    span: Span,
+    (request_rows, usage_rows): (&[RequestRow], &[UsageRow]),
+    wakes: &BTreeMap<Time, i64>,
+    (wakes_since, now): (Time, Time),
+) -> Vec<NodePoint> {
     let usage = usage(span, usage_rows);
     let requests = requests(span, request_rows);
+    let step_ms = span.step_ms();
     let point = |(place, (requests, usage)): (usize, (Requests, Usage))| {
+        let at = at(span, place);
+        let end = Time::from_unix_ms(at.unix_ms() + step_ms);
         let is_known = requests.is_known();
         NodePoint {
-            at: at(span, place),
+            at,
             requests: is_known.then(|| unsigned(requests.count)),
             errors: is_known.then(|| unsigned(requests.errors)),
             latency_ms: requests.latency(),
             cpu_millis: usage.average(&usage.cpu),
             memory_bytes: usage.average(&usage.memory),
             replicas: usage.average(&usage.tasks),
+            // The step in which counting began is told from there on.
+            wakes: (wakes_since < end && at <= now)
+                .then(|| unsigned(wakes.range(at..end).map(|(_, count)| count).sum())),
         }
     };
     requests.into_iter().zip(usage).enumerate().map(point).collect()
@@ -281,13 +292,21 @@ mod tests {
             row(60, false, 60, Some(100.0), 1.0),
             row(60, false, 60, None, 1.0),
         ];
-        let points = of_node(SPAN, &[], &both);
+        let points = of_node(SPAN, (&[], &both), &BTreeMap::new(), (secs(0), secs(0)));
         assert_eq!(
             (points[0].cpu_millis, points[0].replicas),
             (Some(120.0), Some(2.0))
         );
         assert_eq!((points[1].cpu_millis, points[1].replicas), (None, Some(2.0)));
-        let points = of_node(SPAN, &[], &rows);
+        let points = of_node(
+            SPAN,
+            (&[], &rows),
+            // Two steps of 10 s of the second minute; they are counted since the middle of it, and the third has only begun.
+            &BTreeMap::from([(secs(60), 2), (secs(110), 1), (secs(180), 9)]),
+            (secs(90), secs(150)),
+        );
+        let wakes: Vec<_> = points.iter().map(|point| point.wakes).collect();
+        assert_eq!(wakes, [None, Some(3), Some(0), None]);
         let told: Vec<_> = points
             .iter()
             .map(|point| (point.cpu_millis, point.replicas))

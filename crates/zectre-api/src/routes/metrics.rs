@@ -142,8 +142,9 @@ async fn of_node(
         to: query.to,
         step_secs: query.step,
     };
-    let span = span(&context, asked, Time::now())?;
-    node::get(&context.pool, id)
+    let now = Time::now();
+    let span = span(&context, asked, now)?;
+    let known = node::get(&context.pool, id)
         .await?
         .ok_or_else(|| refuse(&code::NODE_NOT_FOUND, format!("there is no node {id}")))?;
     let sources = Sources::of(span.step_secs, metric::done(&context.pool).await?);
@@ -151,12 +152,17 @@ async fn of_node(
     let node = id.get();
     let requests = metric::requests(&context.pool, RequestsOf::Node(&node), (from, to), sources).await?;
     let usage = metric::usage(&context.pool, &[node], (from, to), sources).await?;
+    let (wakes, counted) = metric::node_wakes(&context.pool, node, (from, to), sources).await?;
+    // Nothing was started on it before it was there, and what is too old is forgotten.
+    let [.., keep] = context.settings.metrics_keep;
+    let kept_since = Time::from_unix_ms(now.unix_ms() - keep.as_millis() as i64);
+    let wakes_since = counted.map_or(now, |counted| counted.max(known.registered_at).max(kept_since));
     Ok(Json(NodeMetrics {
         node_id: id,
         from,
         to,
         step_secs: span.step_secs,
         latency_error: histogram::ERROR,
-        points: points::of_node(span, &requests, &usage),
+        points: points::of_node(span, (&requests, &usage), &wakes, (wakes_since, now)),
     }))
 }

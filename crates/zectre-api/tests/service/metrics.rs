@@ -121,6 +121,31 @@ async fn a_node_has_a_series_with_marks_of_its_own() {
     assert_eq!(known(&of_node, "requests"), [json!(0), json!(8)]);
     assert_eq!(known(&of_node, "errors"), [json!(0), json!(4)]);
     assert_eq!(known(&of_node, "latency_ms").len(), 1);
+    // It is new, and was not woken on: what was before is not known.
+    let zeros = known(&of_node, "wakes");
+    assert!(
+        (1..=3).contains(&zeros.len()) && zeros.iter().all(|count| *count == 0),
+        "{zeros:?}"
+    );
+    // It has been there for long, and so has the counting.
+    for statement in [
+        "UPDATE nodes SET registered_at = now() - interval '1 day'",
+        "UPDATE node_wakes SET at = now() - interval '1 day'",
+        "INSERT INTO node_wakes SELECT 10, id, date_bin('10 s', now() - interval '1 minute', 'epoch'), 3 FROM nodes",
+    ] {
+        sqlx::raw_sql(statement)
+            .execute(&api.pool)
+            .await
+            .expect("it is valid");
+    }
+    let of_node = api
+        .get(&format!("/metrics/nodes/{node}"))
+        .await
+        .expect(200)
+        .json();
+    let wakes = known(&of_node, "wakes");
+    assert!((360..=361).contains(&wakes.len()), "{}", wakes.len());
+    assert_eq!(wakes.iter().filter_map(Value::as_i64).sum::<i64>(), 3);
     api.stop().await;
 }
 
@@ -138,6 +163,17 @@ async fn what_does_not_fit_and_what_is_not_there_is_told() {
         ),
         ("?from=1999-01-01T00:00:00Z", 400, "INVALID_INPUT"),
         ("?from=yesterday", 400, "INVALID_QUERY"),
+        // Times that no database takes, and the end of time.
+        (
+            "?from=-009999-06-01T00:00:00Z&to=-009999-06-02T00:00:00Z",
+            400,
+            "INVALID_QUERY",
+        ),
+        (
+            "?from=9999-12-31T00:00:00Z&to=9999-12-31T23:59:59Z",
+            400,
+            "INVALID_QUERY",
+        ),
         ("?until=now", 400, "INVALID_QUERY"),
         ("?environment=nowhere", 404, "ENVIRONMENT_NOT_FOUND"),
         ("?environment=%00", 400, "INVALID_INPUT"),
@@ -147,6 +183,13 @@ async fn what_does_not_fit_and_what_is_not_there_is_told() {
             .await
             .expect(status);
         assert_eq!(answer.code(), code, "{query}");
+    }
+    for edge in [
+        "from=0001-01-01T00:00:00Z&to=0001-01-02T00:00:00Z",
+        "from=9999-12-30T00:00:00Z&to=9999-12-30T21:00:00Z",
+    ] {
+        let answer = api.get(&format!("/metrics/apps/{app}?{edge}")).await;
+        assert_eq!(known(&answer.expect(200).json(), "requests").len(), 0, "{edge}");
     }
     let nobody = Uuid::now_v7();
     assert_eq!(

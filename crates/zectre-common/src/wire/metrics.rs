@@ -93,4 +93,8 @@ pub struct NodePoint {
     pub memory_bytes: Option<f64>,
     /// Tasks running, on average; null where nobody looked.
     pub replicas: Option<f64>,
+    /// How often something was started on it because a deployment was woken, however many replicas of that; null before that
+    /// was counted.
+    #[serde(default)]
+    pub wakes: Option<u64>,
 }

@@ -45,6 +45,16 @@ fn of_route(name: &str, app: &str, more: &str) -> String {
     format!("{name}{{app=\"{app}\",environment=\"{environment}\"{more}}}")
 }
 
+/// The same of the node, of which each route is a part, whether it has numbers of its own or not.
+async fn its_node_counts(proxy: &Running, node: NodeId) {
+    for (class, count) in [("2xx", 2.0), ("4xx", 1.0), ("5xx", 1.0)] {
+        let series = format!("proxy_node_requests_total{{node=\"{node}\",class=\"{class}\"}}");
+        becomes(proxy, &series, count).await;
+    }
+    let series = format!("proxy_node_seconds_count{{node=\"{node}\"}}");
+    becomes(proxy, &series, 4.0).await;
+}
+
 #[tokio::test]
 async fn a_route_has_its_rate_errors_durations_and_what_is_under_way_and_the_rest_shares() {
     let mut world = World::new().await;
@@ -104,6 +114,7 @@ async fn a_route_has_its_rate_errors_durations_and_what_is_under_way_and_the_res
     let text = metrics(proxy.admin).await;
     let backends = text.matches("zectre_proxy_backend_requests_total{").count();
     assert_eq!(backends, 2, "{text}");
+    its_node_counts(&proxy, node).await;
     assert!(text.ends_with("# EOF\n"), "{text}");
     proxy.stop().await;
     let told =

@@ -90,6 +90,9 @@ pub struct Cluster {
     pub(super) residents: BTreeMap<EnvironmentId, BTreeSet<DeploymentId>>,
     /// What an environment goes back to once its lost rollout has given back. Not stored: see `retreat`.
     pub(super) returning: BTreeMap<EnvironmentId, DeploymentId>,
+    /// Deployments that were woken and take no requests yet, and on which nodes they got a place for it. Not stored: what
+    /// a new leader finds under way is counted no more.
+    pub(super) waking: BTreeMap<DeploymentId, BTreeSet<NodeId>>,
     /// Since when their slot has been running, of tasks that took it over. Not stored: whoever leads next begins anew.
     pub(super) begun: BTreeMap<TaskId, Time>,
     ids: Ids,
@@ -129,6 +132,7 @@ impl Cluster {
             resting: Resting::default(),
             residents: BTreeMap::new(),
             returning: BTreeMap::new(),
+            waking: BTreeMap::new(),
             begun: BTreeMap::new(),
             ids: Ids::new(seed),
             pass: Pass::default(),
@@ -387,6 +391,7 @@ impl Cluster {
             self.pass.left.insert(deployment.environment_id);
         }
         self.returning.retain(|_, returning| *returning != id);
+        self.waking.remove(&id);
         self.rosters.remove(&id);
         self.resting.remove(id);
         self.waiting.forget(id);

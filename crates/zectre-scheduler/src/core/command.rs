@@ -75,6 +75,11 @@ pub enum Command {
         /// Newer than every order before.
         generation: u64,
     },
+    /// A deployment that is being woken got a place on a node, its first one there: counted, and nothing follows from it.
+    Woken {
+        /// Where.
+        node_id: NodeId,
+    },
     /// A task of the deployment takes requests now: answer those who wait for it.
     Ready(DeploymentId),
     /// The deployment can't take requests: answer those who wait for it.

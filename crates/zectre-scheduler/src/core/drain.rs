@@ -1,7 +1,9 @@
 //! The order of stopping: proxies are told, they acknowledge, the requests under way end, and only then is
 //! the task told to stop. A proxy whose lease has ended is not waited for.
 
-use super::{Cluster, Command, Task, Unrouted, confirm, settle::STEP_ROWS_MAX, succession, timer::Timer};
+use super::{
+    Cluster, Command, Task, Unrouted, confirm, settle::STEP_ROWS_MAX, sleep, succession, timer::Timer,
+};
 use zectre_common::{
     id::{ProxyId, TaskId},
     quantity::DurationMs,
@@ -207,7 +209,7 @@ pub(super) fn epoch_raised(cluster: &mut Cluster, epoch: u64, now: Time) {
     }
     for id in std::mem::take(&mut cluster.revived) {
         if let Some(deployment_id) = cluster.tasks.get(&id).map(|task| task.deployment_id) {
-            cluster.say(Command::Ready(deployment_id));
+            sleep::takes_requests(cluster, deployment_id);
         }
     }
     cluster.overdue.committed(epoch);

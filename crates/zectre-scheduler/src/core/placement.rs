@@ -6,7 +6,7 @@
 
 use super::{
     Cluster, Command, Happening, Task, drain, report, shelf::Key, shelves::is_suitable, shortage::shortage,
-    succession, timer::Timer, waiting::Kind,
+    sleep, succession, timer::Timer, waiting::Kind,
 };
 use std::time::Duration;
 use zectre_common::{
@@ -162,6 +162,7 @@ fn put(cluster: &mut Cluster, search: &Search, id: TaskId, node_id: NodeId, now:
             task: Box::new(task),
         });
     }
+    sleep::note_place(cluster, deployment_id, node_id);
     found_room(cluster, deployment_id);
     true
 }

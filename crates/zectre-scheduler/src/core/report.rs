@@ -267,7 +267,7 @@ fn runs(cluster: &mut Cluster, report: &TaskReport, now: Time) {
             let message = "its port is open and its check passed".into();
             record_task(cluster, "task.running", id, deployment_id, message, None);
             if healthy && serves {
-                cluster.say(Command::Ready(deployment_id));
+                sleep::takes_requests(cluster, deployment_id);
             }
             // It was well, and has fallen ill before anybody listened.
             if !healthy {
@@ -280,7 +280,7 @@ fn runs(cluster: &mut Cluster, report: &TaskReport, now: Time) {
         TaskState::Running if wanted == Wanted::Run && !task.healthy && report.healthy => {
             cluster.update_task(id, |task| (task.healthy, task.routed) = (true, serves));
             if serves {
-                cluster.say(Command::Ready(deployment_id));
+                sleep::takes_requests(cluster, deployment_id);
             }
         }
         _ => {}

@@ -2,14 +2,14 @@
 //! clears `asleep`, and what is missing is made by the same look that makes everything else.
 
 use super::{Cluster, Command, Deployment, Happening, retreat, succession};
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 use zectre_common::{
-    id::DeploymentId,
+    id::{DeploymentId, NodeId},
     state::{Reason, TaskState, Wanted},
     time::Time,
 };
 
-/// What the activity feed calls a wake; series of applications count these.
+/// What the activity feed calls a wake; series of applications count these, those of nodes [`Command::Woken`].
 pub(crate) const AWAKE: &str = "deployment.awake";
 /// A superseded deployment that was woken by its preview sleeps after this long, when its own time-out is 0.
 const PREVIEW_IDLE: Duration = Duration::from_mins(5);
@@ -76,6 +76,7 @@ pub(super) fn put_to_sleep(cluster: &mut Cluster, id: DeploymentId, why: &str) -
     if !settled {
         return false;
     }
+    cluster.waking.remove(&id);
     cluster.update_deployment(id, |deployment| {
         deployment.asleep = true;
         deployment.completed.clear();
@@ -165,6 +166,7 @@ pub(super) fn wake(cluster: &mut Cluster, id: DeploymentId, now: Time) -> bool {
         deployment.completed.clear();
         deployment.backoff.clear();
     });
+    cluster.waking.insert(id, BTreeSet::new());
     let (deployment_id, message) = (Some(id), "it was woken".into());
     cluster.record(Happening {
         action: AWAKE,
@@ -173,6 +175,20 @@ pub(super) fn wake(cluster: &mut Cluster, id: DeploymentId, now: Time) -> bool {
         ..Happening::default()
     });
     true
+}
+
+/// A task of it got a place on a node: where that is for a wake, the node's series counts one, however many replicas follow.
+pub(super) fn note_place(cluster: &mut Cluster, id: DeploymentId, node_id: NodeId) {
+    let nodes = cluster.waking.get_mut(&id);
+    if nodes.is_some_and(|nodes| nodes.insert(node_id)) {
+        cluster.say(Command::Woken { node_id });
+    }
+}
+
+/// A task of it takes requests now: whoever waits for it is answered, and its wake is over.
+pub(super) fn takes_requests(cluster: &mut Cluster, id: DeploymentId) {
+    cluster.waking.remove(&id);
+    cluster.say(Command::Ready(id));
 }
 
 /// Requests came. The deadline of a deployment that is busy is found to be later when it comes.

@@ -7,6 +7,9 @@ use zectre_common::{
     time::Time,
 };
 
+/// The finest step of the series that the API shows.
+const SERIES_STEP_MS: i64 = 10_000;
+
 /// What one commit writes.
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -17,7 +20,18 @@ pub struct Batch {
     pub(super) nodes: BTreeMap<NodeId, Node>,
     pub(super) happenings: Vec<(Time, Happening)>,
     pub(super) operations: Vec<i64>,
+    /// Wakes by node and the step of its series.
+    pub(super) woken: BTreeMap<(NodeId, Time), i64>,
     pub(super) raises_epoch: bool,
+}
+
+/// What a commit wakes.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Wakes {
+    /// Each as often as the activity feed tells of it.
+    pub deployments: Vec<DeploymentId>,
+    /// Nodes that something was started on for it, and how often.
+    pub nodes: BTreeMap<NodeId, u64>,
 }
 
 impl Batch {
@@ -35,6 +49,13 @@ impl Batch {
             Command::RaiseEpoch => self.raises_epoch = true,
             Command::OperationApplied(id) => self.operations.push(id),
             Command::Record(happening) => self.happenings.push((now, *happening)),
+            Command::Woken { node_id } => {
+                let step_ms = now.unix_ms().div_euclid(SERIES_STEP_MS) * SERIES_STEP_MS;
+                *self
+                    .woken
+                    .entry((node_id, Time::from_unix_ms(step_ms)))
+                    .or_default() += 1;
+            }
             told => return Some(told),
         }
         None
@@ -58,10 +79,17 @@ impl Batch {
         self.raises_epoch
     }
 
-    /// Deployments that it wakes.
-    pub fn wakes(&self) -> u64 {
+    /// What it wakes.
+    pub fn wakes(&self) -> Wakes {
         let woken = self.happenings.iter().filter(|(_, one)| one.action == AWAKE);
-        woken.count() as u64
+        let mut nodes = BTreeMap::new();
+        for ((node, _), count) in &self.woken {
+            *nodes.entry(*node).or_default() += count.unsigned_abs();
+        }
+        Wakes {
+            deployments: woken.filter_map(|(_, one)| one.deployment_id).collect(),
+            nodes,
+        }
     }
 
     /// Rows in it, but for those of the activity feed.
@@ -81,13 +109,30 @@ mod tests {
     #[test]
     fn what_the_feed_tells_as_a_wake_is_one() {
         let mut batch = Batch::default();
+        let (id, node_id) = (DeploymentId::new(), NodeId::new());
         for action in ["deployment.asleep", AWAKE, "task.started", AWAKE] {
             let happening = Happening {
                 action,
+                deployment_id: Some(id),
                 ..Happening::default()
             };
             batch.absorb(Command::Record(Box::new(happening)), Time::from_unix_ms(0));
         }
-        assert_eq!(batch.wakes(), 2);
+        for at_ms in [9_999, 10_000, 19_999] {
+            batch.absorb(Command::Woken { node_id }, Time::from_unix_ms(at_ms));
+        }
+        assert_eq!(
+            batch.wakes(),
+            Wakes {
+                deployments: vec![id, id],
+                nodes: BTreeMap::from([(node_id, 3)]),
+            }
+        );
+        let steps: Vec<_> = batch
+            .woken
+            .iter()
+            .map(|((_, at), count)| (at.unix_ms(), *count))
+            .collect();
+        assert_eq!(steps, [(0, 1), (10_000, 2)]);
     }
 }

@@ -117,6 +117,12 @@ columns!(EventColumns of row: (Time, Happening) {
     requests: Option<&'a str> = row.1.request_id.as_deref(),
 });
 
+columns!(WakeColumns of row: ((NodeId, Time), i64) {
+    nodes: NodeId = row.0.0,
+    steps: Time = row.0.1,
+    counts: i64 = row.1,
+});
+
 /// A value as JSON text. Ours always serialise; a row is not worth a panic if that were ever wrong.
 fn json<T: serde::Serialize>(value: &T) -> Option<String> {
     serde_json::to_string(value).ok()

@@ -75,5 +75,11 @@ saved_events AS (
 ),
 applied_operations AS (
     UPDATE operations o SET applied_at = now() FROM lead, unnest($70::bigint[]) AS s(id) WHERE o.id = s.id
+),
+saved_wakes AS (
+    INSERT INTO node_wakes (step_secs, node_id, at, wakes)
+    SELECT 10, s.node, s.at, s.wakes
+      FROM lead, unnest($72::uuid[], $73::timestamptz[], $74::bigint[]) AS s(node, at, wakes)
+    ON CONFLICT (node_id, step_secs, at) DO UPDATE SET wakes = node_wakes.wakes + EXCLUDED.wakes
 )
 SELECT raised FROM lead

@@ -13,7 +13,7 @@ mod session;
 mod usage;
 mod writer;
 
-pub use batch::Batch;
+pub use batch::{Batch, Wakes};
 pub use election::{Election, Leader};
 pub use hints::{OPERATIONS_MAX, ProxyLease};
 pub use nodes::Admission;

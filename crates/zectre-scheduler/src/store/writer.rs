@@ -3,7 +3,7 @@
 
 use super::{
     Batch,
-    columns::{DeploymentColumns, EnvironmentColumns, EventColumns, NodeColumns, TaskColumns},
+    columns::{DeploymentColumns, EnvironmentColumns, EventColumns, NodeColumns, TaskColumns, WakeColumns},
     session,
 };
 use crate::core::Task;
@@ -132,6 +132,8 @@ async fn write(
     let dep = DeploymentColumns::of(batch.deployments.values());
     let env = EnvironmentColumns::of(batch.environments.values());
     let event = EventColumns::of(batch.happenings.iter());
+    let woken: Vec<_> = batch.woken.iter().map(|(key, count)| (*key, *count)).collect();
+    let wake = WakeColumns::of(woken.iter());
     #[rustfmt::skip]
     let leads = sqlx::query_file_scalar!(
         "src/store/commit.sql",
@@ -149,7 +151,8 @@ async fn write(
         event.ids as _, event.times as _, event.actors as _, event.actions as _, event.applications as _, event.deployments as _,
         event.tasks as _, event.nodes as _, event.messages as _, event.reasons as _, event.requests as _,
         &batch.operations,
-        dep.promoted as _
+        dep.promoted as _,
+        wake.nodes as _, wake.steps as _, &wake.counts
     )
     .fetch_optional(connection)
     .await?;

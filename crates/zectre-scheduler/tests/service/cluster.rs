@@ -175,6 +175,7 @@ async fn many_requests_wake_a_sleeping_deployment_once() {
         assert_eq!(backends[0].address, "127.0.0.1");
     }
     assert_eq!(agent.starts(), [1, 1], "one start more, however many requests");
+    assert_eq!(app.wakes_of_nodes().await, [1], "and one wake of its node");
     app.ask("sleep", id).await;
     scheduler.nudge().await;
     wait_until(PATIENCE, "asleep", async || {

@@ -286,6 +286,33 @@ fn idle_sleeps_requests_wake_and_a_task_that_only_drains_is_taken_back() {
 }
 
 #[test]
+fn a_node_counts_the_wakes_that_brought_it_something_and_nothing_else() {
+    let mut world = World::new(1, 1);
+    let id = world.deploy(r#"{"replicas":2,"idle_timeout_secs":60}"#, Program::Serves);
+    world.calm(3);
+    assert!(world.woken.is_empty(), "a rollout is no wake");
+    world.ask(OperationKind::Sleep, id);
+    world.calm(30);
+    assert_eq!(world.cluster.tasks_of(id).count(), 0);
+    world.feed(Event::Wake(id));
+    world.feed(Event::Wake(id));
+    world.calm(3);
+    assert_eq!(world.ready(id), 2);
+    let counts = |world: &World| world.woken.values().copied().collect::<Vec<_>>();
+    assert_eq!(counts(&world), [1], "one, of however many replicas and requests");
+    world.change(id, |d| d.replicas = 3);
+    world.calm(3);
+    assert_eq!(counts(&world), [1], "nor is one more replica a wake");
+    assert!(world.cluster.waking.is_empty(), "it takes requests");
+    // Asleep, and woken before its tasks were told to stop: nothing is started anywhere.
+    world.ask(OperationKind::Sleep, id);
+    world.feed(Event::Wake(id));
+    world.calm(3);
+    assert_eq!((world.ready(id), counts(&world)), (3, vec![1]));
+    assert!(world.cluster.waking.is_empty());
+}
+
+#[test]
 fn time_in_which_no_leader_could_listen_is_not_idle() {
     let mut world = World::new(1, 1);
     let id = world.deploy(r#"{"replicas":1,"idle_timeout_secs":60}"#, Program::Serves);

@@ -67,6 +67,8 @@ pub(super) struct World {
     pub(super) versions: Vec<DeploymentId>,
     pub(super) environment: EnvironmentId,
     pub(super) answers: Vec<Command>,
+    /// Wakes that nodes were counted.
+    pub(super) woken: BTreeMap<NodeId, u32>,
     pub(super) epoch: u64,
     pub(super) serial: u128,
     pub(super) operations: i64,
@@ -124,6 +126,7 @@ impl World {
             versions: Vec::new(),
             environment: EnvironmentId::from_uuid(uuid::Uuid::from_u128(1)),
             answers: Vec::new(),
+            woken: BTreeMap::new(),
             epoch: 1,
             operations: 0,
             serial: 100,
@@ -246,6 +249,7 @@ impl World {
             }
             Command::Start { .. } | Command::Forget { .. } => self.undelivered.push(command),
             Command::Ready(_) | Command::WakeFailed { .. } => self.answers.push(command),
+            Command::Woken { node_id } => *self.woken.entry(node_id).or_default() += 1,
             Command::RaiseEpoch | Command::OperationApplied(_) | Command::Record(_) => {}
         }
     }

@@ -54,6 +54,14 @@ impl App {
         app
     }
 
+    /// How often each node was woken on, as its series tells.
+    pub(crate) async fn wakes_of_nodes(&self) -> Vec<i64> {
+        let counts = sqlx::query_scalar(
+            "SELECT sum(w.wakes)::bigint FROM node_wakes w JOIN nodes n ON n.id = w.node_id WHERE w.step_secs = 10 GROUP BY n.id",
+        );
+        counts.fetch_all(&self.pool).await.expect("they can be counted")
+    }
+
     async fn set_variable(&self, world: &World, key: &str, value: &str) {
         let master = Keys::load(&world.config("").secrets)
             .and_then(|keys| keys.master())
