@@ -9,8 +9,7 @@ use zectre_common::wire::{
     problem::Problem,
 };
 
-/// A code that a browser brought, and what proves who began the login.
-#[derive(Debug)]
+/// A code that a browser brought, and what proves who began the login; nothing prints them.
 pub struct CodeGrant<'g> {
     /// The client that began it.
     pub client_id: &'g str,

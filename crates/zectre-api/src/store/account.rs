@@ -121,8 +121,7 @@ pub(crate) async fn by_id(executor: impl PgExecutor<'_>, id: UserId) -> Result<O
     Ok(account!("u.id = $1", id as _).fetch_optional(executor).await?)
 }
 
-/// What a login needs to know.
-#[derive(Debug)]
+/// What a login needs to know; nothing prints it.
 pub(crate) struct Login {
     pub(crate) id: UserId,
     pub(crate) password_hash: Option<String>,

@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 pub const ACTIONS_MAX: usize = 1_000;
 
 /// Where a task's program comes from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArtifactRef {
     /// Its id.
     pub id: ArtifactId,
@@ -33,6 +33,18 @@ pub struct ArtifactRef {
     pub size: u64,
     /// Signed and expiring; fetched only when the cache doesn't hold the hash.
     pub url: String,
+}
+
+impl std::fmt::Debug for ArtifactRef {
+    /// Leaves the URL out: whoever has it gets the program, until it expires.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ArtifactRef")
+            .field("id", &self.id)
+            .field("kind", &self.kind)
+            .field("sha256", &self.sha256)
+            .field("size", &self.size)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Everything an agent needs to run a task.

@@ -29,8 +29,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Read at once.
 const BATCH: usize = 1_000;
 
-/// A certificate on its way into the database.
-#[derive(Debug)]
+/// A certificate on its way into the database; nothing prints it, because of its key.
 pub struct Issued<'c> {
     /// The name it was ordered for.
     pub name: &'c str,

@@ -35,6 +35,15 @@ fn a_hash_can_not_be_a_path() {
     assert!(key(&artifact(&"a".repeat(64), ArtifactKind::Source)).is_err());
 }
 
+#[test]
+fn whoever_reads_a_log_does_not_learn_the_signed_url() {
+    let mut signed = artifact("no hash", ArtifactKind::Binary);
+    signed.url = "http://registry/artifacts/aa/shop?expires=1&signature=canary".into();
+    let error = key(&signed).expect_err("no hash");
+    let told = format!("{signed:?} {error:?}");
+    assert!(told.contains("no hash") && !told.contains("canary"), "{told}");
+}
+
 #[tokio::test]
 async fn what_is_held_stays_and_what_is_removed_is_gone_at_once() {
     let dir = tempfile::tempdir().expect("a directory");
