@@ -17,6 +17,9 @@ use utoipa::ToSchema;
 /// Microseconds from the Unix epoch to 2000-01-01, where PostgreSQL starts counting.
 const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
 
+/// 0001-01-01: nothing before it is a time to whoever sends one. PostgreSQL refuses what is far enough back.
+const FIRST_UNIX_MS: i64 = -62_135_596_800_000;
+
 /// A point in time, with microsecond precision.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, ToSchema)]
 #[serde(transparent)]
@@ -32,7 +35,8 @@ impl<'de> Deserialize<'de> for Time {
                 f.write_str("a time such as 2026-01-31T12:00:00Z")
             }
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Time, E> {
-                text.parse().map(Time::from_timestamp).map_err(|_| {
+                let parsed = text.parse().ok().map(Time::from_timestamp);
+                parsed.filter(|at| at.unix_ms() >= FIRST_UNIX_MS).ok_or_else(|| {
                     let given: String = text.chars().take(64).collect();
                     E::custom(format_args!(
                         "`{given}` is not a time: write it as 2026-01-31T12:00:00Z"
@@ -57,7 +61,12 @@ impl Time {
 
     /// From milliseconds since the Unix epoch; out of range saturates.
     pub fn from_unix_ms(unix_ms: i64) -> Self {
-        Self(Timestamp::from_millisecond(unix_ms).unwrap_or(Timestamp::MAX))
+        let nearest = if unix_ms < 0 {
+            Timestamp::MIN
+        } else {
+            Timestamp::MAX
+        };
+        Self(Timestamp::from_millisecond(unix_ms).unwrap_or(nearest))
     }
 
     /// Milliseconds since the Unix epoch.
@@ -146,5 +155,16 @@ mod tests {
             serde_json::to_string(&time).expect("a time is valid JSON"),
             "\"1970-01-01T00:00:00Z\""
         );
+    }
+    #[test]
+    fn what_no_database_takes_is_no_time() {
+        for bad in ["-009999-06-01T00:00:00Z", "0000-12-31T23:59:59Z", "yesterday", ""] {
+            assert!(serde_json::from_value::<Time>(bad.into()).is_err(), "{bad}");
+        }
+        for good in ["0001-01-01T00:00:00Z", "9999-12-30T00:00:00Z"] {
+            assert!(serde_json::from_value::<Time>(good.into()).is_ok(), "{good}");
+        }
+        let (first, last) = (Time::from_unix_ms(i64::MIN), Time::from_unix_ms(i64::MAX));
+        assert!(first < Time::from_unix_ms(0) && last > Time::from_unix_ms(0));
     }
 }

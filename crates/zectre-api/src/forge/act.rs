@@ -71,7 +71,8 @@ pub(crate) async fn act(
         deployment_id: None,
     };
     if let Some(moment) = moment {
-        if order::is_forgotten(moment, Time::now()) {
+        let now = Time::now();
+        if order::is_forgotten(moment, now) || order::is_yet_to_come(moment, now) {
             result.message = format!("the call tells of {}: that is no news", moment.seen.at);
             change.commit().await?;
             return Ok(Some(result));

@@ -13,6 +13,8 @@ pub(crate) const KEEP_DAYS: i32 = 365;
 /// What happened longer ago is not believed to be news: nobody remembers whether it was seen. A day less than what is
 /// remembered, so that the forge's clock and ours may differ.
 const NEWS: Duration = Duration::from_secs((KEEP_DAYS as u64 - 1) * 24 * 3_600);
+/// By how much the forge's clock and ours may differ.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(24 * 3_600);
 
 /// What a call says about a branch or a pull request, and when.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +42,11 @@ pub(crate) struct Seen {
 /// Whether `moment` is so long ago that a call about it can only be an old one, sent again.
 pub(crate) fn is_forgotten(moment: &Moment, now: Time) -> bool {
     moment.seen.at.plus(NEWS) < now
+}
+
+/// Whether `moment` is yet to come, by more than clocks differ: kept as the newest it would make every other call late, for as long.
+pub(crate) fn is_yet_to_come(moment: &Moment, now: Time) -> bool {
+    moment.seen.at > now.plus(CLOCKS_DIFFER)
 }
 
 /// Whether `moment` is older than what was seen `last` of the same branch or pull request.
@@ -88,6 +95,8 @@ mod tests {
         let days_ago = |days: i64| moment(1_800_000_000 - days * day, "a", "b");
         assert!(!is_forgotten(&days_ago(0), now) && !is_forgotten(&days_ago(363), now));
         assert!(is_forgotten(&days_ago(365), now) && is_forgotten(&days_ago(5_000), now));
+        assert!(!is_yet_to_come(&days_ago(0), now) && !is_yet_to_come(&days_ago(-1), now));
+        assert!(is_yet_to_come(&days_ago(-2), now));
     }
 
     #[test]

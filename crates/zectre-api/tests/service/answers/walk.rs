@@ -7,7 +7,10 @@ use crate::{
 };
 use reqwest::RequestBuilder;
 use serde_json::Value;
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
 /// The headers that say something about the answer, and not about the connection.
 const HEADERS: [&str; 9] = [
@@ -66,6 +69,8 @@ pub(super) struct Walk {
     told: BTreeMap<String, Vec<Told>>,
     /// Successes that are still to be seen.
     missing: Vec<Success>,
+    /// Operations that are there to change something, and of which no call has left an event so far.
+    silent: BTreeSet<String>,
 }
 
 /// An operation that is about to be called.
@@ -96,11 +101,14 @@ impl Walk {
             }
         }
         let missing = document.keys().cloned().collect();
+        let operations = document.keys().map(|one| one.operation.clone());
+        let silent = operations.filter(|one| !one.starts_with("GET ")).collect();
         Self {
             api,
             document,
             told: BTreeMap::new(),
             missing,
+            silent,
         }
     }
 
@@ -166,6 +174,34 @@ impl Walk {
     pub(super) fn missing(&self) -> Vec<String> {
         let line = |one: &Success| format!("{} {}", one.operation, one.status);
         self.missing.iter().map(line).collect()
+    }
+
+    /// Operations that change something of which no event told.
+    pub(super) fn silent(&self) -> Vec<&str> {
+        self.silent.iter().map(String::as_str).collect()
+    }
+
+    /// What a call changed is in the activity feed: who did it, and from where.
+    async fn look_for_events(&mut self, operation: &str, answer: &Answer) {
+        if operation.starts_with("GET ") {
+            return;
+        }
+        let request = answer.headers["x-request-id"].to_str().expect("text");
+        let events = sqlx::query_as("SELECT actor, source_address FROM events WHERE request_id = $1");
+        let events: Vec<(String, Option<String>)> = events
+            .bind(request)
+            .fetch_all(&self.api.pool)
+            .await
+            .expect("events");
+        for (actor, address) in &events {
+            assert!(
+                !actor.is_empty() && address.is_some(),
+                "{operation}: by {actor} from {address:?}"
+            );
+        }
+        if !events.is_empty() {
+            self.silent.remove(operation);
+        }
     }
 
     /// For each tag the calls of its operations, in the order in which they were made.
@@ -272,6 +308,7 @@ impl Call<'_> {
         } = self.signed();
         let answer = walk.api.send(request).await;
         assert_eq!(answer.status.as_u16(), status, "{operation}: {}", answer.text);
+        walk.look_for_events(&operation, &answer).await;
         let (body, json) = body(&answer);
         let headers = headers(&answer.headers);
         walk.keep(

@@ -53,6 +53,21 @@ async fn an_old_call_about_a_pull_request_is_no_news_once_nobody_remembers_it() 
         "{result}"
     );
     assert_eq!(connected.builds().await.len(), 0);
+    // Nor is one of a clock that is wrong: every call after it would be late. Whatever number it is told by.
+    for secs in [i64::MAX / 1_000, i64::MIN / 1_000, -1, 253_402_300_799] {
+        let mut push = push("main", COMMIT);
+        push["repository"]["pushed_at"] = secs.into();
+        let result = connected.send("push", &push).await;
+        assert_eq!(result["outcome"], "ignored", "{secs}: {result}");
+    }
+    let mut told = pull_request("opened", "open", "Acme/Shop", 0);
+    told["pull_request"]["updated_at"] = "-009999-06-01T00:00:00Z".into();
+    // Which says no time at all: what it tells counts as it comes.
+    assert_eq!(connected.send("pull_request", &told).await["outcome"], "deployed");
+    assert_eq!(
+        connected.send("push", &push("main", COMMIT)).await["outcome"],
+        "deployed"
+    );
     let new = pull_request("opened", "open", "Acme/Shop", 0);
     assert_eq!(connected.send("pull_request", &new).await["outcome"], "deployed");
     connected.api.stop().await;
