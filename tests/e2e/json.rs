@@ -83,8 +83,22 @@ const WALK: &[(&str, &str, &str)] = &[
     ("schema", "", ""),
     ("completion", "bash", ""),
     ("projects delete", "spare --yes", ""),
+    ("environments add", "qa", ""),
+    ("environments list", "", ""),
+    ("environments rm", "qa --yes", ""),
+    ("orgs create", "acme", ""),
+    ("orgs list", "", ""),
+    ("namespaces add", "tools --org acme", ""),
+    ("namespaces list", "", ""),
     ("users add", "ann@example.org --password-stdin", "correct horse\n"),
     ("users list", "", ""),
+    ("members add", "ann@example.org --org acme", ""),
+    ("members list", "--org acme", ""),
+    ("members role", "ann@example.org viewer --org acme", ""),
+    ("members rm", "ann@example.org --org acme", ""),
+    ("invitations create", "bob@example.org --org acme", ""),
+    ("invitations list", "--org acme", ""),
+    ("invitations revoke", "bob@example.org --org acme", ""),
     ("users disable", "ann@example.org", ""),
     ("users enable", "ann@example.org", ""),
     ("users reset-password", "ann@example.org", ""),
@@ -120,9 +134,9 @@ async fn with_json_every_command_prints_one_document() {
         serde_json::from_str(cli.run(&project, &["nodes", "list", "--json"]).await.success()).expect("JSON");
     let node = nodes[0]["name"].as_str().expect("a node").to_owned();
 
-    // Those of a catalog are walked where there is one.
+    // Those of a catalog are walked where there is one, `invitations accept` by whom someone invites (`team.rs`).
     let elsewhere = crate::catalog::WALK.iter().map(|(name, ..)| *name);
-    let elsewhere = elsewhere.chain(["up", "down", "bootstrap"]);
+    let elsewhere = elsewhere.chain(["up", "down", "bootstrap", "invitations accept"]);
     let mut walked: BTreeSet<String> = elsewhere.map(str::to_owned).collect();
     for (name, arguments, input) in WALK {
         let arguments: Vec<&str> = name

@@ -22,3 +22,4 @@ mod single;
 mod stampede;
 mod strategies;
 mod tcp;
+mod team;

@@ -88,6 +88,13 @@ async fn a_push_is_served_and_a_pull_request_has_a_preview_until_it_is_closed() 
     app.outcome(preview).await.succeeded();
     assert_eq!(http.app(label, "/").await.text(), "version two");
     assert_eq!(http.app(&app.subdomain, "/").await.text(), "version one");
+    // It sleeps like anything else, and a request at its host wakes it.
+    http.post(&format!("/deployments/{preview}/sleep"), json!({}))
+        .await
+        .expect_ok();
+    app.wait_for(preview, "it sleeps", |one| one["health"] == "asleep")
+        .await;
+    assert_eq!(http.app(label, "/").await.text(), "version two");
 
     let closed = pull_request("closed", "closed", &better);
     tell(&http, "pull_request", 3, closed, &forge).await;

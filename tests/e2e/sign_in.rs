@@ -45,7 +45,7 @@ impl Waiting {
 }
 
 #[tokio::test]
-async fn a_command_line_is_approved_from_another_one_or_in_a_browser() {
+async fn a_command_line_is_approved_from_another_one_or_in_a_browser_and_keeps_a_team() {
     let platform = Single::start().await;
     let (admin, here) = (platform.cli(), platform.directory().to_owned());
     let url = format!("http://127.0.0.1:{}", platform.settings().api_port);
@@ -86,6 +86,7 @@ async fn a_command_line_is_approved_from_another_one_or_in_a_browser() {
     assert_eq!(waiting.end().await, Some(0));
     let who = other.run(&here, &["whoami"]).await;
     assert!(who.success().contains("ann@example.org"), "{}", who.stdout);
+    crate::team::is_kept(&admin, &other, &here).await;
 
     let waiting = begin(&other, &here).await;
     let denied = json!({ "user_code": waiting.code, "approve": false });

@@ -4,20 +4,26 @@ mod catalog;
 mod clusters;
 mod deploy;
 mod domains;
+mod environments;
 mod keys;
 mod login;
 #[cfg(test)]
 mod named;
 mod number;
+mod team;
 mod users;
 mod webhooks;
 
-pub use catalog::{CatalogCommand, InvitationsCommand, MembersCommand, OrgArgs, OrgsCommand};
+pub use catalog::{
+    CatalogCommand, CatalogInvitationsCommand, CatalogMembersCommand, CatalogOrgsCommand, OrgArgs,
+};
 pub use clusters::{CatalogArgs, ClustersCommand, NewClusterArgs};
 pub use deploy::DeployArgs;
 pub use domains::{DomainArgs, DomainsCommand, NewDomainArgs};
+pub use environments::{EnvironmentsCommand, OldEnvironmentArgs};
 pub use keys::{KeysCommand, KeysPlace};
 pub use login::{LoginArgs, NewTokenArgs, TokensCommand};
+pub use team::{InvitationsCommand, MembersCommand, NamespacesCommand, OrgsCommand, TeamArgs, TeamCommand};
 pub use users::{NewUserArgs, UsersCommand};
 pub use webhooks::{NewWebhookArgs, WebhooksCommand};
 
@@ -113,6 +119,9 @@ pub enum Command {
     /// Accounts of the cluster
     #[command(subcommand)]
     Users(UsersCommand),
+    /// What teams are made of.
+    #[command(flatten)]
+    Team(TeamCommand),
     /// Projects
     #[command(subcommand)]
     Projects(ProjectsCommand),
@@ -142,6 +151,9 @@ pub enum Command {
     Sleep(EnvironmentArgs),
     /// Wakes a project that sleeps
     Wake(EnvironmentArgs),
+    /// Environments of the project
+    #[command(subcommand)]
+    Environments(EnvironmentsCommand),
     /// Variables of the project
     #[command(subcommand)]
     Env(EnvCommand),

@@ -131,7 +131,13 @@ impl CliError {
             (Some("ARTIFACT_NOT_FOUND"), _) => Some(
                 "`zectre artifacts` shows what there is; `zectre deploy --artifact FILE` uploads a file and runs it.",
             ),
-            (Some("ORGANIZATION_NOT_FOUND"), _) => Some("`zectre catalog orgs list` shows those you are in."),
+            (Some("ORGANIZATION_NOT_FOUND"), _) => Some(
+                "`zectre orgs list` shows those of the cluster that you are in, `zectre catalog orgs list` those of the catalog.",
+            ),
+            (Some("NAMESPACE_NOT_FOUND"), _) => Some(
+                "`zectre namespaces list` shows those there are; `zectre namespaces add NAME` makes one.",
+            ),
+            (Some("ENVIRONMENT_NOT_FOUND"), _) => Some("`zectre environments list` shows those there are."),
             (Some("INVITATION_NOT_FOUND"), _) => {
                 Some("Sign in as the account that has the invited address, or have someone invite you again.")
             }

@@ -9,18 +9,18 @@ use zectre_common::state::Role;
 pub enum CatalogCommand {
     /// Your organizations at the catalog
     #[command(subcommand)]
-    Orgs(OrgsCommand),
+    Orgs(CatalogOrgsCommand),
     /// Members of an organization
     #[command(subcommand)]
-    Members(MembersCommand),
+    Members(CatalogMembersCommand),
     /// Invitations to an organization
     #[command(subcommand)]
-    Invitations(InvitationsCommand),
+    Invitations(CatalogInvitationsCommand),
 }
 
 /// `zectre catalog orgs …`
 #[derive(Debug, Subcommand)]
-pub enum OrgsCommand {
+pub enum CatalogOrgsCommand {
     /// Lists your organizations
     #[command(visible_alias = "ls")]
     List(CatalogArgs),
@@ -51,7 +51,7 @@ pub enum OrgsCommand {
 
 /// `zectre catalog members …`
 #[derive(Debug, Subcommand)]
-pub enum MembersCommand {
+pub enum CatalogMembersCommand {
     /// Lists the members
     #[command(visible_alias = "ls")]
     List(OrgArgs),
@@ -77,7 +77,7 @@ pub enum MembersCommand {
 
 /// `zectre catalog invitations …`
 #[derive(Debug, Subcommand)]
-pub enum InvitationsCommand {
+pub enum CatalogInvitationsCommand {
     /// Lists invitations that nobody has accepted yet; admins only
     #[command(visible_alias = "ls")]
     List(OrgArgs),

@@ -23,6 +23,7 @@ mod device;
 mod doctor;
 mod domains;
 mod env;
+mod environments;
 mod events;
 mod init;
 mod keys;
@@ -37,6 +38,7 @@ mod schema;
 mod sleep;
 mod source;
 mod status;
+mod team;
 mod tokens;
 mod users;
 mod wait;
@@ -122,6 +124,7 @@ async fn dispatch(command: Command, global: &Global, output: Output) -> Result<S
         Command::Logout => login::log_out(&context()?).await,
         Command::Whoami => login::whoami(&context()?).await,
         Command::Users(command) => users::run(command, &context()?).await,
+        Command::Team(command) => team::run(command, &context()?).await,
         Command::Projects(command) => projects::run(&command, &context()?).await,
         Command::Link(args) => projects::link(&args, &context()?).await,
         Command::Build(args) => {
@@ -160,6 +163,7 @@ async fn dispatch(command: Command, global: &Global, output: Output) -> Result<S
             let context = context()?;
             interruptible(&context, async |begun| sleep::wake(&args, &context, begun).await).await
         }
+        Command::Environments(command) => environments::run(&command, &context()?).await,
         Command::Env(command) => env::run(command, &context()?).await,
         Command::Domains(command) => domains::run(&command, &context()?).await,
         Command::Nodes(command) => nodes::run(&command, &context()?).await,

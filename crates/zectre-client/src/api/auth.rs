@@ -6,8 +6,7 @@ use zectre_common::{
     id::ApiKeyId,
     wire::{
         auth::{
-            ApiKey, CreateApiKeyRequest, CreatedApiKey, LoginRequest, LoginResponse, Namespace,
-            SignupRequest, User,
+            ApiKey, CreateApiKeyRequest, CreatedApiKey, LoginRequest, LoginResponse, SignupRequest, User,
         },
         page::Page,
     },
@@ -17,11 +16,6 @@ impl Client {
     /// `POST /auth/signup`
     pub async fn sign_up(&self, request: &SignupRequest) -> Result<User, ClientError> {
         self.call(Method::POST, "/auth/signup", request).await
-    }
-
-    /// `GET /namespaces`
-    pub async fn namespaces(&self, paging: Paging) -> Result<Page<Namespace>, ClientError> {
-        self.get("/namespaces", &paging.query()).await
     }
 
     /// `POST /auth/login`

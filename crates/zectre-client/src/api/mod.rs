@@ -9,6 +9,7 @@ mod cluster;
 pub(crate) mod deployments;
 mod domains;
 mod nodes;
+mod orgs;
 pub(crate) mod paging;
 mod sign_in;
 mod tasks;

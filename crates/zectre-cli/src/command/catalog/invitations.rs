@@ -2,7 +2,7 @@
 
 use super::at;
 use crate::{
-    args::{InvitationsCommand, OrgArgs},
+    args::{CatalogInvitationsCommand, OrgArgs},
     catalog::Catalog,
     error::CliError,
     output::{Output, Shown},
@@ -16,15 +16,15 @@ use zectre_common::{
     wire::catalog::{AcceptInvitationRequest, CreateInvitationRequest, Invitation},
 };
 
-pub(super) async fn run(command: InvitationsCommand, output: Output) -> Result<Shown, CliError> {
+pub(super) async fn run(command: CatalogInvitationsCommand, output: Output) -> Result<Shown, CliError> {
     match command {
-        InvitationsCommand::List(place) => {
+        CatalogInvitationsCommand::List(place) => {
             let (client, org) = at(&place, Role::Admin).await?;
             let invitations = known(&client, &org).await?;
             Ok(output.value(&invitations, |invitations| print(invitations, output)))
         }
-        InvitationsCommand::Create { email, role, place } => create(email, role, &place, output).await,
-        InvitationsCommand::Accept(catalog) => {
+        CatalogInvitationsCommand::Create { email, role, place } => create(email, role, &place, output).await,
+        CatalogInvitationsCommand::Accept(catalog) => {
             let client = Catalog::named(catalog.catalog.as_deref())?.client().await?;
             let token = prompt::secret("Token of the invitation").await?;
             let request = AcceptInvitationRequest {
@@ -37,7 +37,7 @@ pub(super) async fn run(command: InvitationsCommand, output: Output) -> Result<S
             );
             Ok(output.done(&org, remark))
         }
-        InvitationsCommand::Revoke { invitation, place } => {
+        CatalogInvitationsCommand::Revoke { invitation, place } => {
             let (client, org) = at(&place, Role::Admin).await?;
             let invitation = find(&client, &org, &invitation).await?;
             client.revoke_catalog_invitation(&org, invitation.id).await?;

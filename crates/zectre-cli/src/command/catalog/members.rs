@@ -2,7 +2,7 @@
 
 use super::at;
 use crate::{
-    args::MembersCommand,
+    args::CatalogMembersCommand,
     error::CliError,
     output::{Output, Shown},
     table::{Table, age},
@@ -10,14 +10,14 @@ use crate::{
 use zectre_client::{Client, collect};
 use zectre_common::{state::Role, wire::catalog::Member};
 
-pub(super) async fn run(command: MembersCommand, output: Output) -> Result<Shown, CliError> {
+pub(super) async fn run(command: CatalogMembersCommand, output: Output) -> Result<Shown, CliError> {
     match command {
-        MembersCommand::List(place) => {
+        CatalogMembersCommand::List(place) => {
             let (client, org) = at(&place, Role::Viewer).await?;
             let members = known(&client, &org).await?;
             Ok(output.value(&members, |members| print(members, output)))
         }
-        MembersCommand::Role { member, role, place } => {
+        CatalogMembersCommand::Role { member, role, place } => {
             let (client, org) = at(&place, Role::Admin).await?;
             let mut member = find(&client, &org, &member).await?;
             client.set_catalog_role(&org, member.user_id, role).await?;
@@ -28,7 +28,7 @@ pub(super) async fn run(command: MembersCommand, output: Output) -> Result<Shown
             );
             Ok(output.done(&member, remark))
         }
-        MembersCommand::Rm { member, place } => {
+        CatalogMembersCommand::Rm { member, place } => {
             let (client, org) = at(&place, Role::Viewer).await?;
             let member = find(&client, &org, &member).await?;
             client.remove_catalog_member(&org, member.user_id).await?;

@@ -1,7 +1,7 @@
 //! `zectre catalog orgs …`
 
 use crate::{
-    args::OrgsCommand,
+    args::CatalogOrgsCommand,
     catalog::Catalog,
     error::CliError,
     output::{Output, Shown},
@@ -11,10 +11,10 @@ use crate::{
 use zectre_client::{Client, collect};
 use zectre_common::wire::catalog::{CreateOrganizationRequest, Organization};
 
-pub(super) async fn run(command: OrgsCommand, output: Output) -> Result<Shown, CliError> {
+pub(super) async fn run(command: CatalogOrgsCommand, output: Output) -> Result<Shown, CliError> {
     match command {
-        OrgsCommand::List(catalog) => list(&client(catalog.catalog.as_deref()).await?, output).await,
-        OrgsCommand::Create { org, name, catalog } => {
+        CatalogOrgsCommand::List(catalog) => list(&client(catalog.catalog.as_deref()).await?, output).await,
+        CatalogOrgsCommand::Create { org, name, catalog } => {
             let client = client(catalog.catalog.as_deref()).await?;
             let request = CreateOrganizationRequest { slug: org, name };
             let made = client.create_catalog_org(&request).await?;
@@ -25,7 +25,7 @@ pub(super) async fn run(command: OrgsCommand, output: Output) -> Result<Shown, C
             );
             Ok(output.done(&made, remark))
         }
-        OrgsCommand::Delete { org, yes, catalog } => {
+        CatalogOrgsCommand::Delete { org, yes, catalog } => {
             delete(&client(catalog.catalog.as_deref()).await?, &org, yes, output).await
         }
     }
