@@ -247,6 +247,10 @@ async fn login(
     let account = account::by_id(&context.pool, found.id).await?;
     let account = account.ok_or_else(|| Error::Internal("an account was gone at once".into()))?;
     let user = account.into_user();
+    let mut change = Change::begin(&context.pool, &actor.known_as(found.id, &user.email)).await?;
+    let what = format!("{} logged in", user.email);
+    change.event("user.logged_in", About::default(), &what).await?;
+    change.commit().await?;
     Ok(Json(LoginResponse {
         token,
         expires_at,
@@ -256,9 +260,13 @@ async fn login(
 
 /// Ends the login whose token the request carries; an API key stays as it is.
 #[utoipa::path(post, path = "/auth/logout", tag = "auth", responses((status = 204, description = "Logged out")))]
-async fn logout(State(context): State<Context>, person: Person) -> Result<StatusCode, Error> {
+async fn logout(State(context): State<Context>, person: Person, actor: Actor) -> Result<StatusCode, Error> {
     if let Credential::Login { token_id, expires_at } = person.credential {
-        account::revoke(&context.pool, token_id, expires_at).await?;
+        let mut change = Change::begin(&context.pool, &actor).await?;
+        account::revoke(change.connection(), token_id, expires_at).await?;
+        let what = format!("{} logged out", person.email);
+        change.event("user.logged_out", About::default(), &what).await?;
+        change.commit().await?;
     }
     Ok(StatusCode::NO_CONTENT)
 }

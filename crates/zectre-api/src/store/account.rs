@@ -167,13 +167,17 @@ pub(crate) async fn insert(
 }
 
 /// Ends a login before its time.
-pub(crate) async fn revoke(pool: &PgPool, token_id: Uuid, expires_at: Time) -> Result<(), Error> {
+pub(crate) async fn revoke(
+    connection: &mut PgConnection,
+    token_id: Uuid,
+    expires_at: Time,
+) -> Result<(), Error> {
     sqlx::query!(
         "INSERT INTO revoked_tokens (token_id, expires_at) VALUES ($1, $2) ON CONFLICT DO NOTHING",
         token_id,
         expires_at as _
     )
-    .execute(pool)
+    .execute(connection)
     .await?;
     Ok(())
 }
