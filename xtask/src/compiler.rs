@@ -29,20 +29,31 @@ const SHARED: [&str; 6] = [
 /// Those whose value matters to the compiler only.
 const COMPILED: [&str; 4] = ["-C", "--out-dir", "-o", "--target"];
 
-/// `cargo`, with this program as the compiler of what is ours.
-pub(crate) fn cargo() -> Result<Command, Fail> {
-    let (program, held) = (run::target_dir().join("checking-rustc"), env::current_exe());
-    let fail = |error: std::io::Error| Fail::new(format!("{} can't be written: {error}", program.display()));
-    // A copy, since what is built along with everything else is this program, too.
-    let ours = held.and_then(fs::read).map_err(fail)?;
-    if fs::read(&program).ok().as_ref() != Some(&ours) {
-        let fresh = program.with_extension("new");
-        fs::copy(env::current_exe().map_err(fail)?, &fresh).map_err(fail)?;
-        fs::rename(&fresh, &program).map_err(fail)?;
+/// This program, ready to be called by cargo.
+pub(crate) struct Compiler(PathBuf);
+
+impl Compiler {
+    /// Copies this program, which is built anew along with everything else, to where it stays what it is. To be called before
+    /// anything is built.
+    pub(crate) fn prepare() -> Result<Self, Fail> {
+        let program = run::target_dir().join("checking-rustc");
+        let fail =
+            |error: std::io::Error| Fail::new(format!("{} can't be written: {error}", program.display()));
+        let this = env::current_exe().map_err(fail)?;
+        if fs::read(&program).ok() != Some(fs::read(&this).map_err(fail)?) {
+            let fresh = program.with_extension("new");
+            fs::copy(&this, &fresh).map_err(fail)?;
+            fs::rename(&fresh, &program).map_err(fail)?;
+        }
+        Ok(Self(program))
     }
-    let mut cargo = run::cargo_once();
-    cargo.env("RUSTC_WORKSPACE_WRAPPER", program);
-    Ok(cargo)
+
+    /// `cargo`, with it as the compiler of what is ours.
+    pub(crate) fn cargo(&self) -> Command {
+        let mut cargo = run::cargo_once();
+        cargo.env("RUSTC_WORKSPACE_WRAPPER", &self.0);
+        cargo
+    }
 }
 
 /// Compiles, with every lint's warning an error, and then documents.

@@ -1,7 +1,7 @@
 //! The simulator, on its own: more seeds than the tests run, one seed with its trace, or the planted bugs.
 
 use crate::{
-    compiler,
+    compiler::Compiler,
     fail::Fail,
     run,
     run::{cargo_once, step},
@@ -9,8 +9,8 @@ use crate::{
 use std::process::Command;
 
 /// Plants every bug that is known, one at a time: the simulator has to find each, or one of its checks is blind.
-pub(crate) fn planted() -> Result<(), Fail> {
-    simulate(compiler::cargo()?, &["--planted", "all"])
+pub(crate) fn planted(compiler: &Compiler) -> Result<(), Fail> {
+    simulate(compiler.cargo(), &["--planted", "all"])
 }
 
 /// Runs the simulator with these arguments.

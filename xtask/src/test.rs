@@ -1,7 +1,7 @@
 //! The one test command: every check, every test, on a machine that has nothing but Rust.
 
 use crate::{
-    compiler,
+    compiler::Compiler,
     fail::Fail,
     packages, run,
     run::{cargo_once as cargo, step},
@@ -65,11 +65,14 @@ fn github() -> Result<(), Fail> {
 pub(crate) fn test() -> Result<(), Fail> {
     let started = Instant::now();
     needs()?;
+    let compiler = Compiler::prepare()?;
     step("formatting", cargo().args(["fmt", "--all", "--check"]))?;
     tidy::tidy()?;
     step(
         "programs, with lints and documentation",
-        compiler::cargo()?.args(["build", "--workspace", "--bins", "--locked"]),
+        compiler
+            .cargo()
+            .args(["build", "--workspace", "--bins", "--locked"]),
     )?;
     // End-to-end tests compile Tish programs: its libraries are compiled once, here, where it can be seen.
     step(
@@ -78,8 +81,8 @@ pub(crate) fn test() -> Result<(), Fail> {
             .args(["warm", "--online", "--cache"])
             .arg(run::target_dir().join("tishc-cache")),
     )?;
-    sim::planted()?;
-    let tested = tests();
+    sim::planted(&compiler)?;
+    let tested = tests(&compiler);
     // The shared test database must not outlive the run.
     let stopped = step(
         "stop the test database",
@@ -90,7 +93,7 @@ pub(crate) fn test() -> Result<(), Fail> {
     Ok(())
 }
 
-fn tests() -> Result<(), Fail> {
+fn tests(compiler: &Compiler) -> Result<(), Fail> {
     let nextest = cargo()
         .args(["nextest", "--version"])
         .output()
@@ -98,7 +101,8 @@ fn tests() -> Result<(), Fail> {
     let runner: &[&str] = if nextest { &["nextest", "run"] } else { &["test"] };
     step(
         "tests",
-        compiler::cargo()?
+        compiler
+            .cargo()
             .args(runner)
             .args(["--workspace", "--locked", "--no-fail-fast"]),
     )?;
@@ -106,7 +110,8 @@ fn tests() -> Result<(), Fail> {
     let http3 = ["--workspace", "--features", "zectre-proxy/http3", "--locked"];
     step(
         "HTTP/3",
-        compiler::cargo()?
+        compiler
+            .cargo()
             .args(runner)
             .args(http3)
             .args(["--test", "service", "http3"]),
