@@ -247,7 +247,8 @@ async fn login(
     let account = account::by_id(&context.pool, found.id).await?;
     let account = account.ok_or_else(|| Error::Internal("an account was gone at once".into()))?;
     let user = account.into_user();
-    let mut change = Change::begin(&context.pool, &actor.known_as(found.id, &user.email)).await?;
+    let actor = actor.known_as(found.id, &user.email);
+    let mut change = Change::begin(&context.pool, &actor).await?;
     let what = format!("{} logged in", user.email);
     change.event("user.logged_in", About::default(), &what).await?;
     change.commit().await?;
