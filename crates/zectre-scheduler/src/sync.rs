@@ -191,9 +191,8 @@ impl Listener {
         operations(&self.store, &self.engine).await?;
         self.rounds = self.rounds.wrapping_add(1);
         if self.rounds.is_multiple_of(GONE_EVERY) {
-            let reading = self.engine.reading().await;
+            let _reading = self.engine.reading().await;
             nodes(&self.store, &self.engine).await?;
-            drop(reading);
             gone(&self.store, &self.engine).await?;
         }
         Ok(())

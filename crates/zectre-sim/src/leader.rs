@@ -5,7 +5,7 @@
 use crate::{
     commit::{Flight, Outcome, Work},
     faults::SKEW_MAX_US,
-    listen::ListenAct,
+    listen::{ListenAct, Reads},
     network::Place,
     sim::{Act, MS, SECOND, Sim, Us, note},
 };
@@ -92,6 +92,7 @@ pub(crate) struct Term {
     pub(crate) flight: Option<Flight>,
     pub(crate) waiters: BTreeMap<DeploymentId, Vec<Waiter>>,
     pub(crate) known_proxies: BTreeSet<ProxyId>,
+    pub(crate) reads: Reads,
     pub(crate) rounds: u32,
     /// When proxies' rows were read last.
     pub(crate) read_proxies_us: Us,
@@ -197,6 +198,7 @@ impl Sim {
             flight: None,
             waiters: BTreeMap::new(),
             known_proxies: BTreeSet::new(),
+            reads: Reads::default(),
             rounds: 0,
             read_proxies_us: 0,
             is_listening: false,

@@ -1,5 +1,6 @@
 //! What a leader hears from outside: the rows that others wrote (each read takes its time, so what was read may be
-//! old when the engine gets it), and calls from agents, proxies and the API.
+//! old when the engine gets it; but one is read after the other, so that it never replaces what was read later), and
+//! calls from agents, proxies and the API.
 
 use crate::{
     database::{ACTIVITY_WINDOW_US, ago},
@@ -8,7 +9,7 @@ use crate::{
     network::Place,
     sim::{Act, SECOND, Sim, Us, note},
 };
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 use zectre_common::id::{DeploymentId, NodeId};
 use zectre_scheduler::core::{Event, Operation};
 
@@ -35,6 +36,8 @@ pub(crate) enum ListenAct {
     Round,
     /// A proxy's row changed.
     ProxyNotified,
+    /// Read what waits for a build that has ended.
+    Sources,
     /// Read the operations.
     Operations(For),
     /// Read the deployments of these operations.
@@ -47,51 +50,123 @@ pub(crate) enum ListenAct {
     Gone,
 }
 
+/// Who reads rows for the engine: one at a time, from before the read until it has what was read, as the shell's
+/// `Handle::reading` has it. What proxies wrote is read apart.
+#[derive(Debug, Default)]
+pub(crate) struct Reads {
+    is_busy: bool,
+    waiting: VecDeque<ListenAct>,
+}
+
+impl Reads {
+    /// Gives it back when it is its turn, else keeps it.
+    fn begin(&mut self, act: ListenAct) -> Option<ListenAct> {
+        if self.is_busy {
+            self.waiting.push_back(act);
+            return None;
+        }
+        self.is_busy = true;
+        Some(act)
+    }
+
+    /// One has what it read. Whose turn it is.
+    fn end(&mut self) -> Option<ListenAct> {
+        let next = self.waiting.pop_front();
+        self.is_busy = next.is_some();
+        next
+    }
+}
+
 impl Sim {
     pub(crate) fn perform_listen(&mut self, index: usize, id: u64, act: ListenAct) {
-        if self.term(index, id).is_none() {
-            return;
-        }
-        if !self.has_database(index) {
-            // The round fails; the next one is due as ever.
-            if matches!(act, ListenAct::Round) {
-                self.after(RESYNC_US, listen(index, id, ListenAct::Round));
-            }
-            return;
-        }
+        let has_database = self.has_database(index);
+        let Some(term) = self.term(index, id) else { return };
         match act {
+            // The round fails; the next one is due as ever.
+            ListenAct::Round if !has_database => self.next_round(index, id),
             ListenAct::Round => {
                 self.read_proxies(index, id);
-                self.read_sources(index, id);
+                self.after(0, listen(index, id, ListenAct::Sources));
                 self.after(0, listen(index, id, ListenAct::Operations(For::Round)));
             }
-            ListenAct::ProxyNotified => self.read_proxies(index, id),
-            ListenAct::Operations(origin) => {
-                let operations = self.database.open_operations();
-                let latency_us = self.latency_us();
-                self.after(latency_us, listen(index, id, ListenAct::Load(origin, operations)));
+            ListenAct::ProxyNotified if has_database => self.read_proxies(index, id),
+            ListenAct::ProxyNotified => {}
+            ListenAct::Load(origin, operations) if has_database => {
+                self.load_operations(index, id, origin, operations);
             }
-            ListenAct::Load(origin, operations) => self.load_operations(index, id, origin, operations),
+            ListenAct::Load(origin, _) => self.give_up(index, id, &ListenAct::Operations(origin)),
             ListenAct::Post(letters) => {
                 for letter in letters {
                     self.post(index, id, letter);
                 }
+                self.end_reading(index, id);
             }
-            ListenAct::Bring(deployment, waiter) => {
-                let mut letters = self.read_letters(&[deployment]);
-                if letters.is_empty() {
-                    return self.answer_wake(index, waiter, deployment, None, 0);
+            ListenAct::Sources | ListenAct::Operations(_) | ListenAct::Bring(..) | ListenAct::Gone => {
+                if let Some(first) = term.reads.begin(act) {
+                    self.read(index, id, &first);
                 }
-                letters.push(Letter::Wake(deployment, waiter));
-                self.post_later(index, id, letters);
             }
-            ListenAct::Gone => self.read_gone(index, id),
         }
     }
 
-    /// What was read takes a moment to arrive.
+    /// Reads rows: whose turn it is.
+    fn read(&mut self, index: usize, id: u64, act: &ListenAct) {
+        if !self.has_database(index) {
+            return self.give_up(index, id, act);
+        }
+        match act {
+            ListenAct::Sources => {
+                let letters = self.read_letters(&crate::operator::sourced(&self.database));
+                self.post_later(index, id, letters);
+            }
+            ListenAct::Operations(origin) => {
+                let operations = self.database.open_operations();
+                let latency_us = self.latency_us();
+                self.after(
+                    latency_us,
+                    listen(index, id, ListenAct::Load(*origin, operations)),
+                );
+            }
+            ListenAct::Bring(deployment, waiter) => {
+                let (deployment, waiter) = (*deployment, *waiter);
+                let mut letters = self.read_letters(&[deployment]);
+                if letters.is_empty() {
+                    self.answer_wake(index, waiter, deployment, None, 0);
+                } else {
+                    letters.push(Letter::Wake(deployment, waiter));
+                }
+                self.post_later(index, id, letters);
+            }
+            ListenAct::Gone => self.read_gone(index, id),
+            // These read nothing that others wait for.
+            ListenAct::Round | ListenAct::ProxyNotified | ListenAct::Load(..) | ListenAct::Post(_) => {}
+        }
+    }
+
+    /// The database does not answer.
+    fn give_up(&mut self, index: usize, id: u64, act: &ListenAct) {
+        match act {
+            ListenAct::Operations(For::Round) => self.next_round(index, id),
+            ListenAct::Bring(deployment, waiter) => self.answer_wake(index, *waiter, *deployment, None, 0),
+            _ => {}
+        }
+        self.end_reading(index, id);
+    }
+
+    fn end_reading(&mut self, index: usize, id: u64) {
+        let Some(term) = self.term(index, id) else { return };
+        if let Some(next) = term.reads.end() {
+            self.read(index, id, &next);
+        }
+    }
+
+    fn next_round(&mut self, index: usize, id: u64) {
+        self.after(RESYNC_US, listen(index, id, ListenAct::Round));
+    }
+
+    /// What was read takes a moment to arrive; then the next one may read. Nothing is there at once.
     fn post_later(&mut self, index: usize, id: u64, letters: Vec<Letter>) {
-        let latency_us = self.latency_us();
+        let latency_us = if letters.is_empty() { 0 } else { self.latency_us() };
         self.after(latency_us, listen(index, id, ListenAct::Post(letters)));
     }
 
@@ -143,14 +218,6 @@ impl Sim {
         }
     }
 
-    fn read_sources(&mut self, index: usize, id: u64) {
-        let sourced = crate::operator::sourced(&self.database);
-        if !sourced.is_empty() {
-            let letters = self.read_letters(&sourced);
-            self.post_later(index, id, letters);
-        }
-    }
-
     fn load_operations(&mut self, index: usize, id: u64, origin: For, operations: Vec<Operation>) {
         let mut ids: Vec<DeploymentId> = operations.iter().filter_map(|o| o.deployment_id).collect();
         ids.sort_unstable();
@@ -187,7 +254,7 @@ impl Sim {
         if term.rounds.is_multiple_of(GONE_EVERY) {
             self.after(0, listen(index, id, ListenAct::Gone));
         }
-        self.after(RESYNC_US, listen(index, id, ListenAct::Round));
+        self.next_round(index, id);
     }
 
     /// Where the rows want another eligibility than the engine knows, or are gone.
@@ -310,4 +377,88 @@ impl Sim {
 
 pub(crate) fn listen(index: usize, id: u64, act: ListenAct) -> Act {
     Act::Leader(index, LeaderAct::Listen(id, act))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A world whose first scheduler leads and knows a deployment, unless that takes long.
+    fn led(seed: u64) -> Option<(Sim, u64, DeploymentId)> {
+        let mut sim = Sim::new(seed, false);
+        while sim.now_us < 60 * SECOND && sim.violation.is_none() {
+            sim.advance();
+            let term = sim.schedulers[0].term.as_ref();
+            let known = term.and_then(|term| {
+                let deployment = term.cluster.as_ref()?.deployments().next()?;
+                Some((term.id, deployment.id))
+            });
+            if let Some((term, id)) = known {
+                return Some((sim, term, id));
+            }
+        }
+        None
+    }
+
+    #[test]
+    fn what_was_read_later_is_what_the_engine_knows() {
+        const LAST: u32 = 15;
+        let mut compared = 0;
+        for seed in 1..40 {
+            // In some the other scheduler leads all the time.
+            let Some((mut sim, term, id)) = led(seed) else {
+                continue;
+            };
+            sim.network.slow = true;
+            for replicas in 11..=LAST {
+                let row = sim.database.deployments.get_mut(&id).expect("it was written");
+                row.replicas = replicas;
+                sim.perform_listen(0, term, ListenAct::Bring(id, (0, 0)));
+            }
+            let until_us = sim.now_us + 30 * SECOND;
+            let is_busy = |sim: &Sim| {
+                let term = sim.schedulers[0]
+                    .term
+                    .as_ref()
+                    .filter(|current| current.id == term);
+                term.is_some_and(|term| term.reads.is_busy || !term.inbox.is_empty())
+            };
+            while is_busy(&sim) && sim.now_us < until_us && sim.violation.is_none() {
+                sim.advance();
+            }
+            let told = sim.term(0, term).and_then(|term| term.cluster.as_ref());
+            let told = told
+                .and_then(|cluster| cluster.deployment(id))
+                .map(|known| known.replicas);
+            // A term may end meanwhile: then all that was read for it is lost with it. People may change the row.
+            let Some(told) = told else { continue };
+            let row = sim.database.deployments.get(&id).map(|row| row.replicas);
+            assert!(
+                told == LAST || row == Some(told),
+                "seed {seed}: {told} for {row:?}"
+            );
+            compared += 1;
+        }
+        assert!(compared > 10, "only {compared} worlds were looked at");
+    }
+
+    #[test]
+    fn one_reads_after_the_other() {
+        let mut reads = Reads::default();
+        assert!(matches!(
+            reads.begin(ListenAct::Sources),
+            Some(ListenAct::Sources)
+        ));
+        assert!(reads.begin(ListenAct::Gone).is_none());
+        assert!(reads.begin(ListenAct::Operations(For::Nudge)).is_none());
+        assert!(matches!(reads.end(), Some(ListenAct::Gone)));
+        assert!(
+            reads.begin(ListenAct::Sources).is_none(),
+            "it waits behind those that wait"
+        );
+        assert!(matches!(reads.end(), Some(ListenAct::Operations(For::Nudge))));
+        assert!(matches!(reads.end(), Some(ListenAct::Sources)));
+        assert!(reads.end().is_none());
+        assert!(reads.begin(ListenAct::Gone).is_some());
+    }
 }

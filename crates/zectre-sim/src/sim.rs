@@ -134,16 +134,21 @@ impl Sim {
     /// Runs to the end: rest, or a broken promise.
     pub(crate) fn run(&mut self) {
         while self.violation.is_none() && !self.checks.at_rest {
-            let Some(((at_us, _), act)) = self.agenda.pop_first() else {
-                return self.fail("liveness", "nothing is due any more".into());
-            };
-            self.now_us = at_us;
-            self.acts += 1;
-            if self.acts > ACTS_MAX {
-                return self.fail("liveness", format!("more than {ACTS_MAX} things happened"));
-            }
-            self.perform(act);
+            self.advance();
         }
+    }
+
+    /// Does what is due next.
+    pub(crate) fn advance(&mut self) {
+        let Some(((at_us, _), act)) = self.agenda.pop_first() else {
+            return self.fail("liveness", "nothing is due any more".into());
+        };
+        self.now_us = at_us;
+        self.acts += 1;
+        if self.acts > ACTS_MAX {
+            return self.fail("liveness", format!("more than {ACTS_MAX} things happened"));
+        }
+        self.perform(act);
     }
 
     fn perform(&mut self, act: Act) {
