@@ -12,9 +12,9 @@ use tokio::time::timeout;
 
 /// Fields of the static table of QPACK: `:method`, `:scheme: https`, `:path: /`.
 const CONNECT: u8 = 0xc0 | 15;
-const GET: u8 = 0xc0 | 17;
-const OPTIONS: u8 = 0xc0 | 19;
-const HTTPS: u8 = 0xc0 | 23;
+const GET: u8 = 0xc0 | 0x11;
+const OPTIONS: u8 = 0xc0 | 0x13;
+const HTTPS: u8 = 0xc0 | 0x17;
 const ROOT: u8 = 0xc0 | 1;
 
 /// A literal `:path`.
