@@ -68,7 +68,8 @@ async fn what_comes_in_meanwhile_is_one_commit_and_orders_go_out_after_theirs() 
     let found = sync::load(&store, &engine, ids.clone()).await;
     assert_eq!(found.expect("handed in"), 1);
     wait_until(PATIENCE, "the first commit is under way", async || {
-        let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'tasks'::regclass";
+        let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'tasks'::regclass
+                       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
         (count(&app.pool, waiting).await > 0).then_some(())
     })
     .await;
@@ -87,10 +88,8 @@ async fn what_comes_in_meanwhile_is_one_commit_and_orders_go_out_after_theirs() 
     .await;
     let made = count(&app.pool, "SELECT count(DISTINCT task_id) FROM made").await;
     let commits = count(&app.pool, "SELECT count(DISTINCT transaction) FROM made").await;
-    assert_eq!(
-        (made, commits),
-        (ids.len() as i64, 2),
-        "the first, and all others together"
-    );
+    assert_eq!(made, ids.len() as i64);
+    // The first, unless another commit was under way already, and all others together.
+    assert!((1..=2).contains(&commits), "{made} tasks in {commits} commits");
     scheduler.stop().await;
 }

@@ -59,8 +59,10 @@ async fn list(team: &TeamArgs, context: &Context) -> Result<Shown, CliError> {
 async fn add(email: &str, role: Role, team: &TeamArgs, context: &Context) -> Result<Shown, CliError> {
     let me = context.client.user().await?;
     if !me.is_admin {
+        let there = team.org.as_ref().map(|org| format!(" --org {org}"));
+        let there = there.unwrap_or_default();
         return Err(CliError::Refused(format!(
-            "only an admin of the cluster makes someone a member at once. `zectre invitations create {email} --role {role}` \
+            "only an admin of the cluster makes someone a member at once. `zectre invitations create {email} --role {role}{there}` \
              invites them."
         )));
     }
