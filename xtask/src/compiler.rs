@@ -7,6 +7,7 @@
 use crate::{fail::Fail, run};
 use std::{
     env, fs,
+    hash::{DefaultHasher, Hash, Hasher},
     path::{Path, PathBuf},
     process::{Command, ExitCode},
 };
@@ -36,7 +37,7 @@ impl Compiler {
     /// Copies this program, which is built anew along with everything else, to where it stays what it is. To be called before
     /// anything is built.
     pub(crate) fn prepare() -> Result<Self, Fail> {
-        let program = run::target_dir().join("checking-rustc");
+        let program = run::target_dir().join(name());
         let fail =
             |error: std::io::Error| Fail::new(format!("{} can't be written: {error}", program.display()));
         let this = env::current_exe().map_err(fail)?;
@@ -54,6 +55,17 @@ impl Compiler {
         cargo.env("RUSTC_WORKSPACE_WRAPPER", &self.0);
         cargo
     }
+}
+
+/// cargo compiles anew what was compiled by a program of another path: the path says what is looked for, and how.
+fn name() -> String {
+    let mut hasher = DefaultHasher::new();
+    (
+        include_str!("compiler.rs"),
+        fs::read(run::root().join("clippy.toml")).ok(),
+    )
+        .hash(&mut hasher);
+    format!("checking-rustc-{:016x}", hasher.finish())
 }
 
 /// Compiles, looks for lints, whose warnings are errors, and documents.

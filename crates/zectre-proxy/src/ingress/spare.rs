@@ -67,10 +67,10 @@ impl Spare {
         })
     }
 
-    /// Whether no task can have had all of it: its body waited, and nothing of it was read.
+    /// Whether it may be sent again because no task can have had all of it: its body waited, and nothing of it was read.
     pub(super) fn is_whole(&self) -> bool {
         let whole = |body: &Arc<Mutex<Kept>>| lock(body).is_whole();
-        self.asked.is_some() && self.body.as_ref().is_some_and(whole)
+        self.repeats && self.asked.is_some() && self.body.as_ref().is_some_and(whole)
     }
 
     /// It has its answer.
