@@ -289,11 +289,7 @@ async fn a_scheduler_that_stays_away_costs_no_node_and_no_wake() {
     let deployment = deploy(&sleepy, 1).await;
     let sleep = format!("/deployments/{}/sleep", deployment.id());
     http.post(&sleep, json!({})).await.expect_ok();
-    sleepy
-        .wait_for(deployment.id(), "it sleeps", |deployment| {
-            deployment["health"] == "asleep"
-        })
-        .await;
+    sleepy.wait_asleep(deployment.id()).await;
     http.app(&sleepy.subdomain, "/").await.expect_ok();
 
     let tally = load.finish().await;

@@ -318,10 +318,7 @@ async fn a_request_waits_for_a_program_that_takes_its_time_to_start() {
     let deployment = deployment.succeeded();
     let sleep = format!("/deployments/{}/sleep", deployment.id());
     http.post(&sleep, json!({})).await.expect_ok();
-    app.wait_for(deployment.id(), "it sleeps", |deployment| {
-        deployment["health"] == "asleep"
-    })
-    .await;
+    app.wait_asleep(deployment.id()).await;
     let (answer, _second) = tokio::join!(http.app(&app.subdomain, "/"), arrives(&gate, SLOW_START));
     assert_eq!(answer.status, 200, "{}", answer.text());
 }
@@ -391,8 +388,7 @@ async fn what_ends_with_zero_is_done_and_what_fails_is_started_again(http: &Http
         drop(request.send().await.expect("the proxy answers"));
     };
     tell("/end").await;
-    app.wait_for(id, "it is done", |deployment| deployment["health"] == "asleep")
-        .await;
+    app.wait_asleep(id).await;
     assert!(tasks_of(id).is_empty());
 
     // A request wakes it like any that sleeps; from here on it fails.

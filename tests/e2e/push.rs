@@ -92,8 +92,7 @@ async fn a_push_is_served_and_a_pull_request_has_a_preview_until_it_is_closed() 
     http.post(&format!("/deployments/{preview}/sleep"), json!({}))
         .await
         .expect_ok();
-    app.wait_for(preview, "it sleeps", |one| one["health"] == "asleep")
-        .await;
+    app.wait_asleep(preview).await;
     assert_eq!(http.app(label, "/").await.text(), "version two");
 
     let closed = pull_request("closed", "closed", &better);

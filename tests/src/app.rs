@@ -170,6 +170,20 @@ impl App {
         .await
     }
 
+    /// Waits until it sleeps and nothing of it is left. What is put to sleep answers until its task is told to stop, so
+    /// that only from then on a request has to wake it.
+    pub async fn wait_asleep(&self, deployment: &str) {
+        self.wait_for(deployment, "it sleeps", |deployment| {
+            deployment["health"] == "asleep"
+        })
+        .await;
+        wait_until(ROLLOUT_DEADLINE, "its tasks have ended", async || {
+            let live = self.tasks(deployment, &["pending", "starting", "running", "stopping"]);
+            live.await.is_empty().then_some(())
+        })
+        .await;
+    }
+
     /// Uploads sources and waits until the build has ended.
     pub async fn build(&self, archive: Vec<u8>) -> Value {
         let path = format!("/api/v1/apps/{}/builds", self.id);

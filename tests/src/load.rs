@@ -23,7 +23,7 @@ use tokio::{
 
 /// From one request of a connection to the next: with all of a platform's daemons on two cores, a machine that has no
 /// time left tells about the machine only.
-const PACE: Duration = Duration::from_millis(150);
+const PACE: Duration = Duration::from_millis(250);
 /// No answer in this time is a failed request.
 pub const ANSWER_DEADLINE: Duration = Duration::from_secs(25);
 

@@ -4,7 +4,7 @@
 //! use to `cargo build`: with them, every library is worked on twice, a tenth of the time of the whole run. But both can read
 //! what a build has compiled.
 
-use crate::{fail::Fail, run};
+use crate::{fail::Fail, run, tidy::targets};
 use std::{
     env, fs,
     hash::{DefaultHasher, Hash, Hasher},
@@ -14,21 +14,25 @@ use std::{
 
 /// What cargo puts in front of a compiler's arguments (`RUSTC_WORKSPACE_WRAPPER`): the path of `rustc`.
 pub(crate) fn is_called(arguments: &[String]) -> bool {
-    let name = arguments.first().map(|first| Path::new(first).file_name());
-    name.flatten().is_some_and(|name| name == "rustc")
+    // Debian's older ones are called `rustc-1.89` and the like.
+    let name = arguments
+        .first()
+        .and_then(|first| Path::new(first).file_name()?.to_str());
+    name.is_some_and(|name| name == "rustc" || name.starts_with("rustc-"))
 }
 
 /// The options whose value is a word of its own and matters to rustdoc.
-const SHARED: [&str; 6] = [
+const SHARED: [&str; 7] = [
     "--crate-name",
     "--crate-type",
     "--cfg",
     "--check-cfg",
     "--extern",
+    "--target",
     "-L",
 ];
 /// Those whose value matters to the compiler only.
-const COMPILED: [&str; 4] = ["-C", "--out-dir", "-o", "--target"];
+const COMPILED: [&str; 3] = ["-C", "--out-dir", "-o"];
 
 /// This program, ready to be called by cargo.
 pub(crate) struct Compiler(PathBuf);
@@ -55,6 +59,46 @@ impl Compiler {
         cargo.env("RUSTC_WORKSPACE_WRAPPER", &self.0);
         cargo
     }
+
+    /// The same for a build that no build of its libraries' own tests follows: here they are linted as they are.
+    pub(crate) fn cargo_without_tests(&self) -> Command {
+        let mut cargo = self.cargo();
+        cargo.env(NO_TESTS, "yes");
+        cargo
+    }
+}
+
+/// Says that libraries will not be built with their tests.
+const NO_TESTS: &str = "CHECKING_RUSTC_NO_TESTS";
+
+/// What a target belongs to.
+struct Package {
+    manifest: String,
+    has_library: bool,
+}
+
+impl Package {
+    /// The one whose target cargo has compiled.
+    fn of_environment() -> Self {
+        let home = env::var_os("CARGO_MANIFEST_DIR")
+            .map(PathBuf::from)
+            .unwrap_or_default();
+        Self {
+            manifest: fs::read_to_string(home.join("Cargo.toml")).unwrap_or_default(),
+            has_library: home.join("src/lib.rs").is_file(),
+        }
+    }
+
+    /// Whether this target is built a second time, with its tests: that is all of it and more, and is what is linted.
+    fn tests(&self, source: &str) -> bool {
+        let is_tested_at_all = source.contains("src/") && !source.ends_with("build.rs");
+        is_tested_at_all && !targets::untested(&self.manifest).any(|(_, path)| source.ends_with(path))
+    }
+
+    /// Whether there is something to read: a program beside a library only hands over to it.
+    fn documents(&self, source: &str) -> bool {
+        !self.has_library || source.ends_with("src/lib.rs")
+    }
 }
 
 /// cargo compiles anew what was compiled by a program of another path: the path says what is looked for, and how.
@@ -76,14 +120,25 @@ pub(crate) fn compile(arguments: &[String]) -> ExitCode {
     let [rustc, arguments @ ..] = arguments else {
         return ExitCode::FAILURE;
     };
-    let compiled = run(Command::new(rustc).args(arguments));
-    if compiled != ExitCode::SUCCESS || !is_ours(arguments) {
+    let Some(source) = source(arguments) else {
+        return run(Command::new(rustc).args(arguments));
+    };
+    // What the compiler itself warns of is an error here, too: it is told of what is not linted as well.
+    let compiled = run(Command::new(rustc).args(arguments).arg("-Dwarnings"));
+    if compiled != ExitCode::SUCCESS {
         return compiled;
     }
-    let mut lint = beside(rustc, "clippy-driver");
-    let linted = run(lint.arg(rustc).args(linted(arguments)).arg("-Dwarnings"));
-    let Some(documented) = documented(arguments).filter(|_| linted == ExitCode::SUCCESS) else {
-        return linted;
+    let package = Package::of_environment();
+    let is_test = arguments.iter().any(|word| word == "--test");
+    if is_test || env::var_os(NO_TESTS).is_some() || !package.tests(source) {
+        let mut lint = beside(rustc, "clippy-driver");
+        let linted = run(lint.arg(rustc).args(linted(arguments)).arg("-Dwarnings"));
+        if linted != ExitCode::SUCCESS {
+            return linted;
+        }
+    }
+    let Some(documented) = documented(arguments).filter(|_| package.documents(source)) else {
+        return compiled;
     };
     // Private items, too: they are what the house is told by. What only such a page links to is no mistake.
     let mut document = beside(rustc, "rustdoc");
@@ -108,9 +163,9 @@ fn run(command: &mut Command) -> ExitCode {
     }
 }
 
-/// Whether a source file is compiled; else cargo asks what the compiler is.
-fn is_ours(arguments: &[String]) -> bool {
-    arguments.iter().any(|word| is_source(word))
+/// The file that is compiled; there is none when cargo asks what the compiler is.
+fn source(arguments: &[String]) -> Option<&str> {
+    arguments.iter().map(String::as_str).find(|word| is_source(word))
 }
 
 fn is_source(word: &str) -> bool {
@@ -221,6 +276,29 @@ mod tests {
             place.display()
         );
         assert_eq!(kept, words(&expected));
+    }
+
+    #[test]
+    fn a_library_is_linted_with_its_tests_and_a_program_beside_it_is_not_documented() {
+        let package = |manifest: &str, has_library| Package {
+            manifest: manifest.into(),
+            has_library,
+        };
+        let program =
+            "[package]\nname = \"x\"\n\n[[bin]]\nname = \"x\"\npath = \"src/main.rs\"\ntest = false\n";
+        let both = package(program, true);
+        for (source, tested, documented) in [
+            ("crates/x/src/lib.rs", true, true),
+            ("crates/x/src/main.rs", false, false),
+            ("crates/x/examples/show.rs", false, false),
+            ("crates/x/build.rs", false, false),
+        ] {
+            assert_eq!(both.tests(source), tested, "{source}");
+            assert_eq!(both.documents(source), documented, "{source}");
+        }
+        assert!(package("[package]\n", false).tests("bench/src/main.rs"));
+        assert!(package("[package]\n", false).documents("bench/src/main.rs"));
+        assert!(!package("[package]\n\n[lib]\ntest = false\n", true).tests("crates/x/src/lib.rs"));
     }
 
     #[test]

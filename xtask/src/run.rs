@@ -5,6 +5,7 @@ use std::{
     env,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    thread,
     time::Instant,
 };
 
@@ -66,6 +67,18 @@ pub(crate) fn step(what: &str, command: &mut Command) -> Result<(), Fail> {
     }
     eprintln!("    {what}: {:.1} s", started.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// Two steps at once. Both are waited for; the first one's failure goes before the other's.
+pub(crate) fn beside(
+    one: impl FnOnce() -> Result<(), Fail> + Send,
+    other: impl FnOnce() -> Result<(), Fail>,
+) -> Result<(), Fail> {
+    thread::scope(|scope| {
+        let one = scope.spawn(one);
+        let other = other();
+        one.join().expect("a step does not panic").and(other)
+    })
 }
 
 /// What the program prints on standard output; its errors go through.

@@ -8,17 +8,26 @@ use crate::{
 };
 use std::process::Command;
 
-/// Plants every bug that is known, one at a time: the simulator has to find each, or one of its checks is blind.
-pub(crate) fn planted(compiler: &Compiler) -> Result<(), Fail> {
-    simulate(compiler.cargo(), &["--planted", "all"])
+/// What plants every bug that is known, one at a time: the simulator has to find each, or one of its checks is blind.
+const PLANTED: [&str; 2] = ["--planted", "all"];
+
+/// Builds the simulator with all bugs in it.
+pub(crate) fn build_planted(compiler: &Compiler) -> Result<(), Fail> {
+    build(compiler.cargo_without_tests(), &PLANTED)
 }
 
-/// Runs the simulator with these arguments.
+/// Runs what [`build_planted`] has built.
+pub(crate) fn planted() -> Result<(), Fail> {
+    simulate(&PLANTED)
+}
+
+/// Builds the simulator and runs it with these arguments.
 pub(crate) fn sim(arguments: &[&str]) -> Result<(), Fail> {
-    simulate(cargo_once(), arguments)
+    build(cargo_once(), arguments)?;
+    simulate(arguments)
 }
 
-fn simulate(mut build: Command, arguments: &[&str]) -> Result<(), Fail> {
+fn build(mut build: Command, arguments: &[&str]) -> Result<(), Fail> {
     build.args([
         "build",
         "--quiet",
@@ -37,7 +46,10 @@ fn simulate(mut build: Command, arguments: &[&str]) -> Result<(), Fail> {
         ]));
         build.args(["--features", "zectre-sim/planted"]);
     }
-    step("building the simulator", &mut build)?;
+    step("building the simulator", &mut build)
+}
+
+fn simulate(arguments: &[&str]) -> Result<(), Fail> {
     let program = run::target_dir().join("debug/zectre-sim");
     step("simulator", Command::new(program).args(arguments))
 }

@@ -74,14 +74,9 @@ pub(crate) fn test() -> Result<(), Fail> {
             .cargo()
             .args(["build", "--workspace", "--bins", "--locked"]),
     )?;
-    // End-to-end tests compile Tish programs: its libraries are compiled once, here, where it can be seen.
-    step(
-        "the Tish compiler's libraries",
-        Command::new(run::target_dir().join("debug/zectre-tishc"))
-            .args(["warm", "--online", "--cache"])
-            .arg(run::target_dir().join("tishc-cache")),
-    )?;
-    sim::planted(&compiler)?;
+    // One crate waits for another in the simulator's build, so that it leaves a core to what is beside it.
+    run::beside(tish_libraries, || sim::build_planted(&compiler))?;
+    sim::planted()?;
     let tested = tests(&compiler);
     // The shared test database must not outlive the run.
     let stopped = step(
@@ -91,6 +86,16 @@ pub(crate) fn test() -> Result<(), Fail> {
     tested.and(stopped)?;
     eprintln!("\nall green in {:.0} s", started.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// End-to-end tests compile Tish programs: its libraries are compiled once, here, where it can be seen.
+fn tish_libraries() -> Result<(), Fail> {
+    step(
+        "the Tish compiler's libraries",
+        Command::new(run::target_dir().join("debug/zectre-tishc"))
+            .args(["warm", "--online", "--cache"])
+            .arg(run::target_dir().join("tishc-cache")),
+    )
 }
 
 fn tests(compiler: &Compiler) -> Result<(), Fail> {
@@ -111,7 +116,7 @@ fn tests(compiler: &Compiler) -> Result<(), Fail> {
     step(
         "HTTP/3",
         compiler
-            .cargo()
+            .cargo_without_tests()
             .args(runner)
             .args(http3)
             .args(["--test", "service", "http3"]),

@@ -5,7 +5,7 @@
 mod config;
 mod layers;
 mod sources;
-mod targets;
+pub(crate) mod targets;
 
 use crate::{fail::Fail, run};
 use std::{fs, path::PathBuf, process::Command};

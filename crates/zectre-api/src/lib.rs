@@ -16,6 +16,7 @@ mod endpoint;
 mod error;
 mod fanout;
 mod forge;
+mod handler;
 mod idempotency;
 mod identity;
 mod login_token;

@@ -3,7 +3,6 @@
 //! [`leader`] sees to it that one scheduler at a time decides.
 
 pub mod commit;
-pub mod core;
 pub mod dispatch;
 pub mod engine;
 pub mod error;
@@ -11,7 +10,6 @@ pub mod handle;
 pub mod leader;
 pub mod metrics;
 pub mod order;
-pub mod planted;
 pub mod routes;
 pub mod service;
 pub mod store;
@@ -21,3 +19,4 @@ pub mod wake;
 
 pub use error::Error;
 pub use service::Service;
+pub use zectre_scheduler_core as core;

@@ -25,7 +25,7 @@ use zectre_common::{
     state::Reason,
     time::Time,
 };
-use zectre_scheduler::core::{Cluster, Command, Event};
+use zectre_scheduler_core::{Cluster, Command, Event};
 
 pub(crate) use before::Before;
 

@@ -9,7 +9,7 @@ use crate::{
     trace::short,
 };
 use zectre_common::id::NodeId;
-use zectre_scheduler::core::{Command, Event, step};
+use zectre_scheduler_core::{Command, Event, step};
 
 /// A commit that takes longer has failed.
 const TIMEOUT_US: Us = 10 * SECOND;

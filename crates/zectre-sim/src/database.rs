@@ -14,7 +14,7 @@ use zectre_common::{
     state::{DeploymentStatus, NodeStatus, Reason, TaskState, Wanted},
     time::Time,
 };
-use zectre_scheduler::core::{
+use zectre_scheduler_core::{
     Command, Deployment, Environment, Node, Operation, Proxy, Snapshot, Task, Unrouted,
 };
 

@@ -18,7 +18,7 @@ use zectre_common::{
         node::{Capacity, Enforcement},
     },
 };
-use zectre_scheduler::core::{Command, Event, NodeFacts};
+use zectre_scheduler_core::{Command, Event, NodeFacts};
 
 /// How often an agent speaks.
 const HEARTBEAT_US: Us = 2 * SECOND;

@@ -15,7 +15,7 @@ use zectre_common::{
     state::Reason,
     time::Time,
 };
-use zectre_scheduler::core::{Cluster, Command, Event, Snapshot};
+use zectre_scheduler_core::{Cluster, Command, Event, Snapshot};
 
 /// How often a leader looks whether it still holds the lock.
 const CHECK_US: Us = SECOND;

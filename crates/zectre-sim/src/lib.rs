@@ -1,4 +1,4 @@
-//! Runs the decisions of the scheduler (`zectre_scheduler::core::step`, the same code) in a world of faults: agents,
+//! Runs the decisions of the scheduler (`zectre_scheduler_core::step`, the same code) in a world of faults: agents,
 //! proxies, a database, a network, clocks and people, all from one seed. After every step the promises of the
 //! platform are checked; when the faults stop, everything has to come to rest.
 //!
@@ -31,12 +31,12 @@ use std::{
     time::Duration,
 };
 use zectre_common::state::Reason;
-use zectre_scheduler::core::Settings;
+use zectre_scheduler_core::Settings;
 
-/// Whether a bug was planted: see `zectre_scheduler::planted`.
+/// Whether a bug was planted: see `zectre_scheduler_core::planted`.
 macro_rules! is_planted {
     ($bug:ident) => {
-        zectre_scheduler::planted::is(zectre_scheduler::planted::Planted::$bug)
+        zectre_scheduler_core::planted::is(zectre_scheduler_core::planted::Planted::$bug)
     };
 }
 pub(crate) use is_planted;

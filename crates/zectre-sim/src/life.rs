@@ -12,7 +12,7 @@ use zectre_common::{
     spec::RestartPolicy,
     state::{Reason, TaskState},
 };
-use zectre_scheduler::core::Task;
+use zectre_scheduler_core::Task;
 
 /// What the specs of the simulator allow for a start.
 pub(crate) const START_TIMEOUT_SECS: u64 = 8;

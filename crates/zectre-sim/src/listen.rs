@@ -11,7 +11,7 @@ use crate::{
 };
 use std::{collections::VecDeque, time::Duration};
 use zectre_common::id::{DeploymentId, NodeId};
-use zectre_scheduler::core::{Event, Operation};
+use zectre_scheduler_core::{Event, Operation};
 
 /// The longest that anything waits for which no notification came.
 const RESYNC_US: Us = SECOND;
@@ -268,7 +268,7 @@ impl Sim {
             return Vec::new();
         };
         let rows = &self.database.nodes;
-        let event = |node: &zectre_scheduler::core::Node| match rows.get(&node.id) {
+        let event = |node: &zectre_scheduler_core::Node| match rows.get(&node.id) {
             None => Some(Event::NodeGone(node.id)),
             Some(row) if row.eligibility != node.eligibility => Some(Event::NodeWanted {
                 id: node.id,
@@ -289,7 +289,7 @@ impl Sim {
         let rows = &self.database.deployments;
         let gone = cluster
             .into_iter()
-            .flat_map(zectre_scheduler::core::Cluster::deployments)
+            .flat_map(zectre_scheduler_core::Cluster::deployments)
             .filter(|known| !rows.contains_key(&known.id));
         letters.extend(gone.map(|known| Letter::Event(Event::DeploymentGone(known.id), Reply::Nobody)));
         self.post_later(index, id, letters);
@@ -358,7 +358,7 @@ impl Sim {
             known.unwrap_or_else(|| NodeId::from_uuid(uuid::Uuid::from_u128(u128::from(self.fresh()))));
         if known.is_none() {
             let now = self.clock(0);
-            let row = zectre_scheduler::core::Node::new(node, facts.clone(), now);
+            let row = zectre_scheduler_core::Node::new(node, facts.clone(), now);
             self.database.nodes.insert(node, row);
             note!(
                 self,

@@ -10,7 +10,7 @@ use zectre_common::{
     id::{DeploymentId, NodeId, TaskId},
     state::{OperationKind, TaskState},
 };
-use zectre_scheduler::core::Command;
+use zectre_scheduler_core::Command;
 
 /// In so many of a thousand answers to a wake something goes wrong around it.
 const WAKE_PER_MILLE: u64 = 60;

@@ -6,7 +6,7 @@ use crate::{
     sim::{Act, MS, SECOND, Sim, Us},
 };
 use std::collections::BTreeMap;
-use zectre_scheduler::core::Event;
+use zectre_scheduler_core::Event;
 
 /// The longest that a read or a notification of the database takes.
 const READ_US: Us = 3_500 * MS;

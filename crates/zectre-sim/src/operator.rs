@@ -17,7 +17,7 @@ use zectre_common::{
     spec::{DeploymentRequest, DeploymentSpec, RestartPolicy, Strategy},
     state::{DeploymentStatus, Eligibility, Health, OperationKind, TaskState},
 };
-use zectre_scheduler::core::{Deployment, Environment, Operation, Source};
+use zectre_scheduler_core::{Deployment, Environment, Operation, Source};
 
 /// How the program of a deployment behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

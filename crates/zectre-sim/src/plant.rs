@@ -1,11 +1,11 @@
-//! Plants the bugs of `zectre_scheduler::planted`, one after the other, and counts the seeds until each is found.
+//! Plants the bugs of `zectre_scheduler_core::planted`, one after the other, and counts the seeds until each is found.
 
 use crate::{
     command::{Wish, search},
     run,
 };
 use std::{process::ExitCode, time::Instant};
-use zectre_scheduler::planted::Planted;
+use zectre_scheduler_core::planted::Planted;
 
 /// A bug that is not found within so many seeds is not found.
 const SEEDS_MAX: u64 = 2_000;
@@ -21,7 +21,7 @@ const KNOWN: &[(Planted, u64)] = &[
 ];
 
 #[cfg(feature = "planted")]
-pub(crate) use zectre_scheduler::planted::plant;
+pub(crate) use zectre_scheduler_core::planted::plant;
 
 /// Nothing can be planted in this build.
 #[cfg(not(feature = "planted"))]
@@ -30,7 +30,7 @@ pub(crate) fn plant(_bug: Option<Planted>) {}
 /// What is planted in this thread.
 pub(crate) fn planted() -> Option<Planted> {
     let mut all = Planted::ALL.iter().copied();
-    all.find(|bug| zectre_scheduler::planted::is(*bug))
+    all.find(|bug| zectre_scheduler_core::planted::is(*bug))
 }
 
 /// Plants the bug of this name, or all, and tells how many seeds each took.

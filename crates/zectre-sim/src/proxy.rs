@@ -187,7 +187,7 @@ impl Sim {
         if !self.proxy_reaches_database(index) {
             return;
         }
-        let environment = |e: &zectre_scheduler::core::Environment| {
+        let environment = |e: &zectre_scheduler_core::Environment| {
             let weight = e.target_weight.map_or(0, u64::from);
             (e.id, (e.current, e.target, weight))
         };

@@ -25,7 +25,7 @@ impl Sim {
     /// Nodes without tasks, by the rows.
     pub(crate) fn free_nodes(&self) -> BTreeSet<NodeId> {
         let is_free = |id: &NodeId| {
-            let of = |task: &&zectre_scheduler::core::Task| task.node_id == Some(*id);
+            let of = |task: &&zectre_scheduler_core::Task| task.node_id == Some(*id);
             !self
                 .database
                 .tasks

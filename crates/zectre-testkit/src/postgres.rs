@@ -106,7 +106,7 @@ impl SharedServer {
         make_for_postgres(&directory);
         let _lock = lock(&directory);
         let data = data_directory();
-        if !is_running(&data) {
+        if !is_running(&directory, &data) {
             start(&directory, &data);
         }
         Self { directory }
@@ -140,7 +140,12 @@ fn lock(directory: &Path) -> Flock<fs::File> {
         .expect("a lock can be waited for")
 }
 
-fn is_running(data: &Path) -> bool {
+/// Whether it runs and can be reached: `/tmp` may have been emptied while the data stayed.
+fn is_running(directory: &Path, data: &Path) -> bool {
+    has_server(data) && directory.join(".s.PGSQL.5432").exists()
+}
+
+fn has_server(data: &Path) -> bool {
     let status = command("pg_ctl")
         .args(["status", "-D"])
         .arg(data)
@@ -149,7 +154,18 @@ fn is_running(data: &Path) -> bool {
     status.status.success()
 }
 
+/// Ends the server of these data, if there is one.
+fn stop(data: &Path) {
+    if has_server(data) {
+        run(command("pg_ctl")
+            .args(["-m", "immediate", "-w", "-D"])
+            .arg(data)
+            .arg("stop"));
+    }
+}
+
 fn start(directory: &Path, data: &Path) {
+    stop(data);
     match fs::remove_dir_all(data) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             panic!("{} can't be emptied: {error}", data.display())
@@ -169,7 +185,7 @@ fn start(directory: &Path, data: &Path) {
     ]));
     let settings = format!(
         "-c listen_addresses='' -c unix_socket_directories={} -c max_connections=500 -c fsync=off -c full_page_writes=off \
-         -c wal_level=minimal -c max_wal_senders=0 -c max_wal_size=256MB -c jit=off",
+         -c dynamic_shared_memory_type=mmap -c wal_level=minimal -c max_wal_senders=0 -c max_wal_size=256MB -c jit=off",
         directory.display()
     );
     // Its own process group: Ctrl-C in one test run must not take the server from another.
@@ -187,17 +203,13 @@ fn start(directory: &Path, data: &Path) {
 /// Stops the shared server and removes what it kept, if there is any.
 pub fn stop_shared_server() {
     let directory = directory();
-    if !directory.is_dir() {
+    if !directory.is_dir() && !Path::new(MEMORY).join(name()).is_dir() {
         return;
     }
+    make_for_postgres(&directory);
     let _lock = lock(&directory);
     let data = data_directory();
-    if is_running(&data) {
-        run(command("pg_ctl")
-            .args(["-m", "immediate", "-w", "-D"])
-            .arg(&data)
-            .arg("stop"));
-    }
+    stop(&data);
     // Whoever still holds it open only loses scratch data.
     let _ = fs::remove_dir_all(&data);
     let _ = fs::remove_dir_all(&directory);

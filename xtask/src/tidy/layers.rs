@@ -14,10 +14,15 @@ const SERVICES: &[&str] = &[
 ];
 
 /// Crates that may depend on services: the one that runs them in one process, and those that test them.
-const MAY_KNOW_SERVICES: &[&str] = &["zectre-cli", "zectre-sim", "zectre-e2e", "zectre-bench"];
+const MAY_KNOW_SERVICES: &[&str] = &["zectre-cli", "zectre-e2e", "zectre-bench"];
 
 /// Crates that may depend on no other crate of the workspace.
 const KNOW_NOTHING: &[&str] = &["zectre-common", "zectre-tishc", "xtask"];
+
+/// Crates of pure decisions: what they may name is shared words, nothing that does anything.
+const DECIDE: &[&str] = &["zectre-scheduler-core"];
+/// What decisions are made of, beside the standard library.
+const WORDS: &[&str] = &["zectre-common", "serde_json", "uuid"];
 
 /// Every forbidden dependency.
 pub(crate) fn complaints(files: &[SourceFile]) -> Vec<String> {
@@ -37,6 +42,16 @@ fn check(file: &SourceFile, package: &str) -> Vec<String> {
             continue;
         }
         let dependency = line.split(['.', ' ', '=']).next().unwrap_or_default();
+        if section == "dependencies"
+            && DECIDE.contains(&package)
+            && !dependency.is_empty()
+            && !WORDS.contains(&dependency)
+        {
+            found.push(format!(
+                "{}: {package} depends on {dependency}: what decides does nothing",
+                file.path
+            ));
+        }
         if !section.ends_with("dependencies") || !dependency.starts_with("zectre-") {
             continue;
         }
@@ -87,6 +102,14 @@ mod tests {
         );
         assert!(manifest("zectre-cli", "dependencies", "zectre-scheduler").is_empty());
         assert!(manifest("zectre-api", "dependencies", "zectre-common").is_empty());
+    }
+
+    #[test]
+    fn what_decides_has_nothing_to_act_with() {
+        let core = |section, dependency| manifest("zectre-scheduler-core", section, dependency).len();
+        assert_eq!(core("dependencies", "tokio"), 1);
+        assert_eq!(core("dependencies", "zectre-common"), 0);
+        assert_eq!(core("dev-dependencies", "proptest"), 0);
     }
 
     #[test]

@@ -20,7 +20,9 @@ const fn always(_: &str) -> bool {
 }
 
 fn is_core(path: &str) -> bool {
-    path.contains("/src/core/") || path.ends_with("/src/core.rs")
+    path.contains("/src/core/")
+        || path.ends_with("/src/core.rs")
+        || path.starts_with("crates/zectre-scheduler-core/src/")
 }
 
 /// SQL has its rooms; the database's own module and the test kit make and drop databases.
@@ -194,7 +196,7 @@ mod tests {
     fn a_pure_core_is_given_the_time() {
         assert_eq!(
             complaints_about(
-                "crates/zectre-scheduler/src/core/rollout.rs",
+                "crates/zectre-scheduler-core/src/rollout.rs",
                 "let now = Time::now();"
             )
             .len(),

@@ -6,7 +6,7 @@ use super::SourceFile;
 pub(crate) fn complaints(files: &[SourceFile]) -> Vec<String> {
     let manifests = files.iter().filter(|file| file.path.ends_with("/Cargo.toml"));
     manifests
-        .flat_map(|manifest| untested(manifest).map(move |target| (manifest, target)))
+        .flat_map(|manifest| untested(&manifest.text).map(move |target| (manifest, target)))
         .flat_map(|(manifest, (kind, path))| {
             let home = manifest.path.trim_end_matches("Cargo.toml");
             let root = format!("{home}{path}");
@@ -30,9 +30,9 @@ pub(crate) fn complaints(files: &[SourceFile]) -> Vec<String> {
         .collect()
 }
 
-/// The kind and the path of each target that is not tested.
-fn untested(manifest: &SourceFile) -> impl Iterator<Item = (&str, &str)> {
-    manifest.text.split("\n\n").filter_map(|section| {
+/// The kind and the path of each target that is not tested, by its package's manifest.
+pub(crate) fn untested(manifest: &str) -> impl Iterator<Item = (&str, &str)> {
+    manifest.split("\n\n").filter_map(|section| {
         let kind = section.trim_start().lines().next()?;
         let is_target = ["[lib]", "[[bin]]"].contains(&kind);
         let path = section.lines().find_map(|line| line.strip_prefix("path = "));

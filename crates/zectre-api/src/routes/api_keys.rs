@@ -1,5 +1,6 @@
 //! API keys of the signed-in user.
 
+use crate::handler::routes;
 use crate::{
     bootstrap::new_api_key,
     code,
@@ -17,7 +18,6 @@ use crate::{
 use axum::{extract::State, response::Response};
 use http::StatusCode;
 use secrecy::ExposeSecret;
-use utoipa_axum::routes;
 use zectre_common::{
     id::ApiKeyId,
     time::Time,

@@ -1,6 +1,7 @@
 //! Applications.
 
 use super::{gone, orgs::SLUG_RULE};
+use crate::handler::routes;
 use crate::{
     code,
     context::Context,
@@ -19,7 +20,6 @@ use crate::{
 };
 use axum::{extract::State, response::Response};
 use http::StatusCode;
-use utoipa_axum::routes;
 use zectre_common::{
     id::ApplicationId,
     routing,

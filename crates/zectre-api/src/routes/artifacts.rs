@@ -1,6 +1,7 @@
 //! Artifacts: announced here, kept by the registry.
 
 use super::{gone, orgs::owner_named};
+use crate::handler::routes;
 use crate::{
     code,
     context::Context,
@@ -22,7 +23,6 @@ use axum::{
     response::Response,
 };
 use http::{HeaderMap, StatusCode};
-use utoipa_axum::routes;
 use zectre_common::{
     id::ArtifactId,
     spec::FieldError,

@@ -1,6 +1,7 @@
 //! Signing up, in and out.
 
 use super::is_plain;
+use crate::handler::routes;
 use crate::{
     attempts::{self, Kind},
     code,
@@ -23,7 +24,6 @@ use http::{HeaderMap, StatusCode};
 use secrecy::SecretString;
 use sha2::{Digest, Sha256};
 use std::net::IpAddr;
-use utoipa_axum::routes;
 use zectre_common::{
     config::Signup,
     id::UserId,

@@ -1,6 +1,7 @@
 //! Builds: a source archive in, an artifact out.
 
 use super::{accepted, gone};
+use crate::handler::routes;
 use crate::{
     code,
     context::Context,
@@ -28,7 +29,6 @@ use serde::Deserialize;
 use sqlx::PgPool;
 use std::time::Duration;
 use utoipa::IntoParams;
-use utoipa_axum::routes;
 use zectre_common::{
     git,
     id::{ApplicationId, ArtifactId, BuildId},

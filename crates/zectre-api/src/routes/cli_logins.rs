@@ -1,5 +1,6 @@
 //! Signing a command line in.
 
+use crate::handler::routes;
 use crate::{
     cli_login::{self, Decision},
     context::Context,
@@ -9,7 +10,6 @@ use crate::{
     policy::Policy,
 };
 use axum::extract::State;
-use utoipa_axum::routes;
 use zectre_common::wire::cli_login::{
     ApproveCliLoginRequest, CliLogin, CliToken, CliTokenRequest, InitiateCliLoginRequest, InitiatedCliLogin,
 };

@@ -1,5 +1,6 @@
 //! The cluster at a glance.
 
+use crate::handler::routes;
 use crate::{
     context::Context,
     endpoint::{Endpoint, endpoint},
@@ -9,7 +10,6 @@ use crate::{
 };
 use axum::extract::State;
 use std::time::Duration;
-use utoipa_axum::routes;
 use zectre_common::wire::cluster::{ClusterStatus, Readiness, ServiceStatus};
 use zectre_service::{extract::Json, token::name};
 

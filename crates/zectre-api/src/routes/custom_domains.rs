@@ -1,6 +1,7 @@
 //! Custom domains: claimed by an application, and leading to one of its environments once they are verified.
 
 use super::gone;
+use crate::handler::routes;
 use crate::{
     code,
     context::Context,
@@ -19,7 +20,6 @@ use crate::{
 };
 use axum::{extract::State, response::Response};
 use http::StatusCode;
-use utoipa_axum::routes;
 use zectre_common::{
     id::{ApplicationId, CustomDomainId},
     spec::valid_slug,

@@ -1,6 +1,7 @@
 //! Making a deployment: from a sparse request to a row, an operation and a nudge.
 
 use super::gone;
+use crate::handler::routes;
 use crate::{
     code,
     context::Context,
@@ -20,7 +21,6 @@ use crate::{
 };
 use axum::{extract::State, response::Response};
 use sqlx::PgConnection;
-use utoipa_axum::routes;
 use zectre_common::{
     id::{ApplicationId, ArtifactId, BuildId, DeploymentId, EnvironmentId, OrganizationId, UserId},
     routing,

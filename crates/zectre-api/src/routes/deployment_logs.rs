@@ -1,6 +1,7 @@
 //! What a deployment's tasks print, as one list or stream, and its events.
 
 use super::events::of_deployment::DeploymentEventsQuery;
+use crate::handler::routes;
 use crate::{
     context::Context,
     endpoint::{Endpoint, endpoint},
@@ -19,7 +20,6 @@ use serde::Deserialize;
 use sqlx::PgPool;
 use std::time::Duration;
 use utoipa::IntoParams;
-use utoipa_axum::routes;
 use zectre_common::{
     id::DeploymentId,
     state::Role,

@@ -1,6 +1,7 @@
 //! Deployments: reading them, and what people ask of them.
 
 use super::{accepted, gone};
+use crate::handler::routes;
 use crate::{
     code,
     context::Context,
@@ -24,7 +25,6 @@ use axum::{
 use http::StatusCode;
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::routes;
 use zectre_common::{
     id::{ApplicationId, DeploymentId},
     spec::{REPLICAS_MAX, range_in_words},

@@ -1,6 +1,7 @@
 //! Environments of an application.
 
 use super::{apps::FIRST_ENVIRONMENTS, gone, orgs::SLUG_RULE};
+use crate::handler::routes;
 use crate::{
     code,
     context::Context,
@@ -18,7 +19,6 @@ use crate::{
 };
 use axum::{extract::State, response::Response};
 use http::StatusCode;
-use utoipa_axum::routes;
 use zectre_common::{
     id::ApplicationId,
     spec::valid_slug,

@@ -1,5 +1,6 @@
 //! The activity feed.
 
+use crate::handler::routes;
 use crate::{
     context::Context,
     endpoint::{Endpoint, endpoint},
@@ -16,7 +17,6 @@ use serde::Deserialize;
 use sqlx::PgPool;
 use std::{fmt, str::FromStr, time::Duration};
 use utoipa::IntoParams;
-use utoipa_axum::routes;
 use zectre_common::{
     id::{ApplicationId, DeploymentId},
     state::Role,

@@ -1,5 +1,6 @@
 //! Calls of forges: a push is deployed, a pull request gets an environment of its own.
 
+use crate::handler::routes;
 use crate::{
     code,
     context::Context,
@@ -23,7 +24,6 @@ use http::{HeaderMap, StatusCode};
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
-use utoipa_axum::routes;
 use zectre_common::{
     git,
     wire::source::{InboundAnswer, InboundResult},

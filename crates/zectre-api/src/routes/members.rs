@@ -3,6 +3,7 @@
 //! Only an admin of the cluster can name any account: others invite an address, and whoever has it decides. So nobody
 //! learns who else has an account here, and nobody is put into an organization that they don't know.
 
+use crate::handler::routes;
 use crate::{
     attempts::{self, Kind},
     code,
@@ -22,7 +23,6 @@ use axum::{extract::State, response::Response};
 use http::StatusCode;
 use secrecy::{ExposeSecret, SecretString};
 use std::{net::IpAddr, time::Duration};
-use utoipa_axum::routes;
 use zectre_common::{
     id::{InvitationId, OrganizationId, UserId},
     state::Role,

@@ -1,5 +1,6 @@
 //! Time series of applications and nodes.
 
+use crate::handler::routes;
 use crate::{
     code,
     context::Context,
@@ -18,7 +19,6 @@ use crate::{
 use axum::extract::State;
 use serde::Deserialize;
 use utoipa::IntoParams;
-use utoipa_axum::routes;
 use zectre_common::{
     histogram,
     id::{ApplicationId, NodeId},

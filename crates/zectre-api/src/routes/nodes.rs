@@ -1,6 +1,7 @@
 //! Nodes, for admins of the cluster.
 
 use super::accepted;
+use crate::handler::routes;
 use crate::{
     bootstrap::make_join_token,
     code,
@@ -25,7 +26,6 @@ use secrecy::ExposeSecret;
 use serde::Deserialize;
 use std::time::{Duration, Instant};
 use utoipa::IntoParams;
-use utoipa_axum::routes;
 use zectre_common::{
     id::NodeId,
     spec::FieldError,

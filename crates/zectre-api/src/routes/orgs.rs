@@ -1,5 +1,6 @@
 //! Organizations and namespaces.
 
+use crate::handler::routes;
 use crate::{
     code,
     context::Context,
@@ -14,7 +15,6 @@ use crate::{
     },
 };
 use axum::{extract::State, response::Response};
-use utoipa_axum::routes;
 use zectre_common::{
     spec::valid_slug,
     state::Role,

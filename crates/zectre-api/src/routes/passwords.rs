@@ -1,5 +1,6 @@
 //! Changing a password, and setting one with a token from an admin.
 
+use crate::handler::routes;
 use crate::{
     attempts::{self, Kind},
     code,
@@ -19,7 +20,6 @@ use crate::{
 use axum::{extract::State, response::Response};
 use secrecy::{ExposeSecret, SecretString};
 use std::time::Duration;
-use utoipa_axum::routes;
 use zectre_common::{
     id::UserId,
     time::Time,

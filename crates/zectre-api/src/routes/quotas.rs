@@ -1,5 +1,6 @@
 //! What an organization may use, and what it does.
 
+use crate::handler::routes;
 use crate::{
     context::Context,
     endpoint::{Endpoint, endpoint},
@@ -13,7 +14,6 @@ use crate::{
 };
 use axum::extract::State;
 use sqlx::PgConnection;
-use utoipa_axum::routes;
 use zectre_common::{
     id::OrganizationId,
     state::Role,

@@ -1,6 +1,7 @@
 //! The repository that an application's source comes from.
 
 use super::gone;
+use crate::handler::routes;
 use crate::{
     code,
     context::Context,
@@ -17,7 +18,6 @@ use crate::{
 use axum::extract::State;
 use http::StatusCode;
 use std::collections::BTreeMap;
-use utoipa_axum::routes;
 use zectre_common::{
     git,
     id::ApplicationId,

@@ -1,5 +1,6 @@
 //! What a task prints: agents append, people read and follow.
 
+use crate::handler::routes;
 use crate::{
     context::Context,
     endpoint::{Endpoint, endpoint},
@@ -15,7 +16,6 @@ use serde::Deserialize;
 use sqlx::PgPool;
 use std::time::Duration;
 use utoipa::IntoParams;
-use utoipa_axum::routes;
 use zectre_common::{
     id::TaskId,
     state::Role,

@@ -1,6 +1,7 @@
 //! Tasks.
 
 use super::{accepted, gone};
+use crate::handler::routes;
 use crate::{
     code,
     context::Context,
@@ -16,7 +17,6 @@ use crate::{
     },
 };
 use axum::{extract::State, response::Response};
-use utoipa_axum::routes;
 use zectre_common::{
     id::{ApplicationId, DeploymentId, NodeId, TaskId},
     state::{OperationKind, Role, TaskState},

@@ -1,5 +1,6 @@
 //! Accounts, for admins of the cluster.
 
+use crate::handler::routes;
 use crate::{
     code,
     context::Context,
@@ -14,7 +15,6 @@ use crate::{
     },
 };
 use axum::extract::State;
-use utoipa_axum::routes;
 use zectre_common::{
     id::UserId,
     wire::{account::Account, page::Page},

@@ -1,6 +1,7 @@
 //! Variables of an application, sealed in the database; a secret's value never comes back.
 
 use super::gone;
+use crate::handler::routes;
 use crate::{
     code,
     context::Context,
@@ -20,7 +21,6 @@ use http::StatusCode;
 use secrecy::ExposeSecret;
 use serde::Deserialize;
 use utoipa::IntoParams;
-use utoipa_axum::routes;
 use zectre_common::{
     id::ApplicationId,
     spec::{ENV_BYTES_MAX, ENV_VARS_MAX, FieldError, valid_env_key},

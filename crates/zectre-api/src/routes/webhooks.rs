@@ -1,6 +1,7 @@
 //! Webhooks: programs outside that are told what happens in an organization.
 
 use super::orgs::owner_named;
+use crate::handler::routes;
 use crate::{
     code,
     context::Context,
@@ -21,7 +22,6 @@ use axum::{extract::State, response::Response};
 use http::StatusCode;
 use reqwest::Url;
 use secrecy::ExposeSecret;
-use utoipa_axum::routes;
 use zectre_common::{
     id::{ApplicationId, DeliveryId, OrganizationId, WebhookId},
     state::{DeliveryState, Role},

@@ -6,7 +6,7 @@ use zectre_common::{
     id::{DeploymentId, NodeId},
     state::{DeploymentStatus, TaskState},
 };
-use zectre_scheduler::core::{Cluster, Deployment, Task, Unrouted};
+use zectre_scheduler_core::{Cluster, Deployment, Task, Unrouted};
 
 /// How far a task is: it never goes back.
 fn rank(state: TaskState) -> u32 {
@@ -222,7 +222,7 @@ impl Sim {
         }
         for environment in cluster.environments() {
             let row = database.environments.get(&environment.id)?;
-            let told = |e: &zectre_scheduler::core::Environment| (e.current, e.target, e.target_weight);
+            let told = |e: &zectre_scheduler_core::Environment| (e.current, e.target, e.target_weight);
             if told(row) != told(environment) {
                 return Some(format!("memory {environment:?}, row {row:?}"));
             }

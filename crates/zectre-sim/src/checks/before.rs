@@ -6,7 +6,7 @@ use zectre_common::{
     id::{DeploymentId, TaskId},
     state::{DeploymentStatus, OperationKind, TaskState, Wanted},
 };
-use zectre_scheduler::core::{Cluster, Event};
+use zectre_scheduler_core::{Cluster, Event};
 
 /// What was so.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ impl Before {
             _ => None,
         };
         let is_answerable = !is_fresh && is_answerable(event);
-        let run = |task: &&zectre_scheduler::core::Task| task.wanted == Wanted::Run;
+        let run = |task: &&zectre_scheduler_core::Task| task.wanted == Wanted::Run;
         let (mut slots, mut doubled) = (BTreeSet::new(), BTreeSet::new());
         for task in cluster.tasks().filter(run) {
             let slot = (task.deployment_id, task.slot);

@@ -5,7 +5,7 @@ use zectre_common::{
     id::TaskId,
     state::{TaskState, Wanted},
 };
-use zectre_scheduler::core::Command;
+use zectre_scheduler_core::Command;
 
 impl Sim {
     /// A process was made: the first of its task, on a port of its own, within what the machine has.

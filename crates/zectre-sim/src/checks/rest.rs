@@ -12,7 +12,7 @@ use zectre_common::{
     id::TaskId,
     state::{DeploymentStatus, NodeStatus, Reason, TaskState},
 };
-use zectre_scheduler::core::{Cluster, Deployment, Environment, Event, Snapshot, Task, step};
+use zectre_scheduler_core::{Cluster, Deployment, Environment, Event, Snapshot, Task, step};
 
 impl Sim {
     /// Looks whether anything still moves.

@@ -11,7 +11,7 @@ use zectre_common::{
     state::{DeploymentStatus, Eligibility, OperationKind, TaskState, Wanted},
     time::Time,
 };
-use zectre_scheduler::core::{Cluster, Deployment, Environment, Task};
+use zectre_scheduler_core::{Cluster, Deployment, Environment, Task};
 
 /// The tasks of a deployment that are to run, by slot, oldest first.
 fn slots(cluster: &Cluster, id: DeploymentId) -> BTreeMap<u32, Vec<&Task>> {

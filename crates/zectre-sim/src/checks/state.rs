@@ -12,7 +12,7 @@ use zectre_common::{
     state::{DeploymentStatus, Eligibility, NodeStatus, OperationKind, Reason, TaskState},
     time::Time,
 };
-use zectre_scheduler::core::{Cluster, Command, Deployment, Environment, Node, Task};
+use zectre_scheduler_core::{Cluster, Command, Deployment, Environment, Node, Task};
 
 /// A server in the last quarter of its time is not without a successor for longer: one is tried for every 10 s.
 const RELIEF_LATE: Duration = Duration::from_secs(11);

@@ -3,7 +3,7 @@
 use super::state::Broken;
 use crate::trace::short;
 use zectre_common::state::{DeploymentStatus, Reason, TaskState};
-use zectre_scheduler::core::{Command, Deployment, Task};
+use zectre_scheduler_core::{Command, Deployment, Task};
 
 /// The promise.
 const PROMISE: &str = "a failure has its code, its sentence and its evidence";

@@ -2,7 +2,7 @@
 //! two states.
 
 use super::world::{Program, World};
-use crate::core::{Command, Event, Source};
+use crate::{Command, Event, Source};
 use zectre_common::{
     id::{DeploymentId, NodeId},
     state::{DeploymentStatus, Health, OperationKind, Reason, TaskState},
@@ -64,7 +64,7 @@ fn a_proxy_that_falls_silent_is_not_waited_for_and_no_deadline_fails_the_winner(
         world.pass(4_000);
         (0..3).for_each(|index| world.heartbeat(index));
         let lease_expires_at = world.now.plus(std::time::Duration::from_secs(10));
-        world.feed(Event::ProxyReport(crate::core::Proxy {
+        world.feed(Event::ProxyReport(crate::Proxy {
             lease_expires_at,
             ..stuck
         }));

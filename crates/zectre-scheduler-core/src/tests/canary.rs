@@ -103,7 +103,7 @@ fn a_lost_task_is_replaced_and_waited_for_however_old_the_canary_is() {
     // One that fails again and again is given up.
     world.programs.insert(new, Program::Exits(3));
     let index = world.agents.iter().position(|agent| {
-        let held = |task: &crate::core::Task| agent.held.contains_key(&task.id);
+        let held = |task: &crate::Task| agent.held.contains_key(&task.id);
         world.cluster.ready_tasks(new).any(held)
     });
     let task = world.cluster.ready_tasks(new).next().expect("one").clone();
@@ -111,7 +111,7 @@ fn a_lost_task_is_replaced_and_waited_for_however_old_the_canary_is() {
     let index = index.expect("one holds it");
     world.agents[index].held.insert(task.id, report.clone());
     let node_id = task.node_id.expect("placed");
-    world.feed(crate::core::Event::TaskReports {
+    world.feed(crate::Event::TaskReports {
         node_id,
         tasks: vec![report],
     });

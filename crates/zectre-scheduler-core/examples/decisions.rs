@@ -1,4 +1,4 @@
-//! What decisions cost without a database or a network: `cargo run --release -p zectre-scheduler --example decisions`.
+//! What decisions cost without a database or a network: `cargo run --release -p zectre-scheduler-core --example decisions`.
 //!
 //! Prints, for fleets of simulated nodes, the time of all decisions, of the slowest ones, and the memory they take.
 
@@ -21,7 +21,7 @@ use zectre_common::{
         task::Phases,
     },
 };
-use zectre_scheduler::core::{
+use zectre_scheduler_core::{
     Cluster, Command, Deployment, Environment, Event, NodeFacts, Operation, Settings, Snapshot, Source, step,
 };
 

@@ -4,7 +4,7 @@ use super::{
     agents::report,
     world::{Program, World},
 };
-use crate::core::{Command, Event, Source};
+use crate::{Command, Event, Source};
 use std::time::Duration;
 use zectre_common::{
     id::NodeId,

@@ -1,7 +1,7 @@
 //! Waiting for room: who waits in vain is told soon and exactly, and nobody is forgotten.
 
 use super::world::{Program, World, facts, settings};
-use crate::core::{Cluster, Command, Event, Snapshot, Source, step};
+use crate::{Cluster, Command, Event, Snapshot, Source, step};
 use zectre_common::{
     id::{EnvironmentId, NodeId},
     state::{DeploymentStatus, Eligibility, OperationKind, Reason, TaskState},

@@ -1,7 +1,7 @@
 //! What holds after every step, whatever happened (the numbers are those of the design).
 
 use super::world::World;
-use crate::core::*;
+use crate::*;
 use std::collections::{BTreeMap, BTreeSet};
 use zectre_common::{
     id::{DeploymentId, TaskId},

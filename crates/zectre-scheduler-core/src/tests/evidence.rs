@@ -4,7 +4,7 @@ use super::{
     agents::report,
     world::{Program, World},
 };
-use crate::core::{Command, Event, Operation, Source, step};
+use crate::{Command, Event, Operation, Source, step};
 use zectre_common::{
     id::DeploymentId,
     state::{DeploymentStatus, OperationKind, Reason, TaskState},

@@ -21,6 +21,7 @@ mod lease;
 mod node;
 mod operation;
 mod placement;
+pub mod planted;
 mod progress;
 mod read;
 mod replicas;
@@ -52,7 +53,7 @@ pub use environment::Environment;
 pub use event::{Event, Operation};
 pub use node::{Node, NodeFacts};
 pub use settings::{Settings, max_runtime_secs};
-pub(crate) use sleep::AWAKE;
+pub use sleep::AWAKE;
 pub use snapshot::Snapshot;
 pub use task::{Task, Unrouted};
 

@@ -2,7 +2,7 @@
 //! converges.
 
 use super::world::{Program, World};
-use crate::core::Event;
+use crate::Event;
 use proptest::{prelude::*, test_runner::RngSeed};
 use zectre_common::state::{DeploymentStatus, Eligibility, OperationKind, TaskState};
 

@@ -5,7 +5,7 @@ use super::{
     agents::report,
     world::{Program, World},
 };
-use crate::core::{Command, Event, Unrouted};
+use crate::{Command, Event, Unrouted};
 use zectre_common::{
     id::{DeploymentId, TaskId},
     state::{OperationKind, Reason, TaskState, Wanted},
@@ -164,13 +164,13 @@ fn what_was_lost_with_a_node_in_the_same_batch_waits_for_the_epoch_that_it_raise
     let (old, held) = (world.agents[0].id, world.agents[0].held.clone());
     let new = zectre_common::id::NodeId::from_uuid(uuid::Uuid::from_u128(10));
     // Without the answer to its commit in between.
-    let gone = crate::core::step(&mut world.cluster, Event::NodeGone(old), world.now);
+    let gone = crate::step(&mut world.cluster, Event::NodeGone(old), world.now);
     assert!(gone.contains(&Command::RaiseEpoch));
     let facts = super::world::facts("n0", 1_000, 1_280, 8);
     let joined = Event::NodeRegistered { id: new, facts };
-    crate::core::step(&mut world.cluster, joined, world.now);
+    crate::step(&mut world.cluster, joined, world.now);
     let raised = Event::EpochRaised(world.epoch + 1);
-    crate::core::step(&mut world.cluster, raised, world.now);
+    crate::step(&mut world.cluster, raised, world.now);
     let digest = |world: &World| Event::Heartbeat {
         node_id: new,
         heard_at: world.now,
@@ -178,17 +178,17 @@ fn what_was_lost_with_a_node_in_the_same_batch_waits_for_the_epoch_that_it_raise
     };
     let is_stop = |command: &Command| matches!(command, Command::Stop { task_id, .. } if *task_id == task);
     let event = digest(&world);
-    let orders = crate::core::step(&mut world.cluster, event, world.now);
+    let orders = crate::step(&mut world.cluster, event, world.now);
     assert!(!orders.iter().any(is_stop), "the proxy routes to it still");
     let proxy = *world.cluster.proxies().next().expect("one");
     let epoch = world.epoch + 1;
-    let applied = crate::core::Proxy {
+    let applied = crate::Proxy {
         applied_epoch: epoch,
         drained_epoch: epoch,
         ..proxy
     };
-    crate::core::step(&mut world.cluster, Event::ProxyReport(applied), world.now);
+    crate::step(&mut world.cluster, Event::ProxyReport(applied), world.now);
     let event = digest(&world);
-    let orders = crate::core::step(&mut world.cluster, event, world.now);
+    let orders = crate::step(&mut world.cluster, event, world.now);
     assert!(orders.iter().any(is_stop));
 }

@@ -5,7 +5,7 @@ use super::{
     chaos::{converged, promote_what_waits},
     world::{Program, World},
 };
-use crate::core::Deployment;
+use crate::Deployment;
 use zectre_common::{id::DeploymentId, state::OperationKind};
 
 const STRATEGIES: &[&str] = &[

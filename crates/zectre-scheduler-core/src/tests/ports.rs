@@ -4,7 +4,7 @@ use super::{
     agents::report,
     world::{Program, World, facts},
 };
-use crate::core::{Event, Node};
+use crate::{Event, Node};
 use proptest::prelude::*;
 use zectre_common::{
     id::{DeploymentId, NodeId},
@@ -27,7 +27,7 @@ fn refuse_starts(world: &mut World, id: DeploymentId, is_held: impl Fn(NodeId, u
         refused += 1;
         assert!(refused < 100, "it is not tried without end");
         world.undelivered.retain(|command| {
-            !matches!(command, crate::core::Command::Start { task: started, .. } if started.id == task.id)
+            !matches!(command, crate::Command::Start { task: started, .. } if started.id == task.id)
         });
         let mut failed = report(task.id, task.generation, TaskState::Failed);
         failed.reason = Some(Reason::PortTaken);

@@ -4,7 +4,7 @@ use super::{
     agents::report,
     world::{Program, World},
 };
-use crate::core::{Command, Event};
+use crate::{Command, Event};
 use proptest::prelude::*;
 use zectre_common::{
     id::{DeploymentId, TaskId},

@@ -2,7 +2,7 @@
 //! decides the same.
 
 use super::world::{Rows, World, settings};
-use crate::core::{task::is_failure, *};
+use crate::{task::is_failure, *};
 use std::collections::{BTreeMap, BTreeSet};
 use zectre_common::{
     id::{DeploymentId, EnvironmentId, NodeId, TaskId},

@@ -1,7 +1,7 @@
 //! Placement against exhaustive searches: of every single choice, and of how much fits at all.
 
 use super::world::{Program, World, facts, settings};
-use crate::core::{Cluster, Event, Snapshot, step};
+use crate::{Cluster, Event, Snapshot, step};
 use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
 use std::collections::BTreeMap;
 use zectre_common::{

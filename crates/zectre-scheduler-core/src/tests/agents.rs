@@ -1,7 +1,7 @@
 //! The model's agents: they obey orders by the rules of the protocol, and report.
 
 use super::world::{Program, World};
-use crate::core::*;
+use crate::*;
 use zectre_common::{
     id::TaskId,
     state::{Reason, TaskState},

@@ -10,7 +10,7 @@ use zectre_common::{
 };
 
 /// What the activity feed calls a wake; series of applications count these, those of nodes [`Command::Woken`].
-pub(crate) const AWAKE: &str = "deployment.awake";
+pub const AWAKE: &str = "deployment.awake";
 /// A superseded deployment that was woken by its preview sleeps after this long, when its own time-out is 0.
 const PREVIEW_IDLE: Duration = Duration::from_mins(5);
 

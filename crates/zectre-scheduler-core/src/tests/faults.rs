@@ -5,7 +5,7 @@ use super::{
     agents::report,
     world::{Program, World, settings},
 };
-use crate::core::{Cluster, Command, Event, Node, Operation, Proxy, Source, Task, step};
+use crate::{Cluster, Command, Event, Node, Operation, Proxy, Source, Task, step};
 use std::time::Duration;
 use zectre_common::{
     id::{NodeId, TaskId},

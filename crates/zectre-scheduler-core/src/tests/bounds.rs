@@ -1,7 +1,7 @@
 //! A step has a bound: what is too much for one goes on at once in the next, and nothing is forgotten.
 
 use super::world::{Program, World, facts};
-use crate::core::{Command, Deployment, Event, Operation, Source, step};
+use crate::{Command, Deployment, Event, Operation, Source, step};
 use std::time::Duration;
 use zectre_common::{
     id::{EnvironmentId, NodeId},

@@ -1,7 +1,7 @@
 //! A model of everything around the core. It keeps the "database" from the saved rows alone, and checks the
 //! invariants after every step.
 
-use crate::core::*;
+use crate::*;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
