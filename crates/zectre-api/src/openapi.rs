@@ -53,7 +53,7 @@ pub fn json() -> String {
 }
 
 /// /docs: every endpoint with its parameters, bodies and policy.
-pub(crate) fn page(document: &Value) -> String {
+pub fn page(document: &Value) -> String {
     let mut body = String::new();
     let empty = serde_json::Map::new();
     for (path, item) in document["paths"].as_object().unwrap_or(&empty) {
@@ -149,13 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_page_shows_every_endpoint_and_escapes() {
-        let document = serde_json::to_value(document()).expect("plain data");
-        let page = page(&document);
-        assert!(
-            page.contains("/api/v1/deployments/{id}/wake")
-                && page.contains("deployment:developer|zectre-proxy")
-        );
+    fn what_has_a_meaning_in_html_is_escaped() {
         assert_eq!(escape("<a href=\"x\">&"), "&lt;a href=&quot;x&quot;&gt;&amp;");
     }
 }

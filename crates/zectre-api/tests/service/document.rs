@@ -23,6 +23,15 @@ fn the_committed_openapi_document_is_the_served_one() {
     same("openapi.json", &zectre_api::openapi::json());
 }
 
+#[test]
+fn the_page_shows_every_endpoint() {
+    let document = serde_json::to_value(zectre_api::openapi::document()).expect("plain data");
+    let page = zectre_api::openapi::page(&document);
+    assert!(
+        page.contains("/api/v1/deployments/{id}/wake") && page.contains("deployment:developer|zectre-proxy")
+    );
+}
+
 /// Collects what a part of the document refers to.
 fn references(part: &Value, found: &mut BTreeSet<String>) {
     match part {
