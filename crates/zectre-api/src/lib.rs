@@ -55,7 +55,11 @@ use fanout::Fanout;
 use http::header;
 use maintenance::LogBounds;
 use sqlx::PgPool;
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 use tokio::{
     net::TcpListener,
     sync::{Notify, Semaphore},
@@ -273,12 +277,16 @@ fn router(context: &Context) -> Router {
         .merge(routes::cli_page::router(context))
 }
 
-/// The two pages about the API itself: public, and the same for everyone.
+/// The two pages about the API itself: public, and the same for everyone. They are written when somebody first asks for one,
+/// aside of all other requests: that takes as long as the rest of the start.
 fn documents() -> (MethodRouter, MethodRouter) {
-    let json: Arc<str> = openapi::json().into();
-    let value = serde_json::from_str(&json).expect("the document was just written");
-    let page: Arc<str> = openapi::page(&value).into();
-    let document =
-        get(move || async move { ([(header::CONTENT_TYPE, "application/json")], json.to_string()) });
-    (document, get(move || async move { Html(page.to_string()) }))
+    static JSON: LazyLock<String> = LazyLock::new(openapi::json);
+    static PAGE: LazyLock<String> =
+        LazyLock::new(|| openapi::page(&serde_json::from_str(&JSON).expect("the document was just written")));
+    async fn written(page: &'static LazyLock<String>) -> &'static str {
+        let written = tokio::task::spawn_blocking(|| LazyLock::force(page).as_str());
+        written.await.expect("writing it does not panic")
+    }
+    let document = get(async || ([(header::CONTENT_TYPE, "application/json")], written(&JSON).await));
+    (document, get(async || Html(written(&PAGE).await)))
 }
