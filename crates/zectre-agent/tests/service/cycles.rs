@@ -17,10 +17,10 @@ use zectre_common::{
     wire::agent::{Action, ActionKind},
 };
 
-/// How many starts and stops, unless `ZECTRE_CYCLES` says otherwise: what takes a minute at most on two cores. Ten
+/// How many starts and stops, unless `ZECTRE_CYCLES` says otherwise: what takes half a minute on two cores. Ten
 /// thousand take some minutes, longer than the runner lets a test live:
 /// `cargo test -p zectre-agent --test service cycles` with `ZECTRE_CYCLES=10000`.
-const CYCLES: u32 = 2_000;
+const CYCLES: u32 = 1_000;
 /// At once.
 const SLOTS: usize = 12;
 
