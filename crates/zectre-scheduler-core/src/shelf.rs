@@ -10,6 +10,12 @@ pub(super) type Key = (u64, NodeId);
 
 const NONE: u32 = u32::MAX;
 
+#[cfg(test)]
+thread_local! {
+    /// Nodes that the searches of this thread have looked at.
+    pub(super) static LOOKED: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
 #[derive(Debug, Clone)]
 struct Branch {
     key: Key,
@@ -71,6 +77,8 @@ impl Shelf {
 
     fn find(&self, at: u32, after: Option<Key>, memory: u64, cpu: u32) -> Option<Key> {
         let branch = self.branches.get(at as usize)?;
+        #[cfg(test)]
+        LOOKED.set(LOOKED.get() + 1);
         if branch.cpu_max < cpu {
             return None;
         }

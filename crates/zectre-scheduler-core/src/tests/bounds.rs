@@ -1,7 +1,7 @@
 //! A step has a bound: what is too much for one goes on at once in the next, and nothing is forgotten.
 
 use super::world::{Program, World, facts};
-use crate::{Command, Deployment, Event, Operation, Source, step};
+use crate::{Command, Deployment, Event, NodeFacts, Operation, Source, shelf::LOOKED, step};
 use std::time::Duration;
 use zectre_common::{
     id::{EnvironmentId, NodeId},
@@ -45,24 +45,23 @@ fn bring(world: &mut World, number: u128, json: &str) {
 
 fn join(world: &mut World, numbers: std::ops::Range<u128>) {
     for number in numbers {
-        let id = NodeId::from_uuid(uuid::Uuid::from_u128(1_000 + number));
         let mut facts = facts(&format!("n{number}"), 100_000, 100_000, 200);
         facts.port_max = 29_999;
-        drop(step(
-            &mut world.cluster,
-            Event::NodeRegistered { id, facts },
-            world.now,
-        ));
-        let tasks = Vec::new();
-        drop(step(
-            &mut world.cluster,
-            Event::Heartbeat {
-                node_id: id,
-                heard_at: world.now,
-                tasks,
-            },
-            world.now,
-        ));
+        join_as(world, 1_000 + number, facts);
+    }
+}
+
+/// A node registers and says that nothing runs on it.
+fn join_as(world: &mut World, number: u128, facts: NodeFacts) {
+    let id = NodeId::from_uuid(uuid::Uuid::from_u128(number));
+    let (node_id, heard_at, tasks) = (id, world.now, Vec::new());
+    let heartbeat = Event::Heartbeat {
+        node_id,
+        heard_at,
+        tasks,
+    };
+    for event in [Event::NodeRegistered { id, facts }, heartbeat] {
+        drop(step(&mut world.cluster, event, world.now));
     }
 }
 
@@ -134,24 +133,9 @@ fn a_try_in_vain_is_one_search_for_each_kind_of_need_however_many_wait() {
     }
     // And room for few costs what it places.
     let before = world.cluster.searches;
-    let id = NodeId::from_uuid(uuid::Uuid::from_u128(5_000));
     let mut large = facts("large", 900, 290, 200);
     large.port_max = 29_999;
-    drop(step(
-        &mut world.cluster,
-        Event::NodeRegistered { id, facts: large },
-        world.now,
-    ));
-    let tasks = Vec::new();
-    drop(step(
-        &mut world.cluster,
-        Event::Heartbeat {
-            node_id: id,
-            heard_at: world.now,
-            tasks,
-        },
-        world.now,
-    ));
+    join_as(&mut world, 5_000, large);
     settle(&mut world);
     let (placed, searches) = (
         world.cluster.count_in(TaskState::Starting) as u64,
@@ -288,4 +272,43 @@ fn a_leader_that_was_late_excuses_the_silence_of_that_time_and_no_more() {
         world.pass(wait.as_millis() as u64 + 2_000);
     }
     assert!(lost(&world, 0));
+}
+
+/// Nodes that a place may cost a look, of ten thousand: some paths through a tree of them.
+const LOOKS_MAX: u64 = 150;
+
+#[test]
+fn a_place_among_ten_thousand_nodes_is_found_without_looking_at_them_all() {
+    let mut world = World::new(0, 0);
+    // All have memory, one in twenty has a core: those that lack it stand between.
+    for number in 0..10_000 {
+        let cpu = if number % 20 == 0 { 1_000 } else { 50 };
+        let memory_mib = 1_000 + number as u64 % 500;
+        join_as(
+            &mut world,
+            1_000 + number,
+            facts(&format!("n{number}"), cpu, memory_mib, 64),
+        );
+    }
+    settle(&mut world);
+    let mut serial = 0;
+    let mut look = |what: &str, deployments: u128, replicas: u64| {
+        let (before, placed) = (LOOKED.get(), world.cluster.count_in(TaskState::Starting) as u64);
+        for _ in 0..deployments {
+            serial += 1;
+            let json = format!(r#"{{"replicas":{replicas},"resources":{{"cpu":"100m","memory":"64Mi"}}}}"#);
+            bring(&mut world, serial, &json);
+        }
+        settle(&mut world);
+        let placed = world.cluster.count_in(TaskState::Starting) as u64 - placed;
+        assert_eq!(placed, deployments as u64 * replicas, "{what}");
+        let looked = LOOKED.get() - before;
+        assert!(
+            looked <= placed * LOOKS_MAX,
+            "{what}: {looked} looks for {placed} places"
+        );
+    };
+    look("one task each", 200, 1);
+    look("many replicas, each on a node of its own", 1, 400);
+    look("more of it than there are nodes for", 1, 1_000);
 }
