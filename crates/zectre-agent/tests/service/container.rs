@@ -140,6 +140,29 @@ async fn an_engine_comes_goes_and_comes_again() {
     world.reported(native, TaskState::Stopped).await;
 }
 
+/// An image that can't be brought, a program that isn't in it, and a port that something else holds.
+async fn what_the_engine_refuses_is_told(world: &World) {
+    let mut order = container(world, "serve");
+    order.image = Some("localhost:1/no/such:image".into());
+    let missing = world.start(order).await;
+    world.failed(missing, Reason::ImagePullFailed).await;
+
+    let mut order = container(world, "serve");
+    order.command = Some(vec!["/nothing".into()]);
+    let empty = world.start(order).await;
+    let report = world.failed(empty, Reason::StartFailed).await;
+    assert!(report.message.is_some_and(|message| message.contains("/nothing")));
+
+    let order = container(world, "serve");
+    let port = order.port;
+    let held = std::net::TcpListener::bind(("0.0.0.0", port)).expect("free");
+    let beaten = world.start(order).await;
+    let report = world.failed(beaten, Reason::PortTaken).await;
+    let told = format!("port {port} is held by something else");
+    assert!(report.message.is_some_and(|message| message.contains(&told)));
+    drop(held);
+}
+
 async fn expect_no_container(docker: &DockerEngine) {
     let left = docker.docker().args(["ps", "-aq"]).output().await;
     assert!(
@@ -203,13 +226,7 @@ async fn containers_go_the_way_of_all_tasks() {
         "{report:?}"
     );
 
-    let mut order = container(&world, "serve");
-    order.image = Some("localhost:1/no/such:image".into());
-    let missing = world.start(order).await;
-    assert_eq!(
-        world.reported(missing, TaskState::Failed).await.reason,
-        Some(Reason::ImagePullFailed)
-    );
+    what_the_engine_refuses_is_told(&world).await;
 
     let mut order = container(&world, "credentials");
     order.restart = RestartPolicy::Never;

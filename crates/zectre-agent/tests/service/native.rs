@@ -344,6 +344,10 @@ async fn a_link_that_a_task_leaves_leads_nowhere() {
 async fn a_port_that_is_held_is_refused() {
     let world = World::new().await;
     let _agent = Agent::start(&world);
+    // Somebody who comes later, where the program leaves its port to others. Long enough for a busy machine to let that one in.
+    let mut order = world.guest("deaf");
+    order.health_check.start_timeout = patient(12_000);
+    let (left, squatter) = start_and_take(&world, order).await;
     let order = world.guest("serve");
     let held = std::net::TcpListener::bind(("127.0.0.1", order.port)).expect("free");
     let task = world.start(order).await;
@@ -354,16 +358,34 @@ async fn a_port_that_is_held_is_refused() {
             .is_some_and(|message| message.contains("held by something else"))
     );
     // Somebody who comes later, and first: the program's own bind fails, and the answer isn't its.
-    let order = world.guest("beaten");
+    let (beaten, thief) = start_and_take(&world, world.guest("beaten")).await;
+    world.failed(beaten, Reason::Exited).await;
+    let report = world.failed(left, Reason::PortTaken).await;
+    assert!(
+        report
+            .message
+            .is_some_and(|message| message.contains("something other than the program listens"))
+    );
+    assert!(
+        report
+            .last_probe
+            .is_some_and(|probe| probe.contains("another process"))
+    );
+    drop((held, thief, squatter));
+}
+
+/// Starts it, and takes its port as soon as it runs.
+async fn start_and_take(world: &World, order: TaskOrder) -> (TaskId, std::net::TcpListener) {
     let port = order.port;
     let task = world.start(order).await;
     until("it is started", async || {
         world.task_dir(task).join("started.json").exists()
     })
     .await;
-    let thief = std::net::TcpListener::bind(("0.0.0.0", port)).expect("free");
-    world.failed(task, Reason::Exited).await;
-    drop((held, thief));
+    (
+        task,
+        std::net::TcpListener::bind(("0.0.0.0", port)).expect("free"),
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,8 @@ use zectre_agent::Service;
 use zectre_common::{
     id::{NodeId, TaskId},
     quantity::DurationMs,
-    state::{Reason, TaskState},
+    spec::RestartPolicy,
+    state::{ArtifactKind, Reason, TaskState},
     wire::{
         agent::{Action, ActionKind, ActionsResponse, TaskOrder},
         log::Stream,
@@ -89,6 +90,33 @@ async fn a_task_is_started_watched_and_stopped() {
     until("its files are gone", async || !world.task_dir(task).exists()).await;
     assert!(world.fresh_digest().await.is_empty());
     agent.terminate().await;
+}
+
+/// Whatever a program has started can end in order, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_process_of_a_task_is_told_to_stop() {
+    let world = World::new().await;
+    let _agent = Agent::start(&world);
+    let script = b"#!/bin/sh\n\
+        (trap 'echo child told; exit 0' TERM; echo child ready; while :; do sleep 1000 & wait; done) &\n\
+        trap 'echo parent told; wait; exit 0' TERM; echo parent ready\n\
+        while :; do wait; done\n";
+    let mut order = world.order(world.artifact(ArtifactKind::Binary, script.to_vec()));
+    order.restart = RestartPolicy::Never;
+    let task = world.start(order).await;
+    for ready in ["parent ready", "child ready"] {
+        world.logged(task, ready).await;
+    }
+    world.stop(task, 20_000).await;
+    let report = world.reported(task, TaskState::Stopped).await;
+    assert_eq!(
+        (report.exit_code, report.signal),
+        (Some(0), None),
+        "it had its time: {report:?}"
+    );
+    for told in ["parent told", "child told"] {
+        world.logged(task, told).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

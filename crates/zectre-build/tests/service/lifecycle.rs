@@ -9,30 +9,37 @@ use zectre_common::{
 };
 use zectre_testkit::wait_until;
 
-/// A compiler that writes down what it may do, then waits to be killed.
-fn slow_compiler(yard: &Yard, sysroot: &str) -> String {
-    let path = yard.dir.path().join("slow-tishc");
+/// What a compiler does that writes down what it may do, and then waits to be killed.
+const WAITS: &str = "\
+    echo \"uid $(id -u)\" >&2\ntouch /build/project/x 2>/dev/null || echo read-only >&2\n\
+    echo \"init $(cat /proc/1/comm)\" >&2\necho \"devices $(grep -c : /proc/net/dev)\" >&2\n\
+    [ -e /root ] && echo root-is-there >&2\ntouch /build/output/mark && echo writable >&2\n\
+    echo waiting >&2\nsleep 1000 & wait\n";
+/// What one does that needs more memory than any build may have; it has a bound of its own, where this machine has none.
+const SWELLS: &str = "ulimit -v 1000000\ntail /dev/zero >/dev/null\nexit 1\n";
+
+/// A worker's settings with a compiler that does this.
+fn compiler(yard: &Yard, does: &str) -> String {
+    let under = |name: &str| yard.dir.path().join(name);
+    let (path, cache, sysroot) = (under("slow-tishc"), under("empty-cache"), under("sysroot"));
+    for directory in [&cache, &sysroot] {
+        std::fs::create_dir(directory).expect("made");
+    }
     let script = format!(
-        "#!/bin/sh\nif [ \"$1\" = warm ]; then echo '{{\"ok\":true,\"sysroot\":\"{sysroot}\"}}'; exit 0; fi\n\
-         echo \"uid $(id -u)\" >&2\ntouch /build/project/x 2>/dev/null || echo read-only >&2\n\
-         echo \"init $(cat /proc/1/comm)\" >&2\necho \"devices $(grep -c : /proc/net/dev)\" >&2\n\
-         [ -e /root ] && echo root-is-there >&2\ntouch /build/output/mark && echo writable >&2\n\
-         echo waiting >&2\nsleep 1000 & wait\n"
+        "#!/bin/sh\nif [ \"$1\" = warm ]; then echo '{{\"ok\":true,\"sysroot\":\"{}\"}}'; exit 0; fi\n{does}",
+        sysroot.display()
     );
     std::fs::write(&path, script).expect("written");
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("ours");
     format!(
         "compiler = '{}'\ncache_dir = '{}'",
         path.display(),
-        yard.dir.path().join("empty-cache").display()
+        cache.display()
     )
 }
 
 fn prepared(yard: &Yard) -> String {
-    std::fs::create_dir(yard.dir.path().join("empty-cache")).expect("made");
-    let sysroot = yard.dir.path().join("sysroot");
-    std::fs::create_dir(&sysroot).expect("made");
-    slow_compiler(yard, &sysroot.display().to_string())
+    compiler(yard, WAITS)
 }
 
 /// Waits until no process of this test's compiler is left.
@@ -114,6 +121,30 @@ async fn a_build_that_takes_too_long_is_killed() {
         "{build:?}"
     );
     all_gone(&yard).await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_build_that_needs_too_much_memory_is_told_how_much_it_may_have() {
+    const LIMIT: u64 = 256 << 20;
+    let yard = Yard::new().await;
+    let settings = format!("{}\nmemory_bytes_max = {LIMIT}", compiler(&yard, SWELLS));
+    let worker = yard.start(&settings).await;
+    let build = yard.ended(yard.queue(hello()).await).await;
+    // Where no group can be made the worker says so at its start, and the compiler just ends.
+    let is_limited = zectre_build::cgroup::Parent::open(LIMIT).is_ok();
+    let reason = if is_limited {
+        Reason::OomKilled
+    } else {
+        Reason::BuildWorkerFailed
+    };
+    assert_eq!(
+        (build.status, build.reason),
+        (BuildStatus::Failed, Some(reason)),
+        "{build:?}"
+    );
+    let message = build.message.expect("a sentence");
+    assert!(!is_limited || message.contains("256 MiB of memory"), "{message}");
     worker.stop().await;
 }
 
