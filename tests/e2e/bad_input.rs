@@ -4,7 +4,7 @@ use flate2::{Compression, write::GzEncoder};
 use reqwest::Method;
 use serde_json::json;
 use std::{fs, path::Path};
-use zectre_e2e::{App, Daemons, archive, server_program};
+use zectre_e2e::{App, Daemons, Http, Outcome, archive, server_program};
 
 #[tokio::test]
 async fn a_request_that_does_not_fit_is_told_why() {
@@ -138,16 +138,7 @@ async fn a_program_that_misbehaves_ends_its_deployment_with_the_reason() {
         sick.deployment
     );
 
-    // Long before its deadline of five minutes: no node could ever hold it.
-    let huge = app
-        .deploy_program(&program, json!({"resources": {"memory": "4Ti"}}))
-        .await;
-    assert_eq!(huge.failed(), "no_capacity");
-    let why = huge.deployment["message"].to_string();
-    assert!(
-        why.contains("no node is large enough") && why.contains("memory; ask for less"),
-        "{why}"
-    );
+    rollouts_that_can_not_succeed_say_why(&http, &program).await;
 
     let stubborn = json!({"env": {"MODE": "stubborn"}, "stop_grace_secs": 1});
     let stubborn = app.deploy_program(&program, stubborn).await.succeeded();
@@ -161,6 +152,50 @@ async fn a_program_that_misbehaves_ends_its_deployment_with_the_reason() {
         async || zectre_e2e::tasks_of(stubborn.id()).is_empty().then_some(()),
     )
     .await;
+}
+
+/// What no node could ever hold or run, what takes too long, what is replaced and what is cancelled.
+async fn rollouts_that_can_not_succeed_say_why(http: &Http, program: &Path) {
+    let large = App::create(http, "large").await;
+    let picky = App::create(http, "picky").await;
+    let late = App::create(http, "late").await;
+    let stuck = json!({
+        "environment": "production", "progress_deadline_secs": 10, "env": {"MODE": "never"},
+        "networking": {"health_check": {"start_timeout": "5m"}},
+    });
+    let (huge, nowhere, slow) = tokio::join!(
+        large.deploy_program(program, json!({"resources": {"memory": "4Ti"}})),
+        picky.deploy_program(program, json!({"constraints": ["gpu"]})),
+        late.deploy_program(program, stuck.clone()),
+    );
+    // Long before its deadline of five minutes.
+    assert_eq!(huge.failed(), "no_capacity");
+    let why = huge.deployment["message"].to_string();
+    assert!(
+        why.contains("no node is large enough") && why.contains("memory; ask for less"),
+        "{why}"
+    );
+    assert_eq!(nowhere.failed(), "no_eligible_node");
+    let why = nowhere.deployment["message"].to_string();
+    assert!(why.contains("meets the constraints gpu"), "{why}");
+    assert_eq!(slow.failed(), "progress_deadline");
+    let why = slow.deployment["message"].to_string();
+    assert!(why.contains("0 of 1 tasks were ready after 10 s"), "{why}");
+
+    let mut again = stuck;
+    again["artifact_id"] = slow.deployment["artifact_id"].clone();
+    again["progress_deadline_secs"] = 300.into();
+    let replaced = late.deploy(again.clone()).await;
+    let next = late.deploy(again).await;
+    let end = |outcome: &Outcome| (outcome.status().to_owned(), outcome.deployment["reason"].clone());
+    let cancelled = "cancelled".to_owned();
+    let replaced = late.outcome(&replaced).await;
+    assert_eq!(end(&replaced), (cancelled.clone(), json!("superseded")));
+    http.post(&format!("/deployments/{next}/cancel"), json!({}))
+        .await
+        .expect_ok();
+    let next = late.outcome(&next).await;
+    assert_eq!(end(&next), (cancelled, json!("cancelled")));
 }
 
 /// An archive with one entry that `tar` itself would refuse to make.
@@ -246,7 +281,7 @@ async fn a_hostile_archive_is_refused_by_name() {
 
 #[tokio::test]
 async fn mistakes_in_sources_and_manifests_are_shown_where_they_are() {
-    let platform = Daemons::start().await;
+    let mut platform = Daemons::start().await;
     let app = App::create(&platform.http(), "typo").await;
     let good = "fn handleRequest(req) { return { status: 200, body: \"ok\" } }\nserve(parseInt(process.env.PORT), handleRequest)\n";
     let manifest = "name: typo\nbuild:\n  source: ./src/main.tish\ndeploy:\n  replica: 2\n";
@@ -277,17 +312,19 @@ async fn mistakes_in_sources_and_manifests_are_shown_where_they_are() {
     );
 
     // A deployment that waits for such a build fails with it.
-    let request = json!({"build_id": build["id"], "environment": "production"});
-    let answer = platform
-        .http()
-        .post(&format!("/apps/{}/deployments", app.id), request)
+    platform.kill("zectre-build").await;
+    let queued = app
+        .start_build(archive(&[("src/main.tish", "let x = = 2\n")]))
         .await;
-    if answer.status.is_success() {
-        let outcome = app.outcome(answer.json()["id"].as_str().expect("an id")).await;
-        assert_eq!(outcome.failed(), "build_failed");
-    } else {
-        assert_eq!(answer.status.as_u16() / 100, 4, "{}", answer.text());
-    }
+    let waits = app
+        .deploy(json!({"build_id": queued, "environment": "production"}))
+        .await;
+    assert_eq!(app.deployment(&waits).await["status"], "pending");
+    platform.start_service("zectre-build");
+    let outcome = app.outcome(&waits).await;
+    assert_eq!(outcome.failed(), "build_failed");
+    let why = outcome.deployment["message"].as_str().unwrap_or_default();
+    assert!(why.contains("src/main.tish:1"), "{why}");
 }
 
 #[tokio::test]

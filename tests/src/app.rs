@@ -184,8 +184,8 @@ impl App {
         .await;
     }
 
-    /// Uploads sources and waits until the build has ended.
-    pub async fn build(&self, archive: Vec<u8>) -> Value {
+    /// Uploads sources; gives the id of their build.
+    pub async fn start_build(&self, archive: Vec<u8>) -> String {
         let path = format!("/api/v1/apps/{}/builds", self.id);
         let request = self
             .http
@@ -194,10 +194,15 @@ impl App {
             .body(archive);
         let answer = send(request).await;
         assert!(answer.status.is_success(), "{}", answer.text());
-        let id = answer.json()["id"]
+        answer.json()["id"]
             .as_str()
             .expect("a build has an id")
-            .to_owned();
+            .to_owned()
+    }
+
+    /// Uploads sources and waits until the build has ended.
+    pub async fn build(&self, archive: Vec<u8>) -> Value {
+        let id = self.start_build(archive).await;
         wait_until(Duration::from_secs(300), "the build ends", async || {
             let build = self.http.get(&format!("/builds/{id}")).await.expect(200);
             let open = ["queued", "running"].contains(&build["status"].as_str()?);
