@@ -128,3 +128,32 @@ pub fn describe(outcome: &Outcome) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Violation;
+
+    #[test]
+    fn a_broken_seed_tells_the_one_command_that_shows_it_again() {
+        let mut outcome = run(7, false);
+        outcome.violation = Some(Violation {
+            promise: "a promise",
+            detail: "how it was broken".into(),
+            at_secs: 12,
+        });
+        let told = describe(&outcome);
+        assert!(
+            told.contains("seed 7 breaks a promise after 12 s: a promise"),
+            "{told}"
+        );
+        assert!(outcome.tail.iter().all(|line| told.contains(line)), "{told}");
+        let again = told
+            .lines()
+            .last()
+            .and_then(|line| line.strip_prefix("see it again: cargo xtask sim "));
+        let words: Vec<String> = again.expect("the last line").split(' ').map(Into::into).collect();
+        let wish = parse(&words).expect("a command line");
+        assert_eq!((wish.seed, wish.seeds, wish.trace), (Some(7), Some(1), true));
+    }
+}

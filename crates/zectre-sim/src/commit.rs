@@ -7,6 +7,7 @@ use crate::{
     network::Place,
     sim::{Act, MS, SECOND, Sim, Us, note},
     trace::short,
+    trouble::Trouble,
 };
 use zectre_common::id::NodeId;
 use zectre_scheduler_core::{Command, Event, step};
@@ -124,7 +125,10 @@ impl Sim {
                 let patience_us = self.random.pick(&[5 * MS, 3 * SECOND, TIMEOUT_US]);
                 (None, patience_us.unwrap_or(TIMEOUT_US), Outcome::Failed)
             }
-            (true, true) => (None, 2 * MS, Outcome::Fenced),
+            (true, true) => {
+                self.trouble(Trouble::CommitFenced);
+                (None, 2 * MS, Outcome::Fenced)
+            }
             (true, false) => self.fate(id),
         };
         if let Some(apply_us) = apply_us {
@@ -149,20 +153,22 @@ impl Sim {
         if is_doomed {
             return (None, quick_us, Outcome::Failed);
         }
-        match self.random.below(1_000) as u64 {
-            roll if roll < self.faults.slow_per_mille => good(slow_us),
-            roll if roll < self.faults.slow_per_mille + self.faults.fail_per_mille => {
-                match self.random.below(3) {
-                    // Rolled back.
-                    0 => (None, quick_us, Outcome::Failed),
-                    // Committed, and the answer was lost.
-                    1 => (Some(quick_us), quick_us + 5 * MS, Outcome::Failed),
-                    // Committed after its leader gave up.
-                    _ => (Some(TIMEOUT_US + slow_us / 3), TIMEOUT_US, Outcome::Failed),
-                }
-            }
-            _ => good(quick_us),
+        let (slow, fails) = (self.faults.slow_per_mille, self.faults.fail_per_mille);
+        let roll = self.random.below(1_000) as u64;
+        if roll >= slow + fails {
+            return good(quick_us);
         }
+        if roll < slow {
+            self.trouble(Trouble::CommitSlow);
+            return good(slow_us);
+        }
+        let (trouble, apply_us, heard_us) = match self.random.below(3) {
+            0 => (Trouble::CommitFailed, None, quick_us),
+            1 => (Trouble::CommitUnheard, Some(quick_us), quick_us + 5 * MS),
+            _ => (Trouble::CommitLate, Some(TIMEOUT_US + slow_us / 3), TIMEOUT_US),
+        };
+        self.trouble(trouble);
+        (apply_us, heard_us, Outcome::Failed)
     }
 
     /// The database commits.

@@ -7,7 +7,9 @@ use crate::{
     proxy::ProxyAct,
     random::Random,
     sim::{Act, MS, SECOND, Sim, Us, note},
+    trouble::Trouble,
 };
+use std::collections::BTreeSet;
 
 /// No scheduler's clock is further off than this; a machine without NTP for a week is.
 pub(crate) const SKEW_MAX_US: Us = 2 * SECOND;
@@ -38,6 +40,8 @@ pub(crate) struct Faults {
     pub(crate) fail_per_mille: u64,
     /// The next commit of this term is rolled back.
     pub(crate) doomed_term: Option<u64>,
+    /// What the world had.
+    pub(crate) seen: BTreeSet<Trouble>,
     pause_us: Us,
 }
 
@@ -51,6 +55,7 @@ impl Faults {
             slow_per_mille: draw(&[0, 5, 20]),
             fail_per_mille: draw(&[0, 5, 20]),
             doomed_term: None,
+            seen: BTreeSet::new(),
             pause_us: draw(&[3, 6, 15, 60]) * SECOND,
         }
     }
@@ -75,11 +80,15 @@ impl Sim {
             76..82 => self.stop_database(lasts_us),
             82..90 => {
                 note!(self, "the network is slow");
+                self.trouble(Trouble::NetworkSlow);
                 self.network.slow = true;
                 self.after(lasts_us, Act::Heal(Healing::Fast));
             }
             90..95 => self.shift_clock(),
-            _ if self.proxies.len() < 4 => self.add_proxy(),
+            _ if self.proxies.len() < 4 => {
+                self.trouble(Trouble::ProxyAdded);
+                self.add_proxy();
+            }
             _ => self.lose_lock(),
         }
     }
@@ -132,6 +141,7 @@ impl Sim {
         let index = self.random.below(self.hosts.len());
         self.hosts[index].agent_up = false;
         note!(self, "the agent of host {index} ends");
+        self.trouble(Trouble::AgentEnded);
         // Mostly its supervisor starts it at once.
         let lasts_us = if self.random.chance(700) {
             lasts_us / 40
@@ -147,6 +157,7 @@ impl Sim {
         (host.is_on, host.agent_up) = (false, false);
         let tasks: Vec<_> = std::mem::take(&mut host.processes).into_keys().collect();
         note!(self, "host {index} loses power");
+        self.trouble(Trouble::MachineEnded);
         for task in tasks {
             self.requests_end_with(task);
         }
@@ -174,6 +185,7 @@ impl Sim {
             ),
         }
         note!(self, "cut: {cuts:?}");
+        self.trouble(Trouble::Cut);
         for (one, other) in cuts {
             self.network.cut(one, other);
             self.after(lasts_us, Act::Heal(Healing::Mend(one, other)));
@@ -186,6 +198,7 @@ impl Sim {
             return;
         }
         note!(self, "scheduler {index} ends");
+        self.trouble(Trouble::SchedulerEnded);
         let term = self.schedulers[index].term.take();
         let scheduler = &mut self.schedulers[index];
         scheduler.is_up = false;
@@ -202,6 +215,7 @@ impl Sim {
     fn freeze_scheduler(&mut self, lasts_us: Us) {
         let index = self.random.below(self.schedulers.len());
         note!(self, "scheduler {index} stands still");
+        self.trouble(Trouble::SchedulerFrozen);
         self.schedulers[index].frozen_until_us = self.now_us + lasts_us;
         if let Some((holder, term)) = self.database.lock
             && holder == index
@@ -216,6 +230,7 @@ impl Sim {
     fn lose_lock(&mut self) {
         if let Some((index, _)) = self.database.lock.take() {
             note!(self, "the lock of scheduler {index} is lost");
+            self.trouble(Trouble::LockLost);
         }
     }
 
@@ -231,11 +246,13 @@ impl Sim {
         if in_order && !self.database.is_down {
             self.database.proxies.remove(&proxy.id);
         }
+        self.trouble(Trouble::ProxyEnded);
         self.after(lasts_us, Act::Proxy(index, ProxyAct::Boot));
     }
 
     fn stop_database(&mut self, lasts_us: Us) {
         note!(self, "the database is down");
+        self.trouble(Trouble::DatabaseDown);
         self.database.is_down = true;
         self.database.lock = None;
         // Its connections break, and what was not committed never will be.
@@ -250,6 +267,7 @@ impl Sim {
     }
 
     fn shift_clock(&mut self) {
+        self.trouble(Trouble::ClockShifted);
         if self.random.chance(300) {
             let skew_us = self.skew_us(PROXY_SKEW_MAX_US);
             let index = self.random.below(self.proxies.len());

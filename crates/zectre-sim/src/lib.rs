@@ -23,6 +23,7 @@ mod random;
 mod removal;
 mod sim;
 mod trace;
+mod trouble;
 
 pub use sim::Violation;
 use std::{
@@ -30,7 +31,8 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     time::Duration,
 };
-use zectre_common::state::Reason;
+pub use trouble::Trouble;
+use zectre_common::state::{OperationKind, Reason};
 use zectre_scheduler_core::Settings;
 
 /// Whether a bug was planted: see `zectre_scheduler_core::planted`.
@@ -72,6 +74,10 @@ pub struct Outcome {
     pub virtual_secs: u64,
     /// The reason codes that the scheduler gave to anything.
     pub reasons: BTreeSet<Reason>,
+    /// The kinds of trouble that it had.
+    pub troubles: BTreeSet<Trouble>,
+    /// What people asked for.
+    pub asked: BTreeSet<OperationKind>,
 }
 
 /// Runs a seed to its end; with `echo` every line of its trace is printed.
@@ -94,6 +100,8 @@ pub fn run(seed: u64, echo: bool) -> Outcome {
         tail: sim.trace.tail(),
         virtual_secs: sim.now_us / sim::SECOND,
         reasons: sim.checks.reasons,
+        troubles: sim.faults.seen,
+        asked: sim.operator.asked,
         violation: sim.violation,
     }
 }

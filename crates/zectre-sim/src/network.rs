@@ -4,6 +4,7 @@ use crate::{
     host::HostAct,
     leader::{LeaderAct, Letter},
     sim::{Act, MS, SECOND, Sim, Us},
+    trouble::Trouble,
 };
 use std::collections::BTreeMap;
 use zectre_scheduler_core::Event;
@@ -90,6 +91,7 @@ impl Sim {
     fn transit_us(&mut self, longest_us: Us) -> Us {
         let storm = self.is_stormy();
         if storm && self.random.chance(if self.network.slow { 300 } else { 10 }) {
+            self.trouble(Trouble::MessageLate);
             return self.random.between(100 * MS, longest_us);
         }
         self.random.between(200, 3 * MS)
@@ -98,12 +100,16 @@ impl Sim {
     /// Sends something; it may be lost, late, or (a repeated call) come twice.
     pub(crate) fn send(&mut self, from: Place, to: Place, act: Act) {
         let storm = self.is_stormy();
-        if !self.network.reaches(from, to) || (storm && self.random.chance(self.faults.loss_per_mille)) {
+        if !self.network.reaches(from, to) {
             return;
+        }
+        if storm && self.random.chance(self.faults.loss_per_mille) {
+            return self.trouble(Trouble::MessageLost);
         }
         let longest_us = patience_us(&act);
         let latency_us = self.transit_us(longest_us);
         if storm && self.random.chance(self.faults.twice_per_mille) {
+            self.trouble(Trouble::MessageTwice);
             let again_us = self.transit_us(longest_us);
             self.after(again_us, act.clone());
         }

@@ -92,6 +92,8 @@ pub(crate) struct Operator {
     building: BTreeSet<DeploymentId>,
     /// Somebody asked for another one in its stead.
     pub(crate) stopped: BTreeSet<TaskId>,
+    /// What was asked for at all.
+    pub(crate) asked: BTreeSet<OperationKind>,
     operations: i64,
 }
 
@@ -462,6 +464,7 @@ impl Sim {
         node_id: Option<NodeId>,
     ) {
         self.operator.stopped.extend(task_id);
+        self.operator.asked.insert(kind);
         self.operator.operations += 1;
         let id = self.operator.operations;
         let about = deployment_id.map_or_else(String::new, |id| short(id.get()));

@@ -1,17 +1,19 @@
 //! Two hundred worlds of faults, and that a seed is a world.
 
-use std::collections::{BTreeMap, BTreeSet};
-use zectre_common::state::Reason;
-use zectre_sim::run;
+mod shown;
 
-/// Where a reason code is produced.
+use std::collections::{BTreeMap, BTreeSet};
+use zectre_common::state::{OperationKind, Reason};
+use zectre_sim::{Trouble, run};
+
+/// Where a reason code is produced; `shown.rs` names the tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
     /// In any fifty worlds.
     Worlds,
     /// In some worlds, and by tests of the scheduler's core that are about it.
     Directed,
-    /// By an agent or a build worker alone: by their own tests, on real processes.
+    /// By an agent or a build worker alone: in no world.
     Outside,
 }
 
@@ -49,9 +51,11 @@ fn source(reason: Reason) -> Source {
     }
 }
 
-/// Every promise holds in these worlds, and every reason why something ends in them was seen.
+/// Every promise holds in these worlds. They had every kind of trouble, people asked for all that they can ask for, and every reason
+/// why something ends in them was seen.
 fn hold(seeds: std::ops::Range<u64>) {
     let mut seen: BTreeMap<Reason, u32> = BTreeMap::new();
+    let (mut troubles, mut asked) = (BTreeSet::new(), BTreeSet::new());
     for seed in seeds {
         let outcome = run(seed, false);
         assert!(
@@ -63,10 +67,22 @@ fn hold(seeds: std::ops::Range<u64>) {
             outcome.lines > 100,
             "seed {seed} is a world in which nothing happens"
         );
+        troubles.extend(outcome.troubles);
+        asked.extend(outcome.asked);
         for reason in outcome.reasons {
             *seen.entry(reason).or_default() += 1;
         }
     }
+    let rare: Vec<_> = Trouble::ALL
+        .iter()
+        .filter(|one| !troubles.contains(one))
+        .collect();
+    assert!(rare.is_empty(), "no world had {rare:?}");
+    let rare: Vec<_> = OperationKind::ALL
+        .iter()
+        .filter(|kind| !asked.contains(kind))
+        .collect();
+    assert!(rare.is_empty(), "nobody asked for {rare:?}");
     let of = |wanted: Source| {
         Reason::ALL
             .iter()
