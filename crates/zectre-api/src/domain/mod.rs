@@ -18,7 +18,7 @@ use crate::{
         custom_domain::{self, Claim, Outcome},
     },
 };
-use zectre_common::state::DomainProof;
+use zectre_common::{id::ApplicationId, state::DomainProof};
 
 /// Writes down what a look at a claim found: the claim is verified and leads to its environment, or the problem is kept.
 ///
@@ -99,6 +99,18 @@ pub(crate) async fn enter(
             .await?;
     }
     Ok(outcome)
+}
+
+/// Writes down that a claim was not verified in time.
+pub(crate) async fn note_expired(
+    change: &mut Change<'_>,
+    app: ApplicationId,
+    domain: &str,
+) -> Result<(), Error> {
+    let message = format!("`{domain}` was not verified in time and is claimed no longer");
+    change
+        .event_by_platform("domain.expired", About::app(app), &message)
+        .await
 }
 
 /// The answer when another application holds the name.

@@ -1,13 +1,13 @@
 //! Looks at pending claims by itself, ever more rarely, and forgets those that were never verified: `domains add` and
 //! the record are all that people need to do.
 
-use super::settle;
+use super::{note_expired, settle};
 use crate::{
     context::Context,
     error::Error,
     identity::Actor,
     store::{
-        change::{About, Change},
+        change::Change,
         custom_domain::{self, Claim},
     },
 };
@@ -67,10 +67,7 @@ async fn forget_expired(context: &Context, actor: &Actor) -> Result<(), Error> {
     change.raise_routing_epoch().await?;
     let forgotten = custom_domain::forget_expired(change.connection(), BATCH_MAX).await?;
     for (application, domain) in forgotten {
-        let message = format!("`{domain}` was not verified in time and is claimed no longer");
-        change
-            .event("domain.expired", About::app(application), &message)
-            .await?;
+        note_expired(&mut change, application, &domain).await?;
     }
     change.commit().await
 }

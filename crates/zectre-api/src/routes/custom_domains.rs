@@ -112,9 +112,6 @@ async fn create(
         if domain::enter(&mut change, &claim, DomainProof::None, ttl).await? == Outcome::Taken {
             return Err(domain::taken(&claim.domain, DomainProof::None));
         }
-    } else {
-        // Proxies answer the claim's page from now on.
-        change.raise_routing_epoch().await?;
     }
     let row = custom_domain::get(change.connection(), id, &claim.domain).await?;
     let made = show(&context, row.ok_or_else(|| gone(Thing::App, id))?);
@@ -142,6 +139,12 @@ async fn insert(context: &Context, change: &mut Change<'_>, claim: &Claim, slug:
     let environment_id = environment::id(change.connection(), id, slug)
         .await?
         .ok_or_else(unknown)?;
+    // Proxies answer the claim's page from now on. Before the rows, as whoever verifies or forgets takes them: or the two wait for
+    // each other.
+    change.raise_routing_epoch().await?;
+    for expired in custom_domain::forget_expired_of(change.connection(), id).await? {
+        domain::note_expired(change, id, &expired).await?;
+    }
     if custom_domain::count(change.connection(), id).await? >= DOMAINS_MAX {
         return Err(refuse(
             &code::TOO_MANY_DOMAINS,

@@ -326,6 +326,19 @@ pub(crate) async fn forget_expired(
         .collect())
 }
 
+/// Forgets the claims of an application that were not verified in time, though the rounds that look for such have not come yet:
+/// which.
+pub(crate) async fn forget_expired_of(
+    connection: &mut PgConnection,
+    app: ApplicationId,
+) -> Result<Vec<String>, Error> {
+    let query = sqlx::query_scalar!(
+        "DELETE FROM custom_domains WHERE application_id = $1 AND verified_at IS NULL AND expires_at <= now() RETURNING domain",
+        app as _
+    );
+    Ok(query.fetch_all(connection).await?)
+}
+
 /// Gives a name up, its route with it; false when the application has no claim on it.
 pub(crate) async fn delete(
     connection: &mut PgConnection,

@@ -18,11 +18,11 @@ use tokio::{
 };
 use zectre_testkit::{DnsServer, wait_until};
 
-const SOON: Duration = Duration::from_secs(60);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 const HERE: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
 /// A web server that answers whatever it is told to, and remembers what it was asked.
-struct Site {
+pub(crate) struct Site {
     address: SocketAddr,
     answer: Arc<Mutex<String>>,
     asked: Arc<Mutex<Vec<String>>>,
@@ -30,7 +30,7 @@ struct Site {
 }
 
 impl Site {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let address = listener.local_addr().expect("a listener has an address");
         let (answer, asked) = (
@@ -77,7 +77,7 @@ impl Site {
 }
 
 /// An API that asks this DNS server, and looks for pages where the site listens.
-async fn api_asking(dns: &DnsServer, site: &Site, more: &str) -> Harness {
+pub(crate) async fn api_asking(dns: &DnsServer, site: &Site, more: &str) -> Harness {
     let port = site.address.port();
     Harness::start_with(&format!(
         "domains.dns_server = '{}'\ndomains.http_port = {port}\n{more}",
@@ -111,19 +111,19 @@ pub(crate) async fn claim(api: &Harness, app: &str, domain: &str) -> Value {
     made
 }
 
-async fn verify(api: &Harness, app: &str, domain: &str) -> crate::harness::Answer {
+pub(crate) async fn verify(api: &Harness, app: &str, domain: &str) -> crate::harness::Answer {
     api.act(&format!("/apps/{app}/custom-domains/{domain}/verify"))
         .await
 }
 
-async fn routes(api: &Harness) -> Vec<String> {
+pub(crate) async fn routes(api: &Harness) -> Vec<String> {
     sqlx::query_scalar("SELECT domain FROM routes ORDER BY domain")
         .fetch_all(&api.pool)
         .await
         .expect("the database is there")
 }
 
-async fn actions(api: &Harness, app: &str) -> Vec<String> {
+pub(crate) async fn actions(api: &Harness, app: &str) -> Vec<String> {
     let events = api
         .get(&format!("/events?application_id={app}&page_size=100"))
         .await;
@@ -341,73 +341,6 @@ async fn a_claim_keeps_nobody_from_their_own_name() {
     let refused = verify(&api, &squatter, "shop.example.com").await.expect(409);
     assert_eq!(refused.code(), "DOMAIN_TAKEN");
     assert!(refused.text.contains("delete it there first"), "{}", refused.text);
-    api.stop().await;
-}
-
-#[tokio::test]
-async fn a_claim_is_looked_at_by_itself_until_it_is_forgotten() {
-    let (dns, site) = (DnsServer::start().await, Site::start().await);
-    let api = api_asking(&dns, &site, "").await;
-    let app = api.app("hello").await;
-    let path = format!("/apps/{app}/custom-domains");
-    let made = api
-        .post(&path, json!({ "domain": "shop.example.com" }))
-        .await
-        .expect(201)
-        .json();
-    let (name, value) = record(&made);
-    dns.add_txt(&name, &value);
-    wait_until(SOON, "the domain is verified", async || {
-        let listed = api.get(&path).await.expect(200).json();
-        (listed["data"][0]["state"] == "verified").then_some(())
-    })
-    .await;
-    api.post(&path, json!({ "domain": "late.example.com" }))
-        .await
-        .expect(201);
-    sqlx::query("UPDATE custom_domains SET expires_at = now() - interval '1 second'")
-        .execute(&api.pool)
-        .await
-        .expect("the database is there");
-    wait_until(SOON, "the claim is forgotten", async || {
-        let listed = api.get(&path).await.expect(200).json();
-        (listed["total"] == 1).then_some(())
-    })
-    .await;
-    assert_eq!(routes(&api).await, ["shop.example.com"], "what is verified stays");
-    assert_eq!(
-        actions(&api, &app).await,
-        [
-            "domain.claimed",
-            "domain.verified",
-            "domain.claimed",
-            "domain.expired"
-        ]
-    );
-    api.stop().await;
-}
-
-#[tokio::test]
-async fn a_claim_whose_time_is_over_is_verified_by_nothing_though_it_is_still_there() {
-    let (dns, site) = (DnsServer::start().await, Site::start().await);
-    let api = api_asking(&dns, &site, "").await;
-    let app = api.app("hello").await;
-    let (name, value) = record(&claim(&api, &app, "late.example.com").await);
-    let mut held = api.pool.begin().await.expect("the database is there");
-    // At once, and due; as long as it is locked it is neither forgotten nor looked at by itself.
-    sqlx::query("UPDATE custom_domains SET expires_at = now() - interval '1 second', next_check_at = now()")
-        .execute(&api.pool)
-        .await
-        .expect("the database is there");
-    sqlx::query("SELECT FROM custom_domains FOR UPDATE")
-        .execute(&mut *held)
-        .await
-        .expect("the database is there");
-    dns.add_txt(&name, &value);
-    let answer = verify(&api, &app, "late.example.com").await.expect(404);
-    assert_eq!(answer.code(), "DOMAIN_NOT_FOUND");
-    assert_eq!(routes(&api).await, Vec::<String>::new());
-    held.rollback().await.expect("the database is there");
     api.stop().await;
 }
 

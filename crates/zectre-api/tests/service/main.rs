@@ -15,6 +15,7 @@ mod contract;
 mod custom_domains;
 mod deployments;
 mod document;
+mod expired_claims;
 mod forge;
 mod harness;
 mod held;
