@@ -72,6 +72,13 @@ impl Known {
     }
 }
 
+/// Whether a connection that ended with a request on it may have been closed for the rest before. After one that was as short it
+/// may be for what was asked, and says nothing about what is asked by others. And a close that crosses a request is heard of at once,
+/// however busy the machine: who was at it for longer than any rest is trusted for had read it, and died of it.
+fn is_for_its_rest(rested: Duration, worked: Duration) -> bool {
+    rested > AT_ONCE && worked <= TRUSTED_MAX
+}
+
 /// What is known of one task.
 #[derive(Debug)]
 pub struct Lull {
@@ -106,10 +113,9 @@ impl Lull {
         self.any.store(true, Relaxed);
     }
 
-    /// It ended one without an answer that had rested for so long before. What is as short may be for what was asked, and then says
-    /// nothing about what is asked by others.
-    pub fn broke(&self, rested: Duration) {
-        if rested > AT_ONCE {
+    /// It ended one that had rested for so long, without an answer to a request that had come so long before.
+    pub fn broke(&self, rested: Duration, worked: Duration) {
+        if is_for_its_rest(rested, worked) {
             self.closed(rested, 1);
         }
     }
@@ -176,12 +182,26 @@ mod tests {
     }
 
     #[test]
+    fn a_crash_in_a_long_request_says_nothing_of_the_rest_before() {
+        let rested = Duration::from_millis(50);
+        for (worked, is_told) in [
+            (Duration::ZERO, true),
+            (TRUSTED_MAX, true),
+            (TRUSTED_MAX + Duration::from_millis(1), false),
+            (Duration::from_secs(3_600), false),
+        ] {
+            assert_eq!(is_for_its_rest(rested, worked), is_told, "{worked:?}");
+            assert!(!is_for_its_rest(AT_ONCE, worked), "{worked:?}");
+        }
+    }
+
+    #[test]
     fn it_is_told_what_was_seen() {
         let lull = Lull::default();
         assert_eq!((lull.trusted(), lull.shortest()), (TRUSTED_MAX, None));
-        lull.broke(AT_ONCE);
+        lull.broke(AT_ONCE, Duration::ZERO);
         assert_eq!(lull.shortest(), None);
-        lull.broke(Duration::from_millis(80));
+        lull.broke(Duration::from_millis(80), Duration::ZERO);
         let shortest = Some(Duration::from_millis(80));
         assert_eq!(
             (lull.trusted(), lull.shortest()),

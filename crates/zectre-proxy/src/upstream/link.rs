@@ -65,7 +65,7 @@ impl Link {
     /// It ended without an answer to the request that it was lent for at `asked`.
     pub(super) fn broke(&self, asked: Instant) {
         if let (Sender::Http1(single), Some(since)) = (&self.sender, self.rested_since) {
-            single.rests.broke(since, asked);
+            single.rests.broke(since, asked, Instant::now());
         }
     }
 

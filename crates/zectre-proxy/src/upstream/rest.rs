@@ -60,9 +60,10 @@ impl Rests {
         }
     }
 
-    /// It ended without an answer to the request that came at `until`, after a rest. How long the task was at the request says nothing.
-    pub(super) fn broke(&self, since: Instant, until: Instant) {
-        self.lull.broke(until.saturating_duration_since(since));
+    /// It rested since `since`, and ended `now` without an answer to the request that came at `asked`.
+    pub(super) fn broke(&self, since: Instant, asked: Instant, now: Instant) {
+        let rested = asked.saturating_duration_since(since);
+        self.lull.broke(rested, now.saturating_duration_since(asked));
     }
 }
 
@@ -86,12 +87,14 @@ mod tests {
     }
 
     #[test]
-    fn a_rest_ends_with_its_request_however_long_that_one_took_to_break() {
+    fn a_rest_ends_with_its_request_which_is_no_part_of_it() {
         let lull = Arc::default();
         let rests = Rests::new(&lull);
-        let (rest, until) = (Duration::from_millis(50), Instant::now());
-        let since = until.checked_sub(rest).expect("the machine is up for longer");
-        rests.broke(since, until);
+        let (rest, since) = (Duration::from_millis(50), Instant::now());
+        let asked = since + rest;
+        rests.broke(since, asked, asked + Duration::from_secs(30));
+        assert_eq!(lull.shortest(), None, "it died of the request");
+        rests.broke(since, asked, asked + Duration::from_millis(500));
         assert_eq!(lull.shortest(), Some(rest));
     }
 }
