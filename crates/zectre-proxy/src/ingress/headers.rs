@@ -305,6 +305,8 @@ pub(super) mod tests {
         let asked = |has_body, headers: &[(&str, &str)]| upgrade(&parts("/", headers), has_body);
         let lone = [("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")];
         assert_eq!(asked(false, &lone).expect("asked for"), "websocket");
+        let other = [lone[0], ("upgrade", "x-chat/1.2")];
+        assert_eq!(asked(false, &other).expect("asked for"), "x-chat/1.2");
         assert_eq!(asked(true, &lone), None);
         assert_eq!(asked(false, &lone[1..]), None);
         for bad in ["h2c", "H2C", "websocket, h2c", "HTTP/2.0", "TLS/1.0"] {

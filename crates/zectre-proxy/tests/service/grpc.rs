@@ -3,6 +3,7 @@
 use crate::{
     client::{comes_to, full},
     h2c::{self, Call, Giving},
+    hostile::frames::{self, ACK, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, headers},
     origin::{Body, Origin, text},
     secure::Secure,
     world::{App, Running, SOON, World},
@@ -21,6 +22,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
+    io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
     sync::{Notify, mpsc},
     task::JoinSet,
@@ -294,6 +296,59 @@ async fn a_task_that_goes_finishes_its_calls_while_new_ones_take_another_connect
     assert_eq!(old.hear().await, "after");
     assert_eq!(old.end().await["grpc-status"], "0");
     proxy.stop().await;
+}
+
+/// What a client hears that answers pings, as all do.
+async fn hear(stream: &mut TcpStream) -> Option<frames::Frame> {
+    let frame = frames::next(stream).await?;
+    if frame.kind == PING && frame.flags & ACK == 0 {
+        let pong = frames::frame(PING, ACK, 0, &frame.payload);
+        stream.write_all(&pong).await.expect("it is open");
+    }
+    Some(frame)
+}
+
+async fn hear_until(stream: &mut TcpStream, is: impl Fn(&frames::Frame) -> bool) {
+    loop {
+        let frame = hear(stream).await.expect("it stays");
+        assert_ne!(frame.kind, RST_STREAM, "{frame:?}");
+        if is(&frame) {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stop_of_the_proxy_is_told_by_goaway_and_an_open_call_goes_on_to_its_end() {
+    let world = World::new().await;
+    let origin = echo().await;
+    world.grpc_at("stop", &[origin.address]).await;
+    let mut proxy = world.start().await;
+    let host = full("stop-default");
+    let fields = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", "/call"),
+        (":authority", host.as_str()),
+        ("te", "trailers"),
+        ("content-type", "application/grpc"),
+    ];
+    let says = |word: &str, flags| frames::frame(DATA, flags, 1, word.as_bytes());
+    let begin = [headers(1, END_HEADERS, &fields), says("before", 0)];
+    let mut stream = frames::open(proxy.address, &begin.concat()).await;
+    hear_until(&mut stream, |frame| frame.payload == b"before").await;
+    proxy.shutdown.request();
+    hear_until(&mut stream, |frame| frame.kind == GOAWAY && frame.code() == 0).await;
+    stream
+        .write_all(&says("after", END_STREAM))
+        .await
+        .expect("it is open");
+    hear_until(&mut stream, |frame| frame.payload == b"after").await;
+    // The trailers, and then the end of the connection.
+    let is_end = |frame: &frames::Frame| frame.kind == HEADERS && frame.flags & END_STREAM != 0;
+    hear_until(&mut stream, is_end).await;
+    while hear(&mut stream).await.is_some() {}
+    proxy.ended().await;
 }
 
 #[tokio::test]

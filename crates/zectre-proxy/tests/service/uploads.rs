@@ -1,9 +1,9 @@
 //! What clients send to programs: asked for before it is sent, bounded in length and in time, and legible.
 
 use crate::{
-    client::{comes_to, full, raw, read_until},
+    client::{client, comes_to, full, metric, raw, read_until, send},
     hostile::frames::{self, WHOLE, headers},
-    origin::{Origin, text},
+    origin::{Origin, nobody, text},
     world::{Running, SOON, World},
 };
 use http::StatusCode;
@@ -107,6 +107,46 @@ async fn a_body_that_nobody_asked_for_finds_another_replica() {
     timeout(SOON, asked).await.expect("both are asked");
     comes_to(proxy.admin, "proxy_upstream_errors_total{kind=\"lost\"}", 2.0).await;
     proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_that_nobody_asked_for_is_sent_once_where_nothing_is_repeated() {
+    let mut world = World::new().await;
+    world.configure("[proxy]\nrepeat_lost_requests = false");
+    let replicas = [Dying::new().await, Dying::new().await];
+    let app = world.app("shop").await;
+    for dying in &replicas {
+        world.task(app.deployment, dying.address).await;
+    }
+    let proxy = world.start().await;
+    let answer = post_when_told(&proxy, "shop-default").await;
+    assert!(answer.contains("HTTP/1.1 502 "), "{answer}");
+    let heads: usize = replicas.iter().map(|dying| dying.heads.load(SeqCst)).sum();
+    assert_eq!(heads, 1, "{answer}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_of_which_no_byte_left_finds_another_replica_whatever_is_configured() {
+    for configured in ["", "[proxy]\nrepeat_lost_requests = false"] {
+        let mut world = World::new().await;
+        world.configure(configured);
+        let origin = counter().await;
+        let app = world.app_at("shop", &[&origin]).await;
+        world.task(app.deployment, nobody()).await;
+        let proxy = world.start().await;
+        // Until the one that is away was tried, and never a failure.
+        let tried = async {
+            let series = "proxy_upstream_errors_total{kind=\"connect\"}";
+            while metric(proxy.admin, series).await < 0.5 {
+                let request = client().post(proxy.url("/")).header("host", full("shop-default"));
+                let got = send(request.body("x".repeat(100_000))).await;
+                assert_eq!((got.status, got.body.as_str()), (StatusCode::OK, "100000"));
+            }
+        };
+        timeout(SOON, tried).await.expect("both are tried");
+        proxy.stop().await;
+    }
 }
 
 #[tokio::test]
