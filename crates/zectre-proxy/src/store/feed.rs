@@ -71,13 +71,13 @@ async fn follow(
                 // The connection was lost and made again; whatever was told meanwhile is lost.
                 None => known = sync(pool, tables).await?,
             },
-            _ = look.tick() => {
-                if known.whole_at.elapsed() >= WHOLE_EVERY {
-                    known = sync(pool, tables).await?;
-                } else if known.at.elapsed() >= CHANGES_EVERY || is_behind(pool, tables).await? {
+            _ = look.tick() => match known.due(Instant::now()) {
+                Due::Whole => known = sync(pool, tables).await?,
+                Due::Changes => known = catch_up(pool, tables, known).await?,
+                Due::Epoch => if is_behind(pool, tables).await? {
                     known = catch_up(pool, tables, known).await?;
-                }
-            }
+                },
+            },
         }
     }
 }
@@ -89,6 +89,38 @@ pub struct Known {
     at: Instant,
     /// When everything was read.
     whole_at: Instant,
+}
+
+impl Known {
+    /// What is to be read at that time though nothing tells of a change.
+    fn due(&self, now: Instant) -> Due {
+        due(
+            now.saturating_duration_since(self.at),
+            now.saturating_duration_since(self.whole_at),
+        )
+    }
+}
+
+/// What is read by a timed look.
+#[derive(Debug, PartialEq, Eq)]
+enum Due {
+    /// Everything.
+    Whole,
+    /// What changed.
+    Changes,
+    /// The epoch, which tells whether anything did.
+    Epoch,
+}
+
+/// What is due so long after the last look at what changed, and at everything.
+fn due(changes: Duration, whole: Duration) -> Due {
+    if whole >= WHOLE_EVERY || changes > CHANGES_TRUSTED {
+        Due::Whole
+    } else if changes >= CHANGES_EVERY {
+        Due::Changes
+    } else {
+        Due::Epoch
+    }
 }
 
 /// Reads the table of now.
@@ -108,7 +140,7 @@ pub(crate) async fn sync(pool: &PgPool, tables: &Tables) -> Result<Known, sqlx::
 /// Reads what has changed since; everything, where that is not to be told.
 async fn catch_up(pool: &PgPool, tables: &Tables, known: Known) -> Result<Known, sqlx::Error> {
     let at = Instant::now();
-    if at.saturating_duration_since(known.at) > CHANGES_TRUSTED {
+    if known.due(at) == Due::Whole {
         return sync(pool, tables).await;
     }
     let changes = timeout(store::STATEMENT_TIMEOUT, routes::changes(pool, &known.seen))
@@ -142,4 +174,25 @@ async fn is_behind(pool: &PgPool, tables: &Tables) -> Result<bool, sqlx::Error> 
 /// A statement ran out of time.
 pub(super) fn too_slow(_: tokio::time::error::Elapsed) -> sqlx::Error {
     sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_is_read_from_time_to_time_and_where_changes_may_have_been_missed() {
+        let secs = Duration::from_secs;
+        for (changes, whole, what) in [
+            (secs(0), secs(0), Due::Epoch),
+            (secs(59), secs(599), Due::Epoch),
+            (secs(60), secs(599), Due::Changes),
+            (secs(0), secs(600), Due::Whole),
+            // Away for so long, whenever everything was read: it never is after what changed.
+            (secs(1_801), secs(1_801), Due::Whole),
+            (secs(1_801), secs(0), Due::Whole),
+        ] {
+            assert_eq!(due(changes, whole), what, "{changes:?} and {whole:?}");
+        }
+    }
 }
