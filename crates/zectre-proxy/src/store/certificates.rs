@@ -6,6 +6,7 @@ use crate::{
     tls::{Certificate, Origin, Resolver},
 };
 use secrecy::ExposeSecret;
+use serde::{Deserialize, Serialize};
 use sqlx::{PgPool, postgres::PgListener};
 use std::{
     collections::{HashMap, HashSet},
@@ -39,6 +40,30 @@ pub struct Issued<'c> {
     pub key: &'c str,
     /// The same, read.
     pub certificate: &'c Certificate,
+}
+
+/// A certificate as it lies in the database.
+#[derive(Serialize, Deserialize)]
+pub struct Stored {
+    /// New with each certificate.
+    pub id: Uuid,
+    /// The name it was ordered for.
+    pub name: String,
+    /// PEM.
+    pub chain: String,
+    /// The private key, sealed for this row.
+    pub sealed_key: Vec<u8>,
+}
+
+/// Those of them that are there.
+pub async fn read(pool: &PgPool, ids: &[Uuid]) -> Result<Vec<Stored>, sqlx::Error> {
+    let rows = sqlx::query_as!(
+        Stored,
+        "SELECT id, name, chain, sealed_key FROM certificates WHERE id = ANY($1)",
+        ids
+    )
+    .fetch_all(pool);
+    timeout(STATEMENT_TIMEOUT, rows).await.map_err(too_slow)?
 }
 
 /// Stores it in place of the one before, and tells every proxy. The notification goes out when `connection` commits.
@@ -87,6 +112,18 @@ impl Shelf {
         }
     }
 
+    /// Takes what was known of the database before this process, as long as it can't be read.
+    pub fn restore(&self, before: &[Stored]) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that does not open now may do so as the database has it.
+        let opened = before.iter().filter_map(|stored| {
+            let certificate = self.open(stored)?;
+            Some((stored.id, Some(certificate)))
+        });
+        known.extend(opened);
+        self.serve(&known);
+    }
+
     /// Follows the database until `shutdown`.
     pub async fn run(self: Arc<Self>, pool: PgPool, shutdown: Shutdown) {
         let mut told = false;
@@ -133,25 +170,30 @@ impl Shelf {
         }
         let mut read = Vec::with_capacity(unknown.len());
         for batch in unknown.chunks(BATCH) {
-            let rows = sqlx::query!(
-                "SELECT id, name, chain, sealed_key FROM certificates WHERE id = ANY($1)",
-                batch
-            )
-            .fetch_all(pool);
-            for row in timeout(STATEMENT_TIMEOUT, rows).await.map_err(too_slow)?? {
-                read.push((row.id, self.open(row.id, &row.name, &row.chain, &row.sealed_key)));
+            for stored in self::read(pool, batch).await? {
+                read.push((stored.id, self.open(&stored)));
             }
         }
         let ids: HashSet<_> = ids.into_iter().collect();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.extend(read);
         known.retain(|id, _| ids.contains(id));
-        let served = known.values().flatten().cloned().collect();
-        self.resolver.replace(Origin::Stored, served);
+        self.serve(&known);
         Ok(())
     }
 
-    fn open(&self, id: Uuid, name: &str, chain: &str, sealed_key: &[u8]) -> Option<Arc<Certificate>> {
+    fn serve(&self, known: &HashMap<Uuid, Option<Arc<Certificate>>>) {
+        let served = known.values().flatten().cloned().collect();
+        self.resolver.replace(Origin::Stored, served);
+    }
+
+    fn open(&self, stored: &Stored) -> Option<Arc<Certificate>> {
+        let Stored {
+            id,
+            name,
+            chain,
+            sealed_key,
+        } = stored;
         let opened = seal::open(&self.key, &seal::place::certificate(name, id), sealed_key)
             .map_err(|error: OpenError| error.to_string());
         let certificate = opened.and_then(|key| {

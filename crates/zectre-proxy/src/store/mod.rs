@@ -3,6 +3,7 @@
 pub mod acme;
 pub mod activity;
 pub mod certificates;
+pub mod copies;
 pub mod feed;
 pub mod history;
 pub mod lease;

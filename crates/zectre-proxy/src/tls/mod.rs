@@ -20,14 +20,14 @@ pub use resolver::{Origin, Resolver};
 
 use crate::{
     Error,
-    store::{acme::Orders, certificates::Shelf},
+    store::{acme::Orders, certificates::Shelf, copies},
 };
 use acme::{Acme, challenge::Challenges};
 use files::Watched;
 use http::HeaderValue;
 use metrics::TlsMetrics;
 use sqlx::PgPool;
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use zectre_common::{config::ProxyConfig, id::ProxyId};
@@ -131,6 +131,8 @@ pub struct Setup {
     pub tls: Arc<Tls>,
     watched: Vec<Watched>,
     shelf: Option<Arc<Shelf>>,
+    /// Where copies of what PostgreSQL has are kept.
+    copies: Option<PathBuf>,
     acme: Option<Acme>,
     pool: PgPool,
     metrics: TlsMetrics,
@@ -163,10 +165,16 @@ impl Setup {
         let watched = files::load(&config.tls.certificates, &resolver).await?;
         resolver.replace(Origin::SelfSigned, vec![self_signed::make(&config.domain)?]);
         let shelf = master.map(|key| Arc::new(Shelf::new(key, Arc::clone(&resolver))));
+        let copies = copies::beside(&config.snapshot_path);
         if let Some(shelf) = &shelf
             && !matches!(timeout(FIRST_READ, shelf.sync(&pool)).await, Ok(Ok(())))
         {
-            tracing::warn!("the certificates in PostgreSQL can't be read yet");
+            let before = copies.as_deref().map(copies::read).unwrap_or_default();
+            tracing::warn!(
+                copies = before.len(),
+                "the certificates in PostgreSQL can't be read yet; serving their copies"
+            );
+            shelf.restore(&before);
         }
         let challenges = acme.is_some().then(|| Arc::new(Challenges::new(pool.clone())));
         let handshake_timeout = Duration::from_millis(config.tls.handshake_timeout_ms);
@@ -181,6 +189,7 @@ impl Setup {
             tls: Arc::new(Tls::new(config, resolver, challenges)),
             watched,
             shelf,
+            copies,
             acme,
             pool,
             metrics,
@@ -194,6 +203,12 @@ impl Setup {
             files::run(self.watched, resolver, self.metrics, stop)
         });
         if let Some(shelf) = self.shelf {
+            if let Some(directory) = self.copies {
+                let pool = self.pool.clone();
+                tasks.spawn("copies of certificates", |stop| {
+                    copies::run(directory, pool, stop)
+                });
+            }
             tasks.spawn("stored certificates", |stop| shelf.run(self.pool, stop));
         }
         if let Some(acme) = self.acme {

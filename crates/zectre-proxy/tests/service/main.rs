@@ -4,6 +4,7 @@ mod access_log;
 mod acme;
 mod affinity;
 mod balance;
+mod certificates;
 mod client;
 mod dead;
 mod errors;
