@@ -9,7 +9,7 @@
 //! 5. `host::host`: one host, or a refusal; nobody downstream must guess.
 //! 6. `claim`: the page of a custom domain that is not verified yet.
 //! 7. `hold`: from the host to a place on a replica, waiting for one where that helps.
-//! 8. `headers::rewrite`: hop-by-hop headers stay here; the client's address is ours to tell.
+//! 8. `headers::rewrite`: hop-by-hop headers stay here (`hops` has counted one down); the client's address is ours to tell.
 //! 9. `trace`: the trace that it belongs to, a new one where there is none.
 //! 10. `forward`: to the task and back, again elsewhere when the first one is gone.
 //! 11. [`body`]: streams both ways, from the client not before it is wanted (`expect`); one that is too large, or that the client lets hang, is cut off.
@@ -35,6 +35,7 @@ mod grpc;
 pub mod guard;
 mod headers;
 pub(crate) mod hold;
+mod hops;
 mod host;
 #[cfg(feature = "http3")]
 pub mod http3;
@@ -251,10 +252,11 @@ impl Ingress {
             return Err(Refusal::TooManyHeaders(headers_max));
         }
         headers::check_size(&request, self.limits.header_bytes_max)?;
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         self.limits.body.check(&parts.headers)?;
         headers::check_fields(&parts)?;
         let host = host::host(&parts)?;
+        hops::count_down(&mut parts)?;
         // Before a redirect: whoever looks for the page follows none.
         if let Some(page) = self.claim_page(&parts, &host) {
             return Ok(page);

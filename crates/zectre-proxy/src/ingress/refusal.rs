@@ -55,6 +55,9 @@ pub enum Refusal {
     /// CONNECT is for forward proxies.
     #[error("this is a reverse proxy: it does not take CONNECT")]
     Connect,
+    /// It may be passed on no more, and asks us.
+    #[error("this proxy is as far as `Max-Forwards` lets the request go, and answers no such request itself")]
+    LastHop,
     /// The connection was made for another name.
     #[error("this connection was made for another name than `{0}`: open one for it")]
     Misdirected(String),
@@ -225,7 +228,7 @@ impl Refusal {
             }
             Self::Overloaded(Whose::Application) => (UNAVAILABLE, "APPLICATION_OVERLOADED", Some(1)),
             Self::Overloaded(_) => (UNAVAILABLE, "OVERLOADED", Some(1)),
-            Self::Connect => (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", None),
+            Self::Connect | Self::LastHop => (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", None),
             Self::Misdirected(_) => (StatusCode::MISDIRECTED_REQUEST, "MISDIRECTED", None),
             Self::UnknownHost(_) => (StatusCode::NOT_FOUND, "UNKNOWN_HOST", None),
             Self::UnknownPort(_) => (StatusCode::NOT_FOUND, "UNKNOWN_PORT", None),
@@ -388,6 +391,7 @@ mod tests {
             Refusal::Overloaded(Whose::Proxy),
             Refusal::Overloaded(Whose::Application),
             Refusal::Connect,
+            Refusal::LastHop,
             Refusal::Misdirected(String::new()),
             Refusal::UnknownHost(String::new()),
             Refusal::UnknownPort(1),

@@ -5,7 +5,7 @@ use crate::{
     origin::{Origin, text},
     world::{SOON, World},
 };
-use http::StatusCode;
+use http::{Method, StatusCode};
 use zectre_common::id::RouteId;
 use zectre_testkit::wait_until;
 
@@ -200,6 +200,36 @@ async fn the_task_sees_the_client_as_the_proxy_saw_it() {
     )
     .await;
     assert_eq!(got.header("x-request-id").len(), 32);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn what_may_be_passed_on_no_more_stays_here() {
+    let world = World::new().await;
+    let origin = Origin::new(|request| async move {
+        let left = request.headers().get("max-forwards").cloned();
+        text(left.map_or_else(Vec::new, |left| left.as_bytes().to_vec()))
+    })
+    .await;
+    world.app_at("shop", &[&origin]).await;
+    let proxy = world.start().await;
+    let ask = async |method: Method, left: &str| {
+        let request = client().request(method, proxy.url("/"));
+        send(
+            request
+                .header("host", full("shop-default"))
+                .header("max-forwards", left),
+        )
+        .await
+    };
+    for method in [Method::OPTIONS, Method::TRACE] {
+        let got = ask(method.clone(), "2").await;
+        assert_eq!((got.status, got.body.as_str()), (StatusCode::OK, "1"), "{method}");
+        let got = ask(method, "0").await;
+        assert_eq!(got.problem().code, "METHOD_NOT_ALLOWED");
+    }
+    assert_eq!(ask(Method::GET, "0").await.body, "0");
+    assert_eq!(origin.requests(), 3);
     proxy.stop().await;
 }
 
