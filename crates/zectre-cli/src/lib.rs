@@ -11,6 +11,7 @@ mod context;
 mod credentials;
 mod describe;
 mod error;
+mod here;
 mod link;
 mod output;
 mod pack;

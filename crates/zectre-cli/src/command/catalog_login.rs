@@ -6,6 +6,7 @@ use crate::{
     catalog::{CLIENT_ID, Catalog},
     context::trimmed,
     error::CliError,
+    here::is_here,
     output::{Output, Shown},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -17,7 +18,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     time::timeout,
 };
-use url::{Host, Url, form_urlencoded};
+use url::{Url, form_urlencoded};
 use zectre_client::{CatalogTokens, Client, CodeGrant, Credential};
 use zectre_service::key::random_bytes;
 
@@ -76,14 +77,7 @@ pub(super) async fn log_in(url: &str, args: &LoginArgs, output: Output) -> Resul
 
 /// Whether nobody on the way reads along: by TLS, or because there is no way.
 fn keeps_secrets(url: &str) -> bool {
-    let Ok(url) = Url::parse(url) else { return false };
-    let is_here = match url.host() {
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    };
-    url.scheme() == "https" || is_here
+    Url::parse(url).is_ok_and(|url| url.scheme() == "https") || is_here(url)
 }
 
 fn random() -> String {

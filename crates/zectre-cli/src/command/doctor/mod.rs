@@ -4,7 +4,7 @@ mod engine;
 mod machine;
 mod platform;
 
-use crate::{context::Context, error::CliError, output::Shown};
+use crate::{context::Context, error::CliError, here::is_here, output::Shown};
 use serde::Serialize;
 
 /// How a check went.
@@ -53,7 +53,8 @@ impl Finding {
 }
 
 pub(crate) async fn run(context: &Context) -> Result<Shown, CliError> {
-    let mut findings = machine::look(is_local(context.api_url()));
+    // What is missing on this machine matters only where the platform is to run on it.
+    let mut findings = machine::look(is_here(context.api_url()));
     findings.push(engine::look().await);
     findings.extend(platform::look(context).await);
     let shown = context.output.value(&findings, |findings| {
@@ -89,19 +90,6 @@ fn verdict(findings: &[Finding]) -> Result<(), CliError> {
     }
 }
 
-/// Whether the platform is to run on this machine: what is missing here matters only then.
-fn is_local(url: &str) -> bool {
-    let host = url
-        .strip_prefix("http://")
-        .map_or(url, |rest| rest.split(['/', '?']).next().unwrap_or(rest));
-    let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
-    host == "localhost"
-        || host
-            .trim_matches(['[', ']'])
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,23 +100,5 @@ mod tests {
         verdict(&good).expect("nothing failed");
         let bad = [Finding::ok("a"), Finding::fail("b", "c")];
         assert_eq!(verdict(&bad).expect_err("one failed").exit_code(), 1);
-    }
-
-    #[test]
-    fn this_machine_is_told_from_others() {
-        for local in [
-            "http://localhost:47080",
-            "http://127.0.0.1:1",
-            "http://[::1]:47080",
-        ] {
-            assert!(is_local(local), "{local}");
-        }
-        for remote in [
-            "http://10.0.0.1:47080",
-            "http://localhost.example.org",
-            "http://zectre",
-        ] {
-            assert!(!is_local(remote), "{remote}");
-        }
     }
 }
