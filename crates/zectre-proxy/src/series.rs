@@ -4,7 +4,7 @@
 use crate::{
     live::{
         Backend, Replica, Tally,
-        red::{BOUNDS_US, CLASSES, OTHER, Red, Sum},
+        red::{BOUNDS_US, CLASSES, Red, Sum},
     },
     tables::Tables,
 };

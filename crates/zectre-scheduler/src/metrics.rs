@@ -9,14 +9,12 @@ use prometheus_client::{
         histogram::{Histogram, exponential_buckets},
     },
 };
-use std::{
-    collections::HashSet,
-    hash::Hash,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 use zectre_common::id::NodeId;
-use zectre_service::metrics::Registry;
+use zectre_service::{
+    metrics::Registry,
+    named::{Named, OTHER},
+};
 
 /// A label for states.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -97,12 +95,6 @@ impl Metrics {
     }
 }
 
-/// So many environments, and so many nodes, have numbers of their own: the first that something of was woken. The others are
-/// summed up.
-const OWN_MAX: usize = 1_000;
-/// The labels of those.
-const OTHER: &str = "other";
-
 /// A label for routes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RouteLabel {
@@ -116,14 +108,15 @@ struct NodeLabel {
     node: String,
 }
 
-/// Wakes, as the series of applications and nodes count them.
+/// Wakes, as the series of applications and nodes count them. The first environments and nodes that something of was woken have
+/// numbers of their own.
 #[derive(Debug, Clone)]
 pub struct WakeMetrics {
     all: Counter,
     routes: Family<RouteLabel, Counter>,
     nodes: Family<NodeLabel, Counter>,
-    /// How many routes and nodes have numbers of their own.
-    own: Arc<Mutex<(HashSet<RouteLabel>, HashSet<NodeId>)>>,
+    named_routes: Named<RouteLabel>,
+    named_nodes: Named<NodeId>,
 }
 
 impl WakeMetrics {
@@ -144,7 +137,8 @@ impl WakeMetrics {
                 "Wakes that something was started on a node for",
                 Family::default(),
             ),
-            own: Arc::default(),
+            named_routes: Named::default(),
+            named_nodes: Named::default(),
         }
     }
 
@@ -155,8 +149,7 @@ impl WakeMetrics {
             app,
             environment: environment.to_owned(),
         });
-        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        let label = named.filter(|label| has_own(&mut own.0, label));
+        let label = named.filter(|label| self.named_routes.has(label));
         let label = label.unwrap_or_else(|| RouteLabel {
             app: OTHER.to_owned(),
             environment: OTHER.to_owned(),
@@ -166,19 +159,13 @@ impl WakeMetrics {
 
     /// Something was started on a node for so many wakes.
     pub fn of_node(&self, node: NodeId, wakes: u64) {
-        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        let node = if has_own(&mut own.1, &node) {
+        let node = if self.named_nodes.has(&node) {
             node.to_string()
         } else {
             OTHER.to_owned()
         };
         self.nodes.get_or_create(&NodeLabel { node }).inc_by(wakes);
     }
-}
-
-/// Whether it is among those with numbers of their own; it becomes one of them while there is room.
-fn has_own<T: Clone + Eq + Hash>(own: &mut HashSet<T>, one: &T) -> bool {
-    own.contains(one) || (own.len() < OWN_MAX && own.insert(one.clone()))
 }
 
 /// 0.1 ms to 3.3 s.
@@ -189,13 +176,14 @@ fn seconds() -> Histogram {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use zectre_service::named::NAMED_MAX;
 
     #[test]
     fn wakes_have_the_names_of_the_first_and_the_others_are_summed_up() {
         let registry = Registry::new();
         let wakes = WakeMetrics::new(&registry);
         wakes.of_deployment(Some(("shop-default".to_owned(), "production")));
-        for number in 0..OWN_MAX {
+        for number in 0..NAMED_MAX {
             wakes.of_deployment(Some((format!("app-{number}"), "production")));
             wakes.of_node(NodeId::new(), 2);
         }
@@ -213,7 +201,7 @@ mod tests {
         }
         assert_eq!(
             text.matches("zectre_scheduler_route_wakes_total{").count(),
-            OWN_MAX + 1
+            NAMED_MAX + 1
         );
     }
 }

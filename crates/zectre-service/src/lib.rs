@@ -14,6 +14,7 @@ pub mod health;
 pub mod key;
 pub mod log;
 pub mod metrics;
+pub mod named;
 pub mod open_files;
 pub mod path;
 pub mod problem;

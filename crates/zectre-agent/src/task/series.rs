@@ -5,20 +5,12 @@ use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
 };
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{sync::atomic::AtomicU64, time::Duration};
 use zectre_common::{id::TaskId, routing};
-use zectre_service::metrics::Registry;
-
-/// So many tasks have numbers of their own; the others are summed up.
-const OWN_MAX: usize = 1_000;
-/// The labels of those.
-const OTHER: &str = "other";
+use zectre_service::{
+    metrics::Registry,
+    named::{Named, OTHER},
+};
 
 /// Whose it is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -33,7 +25,7 @@ struct Labels {
 pub(crate) struct Series {
     cpu_seconds: Family<Labels, Counter<f64, AtomicU64>>,
     memory_bytes: Family<Labels, Gauge>,
-    own: Arc<AtomicUsize>,
+    named: Named<TaskId>,
 }
 
 impl Series {
@@ -50,17 +42,14 @@ impl Series {
                 "Memory that a task would be killed for",
                 Family::default(),
             ),
-            own: Arc::default(),
+            named: Named::default(),
         }
     }
 
     /// Those of a task; they go with the value.
     pub(super) fn of(&self, task: TaskId, (application, namespace): (&str, &str), environment: &str) -> Own {
-        let is_own = self.own.fetch_add(1, Relaxed) < OWN_MAX;
-        if !is_own {
-            self.own.fetch_sub(1, Relaxed);
-        }
-        let or_other = |name: String| if is_own { name } else { OTHER.to_owned() };
+        let named = self.named.has(&task);
+        let or_other = |name: String| if named { name } else { OTHER.to_owned() };
         Own {
             labels: Labels {
                 app: or_other(routing::subdomain(application, namespace)),
@@ -68,7 +57,7 @@ impl Series {
                 task: or_other(task.to_string()),
             },
             series: self.clone(),
-            named: is_own,
+            named: named.then_some(task),
             cpu: None,
             memory_bytes: 0,
         }
@@ -80,7 +69,8 @@ impl Series {
 pub(super) struct Own {
     series: Series,
     labels: Labels,
-    named: bool,
+    /// Which one, where it has numbers of its own.
+    named: Option<TaskId>,
     /// At the last look.
     cpu: Option<Duration>,
     memory_bytes: i64,
@@ -109,10 +99,10 @@ impl Own {
 
 impl Drop for Own {
     fn drop(&mut self) {
-        if self.named {
+        if let Some(task) = &self.named {
             self.series.cpu_seconds.remove(&self.labels);
             self.series.memory_bytes.remove(&self.labels);
-            self.series.own.fetch_sub(1, Relaxed);
+            self.series.named.give_back(task);
         } else if self.cpu.is_some() {
             self.hold(0);
         }
@@ -122,6 +112,7 @@ impl Drop for Own {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use zectre_service::named::NAMED_MAX;
 
     #[test]
     fn a_task_has_numbers_while_it_runs_and_those_beyond_the_bound_are_summed_up() {
@@ -158,7 +149,7 @@ mod tests {
                 .contains("app=\"shop-default\",environment=\"production\"")
         );
 
-        let crowd: Vec<Own> = (2..OWN_MAX).map(|_| of()).collect();
+        let crowd: Vec<Own> = (2..NAMED_MAX).map(|_| of()).collect();
         let (mut one, mut two) = (of(), of());
         one.read(reading(1, 5), true);
         two.read(reading(1, 6), true);
@@ -168,6 +159,6 @@ mod tests {
         let task = here.labels.task.clone();
         drop((here, crowd));
         assert_eq!(value(cpu, &task), None);
-        assert!(of().named, "a place is free again");
+        assert!(of().named.is_some(), "a place is free again");
     }
 }

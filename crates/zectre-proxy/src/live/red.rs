@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 use zectre_common::histogram::{BUCKETS, bucket};
+use zectre_service::named::OTHER;
 
 /// Classes of answers; the last one is for clients that left before there was any.
 pub const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "gone"];
@@ -23,9 +24,6 @@ pub const BOUNDS_US: [u64; 15] = [
     500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
     5_000_000, 10_000_000, 30_000_000,
 ];
-
-/// The app and the environment of what has no series of its own.
-pub const OTHER: &str = "other";
 
 /// One worker's counts; two cache lines apart from the next one's, since they are fetched in pairs.
 #[derive(Debug, Default)]

@@ -4,7 +4,7 @@
 //! told is kept for nine minutes.
 
 use crate::{
-    live::red::{OTHER, Red, Sum},
+    live::red::{Red, Sum},
     store::{STATEMENT_TIMEOUT, feed::too_slow},
     tables::Tables,
 };
@@ -20,7 +20,7 @@ use tokio::{
 };
 use uuid::Uuid;
 use zectre_common::{histogram::BUCKETS, id::ProxyId, time::Time};
-use zectre_service::tasks::Shutdown;
+use zectre_service::{named::OTHER, tasks::Shutdown};
 
 /// A step; the finest that is kept.
 const STEP_MS: i64 = 10_000;
