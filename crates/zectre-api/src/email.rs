@@ -1,6 +1,6 @@
 //! E-mail addresses, as far as their form goes.
 
-use crate::routes::is_plain;
+use zectre_common::plain::is_plain;
 
 /// No address is longer (RFC 5321, section 4.5.3.1.3).
 pub(crate) const EMAIL_BYTES_MAX: usize = 254;
@@ -38,6 +38,9 @@ mod tests {
             "a@b@c.d",
             "a@b.c\n",
             "\u{202e}a@b.c",
+            "a\u{2800}@b.c",
+            "a@b.c\u{fe0f}",
+            "a\u{e0041}@b.c",
         ] {
             assert!(!is_plausible(bad), "{bad}");
         }

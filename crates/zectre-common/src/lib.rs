@@ -11,6 +11,7 @@ pub mod git;
 pub mod histogram;
 pub mod id;
 pub mod manifest;
+pub mod plain;
 pub mod quantity;
 pub mod routing;
 pub mod spec;

@@ -1,10 +1,10 @@
 //! Whether a token is one of the trusted catalog, for this cluster, now. Pure: the keys and the time are given.
 
 use super::keys::{KEY_ID_BYTES_MAX, KeySet};
-use crate::{email::is_plausible, routes::is_plain};
+use crate::email::is_plausible;
 use jsonwebtoken::{Validation, decode, decode_header, errors::ErrorKind};
 use serde::{Deserialize, Serialize};
-use zectre_common::{spec::valid_slug, state::Role, time::Time};
+use zectre_common::{plain, spec::valid_slug, state::Role, time::Time};
 
 /// What an access token's header must say it is (RFC 9068), so that no other kind of token passes for one.
 const TYPE: &str = "at+jwt";
@@ -170,7 +170,7 @@ fn check(raw: Raw, expected: &Expected, now_secs: i64) -> Result<Claims, Refused
     if begins > now_secs.saturating_add(LEEWAY_SECS) {
         return Err(Refused::NotYetValid);
     }
-    let is_id = |text: &str| (1..=TEXT_BYTES_MAX).contains(&text.len()) && is_plain(text);
+    let is_id = |text: &str| (1..=TEXT_BYTES_MAX).contains(&text.len()) && plain::is_plain(text);
     for (claim, text) in [("sub", &raw.sub), ("jti", &raw.jti)] {
         if !is_id(text) {
             return Err(Refused::Claim(claim));
@@ -184,7 +184,7 @@ fn check(raw: Raw, expected: &Expected, now_secs: i64) -> Result<Claims, Refused
     }
     let mut orgs = raw.orgs;
     for org in &mut orgs {
-        org.name = shown(std::mem::take(&mut org.name));
+        org.name = shown(&org.name);
     }
     let expires_at = raw.exp.checked_mul(1_000).ok_or(Refused::Claim("exp"))?;
     Ok(Claims {
@@ -194,18 +194,17 @@ fn check(raw: Raw, expected: &Expected, now_secs: i64) -> Result<Claims, Refused
         expires_at: Time::from_unix_ms(expires_at),
         email: raw.email,
         email_verified: raw.email_verified,
-        name: shown(raw.name),
+        name: shown(&raw.name),
         orgs,
     })
 }
 
-/// A name for people: one that would play tricks on who reads it is left out.
-fn shown(name: String) -> String {
-    if is_plain(&name) && name.len() <= TEXT_BYTES_MAX {
-        name
-    } else {
-        String::new()
+/// A name for people, without what would play tricks on who reads it; one that is too long is left out.
+fn shown(name: &str) -> String {
+    if name.len() > TEXT_BYTES_MAX {
+        return String::new();
     }
+    plain::seen(name).trim().to_owned()
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use http::StatusCode;
 use secrecy::ExposeSecret;
 use zectre_common::{
     id::ApiKeyId,
+    plain::is_plain,
     time::Time,
     wire::{
         auth::{ApiKey, CreateApiKeyRequest, CreatedApiKey},
@@ -64,7 +65,7 @@ async fn create(
     Json(request): Json<CreateApiKeyRequest>,
 ) -> Result<Response, Error> {
     let name = request.name.trim();
-    if name.is_empty() || name.chars().count() > 100 || !super::is_plain(name) {
+    if name.is_empty() || name.chars().count() > 100 || !is_plain(name) {
         return Err(invalid_field("name", "one line of 1 to 100 visible characters"));
     }
     if request.expires_at.is_some_and(|at| at <= Time::now()) {

@@ -22,7 +22,7 @@ use axum::{extract::State, response::Response};
 use http::StatusCode;
 use zectre_common::{
     id::ApplicationId,
-    routing,
+    plain, routing,
     spec::{DeploymentRequest, FieldError, Labels, valid_slug},
     state::{OperationKind, Role},
     wire::{
@@ -45,6 +45,8 @@ const RESERVED_NAMES: [&str; 6] = [
 ];
 const DESCRIPTION_CHARS_MAX: usize = 1_000;
 const LABELS_MAX: usize = 64;
+/// The longest key or value of one.
+const LABEL_BYTES_MAX: usize = 256;
 
 list_query! {
     /// Of applications.
@@ -272,15 +274,16 @@ fn check_texts(
     defaults: Option<&DeploymentRequest>,
 ) -> Result<(), Error> {
     let mut errors = Vec::new();
-    let plain_lines = |text: &str| text.lines().all(super::is_plain);
-    if description.is_some_and(|text| text.chars().count() > DESCRIPTION_CHARS_MAX || !plain_lines(text)) {
+    if description
+        .is_some_and(|text| text.chars().count() > DESCRIPTION_CHARS_MAX || !plain::is_readable(text))
+    {
         errors.push(FieldError::new(
             "description",
             format!("at most {DESCRIPTION_CHARS_MAX} visible characters"),
         ));
     }
     if let Some(labels) = labels {
-        let fits = |text: &str| text.len() <= 256 && super::is_plain(text);
+        let fits = |text: &str| text.len() <= LABEL_BYTES_MAX && plain::is_plain(text);
         if labels.len() > LABELS_MAX
             || !labels
                 .iter()
@@ -288,7 +291,10 @@ fn check_texts(
         {
             errors.push(FieldError::new(
                 "labels",
-                format!("at most {LABELS_MAX}, each text one line of at most 256 bytes"),
+                format!(
+                    "at most {LABELS_MAX}; each key and each value one line of visible characters, at most {LABEL_BYTES_MAX} bytes, and \
+                     no key empty"
+                ),
             ));
         }
     }

@@ -1,6 +1,5 @@
 //! Signing up, in and out.
 
-use super::is_plain;
 use crate::handler::routes;
 use crate::{
     attempts::{self, Kind},
@@ -27,6 +26,7 @@ use std::net::IpAddr;
 use zectre_common::{
     config::Signup,
     id::UserId,
+    plain::is_plain,
     time::Time,
     wire::auth::{LoginRequest, LoginResponse, SignupRequest, User},
 };

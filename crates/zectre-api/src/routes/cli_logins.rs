@@ -10,8 +10,12 @@ use crate::{
     policy::Policy,
 };
 use axum::extract::State;
-use zectre_common::wire::cli_login::{
-    ApproveCliLoginRequest, CliLogin, CliToken, CliTokenRequest, InitiateCliLoginRequest, InitiatedCliLogin,
+use zectre_common::{
+    plain::is_plain,
+    wire::cli_login::{
+        ApproveCliLoginRequest, CliLogin, CliToken, CliTokenRequest, InitiateCliLoginRequest,
+        InitiatedCliLogin,
+    },
 };
 use zectre_service::extract::Json;
 
@@ -35,7 +39,7 @@ async fn initiate(
 ) -> Result<Json<InitiatedCliLogin>, Error> {
     let name = request.device_name.as_deref().map(str::trim);
     let name = name.filter(|name| !name.is_empty()).unwrap_or("a command line");
-    if name.chars().count() > DEVICE_NAME_CHARS_MAX || !super::is_plain(name) {
+    if name.chars().count() > DEVICE_NAME_CHARS_MAX || !is_plain(name) {
         return Err(invalid_field(
             "device_name",
             format!("one line of at most {DEVICE_NAME_CHARS_MAX} visible characters"),

@@ -91,28 +91,6 @@ fn accepted<T: Serialize>(body: T) -> Response {
     (StatusCode::ACCEPTED, axum::Json(body)).into_response()
 }
 
-/// A text of one line that shows as what it is: control characters drive terminals, and those that nobody sees, or that turn
-/// the direction of writing, make one name look like another.
-pub(crate) fn is_plain(text: &str) -> bool {
-    let is_unseen = |c: char| {
-        let turns = matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}');
-        let blank = matches!(
-            c,
-            '\u{ad}'
-                | '\u{34f}'
-                | '\u{115f}'
-                | '\u{1160}'
-                | '\u{180e}'
-                | '\u{3164}'
-                | '\u{feff}'
-                | '\u{ffa0}'
-        );
-        let marks = matches!(c, '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}');
-        turns || blank || marks
-    };
-    !text.chars().any(|c| c.is_control() || is_unseen(c))
-}
-
 /// The answer when a thing went away between the guard and the handler.
 fn gone(thing: Thing, id: impl std::fmt::Display) -> Error {
     let (code, name) = match thing {
@@ -125,30 +103,4 @@ fn gone(thing: Thing, id: impl std::fmt::Display) -> Error {
         Thing::Organization => (&crate::code::ORGANIZATION_NOT_FOUND, "organization"),
     };
     crate::error::refuse(code, format!("there is no {name} {id}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_plain;
-
-    #[test]
-    fn two_names_that_look_alike_are_not_both_plain() {
-        for plain in ["ann's laptop", "日本語", "Zoë", "a\u{301}", "📦"] {
-            assert!(is_plain(plain), "{plain}");
-        }
-        for unseen in [
-            '\u{ad}',
-            '\u{61c}',
-            '\u{200b}',
-            '\u{202e}',
-            '\u{2066}',
-            '\u{3164}',
-            '\u{feff}',
-            '\u{e0041}',
-            '\n',
-            '\u{9b}',
-        ] {
-            assert!(!is_plain(&format!("ann{unseen}")), "{unseen:?}");
-        }
-    }
 }

@@ -16,6 +16,7 @@ use crate::{
 };
 use axum::{extract::State, response::Response};
 use zectre_common::{
+    plain::is_plain,
     spec::valid_slug,
     state::Role,
     wire::{
@@ -78,7 +79,7 @@ async fn create(
         .map(str::trim)
         .filter(|name| !name.is_empty())
         .unwrap_or(&request.slug);
-    if name.chars().count() > 100 || !super::is_plain(name) {
+    if name.chars().count() > 100 || !is_plain(name) {
         return Err(invalid_field(
             "name",
             "one line of at most 100 visible characters",

@@ -180,3 +180,38 @@ async fn the_pages_about_the_api_are_public() {
     );
     api.stop().await;
 }
+
+#[tokio::test]
+async fn what_nobody_sees_is_in_no_name_and_no_address() {
+    let api = Harness::start_with("auth.signup = 'open'").await;
+    let app = api.app("hello").await;
+    for unseen in ['\u{fe0f}', '\u{2800}', '\u{ffa0}', '\u{e0041}'] {
+        let text = format!("ann{unseen}");
+        let email = format!("{text}@example.org");
+        for (path, body) in [
+            ("/orgs", json!({ "slug": "acme", "name": text })),
+            ("/api-keys", json!({ "name": text })),
+            ("/apps", json!({ "name": "x", "labels": { "team": text } })),
+            ("/apps", json!({ "name": "x", "labels": { (text.clone()): "a" } })),
+            ("/auth/cli/initiate", json!({ "device_name": text })),
+            (
+                "/auth/signup",
+                json!({ "email": email, "password": "long enough" }),
+            ),
+            ("/orgs/default/invitations", json!({ "email": email })),
+        ] {
+            let answer = api.post(path, body).await.expect(400);
+            assert!(
+                answer.code() == "INVALID_EMAIL" || answer.text.contains("visible characters"),
+                "{path}: {}",
+                answer.text
+            );
+        }
+    }
+    // What is only read may have what scripts and emoji are shaped with.
+    let prose = json!({ "description": "a shop ❤\u{fe0f}\nof two lines" });
+    api.call(&api.admin, Method::PUT, &format!("/apps/{app}"), Some(prose))
+        .await
+        .expect(200);
+    api.stop().await;
+}

@@ -11,6 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, de::DeserializeOwned};
 use std::time::Duration;
 use url::form_urlencoded::Serializer;
+use zectre_common::plain;
 
 /// What is asked of a person at GitHub: the profile, the addresses, the organizations; nothing to change.
 const SCOPES: &str = "read:user user:email read:org";
@@ -118,21 +119,18 @@ impl Github {
         let Some(email) = emails.into_iter().find(|one| one.primary && one.verified) else {
             return Ok(Visit::NoEmail);
         };
-        let name = user
-            .name
-            .filter(|name| !name.trim().is_empty())
-            .unwrap_or_else(|| user.login.clone());
+        let name = user.name.as_deref().map(plain::seen).unwrap_or_default();
+        let name = match name.trim() {
+            "" => user.login.as_str(),
+            name => name,
+        };
         let orgs = self.orgs(&token).await?;
         Ok(Visit::Known(Profile {
             subject: user.id,
             org_ids: orgs.member,
             administers: orgs.administers,
             email: email.address,
-            name: name
-                .chars()
-                .filter(|c| !c.is_control())
-                .take(NAME_CHARS_MAX)
-                .collect(),
+            name: name.chars().take(NAME_CHARS_MAX).collect(),
             login: user.login,
         }))
     }

@@ -38,7 +38,7 @@ pub(super) async fn list(
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Page<Cluster>>, Error> {
     let window = Window::new(query.page, query.page_size)?;
-    let organization = query.organization.as_deref().filter(|slug| !slug.contains('\0'));
+    let organization = query.organization.as_deref();
     Ok(Json(
         clusters::list(&app.pool, person.user.id, organization, window).await?,
     ))

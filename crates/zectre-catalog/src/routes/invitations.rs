@@ -13,6 +13,7 @@ use axum::extract::State;
 use http::StatusCode;
 use zectre_common::{
     id::InvitationId,
+    plain::is_plain,
     state::Role,
     time::Time,
     wire::{
@@ -47,8 +48,7 @@ pub(super) async fn create(
     let formed = email
         .split_once('@')
         .is_some_and(|(local, host)| !local.is_empty() && !host.is_empty());
-    if !formed || email.len() > EMAIL_BYTES_MAX || email.chars().any(|c| c.is_control() || c.is_whitespace())
-    {
+    if !formed || email.len() > EMAIL_BYTES_MAX || !is_plain(email) || email.contains(char::is_whitespace) {
         return Err(invalid_field("email", "not an e-mail address"));
     }
     let now = Time::now();

@@ -10,6 +10,7 @@ use crate::{
 use axum::extract::State;
 use http::StatusCode;
 use zectre_common::{
+    plain::is_plain,
     spec::valid_slug,
     wire::{
         catalog::{CreateOrganizationRequest, Organization},
@@ -43,8 +44,11 @@ pub(super) async fn create(
     }
     let name = request.name.as_deref().unwrap_or(&request.slug).trim();
     let length = name.chars().count();
-    if length == 0 || length > NAME_CHARS_MAX || name.chars().any(char::is_control) {
-        return Err(invalid_field("name", format!("1 to {NAME_CHARS_MAX} characters")));
+    if length == 0 || length > NAME_CHARS_MAX || !is_plain(name) {
+        return Err(invalid_field(
+            "name",
+            format!("one line of 1 to {NAME_CHARS_MAX} visible characters"),
+        ));
     }
     let most = app.limits.organizations_per_user_max;
     let made = organizations::create(&app.pool, &request.slug, name, person.user.id, most).await?;

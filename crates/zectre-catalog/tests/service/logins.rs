@@ -6,7 +6,10 @@ use serde_json::{Value, json};
 #[tokio::test]
 async fn the_command_line_signs_in_refreshes_and_signs_out() {
     let catalog = Catalog::start().await;
-    catalog.visitor(&person("ada")).await;
+    // What nobody sees of a name at GitHub is left out of it.
+    let mut ada = person("ada");
+    ada["name"] = json!("\u{2800}ada\u{200b} the\u{202e} tester\u{fe0f}");
+    catalog.visitor(&ada).await;
     let begun = Begun::new();
     let end = catalog.browse(&begun).await;
     assert!(end.as_str().starts_with(&format!("{LOOPBACK}?")), "{end}");

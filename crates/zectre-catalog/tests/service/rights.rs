@@ -125,6 +125,8 @@ async fn what_is_sent_is_read_strictly() {
         ("/orgs", json!({"slug": "1a"})),
         ("/orgs", json!({"slug": "a".repeat(41)})),
         ("/orgs", json!({"slug": "a", "name": ""})),
+        ("/orgs", json!({"slug": "a", "name": "Acme\u{2800}"})),
+        ("/orgs", json!({"slug": "a", "name": "Acme\u{fe0f}"})),
         ("/orgs", json!([])),
     ] {
         catalog
@@ -153,14 +155,20 @@ async fn what_is_sent_is_read_strictly() {
             .refused(&ada, "POST /clusters", Some(body), "400 INVALID_INPUT")
             .await;
     }
-    let invite = json!({"email": "nobody"});
+    for email in ["nobody", "bob@example.test\u{200b}", "b\u{e0041}ob@example.test"] {
+        let invite = json!({ "email": email });
+        catalog
+            .refused(
+                &ada,
+                "POST /orgs/acme/invitations",
+                Some(invite),
+                "400 INVALID_INPUT",
+            )
+            .await;
+    }
+    // No filter is passed over.
     catalog
-        .refused(
-            &ada,
-            "POST /orgs/acme/invitations",
-            Some(invite),
-            "400 INVALID_INPUT",
-        )
+        .refused(&ada, "GET /clusters?organization=%00", None, "400 INVALID_INPUT")
         .await;
     catalog
         .refused(&ada, "GET /orgs?page=0", None, "400 INVALID_INPUT")

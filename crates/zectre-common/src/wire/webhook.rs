@@ -21,7 +21,7 @@ pub const SECRET_PREFIX: &str = "whsec_";
 pub struct CreateWebhookRequest {
     /// Where to POST: `https://…`, or `http://…`.
     pub url: String,
-    /// Which actions: `deployment.failed`, `deployment.*` or `*`; default `deployment.*` and `build.*`.
+    /// Which actions: `deployment.failed`, `deployment.*`, `member.*` or `*`; default `deployment.*` and `build.*`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub events: Option<Vec<String>>,
     /// Slug of the organization whose events are meant; default `default`, or that of the application.

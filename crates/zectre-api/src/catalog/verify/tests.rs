@@ -117,6 +117,17 @@ fn tokens_of_both_algorithms_are_taken() {
         );
         assert_eq!(said.orgs[0].role, Role::Developer);
     }
+    // A name is for people: what nobody sees of it is left out, and so is one that is too long.
+    let named = |name: &str| {
+        checked(&by_ed(&claims(&json!({ "name": name }))))
+            .expect("good")
+            .name
+    };
+    assert_eq!(named("A\u{202e}nn ❤\u{fe0f}"), "Ann ❤");
+    assert_eq!(
+        (named("\u{2800}"), named(&"a".repeat(256))),
+        (String::new(), String::new())
+    );
     let several = claims(&json!({ "aud": ["other", "cluster-1"], "iat": NOW_SECS + 30 }));
     assert!(checked(&by_ed(&several)).is_ok(), "clocks may differ a little");
 }
