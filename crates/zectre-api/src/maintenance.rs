@@ -66,8 +66,10 @@ async fn round(pool: &PgPool, logs: LogBounds) -> Result<(), Error> {
         );
     }
     let forgotten = store::forget_expired(pool, IDEMPOTENCY_KEEP_HOURS).await?;
-    let purged =
-        store::purge_deleted(pool).await? + source::forget(pool, crate::forge::order::KEEP_DAYS).await?;
+    let purged = store::purge_deleted(pool).await?
+        // A day more than its last event.
+        + store::forget_former_applications(pool, EVENTS_KEEP_DAYS + 1).await?
+        + source::forget(pool, crate::forge::order::KEEP_DAYS).await?;
     let history = purge_history(pool, logs).await?;
     tracing::debug!(days, forgotten, purged, history, "housekeeping done");
     Ok(())

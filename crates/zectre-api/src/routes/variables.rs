@@ -37,6 +37,8 @@ use zectre_service::{
 
 /// The most variables of an application over all its environments.
 const VARIABLES_MAX: i64 = 1_024;
+/// Variables that one event names.
+const NAMED_MAX: usize = 50;
 /// The most bytes that their names and (sealed) values may have together: every start of a task carries them.
 const VARIABLES_BYTES_MAX: i64 = 512 << 10;
 
@@ -155,13 +157,8 @@ async fn delete(
             format!("the application has no variable `{shown}` for {place}"),
         ));
     }
-    change
-        .event(
-            "variable.deleted",
-            About::app(id),
-            &format!("variable `{key}` was removed"),
-        )
-        .await?;
+    let message = told("removed", &[(key.as_str(), query.environment.as_deref())]);
+    change.event("variable.deleted", About::app(id), &message).await?;
     change.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -202,8 +199,14 @@ async fn apply(
         .await?
         .ok_or_else(|| gone(Thing::App, id))?;
     let before = variable::total(change.connection(), id).await?;
+    let (mut set, mut removed) = (Vec::new(), Vec::new());
     for one in changes {
-        apply_one(context, &mut change, id, one).await?;
+        let named = (one.key.as_str(), one.environment.as_deref());
+        match (apply_one(context, &mut change, id, one).await?, &one.value) {
+            (true, Some(_)) => set.push(named),
+            (true, None) => removed.push(named),
+            (false, _) => {}
+        }
     }
     let total = variable::total(change.connection(), id).await?;
     // What was set under another bound may shrink.
@@ -218,23 +221,41 @@ async fn apply(
             ),
         ));
     }
-    let names: Vec<_> = changes.iter().map(|one| one.key.as_str()).take(20).collect();
-    change
-        .event(
-            "variable.set",
-            About::app(id),
-            &format!("variables were changed: {}", names.join(", ")),
-        )
-        .await?;
+    for (action, what, named) in [
+        ("variable.set", "set", set),
+        ("variable.deleted", "removed", removed),
+    ] {
+        if !named.is_empty() {
+            change.event(action, About::app(id), &told(what, &named)).await?;
+        }
+    }
     change.commit().await
 }
 
+/// What the feed says of these: names and where they count, never values.
+fn told(what: &str, named: &[(&str, Option<&str>)]) -> String {
+    let shown = named
+        .iter()
+        .take(NAMED_MAX)
+        .map(|(key, environment)| match environment {
+            Some(slug) => format!("`{key}` of `{slug}`"),
+            None => format!("`{key}`"),
+        });
+    let shown: Vec<_> = shown.collect();
+    let more = match named.len().saturating_sub(NAMED_MAX) {
+        0 => String::new(),
+        more => format!(", and {more} more"),
+    };
+    format!("variables were {what}: {}{more}", shown.join(", "))
+}
+
+/// Whether it changed anything: what is not there can't be removed.
 async fn apply_one(
     context: &Context,
     change: &mut Change<'_>,
     id: ApplicationId,
     one: &VariableChange,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let slug = one.environment.as_deref();
     if let Some(slug) = slug
         && environment::id(change.connection(), id, slug).await?.is_none()
@@ -252,12 +273,10 @@ async fn apply_one(
                 value,
             );
             variable::set(change.connection(), id, slug, &one.key, &sealed, one.secret).await?;
+            Ok(true)
         }
-        None => {
-            variable::delete(change.connection(), id, slug, &one.key).await?;
-        }
+        None => variable::delete(change.connection(), id, slug, &one.key).await,
     }
-    Ok(())
 }
 
 fn check(one: &VariableChange) -> Option<FieldError> {

@@ -163,12 +163,14 @@ pub(crate) async fn fan_out(
     }
     let events = sqlx::query_as!(
         Happened,
-        r#"SELECT v.txid, v.id AS "id: EventId", v.action, a.id AS "application?: ApplicationId",
-                  n.organization_id AS "organization?: OrganizationId"
+        r#"SELECT v.txid, v.id AS "id: EventId", v.action,
+                  COALESCE(v.application_id, d.application_id) AS "application?: ApplicationId",
+                  COALESCE(v.organization_id, n.organization_id, f.organization_id) AS "organization?: OrganizationId"
            FROM events v
-           LEFT JOIN applications a ON a.id = COALESCE(v.application_id,
-                                                       (SELECT d.application_id FROM deployments d WHERE d.id = v.deployment_id))
+           LEFT JOIN deployments d ON d.id = v.deployment_id AND v.application_id IS NULL
+           LEFT JOIN applications a ON a.id = COALESCE(v.application_id, d.application_id)
            LEFT JOIN namespaces n ON n.id = a.namespace_id
+           LEFT JOIN former_applications f ON f.id = v.application_id
            WHERE (v.txid, v.id) > ($1, $2) AND v.txid < pg_snapshot_xmin(pg_current_snapshot())::text::bigint
            ORDER BY v.txid, v.id LIMIT $3"#,
         cursor.txid,
@@ -193,7 +195,8 @@ pub(crate) async fn fan_out(
     let mut made = Made::default();
     for event in &events {
         for webhook in &webhooks {
-            if webhook.txid <= event.txid && concerns(webhook, event) {
+            // None is told of its own making.
+            if webhook.txid < event.txid && concerns(webhook, event) {
                 made.push(webhook, event);
             }
         }

@@ -47,15 +47,14 @@ impl FromStr for Position {
     }
 }
 
-// What one may see is found once and looked up for each event, instead of asked for each.
+// What one may see is found once and looked up for each event, instead of asked for each. Applications that are gone are among it.
 macro_rules! visible {
     ($columns:literal, $rest:literal, $filter:expr $(, $argument:expr)*) => {
         sqlx::query!(
             "SELECT " + $columns + r#"
              FROM events v
              WHERE ($1::uuid[] IS NULL OR v.organization_id = ANY($1)
-                    OR v.application_id IN (SELECT a.id FROM applications a JOIN namespaces n ON n.id = a.namespace_id
-                                            WHERE n.organization_id = ANY($1))
+                    OR v.application_id IN (SELECT id FROM application_owners WHERE organization_id = ANY($1))
                     OR (v.application_id IS NULL AND v.deployment_id IN (
                             SELECT d.id FROM deployments d JOIN applications a ON a.id = d.application_id
                             JOIN namespaces n ON n.id = a.namespace_id WHERE n.organization_id = ANY($1))))
@@ -101,8 +100,8 @@ pub(crate) async fn list(
            v.deployment_id AS "deployment_id: DeploymentId", v.task_id AS "task_id: TaskId",
            v.node_id AS "node_id: NodeId", v.message, v.reason, v.request_id,
            CASE WHEN $8::uuid[] IS NULL OR v.organization_id = ANY($8)
-                     OR v.application_id IN (SELECT a.id FROM applications a JOIN namespaces n ON n.id = a.namespace_id
-                                             WHERE n.organization_id = ANY($8)) THEN v.source_address END AS source_address"#,
+                     OR v.application_id IN (SELECT id FROM application_owners WHERE organization_id = ANY($8))
+                THEN v.source_address END AS source_address"#,
         " ORDER BY CASE WHEN NOT $5 THEN v.time END, CASE WHEN NOT $5 THEN v.id END, v.time DESC, v.id DESC
           LIMIT $6 OFFSET $7",
         filter,
@@ -146,8 +145,8 @@ pub(crate) async fn after(
            v.deployment_id AS "deployment_id: DeploymentId", v.task_id AS "task_id: TaskId",
            v.node_id AS "node_id: NodeId", v.message, v.reason, v.request_id,
            CASE WHEN $9::uuid[] IS NULL OR v.organization_id = ANY($9)
-                     OR v.application_id IN (SELECT a.id FROM applications a JOIN namespaces n ON n.id = a.namespace_id
-                                             WHERE n.organization_id = ANY($9)) THEN v.source_address END AS source_address"#,
+                     OR v.application_id IN (SELECT id FROM application_owners WHERE organization_id = ANY($9))
+                THEN v.source_address END AS source_address"#,
         " AND (v.txid, v.id) > ($5, $6) AND v.txid < pg_snapshot_xmin(pg_current_snapshot())::text::bigint
           AND ($8::text IS NULL OR NOT pg_visible_in_snapshot(v.txid::text::xid8, $8::text::pg_snapshot))
           ORDER BY v.txid, v.id LIMIT $7",

@@ -78,6 +78,15 @@ pub(crate) async fn purge_deleted(pool: &PgPool) -> Result<u64, Error> {
     Ok(purged + environments.execute(pool).await?.rows_affected())
 }
 
+/// Forgets whose applications were that have been gone for so long that no event tells of them any more.
+pub(crate) async fn forget_former_applications(pool: &PgPool, keep_days: i32) -> Result<u64, Error> {
+    let former = sqlx::query!(
+        "DELETE FROM former_applications WHERE gone_at < now() - make_interval(days => $1)",
+        keep_days
+    );
+    Ok(former.execute(pool).await?.rows_affected())
+}
+
 /// Rows that tell of what is over.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum History {
@@ -257,6 +266,17 @@ mod tests {
         .await;
         assert_eq!(purge_deleted(&pool).await.expect("purged"), 1);
         assert_eq!(count(&pool, "SELECT count(*) FROM deployments").await, 0);
+        // Whose it was is known for as long as events tell of it.
+        let former = "SELECT count(*) FROM application_owners JOIN organizations o ON o.id = organization_id";
+        assert_eq!(forget_former_applications(&pool, 1).await.expect("looked"), 0);
+        assert_eq!(count(&pool, former).await, 1);
+        run(
+            &pool,
+            "UPDATE former_applications SET gone_at = now() - interval '25 hours'",
+        )
+        .await;
+        assert_eq!(forget_former_applications(&pool, 1).await.expect("forgotten"), 1);
+        assert_eq!(count(&pool, former).await, 0);
     }
 
     #[tokio::test]

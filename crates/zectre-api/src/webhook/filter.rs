@@ -5,14 +5,20 @@ const PATTERNS_MAX: usize = 50;
 /// The longest pattern.
 const PATTERN_BYTES_MAX: usize = 64;
 /// What things actions are about: a pattern with another one would wait for ever.
-const THINGS: [&str; 7] = [
+const THINGS: [&str; 13] = [
     "app",
+    "artifact",
     "build",
     "deployment",
     "domain",
     "environment",
+    "invitation",
+    "member",
+    "namespace",
+    "organization",
     "task",
     "variable",
+    "webhook",
 ];
 
 /// What is meant when nothing is said.
@@ -79,7 +85,7 @@ mod tests {
     #[test]
     fn a_pattern_that_would_never_match_is_refused() {
         assert_eq!(check(&default()), Ok(()));
-        assert_eq!(check(&patterns(&["*", "domain.verified"])), Ok(()));
+        assert_eq!(check(&patterns(&["*", "domain.verified", "member.*"])), Ok(()));
         for wrong in [
             "",
             "deployment",

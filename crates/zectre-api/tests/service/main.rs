@@ -16,6 +16,7 @@ mod custom_domains;
 mod deployments;
 mod document;
 mod expired_claims;
+mod feed;
 mod forge;
 mod harness;
 mod held;

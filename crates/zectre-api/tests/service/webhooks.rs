@@ -28,10 +28,10 @@ const HERE: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOS
 
 /// What a receiver was sent.
 #[derive(Debug, Clone)]
-struct Call {
+pub(crate) struct Call {
     first_line: String,
     headers: HashMap<String, String>,
-    body: String,
+    pub(crate) body: String,
 }
 
 /// A receiver that answers what it is told to (the last of it for ever), and remembers what it was sent.
@@ -88,7 +88,7 @@ impl Receiver {
         self.calls.lock().expect("not poisoned").clone()
     }
 
-    async fn called(&self, times: usize) -> Vec<Call> {
+    pub(crate) async fn called(&self, times: usize) -> Vec<Call> {
         wait_until(SOON, "the receiver is called", async || {
             Some(self.calls()).filter(|calls| calls.len() >= times)
         })
