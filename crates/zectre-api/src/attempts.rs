@@ -9,7 +9,7 @@
 use crate::{code, error::Error};
 use std::{
     collections::HashMap,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -55,10 +55,18 @@ pub(crate) type Counter = (Kind, String);
 
 /// A counter of an address; requests without one share it.
 pub(crate) fn of_address(kind: Kind, address: Option<IpAddr>) -> Counter {
-    (
-        kind,
-        address.map_or_else(String::new, |address| address.to_string()),
-    )
+    (kind, address.map_or_else(String::new, client))
+}
+
+/// Whose address it is. A network of IPv6 gives each of its clients 2^64 of them, so they count together.
+fn client(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            format!("{}/64", Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+    }
 }
 
 /// The counters of a login.
@@ -295,6 +303,15 @@ mod tests {
         assert_eq!(attempts.wait_secs(&of_login("other@b.c", Some(address(1)))), None);
         attempts.forgive(&of_login("a@b.c", Some(address(1)))[0]);
         assert_eq!(attempts.wait_secs(&of_login("a@b.c", Some(address(1)))), None);
+    }
+
+    #[test]
+    fn a_client_of_ipv6_counts_once_however_many_addresses_it_has() {
+        let of = |text: &str| of_address(Kind::SignUp, Some(text.parse().expect("an address"))).1;
+        assert_eq!(of("2001:db8:1:2::1"), of("2001:db8:1:2:ffff:ffff:ffff:ffff"));
+        assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
+        assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
+        assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
     }
 
     #[tokio::test]

@@ -80,6 +80,10 @@ async fn create(
         return Err(invalid_field("slug", SLUG_RULE));
     }
     let mut change = Change::begin(&context.pool, &actor).await?;
+    // One at a time, so that two don't both find the last place free.
+    app::lock(change.connection(), id)
+        .await?
+        .ok_or_else(|| gone(Thing::App, id))?;
     let made = environment::insert(change.connection(), id, &request.slug).await?;
     let Some(made) = made else {
         let (slug, max) = (&request.slug, environment::ENVIRONMENTS_MAX);

@@ -60,7 +60,14 @@ async fn change_password(
     let login = sign_in::by_password(&context, &person.email, current, actor.address).await?;
     let hash = password::hash(SecretString::from(request.new_password)).await?;
     let mut change = Change::begin(&context.pool, &actor).await?;
-    let epoch = set(&mut change, login.id, &hash).await?;
+    // Whoever still knew the old one doesn't undo what an admin has set meanwhile.
+    let epoch = set(&mut change, login.id, &hash, Some(login.epoch)).await?;
+    let epoch = epoch.ok_or_else(|| {
+        refuse(
+            &code::INVALID_CREDENTIALS,
+            "the password was changed, or your logins were ended, meanwhile; log in again",
+        )
+    })?;
     let what = format!("{} changed their password", person.email);
     change
         .event("user.password_changed", About::default(), &what)
@@ -137,7 +144,7 @@ async fn reset(
     enabled(account.disabled)?;
     let actor = actor.known_as(id, &account.email);
     let mut change = Change::within(taking, &actor);
-    set(&mut change, id, &hash).await?;
+    set(&mut change, id, &hash, None).await?;
     let what = format!("{} set a new password with an admin's token", account.email);
     change
         .event("user.password_reset", About::default(), &what)
@@ -146,12 +153,17 @@ async fn reset(
     Ok(Json(account.into_user()))
 }
 
-/// Stores the hash, and ends what was signed in with the password before; the new epoch of logins.
-async fn set(change: &mut Change<'_>, id: UserId, hash: &str) -> Result<i64, Error> {
+/// Stores the hash, and ends what was signed in with the password before; the new epoch of logins, unless it was not `expected`.
+async fn set(
+    change: &mut Change<'_>,
+    id: UserId,
+    hash: &str,
+    expected: Option<i64>,
+) -> Result<Option<i64>, Error> {
     let connection = change.connection();
     cli_login::forget_of(connection, id).await?;
     password_reset::forget_of(connection, id).await?;
-    account::set_password(connection, id, hash).await
+    account::set_password(connection, id, hash, expected).await
 }
 
 /// Refuses a password that is too short to be one.

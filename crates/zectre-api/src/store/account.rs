@@ -268,19 +268,22 @@ pub(crate) async fn switch(connection: &mut PgConnection, id: UserId, disabled: 
     Ok(switched.execute(connection).await?.rows_affected() > 0)
 }
 
-/// Stores a new password's hash and ends all logins; the epoch of new ones.
+/// Stores a new password's hash and ends all logins; the epoch of new ones. `None` where their epoch is not `expected` any more:
+/// what was known of the account is over.
 pub(crate) async fn set_password(
     connection: &mut PgConnection,
     id: UserId,
     password_hash: &str,
-) -> Result<i64, Error> {
+    expected: Option<i64>,
+) -> Result<Option<i64>, Error> {
     let query = sqlx::query_scalar!(
         "UPDATE users SET password_hash = $2, login_epoch = login_epoch + 1, logins_ended_at = clock_timestamp()
-         WHERE id = $1 RETURNING login_epoch",
+         WHERE id = $1 AND ($3::bigint IS NULL OR login_epoch = $3) RETURNING login_epoch",
         id as _,
-        password_hash
+        password_hash,
+        expected
     );
-    Ok(query.fetch_one(connection).await?)
+    Ok(query.fetch_optional(connection).await?)
 }
 
 #[cfg(test)]

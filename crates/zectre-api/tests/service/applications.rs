@@ -121,6 +121,29 @@ async fn organizations_and_environments() {
 }
 
 #[tokio::test]
+async fn the_last_place_for_an_environment_is_given_once() {
+    let api = Harness::start().await;
+    let app = api.app("hello").await;
+    let path = format!("/apps/{app}/environments");
+    // Two came with the application.
+    let rows = "INSERT INTO environments (id, application_id, slug)
+                SELECT gen_random_uuid(), $1::uuid, 'e' || n FROM generate_series(1, 97) AS n";
+    let rows = sqlx::query(rows).bind(&app).execute(&api.pool).await;
+    assert_eq!(rows.expect("valid").rows_affected(), 97);
+    let slugs: Vec<String> = (0..8).map(|n| format!("late-{n}")).collect();
+    let made = slugs.iter().map(|slug| api.post(&path, json!({ "slug": slug })));
+    let made = futures_util::future::join_all(made).await;
+    let made: Vec<u16> = made.iter().map(|answer| answer.status.as_u16()).collect();
+    assert_eq!(
+        made.iter().filter(|status| **status == 201).count(),
+        1,
+        "{made:?}"
+    );
+    assert!(made.iter().all(|status| [201, 409].contains(status)), "{made:?}");
+    api.stop().await;
+}
+
+#[tokio::test]
 async fn variables_are_sealed_and_secrets_never_come_back() {
     let api = Harness::start().await;
     let app = api.app("hello").await;

@@ -65,6 +65,46 @@ fn the_committed_error_page_lists_every_code() {
     same("ERRORS.md", &zectre_api::code::errors_page());
 }
 
+/// Answers that take a machine that is too slow, too busy or broken; tests beside the code, or those of the services that they are of,
+/// look at some of them.
+const NOT_CALLED: [&str; 7] = [
+    "INTERNAL",
+    "INVALID_BODY",
+    "OVERLOADED",
+    "SERVICE_UNAVAILABLE",
+    "TIMEOUT",
+    "UPLOAD_ABORTED",
+    "UPLOAD_STALLED",
+];
+
+/// The text of all sources below a directory.
+fn sources(directory: &std::path::Path, text: &mut String) {
+    for entry in fs::read_dir(directory).expect("it is there") {
+        let path = entry.expect("it can be read").path();
+        if path.is_dir() {
+            sources(&path, text);
+        } else if path.extension().is_some_and(|kind| kind == "rs") && !path.ends_with("service/document.rs")
+        {
+            text.push_str(&fs::read_to_string(&path).expect("text"));
+        }
+    }
+}
+
+#[test]
+fn every_code_is_named_in_a_test() {
+    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let mut tests = String::new();
+    for directory in ["tests", "../zectre-registry/tests"] {
+        sources(&here.join(directory), &mut tests);
+    }
+    let unnamed = zectre_api::code::ALL.iter().map(|code| code.name);
+    let mut unnamed: Vec<_> = unnamed
+        .filter(|name| !tests.contains(&format!("\"{name}\"")))
+        .collect();
+    unnamed.sort_unstable();
+    assert_eq!(unnamed, NOT_CALLED, "call what answers with these");
+}
+
 #[test]
 fn codes_are_unique() {
     let mut names: Vec<_> = zectre_api::code::ALL.iter().map(|code| code.name).collect();

@@ -27,6 +27,7 @@ mod members;
 mod metrics;
 mod passwords;
 mod quotas;
+mod refusals;
 mod resume;
 mod rotation;
 mod rows;

@@ -55,6 +55,24 @@ async fn a_changed_password_ends_every_other_login() {
     log_in(&api, "the second one").await.expect(200);
     let events = api.get("/events?action=user.password_changed").await.json();
     assert_eq!(events["total"], 1);
+
+    // Of two changes of the same password at once one is made, and the other is told.
+    let (one, two) = (
+        token(&log_in(&api, "the second one").await.expect(200)),
+        token(&log_in(&api, "the second one").await.expect(200)),
+    );
+    let change = async |token: &str, new: &str| {
+        let body = json!({ "current_password": "the second one", "new_password": new });
+        let request = api.request(Method::POST, "/user/password").bearer_auth(token);
+        api.send(request.json(&body)).await.status.as_u16()
+    };
+    let made = tokio::join!(change(&one, "the third one"), change(&two, "the fourth one"));
+    let serves = match made {
+        (200, 401) => "the third one",
+        (401, 200) => "the fourth one",
+        other => panic!("one of two: {other:?}"),
+    };
+    log_in(&api, serves).await.expect(200);
     api.stop().await;
 }
 
