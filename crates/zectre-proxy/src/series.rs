@@ -14,6 +14,7 @@ use prometheus_client::{
     metrics::{MetricType, exemplar::Exemplar},
 };
 use std::{fmt, sync::Arc, time::Instant};
+use zectre_service::named::OTHER;
 
 /// Gathers it.
 #[derive(Debug)]
