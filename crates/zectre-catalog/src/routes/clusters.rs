@@ -39,6 +39,9 @@ pub(super) async fn list(
 ) -> Result<Json<Page<Cluster>>, Error> {
     let window = Window::new(query.page, query.page_size)?;
     let organization = query.organization.as_deref();
+    if organization.is_some_and(|slug| !is_slug(slug)) {
+        return Err(invalid_field("organization", "not the slug of an organization"));
+    }
     Ok(Json(
         clusters::list(&app.pool, person.user.id, organization, window).await?,
     ))
