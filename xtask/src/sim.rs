@@ -8,26 +8,17 @@ use crate::{
 };
 use std::process::Command;
 
-/// What plants every bug that is known, one at a time: the simulator has to find each, or one of its checks is blind.
-const PLANTED: [&str; 2] = ["--planted", "all"];
-
-/// Builds the simulator with all bugs in it.
-pub(crate) fn build_planted(compiler: &Compiler) -> Result<(), Fail> {
-    build(compiler.cargo_without_tests(), &PLANTED)
+/// Plants every bug that is known, one at a time: the simulator has to find each, or one of its checks is blind.
+pub(crate) fn planted(compiler: &Compiler) -> Result<(), Fail> {
+    simulate(compiler.cargo_without_tests(), &["--planted", "all"])
 }
 
-/// Runs what [`build_planted`] has built.
-pub(crate) fn planted() -> Result<(), Fail> {
-    simulate(&PLANTED)
-}
-
-/// Builds the simulator and runs it with these arguments.
+/// Runs the simulator with these arguments.
 pub(crate) fn sim(arguments: &[&str]) -> Result<(), Fail> {
-    build(cargo_once(), arguments)?;
-    simulate(arguments)
+    simulate(cargo_once(), arguments)
 }
 
-fn build(mut build: Command, arguments: &[&str]) -> Result<(), Fail> {
+fn simulate(mut build: Command, arguments: &[&str]) -> Result<(), Fail> {
     build.args([
         "build",
         "--quiet",
@@ -46,10 +37,7 @@ fn build(mut build: Command, arguments: &[&str]) -> Result<(), Fail> {
         ]));
         build.args(["--features", "zectre-sim/planted"]);
     }
-    step("building the simulator", &mut build)
-}
-
-fn simulate(arguments: &[&str]) -> Result<(), Fail> {
+    step("building the simulator", &mut build)?;
     let program = run::target_dir().join("debug/zectre-sim");
     step("simulator", Command::new(program).args(arguments))
 }

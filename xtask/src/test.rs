@@ -74,10 +74,9 @@ pub(crate) fn test() -> Result<(), Fail> {
             .cargo()
             .args(["build", "--workspace", "--bins", "--locked"]),
     )?;
-    // One crate waits for another in the simulator's build, so that it leaves a core to what is beside it.
-    run::beside(tish_libraries, || sim::build_planted(&compiler))?;
-    sim::planted()?;
-    let tested = tests(&compiler);
+    // Where few crates are built, one waits for another: that leaves a core to what is beside it.
+    let tested = run::beside(tish_libraries, || variants(&compiler))
+        .and_then(|()| nextest("tests", &mut compiler.cargo(), &["--workspace", "--no-fail-fast"]));
     // The shared test database must not outlive the run.
     let stopped = step(
         "stop the test database",
@@ -98,27 +97,31 @@ fn tish_libraries() -> Result<(), Fail> {
     )
 }
 
-fn tests(compiler: &Compiler) -> Result<(), Fail> {
-    let nextest = cargo()
+/// What is built otherwise than everything else.
+fn variants(compiler: &Compiler) -> Result<(), Fail> {
+    sim::planted(compiler)?;
+    // A feature of the proxy alone, which few turn on. Chosen from the whole workspace, so that what all share stays as it was built.
+    let http3 = [
+        "--workspace",
+        "--features",
+        "zectre-proxy/http3",
+        "--test",
+        "service",
+        "http3",
+    ];
+    nextest("HTTP/3", &mut compiler.cargo_without_tests(), &http3)
+}
+
+/// Builds tests and runs them: with cargo-nextest where it is installed.
+fn nextest(what: &str, build: &mut Command, arguments: &[&str]) -> Result<(), Fail> {
+    let is_installed = cargo()
         .args(["nextest", "--version"])
         .output()
         .is_ok_and(|output| output.status.success());
-    let runner: &[&str] = if nextest { &["nextest", "run"] } else { &["test"] };
-    step(
-        "tests",
-        compiler
-            .cargo()
-            .args(runner)
-            .args(["--workspace", "--locked", "--no-fail-fast"]),
-    )?;
-    // A feature of the proxy alone, which few turn on. Chosen from the whole workspace, so that what all share stays as it was built.
-    let http3 = ["--workspace", "--features", "zectre-proxy/http3", "--locked"];
-    step(
-        "HTTP/3",
-        compiler
-            .cargo_without_tests()
-            .args(runner)
-            .args(http3)
-            .args(["--test", "service", "http3"]),
-    )
+    let runner: &[&str] = if is_installed {
+        &["nextest", "run"]
+    } else {
+        &["test"]
+    };
+    step(what, build.args(runner).arg("--locked").args(arguments))
 }
