@@ -60,16 +60,17 @@ impl Compiler {
         cargo
     }
 
-    /// The same for a build that no build of its libraries' own tests follows: here they are linted as they are.
-    pub(crate) fn cargo_without_tests(&self) -> Command {
+    /// The same for what is built a second time, with features that are not on otherwise. No build of its libraries' own tests
+    /// follows, so they are linted as they are; they are documented already.
+    pub(crate) fn cargo_again(&self) -> Command {
         let mut cargo = self.cargo();
-        cargo.env(NO_TESTS, "yes");
+        cargo.env(AGAIN, "yes");
         cargo
     }
 }
 
-/// Says that libraries will not be built with their tests.
-const NO_TESTS: &str = "CHECKING_RUSTC_NO_TESTS";
+/// Says that it is built a second time, and not with its own tests.
+const AGAIN: &str = "CHECKING_RUSTC_AGAIN";
 
 /// What a target belongs to.
 struct Package {
@@ -130,14 +131,15 @@ pub(crate) fn compile(arguments: &[String]) -> ExitCode {
     }
     let package = Package::of_environment();
     let is_test = arguments.iter().any(|word| word == "--test");
-    if is_test || env::var_os(NO_TESTS).is_some() || !package.tests(source) {
+    let is_again = env::var_os(AGAIN).is_some();
+    if is_test || is_again || !package.tests(source) {
         let mut lint = beside(rustc, "clippy-driver");
         let linted = run(lint.arg(rustc).args(linted(arguments)).arg("-Dwarnings"));
         if linted != ExitCode::SUCCESS {
             return linted;
         }
     }
-    let Some(documented) = documented(arguments).filter(|_| package.documents(source)) else {
+    let Some(documented) = documented(arguments).filter(|_| !is_again && package.documents(source)) else {
         return compiled;
     };
     // Private items, too: they are what the house is told by. What only such a page links to is no mistake.

@@ -10,7 +10,7 @@ use std::process::Command;
 
 /// Plants every bug that is known, one at a time: the simulator has to find each, or one of its checks is blind.
 pub(crate) fn planted(compiler: &Compiler) -> Result<(), Fail> {
-    simulate(compiler.cargo_without_tests(), &["--planted", "all"])
+    simulate(compiler.cargo_again(), &["--planted", "all"])
 }
 
 /// Runs the simulator with these arguments.

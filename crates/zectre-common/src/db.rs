@@ -7,7 +7,11 @@ use sqlx::{
     PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-use std::{str::FromStr, time::Duration};
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    str::FromStr,
+    time::Duration,
+};
 
 /// The channels that services notify on; a notification is only a hint.
 pub mod channel {
@@ -59,6 +63,15 @@ pub async fn connect(url: &SecretString, service: &str, connections_max: u32) ->
         .connect_with(options(url, service)?)
         .await
         .map_err(DbError::Connect)
+}
+
+/// Tells one version of the schema from another.
+pub fn schema_hash() -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for migration in MIGRATOR.iter() {
+        migration.checksum.hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 /// Brings the database to this version; safe to run from several services at once (advisory lock).

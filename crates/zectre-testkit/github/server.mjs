@@ -11,7 +11,8 @@ const { OAuth2Server } = createRequire(resolve(process.argv[2], 'x.js'))('oauth2
 const endpoints = { authorize: '/login/oauth/authorize', token: '/login/oauth/access_token' };
 const { issuer, service } = new OAuth2Server(undefined, undefined, { endpoints });
 issuer.url = 'http://github.test';
-await issuer.keys.generate('RS256');
+// Nobody reads its tokens: the kind of key that is made at once will do.
+await issuer.keys.generate('ES256');
 
 // Who is signed in to GitHub in the next browser that comes.
 let visitor = null;

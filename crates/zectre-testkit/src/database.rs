@@ -1,4 +1,4 @@
-//! A migrated database for one test, made from a template in about 0.1 s and dropped with the test.
+//! A migrated database for one test, copied from one that is migrated, and dropped with the test.
 
 use crate::postgres::SharedServer;
 use secrecy::SecretString;
@@ -12,28 +12,34 @@ pub struct TestDatabase {
     name: String,
 }
 
-/// Names the template after this version of the schema, so that a changed migration makes a new one.
-const TEMPLATE: &str = concat!("template_", env!("CARGO_PKG_VERSION_MAJOR"));
-
 impl TestDatabase {
     /// A fresh database with all migrations applied.
     pub async fn create() -> Self {
-        let server = tokio::task::spawn_blocking(SharedServer::get)
-            .await
-            .expect("the server starts");
-        let name = format!("test_{}", Uuid::now_v7().simple());
-        ensure_template(&server).await;
-        execute(&server, &format!("CREATE DATABASE {name} TEMPLATE {TEMPLATE}")).await;
-        Self { server, name }
+        let schema = schema();
+        Self::make(&format!("TEMPLATE {schema}"), async |server| {
+            ensure_schema(server, &schema).await;
+        })
+        .await
     }
 
     /// A fresh database with nothing in it, for a service that has a schema of its own.
     pub async fn empty() -> Self {
-        let server = tokio::task::spawn_blocking(SharedServer::get)
-            .await
-            .expect("the server starts");
+        Self::make("", async |_| {}).await
+    }
+
+    /// As nearly always all is there that it is made of, it is asked for what is missing only when it can't be made: each
+    /// connection to PostgreSQL is a process that has to get to know the database first.
+    async fn make(how: &str, prepare: impl AsyncFnOnce(&SharedServer)) -> Self {
         let name = format!("test_{}", Uuid::now_v7().simple());
-        execute(&server, &format!("CREATE DATABASE {name}")).await;
+        let statement = format!("CREATE DATABASE {name} {how}");
+        let server = SharedServer::here();
+        if execute(&server, &statement).await.is_err() {
+            tokio::task::spawn_blocking(SharedServer::get)
+                .await
+                .expect("the server starts");
+            prepare(&server).await;
+            execute(&server, &statement).await.expect("the server is ours");
+        }
         Self { server, name }
     }
 
@@ -50,74 +56,69 @@ impl TestDatabase {
     }
 }
 
-/// The template is brought to this version of the schema by the migrations themselves.
-async fn ensure_template(server: &SharedServer) {
+/// Named after its migrations, so that there is one of this version or none.
+fn schema() -> String {
+    format!("schema_{:016x}", db::schema_hash())
+}
+
+/// Makes the database that the others are copied from. Nobody is connected to it once it bears its name.
+async fn ensure_schema(server: &SharedServer, schema: &str) {
     let _lock = server.lock();
-    let mut admin = connect(server, "postgres").await;
-    let known: Option<i32> = sqlx::query_scalar("SELECT 1 FROM pg_database WHERE datname = $1")
-        .bind(TEMPLATE)
-        .fetch_optional(&mut admin)
-        .await
-        .expect("the catalog can be read");
-    if known.is_some() && migrate(server).await.is_ok() {
+    let mut admin = connect(server).await.expect("the server runs");
+    let known: Vec<String> =
+        sqlx::query_scalar("SELECT datname::text FROM pg_database WHERE datname LIKE 'schema%'")
+            .fetch_all(&mut admin)
+            .await
+            .expect("the catalog can be read");
+    if known.iter().any(|known| known == schema) {
         return;
     }
-    // Made by another version of the migrations: start anew.
-    for statement in [
-        format!("DROP DATABASE IF EXISTS {TEMPLATE} WITH (FORCE)"),
-        format!("CREATE DATABASE {TEMPLATE}"),
-    ] {
-        sqlx::query(AssertSqlSafe(statement))
-            .execute(&mut admin)
-            .await
-            .expect("the server is ours");
+    // Made by another version of the migrations, or half made.
+    for other in known {
+        run(&mut admin, &format!("DROP DATABASE {other} WITH (FORCE)")).await;
     }
-    migrate(server)
+    run(&mut admin, "CREATE DATABASE schema").await;
+    let pool = db::connect(&SecretString::from(server.url("schema")), "test", 1)
+        .await
+        .expect("it was just made");
+    db::migrate(&pool)
         .await
         .expect("the migrations apply to an empty database");
-}
-
-/// A template can only be copied while nobody is connected to it: the pool is closed before this returns.
-async fn migrate(server: &SharedServer) -> Result<(), db::DbError> {
-    let pool = db::connect(&SecretString::from(server.url(TEMPLATE)), "test", 1).await?;
-    let result = db::migrate(&pool).await;
     pool.close().await;
-    result
+    run(&mut admin, &format!("ALTER DATABASE schema RENAME TO {schema}")).await;
 }
 
-async fn connect(server: &SharedServer, database: &str) -> PgConnection {
-    PgConnection::connect(&server.url(database))
-        .await
-        .expect("the server runs")
-}
-
-/// Copying and dropping wait for one another and for the template's last connection to be gone.
-async fn execute(server: &SharedServer, statement: &str) {
-    let _lock = server.lock();
-    let mut admin = connect(server, "postgres").await;
+async fn run(admin: &mut PgConnection, statement: &str) {
     sqlx::query(AssertSqlSafe(statement.to_owned()))
-        .execute(&mut admin)
+        .execute(admin)
         .await
         .expect("the server is ours");
 }
 
+async fn connect(server: &SharedServer) -> Result<PgConnection, sqlx::Error> {
+    PgConnection::connect(&server.url("postgres")).await
+}
+
+async fn execute(server: &SharedServer, statement: &str) -> Result<(), sqlx::Error> {
+    let mut admin = connect(server).await?;
+    let made = sqlx::query(AssertSqlSafe(statement.to_owned())).execute(&mut admin);
+    made.await.map(drop)
+}
+
 impl Drop for TestDatabase {
     fn drop(&mut self) {
-        let (url, name) = (self.server.url("postgres"), self.name.clone());
+        let name = self.name.clone();
         // The test's own runtime may be gone already.
         let dropped = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
-            runtime.block_on(async {
-                let mut admin = PgConnection::connect(&url).await.map_err(std::io::Error::other)?;
-                let statement = AssertSqlSafe(format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"));
-                sqlx::query(statement)
-                    .execute(&mut admin)
-                    .await
-                    .map(drop)
-                    .map_err(std::io::Error::other)
-            })
+            runtime
+                .block_on(execute(
+                    &SharedServer::here(),
+                    &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"),
+                ))
+                .map_err(std::io::Error::other)
         });
         // A database left behind costs disk until the server is stopped, nothing else.
         let _ = dropped.join();

@@ -100,6 +100,13 @@ fn run(command: &mut Command) {
 }
 
 impl SharedServer {
+    /// Where it is, if it runs.
+    pub(crate) fn here() -> Self {
+        Self {
+            directory: directory(),
+        }
+    }
+
     /// Starts it unless it runs.
     pub(crate) fn get() -> Self {
         let directory = directory();
