@@ -41,15 +41,8 @@ pub(crate) fn cargo() -> Command {
 /// cargo for a whole run, which compiles each crate once: what would make a second time quicker costs time and gigabytes.
 pub(crate) fn cargo_once() -> Command {
     let mut command = cargo();
-    // One more at once than there are cores: now and then a compiler waits for its disk.
-    let jobs = thread::available_parallelism().map_or(2, |cores| cores.get() + 1);
-    for (name, value) in [
-        ("CARGO_INCREMENTAL", "0".to_owned()),
-        ("CARGO_BUILD_JOBS", jobs.to_string()),
-    ] {
-        if env::var_os(name).is_none() {
-            command.env(name, value);
-        }
+    if env::var_os("CARGO_INCREMENTAL").is_none() {
+        command.env("CARGO_INCREMENTAL", "0");
     }
     command
 }
