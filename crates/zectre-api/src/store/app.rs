@@ -80,7 +80,9 @@ pub(crate) async fn list(
         [window.sort, window.descending],
         window,
         pool,
-        all "applications WHERE deleted_at IS NULL" if reach.is_none() && namespace.is_none()
+        total r#"SELECT coalesce(sum(c.applications), 0)::bigint AS "n!"
+                 FROM application_counts c JOIN namespaces n ON n.id = c.namespace_id
+                 WHERE ($1::uuid[] IS NULL OR n.organization_id = ANY($1)) AND ($2::text IS NULL OR n.name = $2)"#
     );
     Ok((rows, total))
 }
@@ -192,4 +194,48 @@ pub(crate) async fn hide(connection: &mut PgConnection, id: ApplicationId) -> Re
     ports.execute(&mut *connection).await?;
     custom_domain::delete_all(connection, id, None).await?;
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::AssertSqlSafe;
+    use zectre_testkit::TestDatabase;
+
+    #[tokio::test]
+    async fn there_are_as_many_as_are_counted() {
+        let database = TestDatabase::create().await;
+        let pool = database.pool().await;
+        let wrong = "SELECT count(*) FROM (SELECT namespace_id, count(*) AS n FROM applications WHERE deleted_at IS NULL GROUP BY 1) AS a
+                     FULL JOIN application_counts c USING (namespace_id) WHERE coalesce(a.n, 0) <> coalesce(c.applications, 0)";
+        for (change, left) in [
+            (
+                "INSERT INTO namespaces (id, organization_id, name)
+                 SELECT gen_random_uuid(), organization_id, 'other' FROM namespaces LIMIT 1",
+                0,
+            ),
+            (
+                "INSERT INTO applications (id, namespace_id, name, subdomain)
+                 SELECT gen_random_uuid(), n.id, 'a' || i, n.name || i FROM namespaces n, generate_series(1, 5) AS i",
+                10,
+            ),
+            ("UPDATE applications SET deleted_at = now() WHERE name IN ('a1', 'a2')", 6),
+            ("UPDATE applications SET deleted_at = NULL WHERE name = 'a2'", 8),
+            ("UPDATE applications SET description = 'x'", 8),
+            (
+                "UPDATE applications SET name = 'b' || subdomain,
+                        namespace_id = (SELECT id FROM namespaces WHERE name = 'other') WHERE name = 'a3'",
+                8,
+            ),
+            ("DELETE FROM applications WHERE name IN ('a1', 'a4')", 6),
+            ("DELETE FROM applications WHERE namespace_id = (SELECT id FROM namespaces WHERE name = 'other')", 2),
+            ("DELETE FROM namespaces WHERE name = 'other'", 2),
+        ] {
+            sqlx::query(AssertSqlSafe(change)).execute(&pool).await.expect(change);
+            let all = "SELECT coalesce(sum(applications), 0)::bigint FROM application_counts";
+            for (question, answer) in [(wrong, 0), (all, left)] {
+                let found: i64 = sqlx::query_scalar(question).fetch_one(&pool).await.expect(question);
+                assert_eq!(found, answer, "after {change}");
+            }
+        }
+    }
 }

@@ -26,38 +26,32 @@ macro_rules! some {
 
 /// One page of the rows that fulfil a condition, and how many fulfil it in all: `(rows, total)`. The parameters of
 /// the order follow those of the condition, and after them come the page's limit and offset.
-/// Both are of one moment, and planned for their own parameters ([`planned`]). `all $rows if $is_all` counts those of one table
-/// where nothing is filtered: without the joins that is a third of the work.
+/// Both are of one moment, and planned for their own parameters ([`planned`]). `total $total` finds the number, by the parameters of the
+/// condition, where it is kept and not counted.
 macro_rules! page {
     (
         $row:ty, $columns:literal, $tables:literal, $condition:literal, [$($argument:expr),* $(,)?],
         order $order:literal, [$($sort:expr),* $(,)?], $window:expr, $pool:expr
-        $(, all $all:literal if $is_all:expr)?
+    ) => {
+        $crate::store::rows::page!(
+            $row, $columns, $tables, $condition, [$($argument),*], order $order, [$($sort),*], $window, $pool,
+            total r#"SELECT count(*) AS "n!" FROM "# + $tables + $condition
+        )
+    };
+    (
+        $row:ty, $columns:literal, $tables:literal, $condition:literal, [$($argument:expr),* $(,)?],
+        order $order:literal, [$($sort:expr),* $(,)?], $window:expr, $pool:expr,
+        total $($total:tt)+
     ) => {{
         let rows = sqlx::query_as!(
             $row,
             "SELECT " + $columns + " FROM " + $tables + $condition + " ORDER BY " + $order
             $(, $argument)* $(, $sort)*, $window.limit(), $window.offset()
         );
-        let total = sqlx::query_scalar!(
-            r#"SELECT count(*) AS "n!" FROM "# + $tables + $condition
-            $(, $argument)*
-        );
+        let total = sqlx::query_scalar!($($total)+ $(, $argument)*);
         let mut planned = crate::store::rows::planned($pool).await?;
         let rows = rows.fetch_all(&mut *planned).await?;
-        let known: Option<i64> = None;
-        $(
-            let known = if $is_all {
-                let all = sqlx::query_scalar!(r#"SELECT count(*) AS "n!" FROM "# + $all);
-                Some(all.fetch_one(&mut *planned).await?)
-            } else {
-                known
-            };
-        )?
-        let total = match known {
-            Some(total) => total,
-            None => total.fetch_one(&mut *planned).await?,
-        };
+        let total = total.fetch_one(&mut *planned).await?;
         planned.commit().await?;
         (rows, total)
     }};
