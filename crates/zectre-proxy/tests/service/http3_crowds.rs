@@ -9,7 +9,11 @@ use crate::{
 };
 use http::Request;
 use quinn::{Endpoint, crypto::rustls::QuicClientConfig};
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::{net::UdpSocket, task::JoinSet, time::timeout};
 
 /// As in the proxy: handshakes with addresses that may be anybody's.
@@ -94,8 +98,12 @@ const RETRY: u8 = 3;
 
 #[tokio::test]
 async fn where_many_shake_hands_an_address_must_be_shown_and_those_that_do_are_served() {
+    let patience = Duration::from_secs(60);
     let mut world = World::new().await;
-    world.configure(&format!("{CONFIG}\nhandshake_timeout_ms = 30000"));
+    world.configure(&format!(
+        "{CONFIG}\nhandshake_timeout_ms = {}",
+        patience.as_millis()
+    ));
     let origin = Origin::saying("hello").await;
     world.app_at("hello", &[&origin]).await;
     world.raise().await;
@@ -120,5 +128,11 @@ async fn where_many_shake_hands_an_address_must_be_shown_and_those_that_do_are_s
     while let Some(answer) = timeout(SOON, clients.join_next()).await.expect("in time") {
         assert_eq!(answer.expect("answered"), "hello");
     }
+    let asked = Instant::now();
     proxy.stop().await;
+    let waited = asked.elapsed();
+    assert!(
+        waited < patience / 2,
+        "the stop waited {waited:?} for those who never answered"
+    );
 }

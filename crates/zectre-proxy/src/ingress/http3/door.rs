@@ -43,7 +43,7 @@ const CONNECTION_BYTES_MAX: u32 = 1_024 * 1_024;
 /// Connections that nobody has looked at yet, and what they may send meanwhile.
 const WAITING_MAX: usize = 1_024;
 const WAITING_BYTES_MAX: u64 = 16 * 1_024;
-/// How long the last words may take.
+/// How long the last words may take, and the first ones of whoever comes just before a stop.
 const GOODBYE: Duration = Duration::from_secs(1);
 /// Between attempts to listen where the process before this one still does.
 const TRY_EVERY: Duration = Duration::from_millis(200);
@@ -208,7 +208,7 @@ impl Hall {
         );
         let (cut, bounds, shutdown) = (ingress.cut.clone(), self.bounds, self.shutdown.clone());
         let connection = async move {
-            let accepted = Box::pin(terminator.accept_quic(incoming)).await;
+            let accepted = Box::pin(shaken(terminator.accept_quic(incoming), &shutdown)).await;
             drop(handshake);
             if let Some((quic, hello)) = accepted {
                 let client = Client::new(peer, Some(hello), trusted);
@@ -222,5 +222,15 @@ impl Hall {
             until(cut.cancelled(), pin!(connection)).await;
         };
         ingress.connections.spawn_on(work, &handle);
+    }
+}
+
+/// A handshake that is under way at a stop is given a moment more: its client may be nobody, and the next process has no socket
+/// before this one has ended.
+async fn shaken<T>(handshake: impl Future<Output = Option<T>>, shutdown: &Shutdown) -> Option<T> {
+    let mut handshake = pin!(handshake);
+    match shutdown.or_requested(&mut handshake).await {
+        Some(accepted) => accepted,
+        None => timeout(GOODBYE, handshake).await.ok().flatten(),
     }
 }
