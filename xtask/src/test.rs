@@ -74,9 +74,13 @@ pub(crate) fn test() -> Result<(), Fail> {
             .cargo()
             .args(["build", "--workspace", "--bins", "--locked"]),
     )?;
-    // Where few crates are built, one waits for another: that leaves a core to what is beside it.
-    let tested = run::beside(tish_libraries, || variants(&compiler))
-        .and_then(|()| nextest("tests", &mut compiler.cargo(), &["--workspace", "--no-fail-fast"]));
+    let all = ["--workspace", "--no-fail-fast"];
+    // Where few crates are left to build, one waits for another: that leaves a core to what is beside it.
+    let tested = run::beside(tish_libraries, || {
+        variants(&compiler)?;
+        nextest("building the tests", &mut compiler.cargo(), &all, &["--no-run"])
+    })
+    .and_then(|()| nextest("tests", &mut compiler.cargo(), &all, &[]));
     // The shared test database must not outlive the run.
     let stopped = step(
         "stop the test database",
@@ -87,11 +91,14 @@ pub(crate) fn test() -> Result<(), Fail> {
     Ok(())
 }
 
-/// End-to-end tests compile Tish programs: its libraries are compiled once, here, where it can be seen.
+/// End-to-end tests compile Tish programs: its libraries are compiled once, here, where it can be seen. Nobody waits for them
+/// before the tests run, so they are given what time others leave.
 fn tish_libraries() -> Result<(), Fail> {
     step(
         "the Tish compiler's libraries",
-        Command::new(run::target_dir().join("debug/zectre-tishc"))
+        Command::new("nice")
+            .arg("--adjustment=19")
+            .arg(run::target_dir().join("debug/zectre-tishc"))
             .args(["warm", "--online", "--cache"])
             .arg(run::target_dir().join("tishc-cache")),
     )
@@ -108,13 +115,12 @@ fn variants(compiler: &Compiler) -> Result<(), Fail> {
         "service",
         "http3",
     ];
-    nextest("HTTP/3", &mut compiler.cargo_again(), &http3)?;
-    // Last, since it computes all the time: one of the tests above waits for half a minute.
+    nextest("HTTP/3", &mut compiler.cargo_again(), &http3, &[])?;
     sim::planted(compiler)
 }
 
-/// Builds tests and runs them: with cargo-nextest where it is installed.
-fn nextest(what: &str, build: &mut Command, arguments: &[&str]) -> Result<(), Fail> {
+/// Builds tests and runs them, unless `only` says otherwise: with cargo-nextest where it is installed.
+fn nextest(what: &str, build: &mut Command, arguments: &[&str], only: &[&str]) -> Result<(), Fail> {
     let is_installed = cargo()
         .args(["nextest", "--version"])
         .output()
@@ -124,5 +130,8 @@ fn nextest(what: &str, build: &mut Command, arguments: &[&str]) -> Result<(), Fa
     } else {
         &["test"]
     };
-    step(what, build.args(runner).arg("--locked").args(arguments))
+    step(
+        what,
+        build.args(runner).arg("--locked").args(arguments).args(only),
+    )
 }
