@@ -11,14 +11,14 @@ use sqlx::{PgPool, postgres::PgListener};
 use std::{
     collections::{HashMap, HashSet},
     convert::Infallible,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use uuid::Uuid;
 use zectre_common::db::channel;
 use zectre_service::{
-    ring::KeyRing,
+    ring::{KeyId, KeyRing, RingKey},
     seal::{self, OpenError},
     tasks::Shutdown,
 };
@@ -94,12 +94,31 @@ pub async fn put(
         .map(drop)
 }
 
-/// The certificates of the database, as they were read last; `None` is one that can't be served.
+/// The certificates of the database, as they were read last.
 #[derive(Debug)]
 pub struct Shelf {
     key: KeyRing,
     resolver: Arc<Resolver>,
-    known: Mutex<HashMap<Uuid, Option<Arc<Certificate>>>>,
+    known: Mutex<Known>,
+}
+
+/// What is known of them.
+#[derive(Debug, Default)]
+struct Known {
+    /// `None` is one that can't be served.
+    certificates: HashMap<Uuid, Option<Arc<Certificate>>>,
+    /// The master keys that they were tried with.
+    keys: Vec<KeyId>,
+}
+
+impl Known {
+    /// What could not be opened may be with other keys.
+    fn try_with(&mut self, keys: Vec<KeyId>) {
+        if self.keys != keys {
+            self.certificates.retain(|_, certificate| certificate.is_some());
+            self.keys = keys;
+        }
+    }
 }
 
 impl Shelf {
@@ -114,14 +133,18 @@ impl Shelf {
 
     /// Takes what was known of the database before this process, as long as it can't be read.
     pub fn restore(&self, before: &[Stored]) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.lock();
         // One that does not open now may do so as the database has it.
         let opened = before.iter().filter_map(|stored| {
             let certificate = self.open(stored)?;
             Some((stored.id, Some(certificate)))
         });
-        known.extend(opened);
+        known.certificates.extend(opened);
         self.serve(&known);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Follows the database until `shutdown`.
@@ -159,8 +182,11 @@ impl Shelf {
     pub async fn sync(&self, pool: &PgPool) -> Result<(), sqlx::Error> {
         let ids = sqlx::query_scalar!("SELECT id FROM certificates").fetch_all(pool);
         let ids = timeout(STATEMENT_TIMEOUT, ids).await.map_err(too_slow)??;
+        let keys = self.key.keys().iter().map(RingKey::id).collect();
         let (unknown, gone) = {
-            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut known = self.lock();
+            known.try_with(keys);
+            let known = &known.certificates;
             let unknown: Vec<_> = ids.iter().copied().filter(|id| !known.contains_key(id)).collect();
             let kept = ids.len() - unknown.len();
             (unknown, known.len() - kept)
@@ -175,15 +201,15 @@ impl Shelf {
             }
         }
         let ids: HashSet<_> = ids.into_iter().collect();
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.extend(read);
-        known.retain(|id, _| ids.contains(id));
+        let mut known = self.lock();
+        known.certificates.extend(read);
+        known.certificates.retain(|id, _| ids.contains(id));
         self.serve(&known);
         Ok(())
     }
 
-    fn serve(&self, known: &HashMap<Uuid, Option<Arc<Certificate>>>) {
-        let served = known.values().flatten().cloned().collect();
+    fn serve(&self, known: &Known) {
+        let served = known.certificates.values().flatten().cloned().collect();
         self.resolver.replace(Origin::Stored, served);
     }
 

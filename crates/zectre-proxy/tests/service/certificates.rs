@@ -5,13 +5,31 @@ use crate::{
     world::{Running, SOON, World},
 };
 use secrecy::ExposeSecret;
-use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
 use uuid::Uuid;
 use zectre_service::{
     ring::{KeyFile, KeyRing},
     seal,
 };
 use zectre_testkit::wait_until;
+
+/// A world whose proxies speak TLS and keep snapshots, and the file of its master keys.
+async fn secure() -> (World, PathBuf) {
+    let mut world = World::new().await;
+    let master = world.directory.path().join("master.key");
+    zectre_service::key::ensure_key_file(&master).expect("a key");
+    world.configure(&format!(
+        "[secrets]\nmaster_key_file = '{}'\n[proxy]\nsnapshot_path = '{}'\n[proxy.tls]\nenabled = true",
+        master.display(),
+        world.snapshot_path().display()
+    ));
+    (world, master)
+}
 
 /// As an order leaves it: one for `name`, which `key` seals.
 async fn store(world: &World, key: &KeyRing, name: &str) {
@@ -62,14 +80,7 @@ async fn copies(directory: &Path, count: usize, but: &BTreeSet<String>) -> BTree
 
 #[tokio::test]
 async fn copies_of_certificates_serve_while_the_database_is_away() {
-    let mut world = World::new().await;
-    let master = world.directory.path().join("master.key");
-    zectre_service::key::ensure_key_file(&master).expect("a key");
-    world.configure(&format!(
-        "[secrets]\nmaster_key_file = '{}'\n[proxy]\nsnapshot_path = '{}'\n[proxy.tls]\nenabled = true",
-        master.display(),
-        world.snapshot_path().display()
-    ));
+    let (world, master) = secure().await;
     let key = KeyRing::load(&master).expect("readable");
     for name in ["shop.test", "gone.test"] {
         store(&world, &key, name).await;
@@ -96,5 +107,27 @@ async fn copies_of_certificates_serve_while_the_database_is_away() {
     let proxy = Running::start(&config).await;
     assert_eq!(proxy.shown("shop.test").await, "shop.test");
     assert_eq!(proxy.shown("gone.test").await, "zectre.localhost");
+    proxy.stop().await;
+}
+
+/// A rotation needs no restart, in whatever order the file of keys comes to the machines.
+#[tokio::test]
+async fn a_certificate_that_a_key_unknown_here_sealed_is_served_once_the_key_is_here() {
+    let (world, master) = secure().await;
+    let before = fs::read(&master).expect("readable");
+    let mut file = KeyFile::read(&master).expect("readable");
+    file.add();
+    assert!(file.promote());
+    file.write().expect("written");
+    let after = fs::read(&master).expect("readable");
+    store(&world, &KeyRing::load(&master).expect("readable"), "shop.test").await;
+    fs::write(&master, before).expect("written");
+    let proxy = world.start().await;
+    assert_eq!(proxy.shown("shop.test").await, "zectre.localhost");
+    fs::write(&master, after).expect("written");
+    wait_until(SOON, "it is served", async || {
+        (proxy.shown("shop.test").await == "shop.test").then_some(())
+    })
+    .await;
     proxy.stop().await;
 }
