@@ -180,6 +180,9 @@ impl Whose {
     }
 }
 
+/// What is passed on to programs whatever else the request says: a 405 has to tell (RFC 9110, section 15.5.6).
+const ALLOWED: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE");
+
 impl Refusal {
     /// The code of a connection that is refused before any request.
     pub const TOO_MANY_CONNECTIONS: &str = "TOO_MANY_CONNECTIONS";
@@ -280,6 +283,9 @@ impl Refusal {
         headers.insert(request_id::HEADER, id.clone());
         if let Some(secs) = retry_after_secs {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));
+        }
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            headers.insert(header::ALLOW, ALLOWED);
         }
         if let Form::Grpc(kind) = form {
             grpc::tell(self, status, kind, &mut response);

@@ -227,6 +227,8 @@ async fn what_may_be_passed_on_no_more_stays_here() {
         assert_eq!((got.status, got.body.as_str()), (StatusCode::OK, "1"), "{method}");
         let got = ask(method, "0").await;
         assert_eq!(got.problem().code, "METHOD_NOT_ALLOWED");
+        // A 405 without it would be none (RFC 9110, section 15.5.6).
+        assert_eq!(got.headers["allow"], "GET, HEAD, POST, PUT, PATCH, DELETE");
     }
     assert_eq!(ask(Method::GET, "0").await.body, "0");
     assert_eq!(origin.requests(), 3);
