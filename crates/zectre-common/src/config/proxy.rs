@@ -158,8 +158,9 @@ impl ProxyLimits {
                 ));
             }
         }
-        if self.header_count_max == 0 {
-            return Err("proxy.limits.header_count_max must be at least 1".into());
+        // No more than the library's map of headers has room for, with those of the proxy's own.
+        if !(1..=10_000).contains(&self.header_count_max) {
+            return Err("proxy.limits.header_count_max must be between 1 and 10000".into());
         }
         if self.requests_per_sec_per_client > 0 && !(64..=1 << 24).contains(&self.clients_max) {
             return Err("proxy.limits.clients_max must be between 64 and 16777216".into());

@@ -44,6 +44,8 @@ use zectre_service::tasks::Shutdown;
 const LINGER: Duration = Duration::from_secs(1);
 /// Streams of one connection of HTTP/2 or HTTP/3.
 pub(super) const STREAMS_MAX: u32 = 256;
+/// Headers that hyper takes unless it is told to take more, which costs it two allocations a head.
+const HEADER_COUNT_USUAL: usize = 100;
 /// hyper's least buffer for a head.
 pub(super) const HEADER_BYTES_LEAST: usize = 8_192;
 /// Requests that a connection may take back in a second, and at once. A browser that leaves a page takes back some dozens.
@@ -60,6 +62,8 @@ pub struct Bounds {
     pub write_bytes_min: u64,
     /// The largest head.
     pub header_bytes_max: usize,
+    /// The most headers of one.
+    pub header_count_max: usize,
 }
 
 impl Bounds {
@@ -74,6 +78,7 @@ impl Bounds {
             },
             write_bytes_min: limits.write_bytes_min,
             header_bytes_max: proxy.header_bytes_max,
+            header_count_max: limits.header_count_max,
         }
     }
 
@@ -101,6 +106,9 @@ impl Server {
             // Its clock runs between two requests, too; ours knows the one from the other.
             .header_read_timeout(None)
             .max_buf_size(head_bytes_max);
+        if bounds.header_count_max > HEADER_COUNT_USUAL {
+            http1.max_headers(bounds.header_count_max);
+        }
         http2
             .timer(TokioTimer::new())
             // The library refuses a larger one in silence; we refuse it in words, and count it.

@@ -3,6 +3,7 @@
 use crate::{
     client::{Got, client, comes_to, full, metric, raw, read_until, send},
     origin::{Origin, text},
+    program::Program,
     world::{Running, SOON, World},
 };
 use http::{Response, StatusCode};
@@ -250,6 +251,40 @@ async fn headers_are_counted() {
         answer.starts_with("HTTP/1.1 431") && answer.contains("HEADERS_TOO_LARGE"),
         "{answer}"
     );
+    refused(&proxy, "HEADERS_TOO_LARGE", 1).await;
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn as_many_headers_pass_as_may_and_no_more() {
+    const MAX: usize = 300;
+    let mut world = World::new().await;
+    world.configure(&format!("[proxy.limits]\nheader_count_max = {MAX}"));
+    // How many lines it is sent that clients sent.
+    let program = Program::new(async |mut stream| {
+        let head = read_until(&mut stream, "\r\n\r\n").await;
+        let count = head.lines().filter(|line| line.starts_with("x-many")).count();
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\n{count}");
+        stream.write_all(answer.as_bytes()).await.expect("it reads");
+    })
+    .await;
+    let app = world.app("shop").await;
+    world.task(app.deployment, program.address).await;
+    let proxy = world.start().await;
+    let ask = async |count: usize| {
+        let host = full("shop-default");
+        // Host and Connection are headers, too.
+        let many = "x-many: y\r\n".repeat(count - 2);
+        let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{many}\r\n");
+        raw(proxy.address, request.as_bytes()).await
+    };
+    let passed = ask(MAX).await;
+    assert!(
+        passed.starts_with("HTTP/1.1 200") && passed.ends_with("298"),
+        "{passed}"
+    );
+    let refused_one = ask(MAX + 1).await;
+    assert!(refused_one.starts_with("HTTP/1.1 431"), "{refused_one}");
     refused(&proxy, "HEADERS_TOO_LARGE", 1).await;
     proxy.stop().await;
 }
