@@ -5,6 +5,7 @@
 //! connections pass as they are.
 
 use super::frames::{Allowance, Frames, TooMany};
+use memchr::memchr;
 
 /// No program that means well writes a longer chunk-size line.
 const CHUNK_LINE_MAX: usize = 1_024;
@@ -138,7 +139,7 @@ impl Framing {
 
     /// Takes a line, or as much of it as there is.
     fn line(&mut self, bytes: &[u8]) -> Result<usize, Ambiguous> {
-        let end = bytes.iter().position(|byte| *byte == b'\n');
+        let end = memchr(b'\n', bytes);
         let taken = end.map_or(bytes.len(), |end| end + 1);
         self.head.bytes += taken;
         let max = if self.part == Part::ChunkSize {
@@ -168,7 +169,7 @@ impl Framing {
     fn whole_line(&mut self, line: &[u8]) -> Result<(), Ambiguous> {
         let line = line
             .strip_suffix(b"\r\n")
-            .filter(|line| !line.contains(&b'\r'))
+            .filter(|line| memchr(b'\r', line).is_none())
             .ok_or(Ambiguous)?;
         match self.part {
             Part::ChunkSize => {
@@ -233,13 +234,28 @@ impl Framing {
     }
 }
 
+/// Which bytes a token may have (RFC 9110, section 5.6.2). A table, since each byte of each name is asked for.
+static TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = b'!';
+    while byte <= b'~' {
+        table[byte as usize] = true;
+        byte += 1;
+    }
+    let (separators, mut at) = (b"\"(),/:;<=>?@[\\]{}", 0);
+    while at < separators.len() {
+        table[separators[at] as usize] = false;
+        at += 1;
+    }
+    table
+};
+
 /// The name of a header line: a token right before the colon. A line that begins with white space continues the one
 /// before it for some programs, and is a header of its own for others.
 fn field_name(line: &[u8]) -> Result<&[u8], Ambiguous> {
     let colon = line.iter().position(|byte| *byte == b':').ok_or(Ambiguous)?;
     let name = &line[..colon];
-    let token = |byte: &u8| byte.is_ascii_graphic() && !b"\"(),/:;<=>?@[\\]{}".contains(byte);
-    if name.is_empty() || !name.iter().all(token) {
+    if name.is_empty() || !name.iter().all(|byte| TOKEN[usize::from(*byte)]) {
         Err(Ambiguous)
     } else {
         Ok(name)
@@ -336,6 +352,26 @@ mod tests {
             "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nA: b\n\r\n",
         ] {
             assert!(read(bad.as_bytes()).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_a_token() {
+        for byte in u8::MIN..=u8::MAX {
+            let is_one = byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+            let line = [b'a', byte, b'b', b':'];
+            // A colon ends it sooner.
+            let name = if byte == b':' {
+                Ok(&line[..1])
+            } else {
+                Ok(&line[..3])
+            };
+            let expected = if is_one || byte == b':' {
+                name
+            } else {
+                Err(Ambiguous)
+            };
+            assert_eq!(field_name(&line), expected, "{byte}");
         }
     }
 

@@ -70,7 +70,10 @@ fn is_valid(parent: &[u8]) -> bool {
     let Some((known, more)) = parent.split_at_checked(LEN) else {
         return false;
     };
-    let hex = |part: &[u8]| part.iter().all(|digit| HEX.contains(digit));
+    let hex = |part: &[u8]| {
+        part.iter()
+            .all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+    };
     let zero = |part: &[u8]| part.iter().all(|digit| *digit == b'0');
     let (version, trace, span, flags) = (&known[..2], &known[3..35], &known[36..52], &known[53..]);
     [2, 35, 52].iter().all(|at| known[*at] == b'-')
