@@ -102,7 +102,7 @@ async fn race(rest: Duration, between: Duration, times: usize) {
     // What ends before it rests, on a busy machine, is seen by nobody, and what the program closes late looks like a longer rest; until
     // it is seen for about what it is, one may be lost.
     wait_until(SOON, "the proxy sees how soon it is closed", async || {
-        visit(proxy.address, "shop-default", 1, Duration::ZERO).await;
+        visit(proxy.address, "shop-default", 1, 2 * rest).await;
         let seen_ms = seen(&proxy, &world, app.deployment).await.as_u64()?;
         (Duration::from_millis(seen_ms) <= 2 * rest).then_some(())
     })
@@ -125,8 +125,10 @@ async fn a_program_that_closes_what_it_answered_loses_nothing_that_may_not_be_re
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_at_the_very_end_of_a_rest_is_not_lost() {
-    let rest = Duration::from_millis(40);
-    race(rest, rest, 50).await;
+    // A quarter of it is trusted: with less, a machine that is busy for some milliseconds between an answer and the rest after it
+    // would lose a request for the proxy.
+    let rest = Duration::from_millis(250);
+    race(rest, rest, 16).await;
 }
 
 #[tokio::test]
