@@ -94,6 +94,8 @@ async fn try_fetch(http: &reqwest::Client, artifact: &ArtifactRef, path: &Path) 
         hash.update(&chunk);
         file.write_all(&chunk).await.map_err(broken)?;
     }
+    // `sync_data` alone would keep the failure of the last write to itself.
+    file.flush().await.map_err(broken)?;
     file.sync_data().await.map_err(broken)?;
     let sha256 = to_hex(&hash.finalize());
     if sha256 != artifact.sha256 {

@@ -128,6 +128,17 @@ async fn a_fetch_goes_on_when_nobody_waits_for_it_any_more() {
 }
 
 #[tokio::test]
+async fn a_disk_without_room_for_the_last_bytes_is_full() {
+    let go_on = Arc::new(Notify::new());
+    go_on.notify_one();
+    let (artifact, _told) = slow_registry(b"#!/bin/sh\n", Arc::default(), go_on).await;
+    let error = fetch(&reqwest::Client::new(), &artifact, Path::new("/dev/full"))
+        .await
+        .expect_err("nothing can be written");
+    assert!(error.disk_is_full, "{error:?}");
+}
+
+#[tokio::test]
 async fn what_is_in_its_place_already_is_taken_and_a_cut_download_leaves_nothing() {
     let dir = tempfile::tempdir().expect("a directory");
     let to = dir.path().join("key-binary");
