@@ -58,6 +58,17 @@ pub(crate) struct Follower {
 }
 
 impl Follower {
+    /// Of a task without output.
+    #[cfg(test)]
+    pub(crate) fn idle() -> Self {
+        Self {
+            live: Arc::new(Live::new(Vec::new())),
+            ended: Arc::new(watch::channel(None).0),
+            progress: watch::channel(Progress::Shipped).1,
+            notes: mpsc::channel(1).0,
+        }
+    }
+
     /// Takes up the output in `dir` and gives the work of following it, which ends once all is shipped.
     pub(crate) fn open(
         task: TaskId,

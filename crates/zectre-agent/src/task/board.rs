@@ -61,6 +61,8 @@ struct Held {
     stop: watch::Sender<Option<Wish>>,
     home: Home,
     follower: Option<Follower>,
+    /// Whose turn it is to keep the report.
+    keeping: Arc<Mutex<()>>,
 }
 
 #[derive(Debug, Default)]
@@ -183,6 +185,7 @@ impl Board {
                 stop,
                 home,
                 follower,
+                keeping: Arc::default(),
             },
         );
         self.count(&inner);
@@ -252,7 +255,7 @@ impl Board {
 
     /// Changes a task's report: keeps it, and tells it. What changes nothing (most probes) is no news.
     pub(crate) fn update(&self, task: TaskId, change: impl FnOnce(&mut TaskReport)) {
-        let kept = {
+        {
             let mut inner = self.inner();
             let Some(held) = inner.held.get_mut(&task) else {
                 return;
@@ -265,23 +268,31 @@ impl Board {
             if held.report.state != before.state {
                 held.report.since = Time::now();
             }
-            // A task that never was on this node has no directory.
-            let kept = held
-                .follower
-                .as_ref()
-                .map(|_| (held.home.clone(), held.report.clone()));
             inner.news.insert(task);
             self.count(&inner);
-            kept
+        }
+        self.keep(task);
+        self.changed.notify_one();
+    }
+
+    /// Keeps a task's report as it is by now. One at a time: orders and the task's own life change it at the same moment, and
+    /// an older report must not be the last to be written, nor two of them be torn into one that nobody can read.
+    fn keep(&self, task: TaskId) {
+        let (keeping, home) = match self.inner().held.get(&task) {
+            Some(held) if held.follower.is_some() => (held.keeping.clone(), held.home.clone()),
+            // A task that never was on this node has no directory.
+            _ => return,
         };
-        if let Some((home, report)) = kept
-            && let Err(error) = home.keep_report(&report)
+        let _turn = keeping.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(report) = self.inner().held.get(&task).map(|held| held.report.clone()) else {
+            return;
+        };
+        if let Err(error) = home.keep_report(&report)
             // A heartbeat may have told of its end already, and its directory is gone with it.
             && self.inner().held.contains_key(&task)
         {
             tracing::warn!(%task, %error, "the report could not be kept");
         }
-        self.changed.notify_one();
     }
 
     /// Drops a task that has ended; gives what has to be cleared away.
@@ -461,5 +472,29 @@ mod tests {
         assert_eq!(board.known(id), Known::Ended(3));
         assert!(board.forget(id, 4).is_some());
         assert_eq!(board.known(id), Known::Forgotten(4));
+    }
+    #[test]
+    fn what_is_kept_is_the_newest_report_and_whole() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (board, id) = (Board::new(&Registry::new()), TaskId::new());
+        let home = Home::of(dir.path(), id);
+        std::fs::create_dir(home.dir()).expect("made");
+        board.hold(
+            report(id, 1, TaskState::Running),
+            home.clone(),
+            Some(Follower::idle()),
+        );
+        for round in 1..200_u64 {
+            std::thread::scope(|scope| {
+                scope.spawn(|| board.acknowledge(id, round + 1));
+                scope.spawn(|| {
+                    board.update(id, |report| {
+                        report.message = Some("x".repeat((round % 7 * 100) as usize));
+                    });
+                });
+            });
+            let kept = home.report().expect("whole").expect("kept");
+            assert_eq!(kept, board.digest()[0], "round {round}");
+        }
     }
 }
