@@ -81,18 +81,16 @@ fn supervise() -> Result<(), String> {
         output(&run.task_dir.join(STDOUT_FILE))?,
         output(&run.task_dir.join(STDERR_FILE))?,
     );
-    crew.launch(&run, [&stdout, &stderr])?;
     let started = Started {
         shim: identify(myself)?,
         program: crew.program,
         groups: prepare.groups,
         boot: boot(),
     };
-    write_record(&run.task_dir, STARTED_FILE, &started)?;
-    // The agent may have died meanwhile; the record tells the next one.
-    let _ = reply(&Reply::Started(started.clone()));
-    let status = crew.wait([&stdout, &stderr], run.output_bytes_max)?;
+    let lived = live(&crew, &run, &started, [&stdout, &stderr]);
+    // Also after a failure: a program must not run on that no record tells of.
     crew.dismiss(&started);
+    let status = lived?;
     // Nobody writes any more.
     for file in [&stdout, &stderr] {
         free_surplus(file, run.output_bytes_max);
@@ -105,6 +103,15 @@ fn supervise() -> Result<(), String> {
         oom_killed: started.groups.iter().any(|group| oom_kills(group) > 0),
     };
     write_record(&run.task_dir, ENDED_FILE, &ended)
+}
+
+/// The program's whole life, from its launch to its end.
+fn live(crew: &Crew, run: &Run, started: &Started, outputs: [&File; 2]) -> Result<WaitStatus, String> {
+    crew.launch(run, outputs)?;
+    write_record(&run.task_dir, STARTED_FILE, started)?;
+    // The agent may have died meanwhile; the record tells the next one.
+    let _ = reply(&Reply::Started(started.clone()));
+    crew.wait(outputs, run.output_bytes_max)
 }
 
 fn reply(reply: &Reply) -> Result<(), String> {

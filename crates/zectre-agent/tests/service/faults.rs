@@ -4,7 +4,12 @@ use crate::{
     agent::{Agent, ask},
     world::{World, patient, until},
 };
-use std::fs;
+use std::{
+    fs,
+    io::Write,
+    os::unix::fs::PermissionsExt,
+    process::{Command, Stdio},
+};
 use zectre_common::{
     id::TaskId,
     state::{Reason, TaskState},
@@ -125,4 +130,40 @@ async fn a_program_that_hangs_is_ill_and_goes_on_when_it_is_ordered_to_stop() {
     assert_eq!(ill.last_probe, Some(silence));
     world.stop(task, 1_000).await;
     world.reported(task, TaskState::Stopped).await;
+}
+
+/// A program that no record tells of would be nobody's: the next agent could neither watch nor stop it.
+#[test]
+fn no_program_runs_on_whose_start_could_not_be_recorded() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let program = dir.path().join("program");
+    fs::write(&program, "#!/bin/sh\nsleep 1000 & wait\n").expect("written");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("ours");
+    // In the way of the record.
+    fs::create_dir(dir.path().join("started.json.new")).expect("made");
+    let run = serde_json::json!({
+        "task_dir": dir.path(), "program": program, "artifact_dir": dir.path(), "arg0": "program", "args": [],
+        "env": {"PATH": "/usr/bin:/bin"}, "work_dir": dir.path(), "scratch_dir": dir.path(), "scratch_bytes_max": 1, "volumes": [],
+        "port": 1, "uid": null, "data_bytes_max": null, "processes_max": null, "output_bytes_max": 1_000,
+    });
+    let mut shim = Command::new(env!("CARGO_BIN_EXE_zectre-shim"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("started");
+    let mut input = shim.stdin.take().expect("piped");
+    writeln!(input, "{{\"groups\":[]}}\n{run}").expect("told");
+    let session = shim.id().to_string();
+    let told = shim.wait_with_output().expect("it ends by itself");
+    let told = String::from_utf8_lossy(&told.stdout);
+    assert!(told.contains("writing started.json"), "{told}");
+    let left = fs::read_dir("/proc")
+        .expect("mounted")
+        .flatten()
+        .filter(|process| {
+            let stat = fs::read_to_string(process.path().join("stat")).unwrap_or_default();
+            let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+            fields.get(3) == Some(&&*session) && fields[0] != "Z"
+        });
+    assert_eq!(left.count(), 0, "nothing of it runs on");
 }
