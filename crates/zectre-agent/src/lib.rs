@@ -24,6 +24,7 @@ mod orders;
 mod port;
 mod process;
 mod record;
+mod remove;
 mod routes;
 pub mod shim;
 mod task;

@@ -64,7 +64,7 @@ pub(crate) async fn adopt_all(host: &Arc<Host>) -> Result<(), Error> {
                 postpone(host, relic);
             }
             Ok(Some(relic)) => spared.add(adopt(host, relic).await),
-            Ok(None) => home.remove().map_err(failed)?,
+            Ok(None) => clear(task, &home),
             // Killing what can't be understood could kill a healthy task; leaving it costs a directory.
             Err(error) => {
                 tracing::error!(%task, %error, "the records of a task can't be read; it is left alone");
@@ -91,6 +91,13 @@ pub(crate) async fn adopt_all(host: &Arc<Host>) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// What stays of a directory keeps nobody from working.
+fn clear(task: TaskId, home: &Home) {
+    if let Err(error) = home.remove() {
+        tracing::warn!(%task, %error, "the directory of a task could not be removed");
+    }
 }
 
 /// The control groups that nothing is killed in.
@@ -269,9 +276,7 @@ async fn adopt(host: &Arc<Host>, relic: Relic) -> Option<String> {
     match verdict {
         Verdict::Drop => {
             remove_container(host, &relic).await;
-            if let Err(error) = relic.home.remove() {
-                tracing::warn!(task = %relic.task, %error, "the directory of a task could not be removed");
-            }
+            clear(relic.task, &relic.home);
             return None;
         }
         Verdict::Kill => {

@@ -3,6 +3,7 @@
 use super::output::Mark;
 use crate::{
     record,
+    remove::remove,
     shim::{ENDED_FILE, Ended, STARTED_FILE, Started},
 };
 use serde::{Deserialize, Serialize};
@@ -150,9 +151,6 @@ impl Home {
 
     /// Removes all of it.
     pub(crate) fn remove(&self) -> io::Result<()> {
-        match fs::remove_dir_all(&self.dir) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed,
-        }
+        remove(&self.dir)
     }
 }

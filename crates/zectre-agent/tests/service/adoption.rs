@@ -1,13 +1,17 @@
 //! What a new agent makes of what an earlier one left.
 
 use crate::{
-    agent::{Agent, ask},
+    agent::{Agent, NOBODY, ask},
     world::{World, until},
 };
 use rustix::process::Signal;
-use std::fs;
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, chown},
+};
 use zectre_agent::shim::Started;
 use zectre_common::{
+    id::TaskId,
     spec::RestartPolicy,
     state::{Reason, TaskState},
 };
@@ -174,4 +178,29 @@ async fn a_job_whose_time_was_over_is_no_success_for_the_next_agent() {
         report.exit_code, None,
         "how it ends when it is told to says nothing"
     );
+}
+
+/// A program may shut its directories, and what is nobody's may be somebody else's: no agent stays away for that.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_not_be_removed_keeps_no_agent_from_starting() {
+    let world = World::new().await;
+    let bin = tempfile::tempdir().expect("a directory");
+    let owner = rustix::process::geteuid().is_root().then_some(NOBODY);
+    let [shut, foreign] = [TaskId::new(), TaskId::new()].map(|task| world.task_dir(task));
+    for dir in [&shut, &foreign] {
+        fs::create_dir_all(dir.join("work/inside/deep")).expect("made");
+    }
+    for way in ["", "work", "work/inside", "work/inside/deep"] {
+        chown(shut.join(way), owner, owner).expect("root may");
+    }
+    for dir in [world.data_dir.path().join("tasks"), foreign.clone()] {
+        chown(dir, owner, owner).expect("root may");
+    }
+    for dir in [shut.join("work/inside"), shut.join("work"), foreign.join("work")] {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o000)).expect("ours");
+    }
+    let _agent = Agent::start_as_nobody(&world, bin.path());
+    world.node().await;
+    // Root owns it, where there is root.
+    assert_eq!((shut.exists(), foreign.exists()), (false, owner.is_some()));
 }

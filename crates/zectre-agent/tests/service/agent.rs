@@ -5,13 +5,19 @@ use rustix::process::Signal;
 use sha2::{Digest, Sha256};
 use std::{
     fs,
-    os::unix::process::CommandExt,
+    os::unix::{
+        fs::{PermissionsExt, chown},
+        process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 use zectre_agent::shim::Started;
 use zectre_service::key::to_hex;
+
+/// A user without rights.
+pub(crate) const NOBODY: u32 = 65_534;
 
 /// GETs from a task; `None` when it doesn't answer.
 pub(crate) async fn ask(port: u16, path: &str) -> Option<String> {
@@ -148,14 +154,22 @@ impl Agent {
         Self(child)
     }
 
-    /// Starts it as another user, from files that this user can reach.
-    pub(crate) fn start_as(world: &World, uid: u32, program: &Path, shim: &Path) -> Self {
+    /// Starts it without root, from files in `bin` where the test has it.
+    pub(crate) fn start_as_nobody(world: &World, bin: &Path) -> Self {
+        if !rustix::process::geteuid().is_root() {
+            return Self::start(world);
+        }
+        fs::set_permissions(bin, fs::Permissions::from_mode(0o755)).expect("its own");
+        let [program, shim] = ["zectre-agent", "zectre-shim"].map(|name| bin.join(name));
+        fs::copy(env!("CARGO_BIN_EXE_zectre-agent"), &program).expect("copied");
+        fs::copy(env!("CARGO_BIN_EXE_zectre-shim"), &shim).expect("copied");
+        chown(world.data_dir.path(), Some(NOBODY), Some(NOBODY)).expect("root may");
         let child = Command::new(program)
             .envs(world.settings())
             .env("ZECTRE__AGENT__SHIM", shim)
             .current_dir("/")
-            .uid(uid)
-            .gid(uid)
+            .uid(NOBODY)
+            .gid(NOBODY)
             .stdin(Stdio::null())
             .spawn()
             .expect("the agent starts");

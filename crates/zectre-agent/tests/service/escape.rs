@@ -13,7 +13,7 @@ use std::{
     os::{
         linux::net::SocketAddrExt,
         unix::{
-            fs::{MetadataExt, PermissionsExt, chown},
+            fs::{MetadataExt, PermissionsExt},
             net::{SocketAddr, UnixListener},
         },
     },
@@ -403,19 +403,9 @@ async fn output_does_not_fill_the_disk_even_without_an_agent() {
 /// Without root there is less to hold with; what is left holds, and the rest is said.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_without_root_says_what_it_cannot_hold() {
-    const NOBODY: u32 = 65_534;
     let world = World::new().await;
     let bin = tempfile::tempdir().expect("a directory");
-    let agent = if rustix::process::geteuid().is_root() {
-        fs::set_permissions(bin.path(), fs::Permissions::from_mode(0o755)).expect("its own");
-        let [program, shim] = ["zectre-agent", "zectre-shim"].map(|name| bin.path().join(name));
-        fs::copy(env!("CARGO_BIN_EXE_zectre-agent"), &program).expect("copied");
-        fs::copy(env!("CARGO_BIN_EXE_zectre-shim"), &shim).expect("copied");
-        chown(world.data_dir.path(), Some(NOBODY), Some(NOBODY)).expect("root may");
-        Agent::start_as(&world, NOBODY, &program, &shim)
-    } else {
-        Agent::start(&world)
-    };
+    let agent = Agent::start_as_nobody(&world, bin.path());
     let (_, node) = world.node().await;
     let report = node.enforcement;
     assert!(
