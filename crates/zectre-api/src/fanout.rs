@@ -1,11 +1,11 @@
 //! One LISTEN connection wakes every open stream; a lost notification only delays, because streams also look
 //! by themselves.
 
-use sqlx::{PgPool, postgres::PgListener};
+use sqlx::PgPool;
 use std::time::Duration;
 use tokio::sync::broadcast;
 use uuid::Uuid;
-use zectre_common::db::channel;
+use zectre_common::db::{self, channel};
 use zectre_service::tasks::Shutdown;
 
 /// Notifications kept for a slow stream; one that falls further behind just looks.
@@ -52,10 +52,7 @@ impl Fanout {
     }
 
     async fn listen(&self, pool: &PgPool) -> Result<(), sqlx::Error> {
-        let mut listener = PgListener::connect_with(pool).await?;
-        listener
-            .listen_all([channel::LOGS, channel::BUILDS, channel::EVENTS])
-            .await?;
+        let mut listener = db::listen(pool, &[channel::LOGS, channel::BUILDS, channel::EVENTS]).await?;
         while let Some(notification) = listener.try_recv().await? {
             let hint = match notification.channel() {
                 channel::EVENTS => Some(Hint::Events),

@@ -1,9 +1,9 @@
 //! Hints from the database: something happened to a build, or to a log. They only make things fast.
 
-use sqlx::{PgPool, postgres::PgListener};
+use sqlx::PgPool;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
-use zectre_common::db::channel;
+use zectre_common::db::{self, channel};
 use zectre_service::tasks::Shutdown;
 
 /// Pause before listening again after the connection was lost.
@@ -44,8 +44,7 @@ impl Nudges {
     }
 
     async fn listen(&self, pool: &PgPool) -> Result<std::convert::Infallible, sqlx::Error> {
-        let mut listener = PgListener::connect_with(pool).await?;
-        listener.listen_all([channel::BUILDS, channel::LOGS]).await?;
+        let mut listener = db::listen(pool, &[channel::BUILDS, channel::LOGS]).await?;
         loop {
             // What was missed while nobody listened.
             self.nudge_builds();

@@ -5,7 +5,7 @@
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
     PgPool,
-    postgres::{PgConnectOptions, PgPoolOptions},
+    postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -43,6 +43,10 @@ pub enum DbError {
     Migrate(#[from] sqlx::migrate::MigrateError),
 }
 
+/// How long it may take to begin to listen. A server that stands still in just that moment would hold a service, which looks by itself
+/// until it listens, for as long as the system believes in the connection.
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
+
 static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();
 
 /// Connection options from a URL, named after the service so that `pg_stat_activity` can be read.
@@ -63,6 +67,21 @@ pub async fn connect(url: &SecretString, service: &str, connections_max: u32) ->
         .connect_with(options(url, service)?)
         .await
         .map_err(DbError::Connect)
+}
+
+/// Listens on these channels. What is told while nobody listens is lost: read what they are about once this has returned.
+///
+/// # Errors
+/// The database refuses, or has not answered within five seconds.
+pub async fn listen(pool: &PgPool, channels: &[&str]) -> Result<PgListener, sqlx::Error> {
+    let listening = async {
+        let mut listener = PgListener::connect_with(pool).await?;
+        listener.listen_all(channels.iter().copied()).await?;
+        Ok(listener)
+    };
+    tokio::time::timeout(LISTEN_TIMEOUT, listening)
+        .await
+        .unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())))
 }
 
 /// Tells one version of the schema from another.

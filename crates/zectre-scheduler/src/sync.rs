@@ -17,7 +17,7 @@ use tokio::{
     time::{Instant, Interval, MissedTickBehavior},
 };
 use zectre_common::{
-    db::channel,
+    db::{self, channel},
     id::{DeploymentId, NodeId, ProxyId},
     state::Eligibility,
     time::Time,
@@ -315,12 +315,7 @@ impl Hints {
     }
 
     async fn listen(&self) -> Option<PgListener> {
-        let connected = async {
-            let mut listener = PgListener::connect_with(&self.pool).await?;
-            listener.listen(self.channel).await?;
-            Ok::<_, sqlx::Error>(listener)
-        };
-        connected
+        db::listen(&self.pool, &[self.channel])
             .await
             .inspect_err(|error| tracing::warn!(%error, "can't listen; asking every second"))
             .ok()

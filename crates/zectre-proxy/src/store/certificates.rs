@@ -7,7 +7,7 @@ use crate::{
 };
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
-use sqlx::{PgPool, postgres::PgListener};
+use sqlx::PgPool;
 use std::{
     collections::{HashMap, HashSet},
     convert::Infallible,
@@ -16,7 +16,7 @@ use std::{
 };
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use uuid::Uuid;
-use zectre_common::db::channel;
+use zectre_common::db::{self, channel};
 use zectre_service::{
     ring::{KeyId, KeyRing, RingKey},
     seal::{self, OpenError},
@@ -161,9 +161,8 @@ impl Shelf {
 
     /// `told` is that it failed before.
     async fn follow(&self, pool: &PgPool, told: &mut bool) -> Result<Infallible, sqlx::Error> {
-        let mut listener = PgListener::connect_with(pool).await?;
         // Listen first, read second: what changes in between is told.
-        listener.listen(channel::CERTIFICATES).await?;
+        let mut listener = db::listen(pool, &[channel::CERTIFICATES]).await?;
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

@@ -8,13 +8,13 @@ use crate::{
     },
     tables::Tables,
 };
-use sqlx::{PgPool, postgres::PgListener};
+use sqlx::PgPool;
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::time::{MissedTickBehavior, interval, timeout};
-use zectre_common::db::channel;
+use zectre_common::db::{self, channel};
 use zectre_service::tasks::Shutdown;
 
 /// A notification that got lost delays a change by at most so much.
@@ -50,9 +50,8 @@ async fn follow(
     known: Option<Known>,
     away: &mut bool,
 ) -> Result<std::convert::Infallible, sqlx::Error> {
-    let mut listener = PgListener::connect_with(pool).await?;
     // Listen first, read second: what changes in between is told.
-    listener.listen(channel::ROUTING).await?;
+    let mut listener = db::listen(pool, &[channel::ROUTING]).await?;
     let mut known = match known {
         Some(known) => catch_up(pool, tables, known).await?,
         None => sync(pool, tables).await?,
