@@ -203,6 +203,11 @@ async fn write_down(context: &Context, actor: &Actor, id: DeploymentId, action: 
     if let Some(refusal) = (action.refuses)(&standing) {
         return Err(refusal);
     }
+    // Of requests that came at once, by as many proxies, one is written down.
+    let is_request = action.kind == OperationKind::Wake && is_of_a_request(actor);
+    if is_request && !deployment::wakes_beside(change.connection(), id).await? {
+        return Ok(());
+    }
     let about = About::deployment(standing.application_id, id);
     let brings_back = matches!(
         action.kind,
@@ -227,6 +232,11 @@ async fn write_down(context: &Context, actor: &Actor, id: DeploymentId, action: 
     change.commit().await?;
     scheduler::nudge(context, Some(id)).await;
     Ok(())
+}
+
+/// Nobody asks by name: a proxy holds a request.
+fn is_of_a_request(actor: &Actor) -> bool {
+    actor.name == name::PROXY
 }
 
 /// Watches what the organization's tasks reserve, in a change of one of its deployments.
@@ -419,8 +429,9 @@ async fn wake(
     Query(query): Query<WakeQuery>,
 ) -> Result<Response, Error> {
     // What a request does by the proxy may be switched off; what a person asks for is done, and kept. So is the wake of a
-    // superseded version, whoever asks: it takes nobody's place, and counts from now on.
-    let is_asked = actor.name != name::PROXY;
+    // superseded version, whoever asks: it takes nobody's place, and counts from now on. It is kept once until a scheduler has seen
+    // it: visitors who come while none leads, again and again, leave no row each.
+    let is_asked = !is_of_a_request(&actor);
     if is_asked || deployment::wakes_beside(&context.pool, id).await? {
         let action = Action {
             kind: OperationKind::Wake,

@@ -157,15 +157,17 @@ pub(crate) async fn lock(connection: &mut PgConnection, id: DeploymentId) -> Res
     Ok(query.fetch_optional(connection).await?)
 }
 
-/// Whether it sleeps, may be woken by a request, and another version serves in its place.
-pub(crate) async fn wakes_beside(pool: &PgPool, id: DeploymentId) -> Result<bool, Error> {
+/// Whether it sleeps, may be woken by a request, and another version serves in its place; not when that is asked for already.
+pub(crate) async fn wakes_beside(executor: impl PgExecutor<'_>, id: DeploymentId) -> Result<bool, Error> {
     let query = sqlx::query_scalar!(
         r#"SELECT d.status = 'succeeded' AND d.asleep AND d.cold_start_enabled AND COALESCE(d.spec->>'restart', '') <> 'never'
-                  AND COALESCE(d.id NOT IN (e.current_deployment_id, e.target_deployment_id), true) AS "wakes!"
+                  AND COALESCE(d.id NOT IN (e.current_deployment_id, e.target_deployment_id), true)
+                  AND NOT EXISTS (SELECT 1 FROM operations o
+                                  WHERE o.applied_at IS NULL AND o.kind = 'wake' AND o.deployment_id = d.id) AS "wakes!"
            FROM deployments d JOIN environments e ON e.id = d.environment_id WHERE d.id = $1"#,
         id as _
     );
-    Ok(query.fetch_optional(pool).await?.unwrap_or(false))
+    Ok(query.fetch_optional(executor).await?.unwrap_or(false))
 }
 
 /// A deployment about to be made.

@@ -101,7 +101,13 @@ async fn what_is_woken_by_its_preview_counts_beside_what_serves() {
         "uses 2 of 2 tasks, and this would make it 3",
     );
     assert_eq!(rows::operations(&api.pool, awake).await, ["deploy", "wake"]);
-    visit(awake).await.expect(200);
+    // Until a scheduler has seen that, whoever comes by whichever proxy adds nothing.
+    let (once_more, beside) = tokio::join!(visit(awake), visit(awake));
+    once_more.expect(200);
+    beside.expect(200);
+    assert_eq!(rows::operations(&api.pool, awake).await, ["deploy", "wake"]);
+    let asked = api.get("/events?action=deployment.wake_requested").await;
+    assert_eq!(asked.expect(200).json()["total"], 1);
     // The scheduler has woken it, with one task, whatever it was deployed with.
     rows::settle(&api.pool, awake, false).await;
     assert_eq!(used(&api, "tasks").await, 2);
