@@ -110,7 +110,7 @@ pub(super) async fn delete(
     Granted(person): Granted<Person>,
     Granted(cluster): Granted<Cluster>,
 ) -> Result<StatusCode, Error> {
-    clusters::delete(&app.pool, cluster.id).await?;
+    clusters::delete(&app.pool, cluster.id, person.user.id).await?;
     tracing::info!(by = %person.user.id, cluster = %cluster.id, "removed a cluster");
     Ok(StatusCode::NO_CONTENT)
 }

@@ -77,10 +77,12 @@ pub(super) async fn create(
 
 pub(super) async fn delete(
     State(app): State<App>,
+    Granted(person): Granted<Person>,
     Granted(organization): Granted<Organization>,
     Path((_, id)): Path<(String, InvitationId)>,
 ) -> Result<StatusCode, Error> {
-    if invitations::delete(&app.pool, organization.id, id).await? {
+    if invitations::delete(&app.pool, organization.id, person.user.id, id).await? {
+        tracing::info!(by = %person.user.id, organization = organization.slug, invitation = %id, "withdrew an invitation");
         return Ok(StatusCode::NO_CONTENT);
     }
     Err(refuse(

@@ -65,7 +65,7 @@ pub(super) async fn delete(
     Granted(person): Granted<Person>,
     Granted(organization): Granted<Organization>,
 ) -> Result<StatusCode, Error> {
-    organizations::delete(&app.pool, organization.id).await?;
+    organizations::delete(&app.pool, organization.id, person.user.id).await?;
     tracing::info!(user = %person.user.id, organization = organization.slug, "deleted an organization");
     Ok(StatusCode::NO_CONTENT)
 }

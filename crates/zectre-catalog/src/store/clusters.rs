@@ -6,7 +6,7 @@ use crate::{
     error::{Error, refuse},
     page::Window,
 };
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use zectre_common::{
     id::{ClusterId, OrganizationId, UserId},
     state::Role,
@@ -137,23 +137,15 @@ pub async fn update(
     name: &str,
     api_base_url: &str,
 ) -> Result<(), Error> {
-    let gone = || refuse(&CLUSTER_NOT_FOUND, format!("there is no cluster {id}"));
     let mut transaction = pool.begin().await?;
-    let organization = sqlx::query_scalar!(
-        r#"SELECT organization_id AS "id: OrganizationId" FROM clusters WHERE id = $1"#,
-        id as _
-    )
-    .fetch_optional(&mut *transaction)
-    .await?
-    .ok_or_else(gone)?;
-    let mine = members::hold(&mut transaction, organization, by).await?;
+    let mine = hold_owner(&mut transaction, id, by).await?;
     let before = sqlx::query_scalar!(
         "SELECT api_base_url FROM clusters WHERE id = $1 FOR UPDATE",
         id as _
     )
     .fetch_optional(&mut *transaction)
     .await?
-    .ok_or_else(gone)?;
+    .ok_or_else(|| gone(id))?;
     let least = if before == api_base_url {
         Role::Admin
     } else {
@@ -179,10 +171,30 @@ pub async fn update(
     Ok(())
 }
 
-/// Removes one: no more tokens are given for it, and nobody gets its audience.
-pub async fn delete(pool: &PgPool, id: ClusterId) -> Result<(), Error> {
+/// Removes one, as `by` says: no more tokens are given for it, and nobody gets its audience.
+pub async fn delete(pool: &PgPool, id: ClusterId, by: UserId) -> Result<(), Error> {
+    let mut transaction = pool.begin().await?;
+    let mine = hold_owner(&mut transaction, id, by).await?;
+    crate::policy::allow(mine, Role::Admin)?;
     sqlx::query!("DELETE FROM clusters WHERE id = $1", id as _)
-        .execute(pool)
+        .execute(&mut *transaction)
         .await?;
+    transaction.commit().await?;
     Ok(())
+}
+
+/// The role of `by` in the organization that has the cluster, whose row stays locked.
+async fn hold_owner(connection: &mut PgConnection, id: ClusterId, by: UserId) -> Result<Option<Role>, Error> {
+    let organization = sqlx::query_scalar!(
+        r#"SELECT organization_id AS "id: OrganizationId" FROM clusters WHERE id = $1"#,
+        id as _
+    )
+    .fetch_optional(&mut *connection)
+    .await?
+    .ok_or_else(|| gone(id))?;
+    members::hold(connection, organization, by).await
+}
+
+fn gone(id: ClusterId) -> Error {
+    refuse(&CLUSTER_NOT_FOUND, format!("there is no cluster {id}"))
 }

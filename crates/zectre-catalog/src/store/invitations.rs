@@ -80,15 +80,24 @@ pub async fn list(
     Ok(window.page(rows, total))
 }
 
-/// Withdraws one; false when it is not there.
-pub async fn delete(pool: &PgPool, organization: OrganizationId, id: InvitationId) -> Result<bool, Error> {
+/// Withdraws one, as `by` says; false when it is not there.
+pub async fn delete(
+    pool: &PgPool,
+    organization: OrganizationId,
+    by: UserId,
+    id: InvitationId,
+) -> Result<bool, Error> {
+    let mut transaction = pool.begin().await?;
+    let mine = members::hold(&mut transaction, organization, by).await?;
+    crate::policy::allow(mine, Role::Admin)?;
     let done = sqlx::query!(
         "DELETE FROM invitations WHERE organization_id = $1 AND id = $2",
         organization as _,
         id as _
     )
-    .execute(pool)
+    .execute(&mut *transaction)
     .await?;
+    transaction.commit().await?;
     Ok(done.rows_affected() == 1)
 }
 
@@ -100,29 +109,39 @@ pub async fn accept(
     most: i64,
 ) -> Result<OrganizationId, Error> {
     let mut transaction = pool.begin().await?;
+    let not_there = || {
+        refuse(
+            &INVITATION_NOT_FOUND,
+            "there is no such invitation for your address: it was used, withdrawn or has ended",
+        )
+    };
+    // First the organization's row, then the invitation's: as whoever withdraws it, or deletes both, so that two never wait for each
+    // other.
+    let organization = sqlx::query_scalar!(
+        r#"SELECT organization_id AS "id: OrganizationId" FROM invitations WHERE token_hash = $1"#,
+        token_hash
+    )
+    .fetch_optional(&mut *transaction)
+    .await?
+    .ok_or_else(not_there)?;
+    let has = members::hold(&mut transaction, organization, user).await?;
     let taken = sqlx::query!(
         "DELETE FROM invitations i USING users u WHERE i.token_hash = $1 AND i.expires_at > now() AND u.id = $2
              AND lower(i.email) = lower(u.email)
-         RETURNING i.organization_id, i.role",
+         RETURNING i.role",
         token_hash,
         user as _
     )
     .fetch_optional(&mut *transaction)
     .await?;
-    let invitation = taken.ok_or_else(|| {
-        refuse(
-            &INVITATION_NOT_FOUND,
-            "there is no such invitation for your address: it was used, withdrawn or has ended",
-        )
-    })?;
-    let has = members::hold(&mut transaction, invitation.organization_id, user).await?;
+    let invitation = taken.ok_or_else(not_there)?;
     if has.is_none() {
-        members::room_for_one(&mut transaction, invitation.organization_id, most).await?;
+        members::room_for_one(&mut transaction, organization, most).await?;
     }
     let role = has.map_or(invitation.role, |has| has.max(invitation.role));
-    members::add(&mut transaction, invitation.organization_id, user, role).await?;
+    members::add(&mut transaction, organization, user, role).await?;
     transaction.commit().await?;
-    Ok(invitation.organization_id)
+    Ok(organization)
 }
 
 /// When one made at `now` ends.

@@ -1,6 +1,6 @@
 //! Organizations.
 
-use super::duplicate;
+use super::{duplicate, members};
 use crate::{
     code::{LIMIT_REACHED, SLUG_TAKEN},
     error::{Error, refuse},
@@ -104,11 +104,15 @@ pub async fn of_member(pool: &PgPool, slug: &str, user: UserId) -> Result<Option
     Ok(query.fetch_optional(pool).await?)
 }
 
-/// Deletes one, with everything in it.
-pub async fn delete(pool: &PgPool, id: OrganizationId) -> Result<(), Error> {
+/// Deletes one, with everything in it, as `by` says.
+pub async fn delete(pool: &PgPool, id: OrganizationId, by: UserId) -> Result<(), Error> {
+    let mut transaction = pool.begin().await?;
+    let mine = members::hold(&mut transaction, id, by).await?;
+    crate::policy::allow(mine, Role::Owner)?;
     sqlx::query!("DELETE FROM organizations WHERE id = $1", id as _)
-        .execute(pool)
+        .execute(&mut *transaction)
         .await?;
+    transaction.commit().await?;
     Ok(())
 }
 

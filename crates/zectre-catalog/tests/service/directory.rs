@@ -2,6 +2,11 @@
 
 use crate::harness::{Catalog, person};
 use serde_json::{Value, json};
+use std::time::Duration;
+use zectre_testkit::wait_until;
+
+/// For what comes at once on an idle machine.
+const SOON: Duration = Duration::from_secs(60);
 
 async fn org(catalog: &Catalog, token: &str, slug: &str) {
     catalog
@@ -401,4 +406,68 @@ async fn administrators_at_github_enlist_their_organization_while_there_is_room(
         let listed = catalog.done(&token, "GET", "/orgs", None, 200).await;
         assert_eq!(listed["total"], orgs, "{name}");
     }
+}
+
+/// The guard lets them through as owners; what they are when it is their turn counts.
+#[tokio::test]
+async fn who_has_lost_their_role_meanwhile_deletes_nothing() {
+    let catalog = Catalog::start().await;
+    let ada = catalog.sign_in(&person("ada")).await.access;
+    let bob = catalog.sign_in(&person("bob")).await.access;
+    org(&catalog, &ada, "acme").await;
+    let invitations = "/orgs/acme/invitations";
+    let invite = json!({"email": "bob@example.test", "role": "owner"});
+    let invited = catalog.done(&ada, "POST", invitations, Some(invite), 201).await;
+    let accept = Some(json!({"token": invited["token"]}));
+    catalog
+        .done(&bob, "POST", "/invitations/accept", accept, 200)
+        .await;
+    let cluster = json!({"organization": "acme", "name": "eu", "api_base_url": "https://eu.acme.test"});
+    let cluster = catalog.done(&ada, "POST", "/clusters", Some(cluster), 201).await;
+    let invite = json!({"email": "eve@example.test"});
+    let invited = catalog.done(&ada, "POST", invitations, Some(invite), 201).await;
+    let named = |path: &str, thing: &Value| format!("{path}/{}", thing["id"].as_str().expect("an id"));
+    let bob_id = id(&catalog, &bob).await;
+    for path in [
+        named("/clusters", &cluster),
+        named(invitations, &invited),
+        "/orgs/acme".into(),
+    ] {
+        let mut change = catalog.pool.begin().await.expect("it begins");
+        sqlx::query("SELECT id FROM organizations WHERE slug = 'acme' FOR UPDATE")
+            .execute(&mut *change)
+            .await
+            .expect("it is there");
+        let role = "UPDATE memberships SET role = $1 WHERE user_id = $2::uuid";
+        let lost = sqlx::query(role).bind("viewer").bind(&bob_id);
+        lost.execute(&mut *change).await.expect("valid");
+        let call = format!("DELETE {path}");
+        let settled = async {
+            wait_until(SOON, "the call waits for its turn", async || {
+                is_waiting(&catalog).await
+            })
+            .await;
+            change.commit().await.expect("valid");
+        };
+        tokio::join!(catalog.refused(&bob, &call, None, "403 FORBIDDEN"), settled);
+        let again = sqlx::query(role).bind("owner").bind(&bob_id);
+        again.execute(&catalog.pool).await.expect("valid");
+    }
+    let cluster = named("/clusters", &cluster);
+    catalog.done(&bob, "GET", &cluster, None, 200).await;
+    let open = catalog.done(&bob, "GET", invitations, None, 200).await;
+    assert_eq!(open["total"], 1);
+    let withdrawn = named(invitations, &invited);
+    catalog.done(&bob, "DELETE", &withdrawn, None, 204).await;
+}
+
+/// Whether someone waits for a row of this database.
+async fn is_waiting(catalog: &Catalog) -> Option<()> {
+    let waiting: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')",
+    )
+    .fetch_one(&catalog.pool)
+    .await
+    .expect("the database is there");
+    waiting.then_some(())
 }
