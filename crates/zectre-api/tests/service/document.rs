@@ -105,6 +105,59 @@ fn every_code_is_named_in_a_test() {
     assert_eq!(unnamed, NOT_CALLED, "call what answers with these");
 }
 
+/// Refusals that no snapshot shows: those of [`NOT_CALLED`], and those that take a scene of their own, which the tests that name them set.
+const NOT_SHOWN: [&str; 33] = [
+    "ACCESS_DENIED",
+    "ACCOUNT_DISABLED",
+    "ARTIFACT_KIND_MISMATCH",
+    "ARTIFACT_MISSING",
+    "ARTIFACT_TOO_LARGE",
+    "ARTIFACT_UPLOADING",
+    "CATALOG_ACCOUNT_REFUSED",
+    "CATALOG_ROLES_LAPSED",
+    "CATALOG_UNAVAILABLE",
+    "DATABASE_UNAVAILABLE",
+    "DOMAIN_NOT_VERIFIED",
+    "DOMAIN_TAKEN",
+    "DRAIN_INCOMPLETE",
+    "EMAIL_EXISTS",
+    "HASH_MISMATCH",
+    "IDEMPOTENCY_IN_PROGRESS",
+    "IDEMPOTENCY_KEY_REUSED",
+    "INVALID_DIGEST",
+    "LENGTH_REQUIRED",
+    "NO_PUBLIC_PORT",
+    "RANGE_NOT_SATISFIABLE",
+    "SIGNUP_CLOSED",
+    "SLOW_DOWN",
+    "TOO_MANY_ATTEMPTS",
+    "TOO_MANY_DOMAINS",
+    "TOO_MANY_INVITATIONS",
+    "TOO_MANY_NAMESPACES",
+    "TOO_MANY_ORGANIZATIONS",
+    "TOO_MANY_STREAMS",
+    "TOO_MANY_VARIABLES",
+    "WEAK_PASSWORD",
+    "WEBHOOK_DISABLED",
+    "WEBHOOK_REPLAYED",
+];
+
+#[test]
+fn a_snapshot_shows_the_refusal_of_every_code() {
+    let snapshots = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/service/snapshots");
+    let mut shown = String::new();
+    for entry in fs::read_dir(snapshots).expect("it is there") {
+        let path = entry.expect("it can be read").path();
+        shown.push_str(&fs::read_to_string(&path).expect("text"));
+    }
+    let codes = zectre_api::code::ALL.iter().map(|code| code.name);
+    let mut missing: Vec<_> = codes
+        .filter(|name| !shown.contains(&format!("\"code\": \"{name}\"")) && !NOT_CALLED.contains(name))
+        .collect();
+    missing.sort_unstable();
+    assert_eq!(missing, NOT_SHOWN, "show what answers with these in refusals.rs");
+}
+
 #[test]
 fn codes_are_unique() {
     let mut names: Vec<_> = zectre_api::code::ALL.iter().map(|code| code.name).collect();

@@ -318,10 +318,10 @@ fn hex_hidden(text: &str) -> String {
 
 fn uuids_hidden(text: &str) -> String {
     let is_uuid = |part: &str| part.len() == 36 && part.bytes().filter(|b| *b == b'-').count() == 4;
-    let pieces = text.split_inclusive([' ', '/', ';', '?', ',']);
+    let pieces = text.split_inclusive([' ', '/', ';', '?', ',', '`']);
     pieces
         .map(|piece| {
-            let bare = piece.trim_end_matches([' ', '/', ';', '?', ',']);
+            let bare = piece.trim_end_matches([' ', '/', ';', '?', ',', '`']);
             if is_uuid(bare) {
                 piece.replacen(bare, "[id]", 1)
             } else {
