@@ -74,13 +74,13 @@ pub(crate) fn test() -> Result<(), Fail> {
             .cargo()
             .args(["build", "--workspace", "--bins", "--locked"]),
     )?;
-    let all = ["--workspace", "--no-fail-fast"];
+    let all = ["--workspace"];
     // Where few crates are left to build, one waits for another: that leaves a core to what is beside it.
     let tested = run::beside(tish_libraries, || {
         variants(&compiler)?;
         nextest("building the tests", &mut compiler.cargo(), &all, &["--no-run"])
     })
-    .and_then(|()| nextest("tests", &mut compiler.cargo(), &all, &[]));
+    .and_then(|()| nextest("tests", &mut compiler.cargo(), &all, &["--no-fail-fast"]));
     // The shared test database must not outlive the run.
     let stopped = step(
         "stop the test database",

@@ -170,7 +170,7 @@ pub(crate) async fn authenticate(
         let key = key.ok_or_else(|| {
             refuse(
                 &code::UNAUTHENTICATED,
-                "the API key is not one: it begins with `zk_`",
+                "this is no API key: they begin with `zk_`",
             )
         })?;
         return by_api_key(context, key).await;

@@ -143,7 +143,7 @@ pub enum Command {
     Scale(ScaleArgs),
     /// Makes a deployment the current one of its environment now
     Promote(PickArgs),
-    /// Goes back to the deployment that served before
+    /// Goes back to the deployment that served before; each time one further
     Rollback(PickArgs),
     /// Replaces all tasks, one by one
     Restart(EnvironmentArgs),
@@ -338,7 +338,7 @@ pub struct LogsArgs {
     /// Of this task alone
     #[arg(long, short, value_name = "TASK")]
     pub task: Option<String>,
-    /// Only the last so many lines
+    /// Only the last so many lines, 1000 at most
     #[arg(long, short = 'n', default_value_t = 100, value_parser = number::tail)]
     pub tail: u32,
 }
@@ -371,6 +371,7 @@ pub enum EnvCommand {
     #[command(visible_alias = "ls")]
     List(VariableScope),
     /// Sets a variable: KEY=value, KEY value, or KEY with the value on standard input
+    #[command(visible_alias = "set")]
     Add {
         /// KEY or KEY=value
         key: String,

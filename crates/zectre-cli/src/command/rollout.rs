@@ -51,27 +51,48 @@ pub(crate) async fn scale(args: &ScaleArgs, context: &Context, begun: &Begun) ->
     let mut progress = context
         .output
         .progress(format!("Scaling {} to {}", app.name, args.replicas));
-    // One that sleeps until a request goes on sleeping; one that was scaled to 0 wakes.
-    let asleep = args.replicas == 0 || (before.health == Health::Asleep && before.replicas > 0);
+    let mut rest = Rest::new(before.replicas, args.replicas);
     let is_done = async |now: &Deployment| {
         refuse_if_left(&app, &before, now)?;
-        Ok(if asleep {
-            now.health == Health::Asleep
-        } else {
-            now.health == Health::Healthy && running(context, now.id).await? == args.replicas as usize
-        })
+        let is_up = now.health == Health::Healthy && args.replicas > 0;
+        Ok(rest.is_final(now.health) || (is_up && running(context, now.id).await? == args.replicas as usize))
     };
     let now = wait::until(context, changed, &mut progress, is_done).await?;
     let name = format!("{} ({})", app.name, now.environment);
     progress.done(&match args.replicas {
         0 => format!("{name} sleeps until the next request"),
-        count if asleep => format!("{name} has {} and sleeps until the next request", replicas(count)),
+        count if now.health == Health::Asleep => {
+            format!("{name} has {} and sleeps until the next request", replicas(count))
+        }
         count => format!("{name} has {}", replicas(count)),
     });
     if let Some(warning) = reset_by_deploy(args, &next_deploy(&args.environment, context.api_url())) {
         context.output.say(warning);
     }
     Ok(show(context, &now))
+}
+
+/// Whether sleep is where a scaling leads: what sleeps until a request goes on sleeping, and anything may be put to sleep meanwhile; but
+/// what had no replicas wakes first.
+#[derive(Debug)]
+struct Rest {
+    may_be_final: bool,
+}
+
+impl Rest {
+    fn new(before: u32, wanted: u32) -> Self {
+        Self {
+            may_be_final: before > 0 || wanted == 0,
+        }
+    }
+
+    /// By what is seen next.
+    fn is_final(&mut self, health: Health) -> bool {
+        let asleep = health == Health::Asleep;
+        let is_final = asleep && self.may_be_final;
+        self.may_be_final |= !asleep;
+        is_final
+    }
 }
 
 /// A version that is being rolled out and takes over by itself: what is asked of the program now is asked of that one.
@@ -371,6 +392,22 @@ pub(super) fn show(context: &Context, deployment: &Deployment) -> Shown {
 mod tests {
     use super::*;
     use zectre_common::id::EnvironmentId;
+
+    #[test]
+    fn a_scaling_ends_with_what_sleeps_unless_that_is_about_to_wake() {
+        let ends = |before, wanted, seen: &[Health]| {
+            let mut rest = Rest::new(before, wanted);
+            seen.iter()
+                .map(|health| rest.is_final(*health))
+                .collect::<Vec<_>>()
+        };
+        let (asleep, awake) = (Health::Asleep, Health::Healthy);
+        assert_eq!(ends(2, 5, &[asleep]), [true]);
+        assert_eq!(ends(2, 5, &[awake, asleep]), [false, true]);
+        assert_eq!(ends(0, 5, &[asleep, awake, asleep]), [false, false, true]);
+        assert_eq!(ends(2, 0, &[awake, asleep]), [false, true]);
+        assert_eq!(ends(0, 0, &[asleep]), [true]);
+    }
 
     #[test]
     fn a_scaling_that_the_next_deploy_takes_back_is_told() {

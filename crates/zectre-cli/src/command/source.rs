@@ -20,7 +20,7 @@ use std::{
 use tokio::time::Instant;
 use zectre_client::Upload;
 use zectre_common::{
-    id::ApplicationId,
+    id::{ApplicationId, BuildId},
     manifest::Manifest,
     state::BuildStatus,
     wire::{
@@ -177,7 +177,10 @@ async fn follow(
     }
     let mut ticks = tokio::time::interval(POLL_INTERVAL);
     loop {
-        let now = context.client.build(build.id).await?;
+        let now = match context.client.build(build.id).await {
+            Err(error) if error.is_not_found() => return Err(gone(build.id)),
+            answer => answer?,
+        };
         if now.status.is_ended() {
             return Ok(now);
         }
@@ -186,6 +189,14 @@ async fn follow(
         }
         ticks.tick().await;
     }
+}
+
+/// Builds go with their project only.
+fn gone(id: BuildId) -> CliError {
+    CliError::NotFound(format!(
+        "the build {id} is gone: its project was deleted meanwhile, or is no longer yours. Nothing was deployed. \
+         `zectre projects list` shows what there is."
+    ))
 }
 
 /// Why no worker has taken a build yet, as far as this caller is told: how services are is for admins.
