@@ -63,8 +63,12 @@ const STEPS: &[&str] = &[
     HELD,
 ];
 const HELD: &str = "held";
-const BEGUN: &str = "INSERT INTO applications (id, namespace_id, name, subdomain)
-     VALUES (md5('h{i}')::uuid, '01900000-0000-7000-8000-000000000002', 'h{i}', 'h{i}')";
+/// In a namespace of its own: whoever makes another application in the same one waits for the end of this transaction.
+const BEGUN: &str = "WITH namespace AS (INSERT INTO namespaces (id, organization_id, name)
+                          SELECT md5('n{i}')::uuid, organization_id, 'n{i}' FROM namespaces
+                           WHERE id = '01900000-0000-7000-8000-000000000002' RETURNING id)
+     INSERT INTO applications (id, namespace_id, name, subdomain)
+     SELECT md5('h{i}')::uuid, id, 'h{i}', 'h{i}' FROM namespace";
 /// The row of a table that a number leads to; none of none.
 const PICKED: &str =
     "CREATE FUNCTION picked(of regclass, n bigint) RETURNS TABLE (id uuid) LANGUAGE plpgsql AS $$
