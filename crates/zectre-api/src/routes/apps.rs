@@ -150,6 +150,8 @@ async fn create(
         Resource::Applications,
     )
     .await?;
+    // Before the namespace's number of applications, as where one is deleted: or the two wait for each other.
+    change.raise_routing_epoch().await?;
     if !app::insert(change.connection(), id, namespace_id, &subdomain, &request).await? {
         let detail = format!(
             "`{namespace}` has an application `{}`, or another one has the subdomain `{subdomain}`; choose another name",
@@ -165,7 +167,6 @@ async fn create(
     }
     let message = format!("application `{}` was made in `{namespace}`", request.name);
     change.event("app.created", About::app(id), &message).await?;
-    change.raise_routing_epoch().await?;
     let row = app::get(change.connection(), id).await?;
     let app = row.ok_or_else(|| gone(Thing::App, id))?.into_app(&context.urls);
     super::created(change, &format!("/apps/{id}"), app).await
