@@ -4,6 +4,7 @@ use crate::{
     harness::{Harness, normal},
     rows,
 };
+use futures_util::future::{join, join_all};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -207,7 +208,7 @@ async fn variables_are_sealed_and_secrets_never_come_back() {
     let many = api
         .call(&api.admin, Method::PATCH, &path, Some(json!(many)))
         .await;
-    assert_eq!(many.expect(409).code(), "TOO_MANY_VARIABLES");
+    many.expect(409).shows("TOO_MANY_VARIABLES");
     let gone = api
         .call(&api.admin, Method::DELETE, &format!("{path}/PLAIN"), None)
         .await;
@@ -216,5 +217,31 @@ async fn variables_are_sealed_and_secrets_never_come_back() {
         .call(&api.admin, Method::DELETE, &format!("{path}/PLAIN"), None)
         .await;
     assert_eq!(again.expect(404).code(), "VARIABLE_NOT_FOUND");
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn many_are_made_and_deleted_at_once_in_one_namespace() {
+    const MANY: usize = 6;
+    let api = Harness::start().await;
+    let mut standing = Vec::new();
+    for round in 0..4 {
+        let deletions = join_all(standing.iter().map(|id| {
+            let path = format!("/apps/{id}");
+            let api = &api;
+            async move { api.call(&api.admin, Method::DELETE, &path, None).await }
+        }));
+        let creations = join_all((0..MANY).map(|number| {
+            let body = json!({ "name": format!("app-{round}-{number}") });
+            let api = &api;
+            async move { api.post("/apps", body).await }
+        }));
+        let (deleted, made) = join(deletions, creations).await;
+        for answer in deleted {
+            answer.expect(204);
+        }
+        standing = made.into_iter().map(|answer| answer.expect(201).id()).collect();
+    }
+    assert_eq!(api.get("/apps").await.json()["total"], MANY);
     api.stop().await;
 }

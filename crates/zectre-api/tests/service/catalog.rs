@@ -233,7 +233,7 @@ async fn an_api_key_has_a_catalog_s_roles_only_while_it_tells_of_them() {
         .execute(&api.pool)
         .await
         .expect("valid");
-    assert_eq!(members().await.expect(403).code(), "CATALOG_ROLES_LAPSED");
+    members().await.expect(403).shows("CATALOG_ROLES_LAPSED");
     // What someone here gave stays, and is all that is left.
     let local = rows::organization(&api.pool).await;
     rows::member(&api.pool, id, local.id, "viewer").await;
@@ -329,10 +329,11 @@ async fn an_account_here_is_never_taken_over_and_a_bad_token_never_taken() {
         }
         all
     };
-    for change in [&admin, &json!({ "email_verified": false })] {
-        let answer = user(&api, &key.sign(&with(change))).await.expect(403);
-        assert_eq!(answer.code(), "CATALOG_ACCOUNT_REFUSED");
-    }
+    let taken = user(&api, &key.sign(&with(&admin))).await;
+    taken.expect(403).shows("CATALOG_ACCOUNT_REFUSED");
+    let unverified = json!({ "email_verified": false });
+    let answer = user(&api, &key.sign(&with(&unverified))).await.expect(403);
+    assert_eq!(answer.code(), "CATALOG_ACCOUNT_REFUSED");
     for change in [
         json!({ "aud": "cluster-2" }),
         json!({ "iss": "https://evil.test" }),
@@ -404,6 +405,6 @@ async fn keys_are_read_again_when_needed_and_outlive_the_catalog_s_absence() {
     api.start_service().await;
     user(&api, &by(&second)).await.expect(200);
     let answer = user(&api, &by(&third)).await.expect(503);
-    assert_eq!(answer.code(), "CATALOG_UNAVAILABLE");
+    answer.shows("CATALOG_UNAVAILABLE");
     api.stop().await;
 }

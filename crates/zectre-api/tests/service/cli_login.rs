@@ -52,10 +52,8 @@ async fn an_approved_command_line_gets_its_key_once() {
         "AUTHORIZATION_PENDING"
     );
     let slower = fetch(&api, &begun).await.expect(429);
-    assert_eq!(
-        (slower.code(), &slower.headers["retry-after"]),
-        ("SLOW_DOWN".into(), &"7".parse().expect("a value"))
-    );
+    slower.shows("SLOW_DOWN");
+    assert_eq!(slower.headers["retry-after"], "7");
     assert_eq!(fetch(&api, &begun).await.expect(429).headers["retry-after"], "12");
     later(&api).await;
     assert_eq!(
@@ -99,7 +97,7 @@ async fn a_denied_or_late_command_line_gets_nothing() {
     let denied = begin(&api).await;
     let code = |begun: &Value| begun["user_code"].as_str().expect("a code").to_owned();
     approve(&api, &api.admin, &code(&denied), false).await.expect(200);
-    assert_eq!(fetch(&api, &denied).await.expect(403).code(), "ACCESS_DENIED");
+    fetch(&api, &denied).await.expect(403).shows("ACCESS_DENIED");
     assert_eq!(
         fetch(&api, &denied).await.expect(400).code(),
         "DEVICE_CODE_EXPIRED"

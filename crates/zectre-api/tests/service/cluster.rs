@@ -54,13 +54,8 @@ async fn a_node_is_drained_before_it_goes() {
     };
     assert_eq!(delete().await.expect(409).code(), "NODE_IN_USE");
     let late = api.act(&format!("/nodes/{node}/drain?wait=1")).await.expect(504);
-    assert_eq!(
-        (late.code(), &late.json()["errors"][0]),
-        (
-            "DRAIN_INCOMPLETE".into(),
-            &json!({ "field": task.to_string(), "message": "version 1 of `hello`, running" })
-        )
-    );
+    late.shows("DRAIN_INCOMPLETE");
+    assert_eq!(late.json()["errors"][0]["field"], task.to_string());
     for wrong in ["121", "soon", "-1"] {
         let answer = api
             .act(&format!("/nodes/{node}/drain?wait={wrong}"))

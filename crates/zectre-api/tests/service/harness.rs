@@ -96,6 +96,16 @@ impl Answer {
         problem["code"].as_str().expect("a problem has a code").to_owned()
     }
 
+    /// It refuses with this code, in the words of the snapshot `refusal_CODE`: for a refusal that takes a scene of its own.
+    #[track_caller]
+    pub(crate) fn shows(&self, code: &str) {
+        assert_eq!(self.code(), code, "{}", self.text);
+        let mut shown = normal(&self.json());
+        let detail = shown["detail"].as_str().expect("words");
+        shown["detail"] = slugs_hidden(&seconds_hidden(detail)).into();
+        insta::assert_json_snapshot!(format!("refusal_{code}"), shown);
+    }
+
     /// The same answer, if it has this status.
     #[track_caller]
     pub(crate) fn expect(self, status: u16) -> Self {
@@ -329,4 +339,32 @@ fn uuids_hidden(text: &str) -> String {
             }
         })
         .collect()
+}
+
+/// How long something takes is not the same on each machine.
+fn seconds_hidden(text: &str) -> String {
+    let words: Vec<_> = text.split(' ').collect();
+    let unit = |n: usize| {
+        words
+            .get(n)
+            .is_some_and(|word| word.trim_end_matches([',', ';', '.']) == "s")
+    };
+    let shown = words.iter().enumerate().map(|(n, word)| {
+        let secs = word.parse::<u64>().is_ok() && unit(n + 1);
+        if secs { "[n]" } else { *word }
+    });
+    shown.collect::<Vec<_>>().join(" ")
+}
+
+/// Slugs of organizations that `rows` made.
+fn slugs_hidden(text: &str) -> String {
+    let is_one = |part: &str| {
+        let hex = part.strip_prefix('o').unwrap_or_default();
+        hex.len() == 12 && hex.bytes().all(|byte| byte.is_ascii_hexdigit())
+    };
+    let parts: Vec<_> = text
+        .split('`')
+        .map(|part| if is_one(part) { "[slug]" } else { part })
+        .collect();
+    parts.join("`")
 }

@@ -147,7 +147,7 @@ async fn one_upload_at_a_time_has_an_artifact_and_its_reservation() {
         })
         .await;
         let answer = api.send(upload().body("x")).await;
-        refused(&answer, "ARTIFACT_UPLOADING", "another upload");
+        answer.shows("ARTIFACT_UPLOADING");
         assert!(answer.headers.contains_key("retry-after"));
         assert_eq!(
             used(&api, "artifact_bytes").await,
@@ -205,11 +205,7 @@ async fn one_person_makes_so_many_organizations_and_one_of_them_has_so_many_name
         .filter(|answer| answer.status == 201);
     assert_eq!(made.count(), 2);
     let refusal = organization(&key, "four").await;
-    refused(
-        &refusal,
-        "TOO_MANY_ORGANIZATIONS",
-        "you have made 2 organizations",
-    );
+    refusal.expect(409).shows("TOO_MANY_ORGANIZATIONS");
     for slug in ["five", "six", "seven"] {
         organization(&api.admin, slug).await.expect(201);
     }
@@ -223,6 +219,6 @@ async fn one_person_makes_so_many_organizations_and_one_of_them_has_so_many_name
         .into_iter()
         .filter(|answer| answer.status == 201);
     assert_eq!(made.count(), 2);
-    refused(&namespace("d").await, "TOO_MANY_NAMESPACES", "2 namespaces");
+    namespace("d").await.expect(409).shows("TOO_MANY_NAMESPACES");
     api.stop().await;
 }

@@ -24,7 +24,7 @@ async fn the_second_request_gets_the_first_answer() {
         (second.json(), &"true".parse().expect("a header"))
     );
     let other = post("/apps", "one", json!({ "name": "other" })).await.expect(409);
-    assert_eq!(other.code(), "IDEMPOTENCY_KEY_REUSED");
+    other.shows("IDEMPOTENCY_KEY_REUSED");
     // A refusal had no effect, so the key is free for the corrected request.
     post("/apps", "two", json!({ "name": "hello" })).await.expect(409);
     post("/apps", "two", json!({ "name": "world" })).await.expect(201);
@@ -172,7 +172,7 @@ async fn a_request_that_was_cut_off_can_be_repeated_soon() {
     assert!((60.0..=90.0).contains(&expires), "{expires}");
     abandon(&api, 40).await;
     let early = post().await.expect(409);
-    assert_eq!(early.code(), "IDEMPOTENCY_IN_PROGRESS");
+    early.shows("IDEMPOTENCY_IN_PROGRESS");
     let retry_after: u32 = early.headers["retry-after"]
         .to_str()
         .expect("text")

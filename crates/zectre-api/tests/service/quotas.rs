@@ -117,7 +117,7 @@ async fn artifact_bytes_are_reserved_before_the_first_is_stored() {
     let small = announce().await;
     let stream = futures_util::stream::iter([Ok::<_, std::io::Error>("four")]);
     let unknown = upload(&small).body(reqwest::Body::wrap_stream(stream));
-    assert_eq!(api.send(unknown).await.expect(411).code(), "LENGTH_REQUIRED");
+    api.send(unknown).await.expect(411).shows("LENGTH_REQUIRED");
     // What fails gives back what it had reserved.
     let wrong = upload(&small).header("Digest", "sha-256=nonsense").body("four");
     let failed = api.send(wrong).await;
