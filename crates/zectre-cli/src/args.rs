@@ -5,6 +5,7 @@ mod clusters;
 mod deploy;
 mod domains;
 mod environments;
+pub mod guess;
 mod keys;
 mod login;
 #[cfg(test)]

@@ -24,8 +24,10 @@ impl Context {
     pub(crate) fn new(global: &Global, output: Output) -> Result<Self, CliError> {
         let stored = Credentials::load()?;
         let url = api_url(global, &stored);
-        let credential = match std::env::var(API_KEY_VARIABLE) {
-            Ok(key) if !key.trim().is_empty() => Credential::ApiKey(key_in(&key)?),
+        // What is no text is no key either, and must not be passed over in favour of another sign-in.
+        let key = std::env::var_os(API_KEY_VARIABLE).unwrap_or_default();
+        let credential = match key.to_string_lossy() {
+            key if !key.trim().is_empty() => Credential::ApiKey(key_in(&key)?),
             _ => stored
                 .apis
                 .get(&url)
@@ -78,7 +80,7 @@ mod tests {
     fn a_key_may_end_in_a_line_break_and_holds_none() {
         let key = key_in("zk_12ab\n").expect("a key");
         assert_eq!(key.expose_secret(), "zk_12ab");
-        for bad in ["zk_1\n2", "zk_1 2", "zk_é"] {
+        for bad in ["zk_1\n2", "zk_1 2", "zk_é", "zk_\u{fffd}"] {
             let error = key_in(bad).expect_err("no key");
             assert_eq!(error.exit_code(), 3);
             assert!(!error.to_string().contains(bad), "{error}");

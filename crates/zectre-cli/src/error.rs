@@ -1,6 +1,6 @@
 //! What can go wrong for a command: a sentence that ends with what to do next, and an exit code.
 
-use crate::up::UpError;
+use crate::{output::complain, up::UpError};
 use std::{path::PathBuf, process::ExitCode};
 use zectre_client::ClientError;
 use zectre_common::{config::ConfigError, manifest::ManifestError};
@@ -176,11 +176,11 @@ impl CliError {
         match self {
             // It was wished, so it is no error.
             Self::Interrupted(what_goes_on) if what_goes_on.is_empty() => {}
-            Self::Interrupted(what_goes_on) => eprintln!("{what_goes_on}"),
-            error => eprintln!("error: {error}"),
+            Self::Interrupted(what_goes_on) => complain(what_goes_on),
+            error => complain(format!("error: {error}")),
         }
         if let Some(hint) = self.hint() {
-            eprintln!("{hint}");
+            complain(hint);
         }
         ExitCode::from(self.exit_code())
     }

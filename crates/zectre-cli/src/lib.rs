@@ -11,6 +11,7 @@ mod context;
 mod credentials;
 mod describe;
 mod error;
+mod gone;
 mod here;
 mod link;
 mod output;
@@ -22,7 +23,7 @@ mod table;
 mod terminal_text;
 mod up;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use std::{process::ExitCode, time::Duration};
 
 /// What a thread that waits for a person's input is given to end: the person has pressed Ctrl-C.
@@ -30,7 +31,14 @@ const LEFT_BEHIND_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Parses the arguments, runs the command, and says how it went.
 pub fn main() -> ExitCode {
-    let args = args::Args::parse();
+    let words = args::guess::help(std::env::args_os().collect());
+    let args = match args::Args::try_parse_from(&words) {
+        Ok(args) => args,
+        Err(error) => match args::guess::of(&error, &args::Args::command(), &words) {
+            Some(instead) => return error::CliError::Usage(instead).report(),
+            None => error.exit(),
+        },
+    };
     let output = output::Output::new(&args.global);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

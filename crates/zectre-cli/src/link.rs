@@ -81,11 +81,6 @@ impl Link {
         let text = serde_json::to_string_pretty(&link).expect("strings are valid JSON");
         fs::write(&path, text + "\n").map_err(CliError::write(&path))
     }
-
-    /// Unlinks `directory`.
-    pub(crate) fn remove(directory: &Path, api_url: &str) {
-        let _ = fs::remove_file(file_in(directory, api_url));
-    }
 }
 
 fn file_in(directory: &Path, api_url: &str) -> PathBuf {

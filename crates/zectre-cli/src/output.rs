@@ -2,7 +2,12 @@
 
 use crate::{args::Global, progress::Progress};
 use serde::Serialize;
-use std::io::{self, IsTerminal, Write};
+use std::{
+    env,
+    ffi::OsStr,
+    io::{self, ErrorKind, IsTerminal, Write},
+    process,
+};
 
 /// A command has said its last word; with `--json`, a JSON document went to stdout. Only [`Output`] makes one, and every
 /// command must return one: none can forget the document.
@@ -18,6 +23,10 @@ pub(crate) struct Output {
     quiet: bool,
     /// A person is watching stderr.
     pub(crate) terminal: bool,
+    /// That terminal can show something in the place of what it showed before.
+    redraws: bool,
+    /// The command goes on when nobody reads its data any more.
+    goes_on: bool,
 }
 
 impl Output {
@@ -26,19 +35,26 @@ impl Output {
             json: global.json,
             quiet: global.quiet,
             terminal: io::stderr().is_terminal(),
+            redraws: redraws(env::var_os("TERM").as_deref()),
+            goes_on: false,
+        }
+    }
+
+    /// The same for a command that must not end where its data finds no reader: it has something to stop, or a failure to
+    /// tell.
+    pub(crate) fn going_on(self) -> Self {
+        Self {
+            goes_on: true,
+            ..self
         }
     }
 
     /// A line of data.
-    #[expect(
-        clippy::unused_self,
-        reason = "data is said by the same one as everything else"
-    )]
     pub(crate) fn data(self, line: impl AsRef<str>) {
-        let mut out = io::stdout().lock();
-        if writeln!(out, "{}", line.as_ref()).is_err() {
-            // The reader (`| head`) has gone: nobody is left to talk to.
-            std::process::exit(0);
+        let written = writeln!(io::stdout().lock(), "{}", line.as_ref());
+        match written {
+            Err(error) if !self.goes_on => end_without_reader(&error),
+            Err(_) | Ok(()) => {}
         }
     }
 
@@ -78,12 +94,47 @@ impl Output {
     /// A remark for a person.
     pub(crate) fn say(self, line: impl AsRef<str>) {
         if !self.quiet {
-            let _ = writeln!(io::stderr().lock(), "{}", line.as_ref());
+            complain(line);
         }
     }
 
     /// Something that takes a while begins.
     pub(crate) fn progress(self, message: impl Into<String>) -> Progress {
-        Progress::new(self, message.into(), self.terminal && !self.quiet)
+        Progress::new(self, message.into(), self.terminal && self.redraws && !self.quiet)
+    }
+}
+
+/// Whether a terminal of this name moves its cursor.
+fn redraws(term: Option<&OsStr>) -> bool {
+    term.is_some_and(|name| !name.is_empty() && name != "dumb")
+}
+
+/// Data can't be written. A reader that has gone (`| head`) has what it wanted; anything else (a full disk) is a failure:
+/// who reads the file must not take half of it for all.
+fn end_without_reader(error: &io::Error) -> ! {
+    if error.kind() == ErrorKind::BrokenPipe {
+        process::exit(0);
+    }
+    complain(format!(
+        "error: standard output can't be written ({error}), and what is there is not the whole. Make room, or send it elsewhere."
+    ));
+    process::exit(1)
+}
+
+/// A line to standard error, whether or not anybody reads that.
+pub(crate) fn complain(line: impl AsRef<str>) {
+    let _ = writeln!(io::stderr().lock(), "{}", line.as_ref());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_terminal_that_moves_its_cursor_gets_a_spinner() {
+        assert!(redraws(Some(OsStr::new("xterm-256color"))));
+        for none in [None, Some(""), Some("dumb")] {
+            assert!(!redraws(none.map(OsStr::new)), "{none:?}");
+        }
     }
 }

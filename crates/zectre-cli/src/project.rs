@@ -4,6 +4,7 @@ use crate::{
     args::{EnvironmentArgs, ProjectArgs},
     context::Context,
     error::CliError,
+    gone::Gone,
     link::Link,
 };
 use std::path::Path;
@@ -41,38 +42,51 @@ pub(crate) fn name_rule(name: &str) -> String {
 pub(crate) async fn find(context: &Context, args: &ProjectArgs) -> Result<App, CliError> {
     match &args.project {
         Some(project) => named(context, project).await,
-        None => here(context, Path::new(".")).await?.ok_or_else(|| {
-            CliError::NotFound(
-                "this directory is not linked to a project. Run `zectre link NAME`, `zectre deploy`, or name one with \
-                 --project."
-                    .into(),
-            )
-        }),
+        None => here(context, Path::new(".")).await,
     }
 }
 
 /// The project of `directory`, by link or by the manifest's name.
-pub(crate) async fn here(context: &Context, directory: &Path) -> Result<Option<App>, CliError> {
-    if let Some(link) = Link::find(directory, context.api_url())? {
-        return match context.client.app(link.project_id).await {
-            Err(error) if error.is_not_found() => Err(CliError::NotFound(format!(
-                "the project {}/{} that this directory is linked to is gone (or not yours). Run `zectre link` to link \
-                 another one, or delete .zectre to start afresh.",
-                link.namespace, link.name
-            ))),
-            answer => Ok(Some(answer?)),
-        };
+async fn here(context: &Context, directory: &Path) -> Result<App, CliError> {
+    match linked(context, directory).await? {
+        Some(Ok(app)) => return Ok(app),
+        Some(Err(gone)) => return Err(gone.into_error(directory)),
+        None => {}
     }
     let manifest = Manifest::load_dir(directory)?;
+    of_manifest(context, &manifest).await?.ok_or_else(|| {
+        CliError::NotFound(match manifest.name() {
+            Some(name) => format!(
+                "there is no project {}/{name} on {}, which zectre.yaml names. `zectre deploy` makes it; `zectre link NAME` \
+                 links this directory to another one.",
+                manifest.namespace().unwrap_or(NAMESPACE_DEFAULT),
+                context.api_url()
+            ),
+            None => "this directory is not linked to a project. Run `zectre link NAME`, `zectre deploy`, or name one with \
+                     --project."
+                .into(),
+        })
+    })
+}
+
+/// The project that `directory` is linked to, or what is known of one that isn't there any more.
+async fn linked(context: &Context, directory: &Path) -> Result<Option<Result<App, Gone>>, CliError> {
+    let Some(link) = Link::find(directory, context.api_url())? else {
+        return Ok(None);
+    };
+    match context.client.app(link.project_id).await {
+        Err(error) if error.is_not_found() => Ok(Some(Err(Gone::of(context, link).await))),
+        answer => Ok(Some(Ok(answer?))),
+    }
+}
+
+/// The project that the manifest names; none where it names none, or none that is there.
+async fn of_manifest(context: &Context, manifest: &Manifest) -> Result<Option<App>, CliError> {
     let Some(name) = manifest.name() else {
         return Ok(None);
     };
-    absent_is_none(
-        context
-            .client
-            .app_by_name(manifest.namespace().unwrap_or(NAMESPACE_DEFAULT), name)
-            .await,
-    )
+    let namespace = manifest.namespace().unwrap_or(NAMESPACE_DEFAULT);
+    absent_is_none(context.client.app_by_name(namespace, name).await)
 }
 
 /// A project by its id, `namespace/name`, or name (in the default namespace, or the only one of that name).
@@ -121,16 +135,24 @@ pub(crate) async fn find_or_create(
     if let Some(project) = &args.project {
         return named(context, project).await;
     }
-    if let Some(app) = here(context, directory).await? {
-        if Link::find(directory, context.api_url())?.is_none() {
-            link(context, directory, &app)?;
-        } else if let Some(other) = renamed(&app, manifest) {
-            let full = full_name(&app);
-            context.output.say(format!(
-                "Note: zectre.yaml names {other}, but this directory is linked to {full}, and that is used; `zectre link \
-                 {other}` links it anew (`zectre projects add` makes a project that isn't there yet)."
-            ));
+    match linked(context, directory).await? {
+        Some(Ok(app)) => {
+            if let Some(other) = renamed(&app, manifest) {
+                let full = full_name(&app);
+                context.output.say(format!(
+                    "Note: zectre.yaml names {other}, but this directory is linked to {full}, and that is used; `zectre link \
+                     {other}` links it anew (`zectre projects add` makes a project that isn't there yet)."
+                ));
+            }
+            return Ok(app);
         }
+        // Someone deleted it, and now someone deploys: that is how a project begins.
+        Some(Err(gone)) if gone.is_deleted() && manifest.name().is_some() => context.output.say(gone.note()),
+        Some(Err(gone)) => return Err(gone.into_error(directory)),
+        None => {}
+    }
+    if let Some(app) = of_manifest(context, manifest).await? {
+        link(context, directory, &app)?;
         return Ok(app);
     }
     let Some(name) = manifest.name() else {
@@ -316,3 +338,6 @@ pub(crate) fn absent_is_none<T>(answer: Result<T, ClientError>) -> Result<Option
         Err(error) => Err(error.into()),
     }
 }
+
+#[cfg(test)]
+mod tests;

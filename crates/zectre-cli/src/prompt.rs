@@ -1,6 +1,6 @@
 //! Questions to a person, and values from standard input.
 
-use crate::error::CliError;
+use crate::{error::CliError, output::complain};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use secrecy::SecretString;
 use std::io::{self, BufRead, IsTerminal, Read, Write};
@@ -17,8 +17,8 @@ pub(crate) async fn line(question: &str) -> Result<String, CliError> {
 fn ask(question: &str) -> Result<String, CliError> {
     let stdin = io::stdin();
     if stdin.is_terminal() {
-        eprint!("{question}: ");
-        let _ = io::stderr().flush();
+        let mut out = io::stderr().lock();
+        let _ = write!(out, "{question}: ").and_then(|()| out.flush());
     }
     let mut line = String::new();
     let read = stdin.lock().take(INPUT_BYTES_MAX).read_line(&mut line)?;
@@ -101,7 +101,7 @@ impl Drop for Hidden {
     fn drop(&mut self) {
         if let Some(shown) = &self.0 {
             let _ = tcsetattr(io::stdin(), OptionalActions::Flush, shown);
-            eprintln!();
+            complain("");
         }
     }
 }

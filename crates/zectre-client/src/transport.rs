@@ -159,13 +159,15 @@ impl Client {
         self.succeeded(response).await
     }
 
-    /// Like [`Client::send`], for streams: the deadline is only on the answer's head.
+    /// Like [`Client::send`], for streams: the deadline is only on the answer's head, and on the whole of a refusal.
     pub(crate) async fn open(&self, request: RequestBuilder) -> Result<Response, ClientError> {
-        let sent = tokio::time::timeout(CALL_TIMEOUT, request.send()).await;
-        let response = sent
-            .map_err(|_| self.timed_out(CALL_TIMEOUT))?
-            .map_err(|error| self.network(&error, CALL_TIMEOUT))?;
-        self.succeeded(response).await
+        let opened = async {
+            let sent = request.send().await;
+            let response = sent.map_err(|error| self.network(&error, CALL_TIMEOUT))?;
+            self.succeeded(response).await
+        };
+        let opened = tokio::time::timeout(CALL_TIMEOUT, opened).await;
+        opened.map_err(|_| self.timed_out(CALL_TIMEOUT))?
     }
 
     async fn succeeded(&self, response: Response) -> Result<Response, ClientError> {

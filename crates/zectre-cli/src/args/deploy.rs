@@ -2,7 +2,7 @@
 
 use super::ProjectArgs;
 use clap::Args as ClapArgs;
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 /// `zectre deploy`
 #[derive(Debug, ClapArgs)]
@@ -24,7 +24,7 @@ pub struct DeployArgs {
     pub image: Option<String>,
     /// Runs an artifact instead of building: a file to upload, or the id of one uploaded before
     #[arg(long, value_name = "FILE|ID")]
-    pub artifact: Option<String>,
+    pub artifact: Option<OsString>,
     /// How many tasks
     #[arg(long, value_parser = super::number::replicas, allow_negative_numbers = true)]
     pub replicas: Option<u32>,

@@ -16,7 +16,7 @@ use crate::{
 };
 use base64::Engine;
 use sha2::{Digest, Sha256};
-use std::{io::Read, path::Path, time::Instant};
+use std::{ffi::OsStr, io::Read, path::Path, time::Instant};
 use tokio_util::io::ReaderStream;
 use zectre_client::{Upload, collect};
 use zectre_common::{
@@ -172,11 +172,14 @@ fn check_file(path: &Path, text: &str) -> Result<(), CliError> {
 }
 
 /// The artifact named by its id, or a file uploaded as a new one.
-async fn artifact(context: &Context, app: &App, text: &str) -> Result<ArtifactId, CliError> {
+async fn artifact(context: &Context, app: &App, named: &OsStr) -> Result<ArtifactId, CliError> {
+    // A file may have a name that is no text; an id is one.
+    let text = named.to_string_lossy();
+    let text = text.as_ref();
     if let Ok(id) = text.parse::<ArtifactId>() {
         return Ok(id);
     }
-    let path = Path::new(text);
+    let path = Path::new(named);
     check_file(path, text)?;
     let progress = context.output.progress(format!("Uploading {text}"));
     let hashed = path.to_owned();

@@ -175,7 +175,7 @@ async fn pull(context: &Context, file: &Path, force: bool, scope: &VariableScope
             name = file.display()
         ));
     }
-    let written = serde_json::json!({"file": file, "variables": all.len()});
+    let written = serde_json::json!({"file": file.to_string_lossy(), "variables": all.len()});
     Ok(context.output.done(&written, remark))
 }
 

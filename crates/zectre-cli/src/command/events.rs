@@ -7,6 +7,7 @@ use crate::{
     output::Shown,
     project::{self, absent_is_none, full_name},
     table::{Table, age},
+    terminal_text::harmless,
 };
 use std::collections::{HashMap, HashSet};
 use zectre_client::{AppFilter, EventStream, Paging, collect};
@@ -78,7 +79,7 @@ fn show(context: &Context, event: &Event, projects: &Projects) {
             projects.known(event),
             event.actor,
             event.action,
-            event.message
+            harmless(&event.message)
         )
     });
 }

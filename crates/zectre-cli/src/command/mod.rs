@@ -1,7 +1,7 @@
 //! The commands, one file each.
 
 use crate::{
-    args::{Args, Command, Global, NodesCommand},
+    args::{Args, Command, Global, KeysCommand, NodesCommand, ProjectsCommand},
     catalog::freshen,
     context::Context,
     error::CliError,
@@ -31,6 +31,7 @@ mod login;
 mod logs;
 mod nodes;
 mod open;
+mod patience;
 mod projects;
 mod ps;
 mod rollout;
@@ -53,13 +54,14 @@ use rollout::{promote, restart, rollback, scale};
 pub(crate) async fn run(args: Args, output: Output) -> Result<Shown, CliError> {
     let global = args.global;
     let ends_in_order = ends_in_order(&args.command);
+    let left = left_by(&args.command);
     let work = Box::pin(dispatch(args.command, &global, output));
     let result = if ends_in_order {
         work.await
     } else {
         tokio::select! {
             result = work => result,
-            () = interrupted() => Err(CliError::Interrupted(String::new())),
+            () = interrupted() => Err(CliError::Interrupted(left)),
         }
     };
     let Err(error @ CliError::Client(_)) = result else {
@@ -88,6 +90,20 @@ fn ends_in_order(command: &Command) -> bool {
             | Command::Wake(_)
             | Command::Nodes(NodesCommand::Drain { wait: true, .. })
     )
+}
+
+/// What is said of a command that Ctrl-C ends in the midst of a change; nothing of those that only look, or change one thing
+/// in an instant.
+fn left_by(command: &Command) -> String {
+    match command {
+        Command::Keys(KeysCommand::Rotate { .. }) => {
+            "Interrupted. Nothing is lost: what was begun goes on when the command is run again.".into()
+        }
+        Command::Projects(ProjectsCommand::Delete { project, .. }) => format!(
+            "Interrupted; `zectre projects list` shows whether {project} was deleted. Once it is, what runs of it ends by itself."
+        ),
+        _ => String::new(),
+    }
 }
 
 /// Whether it needs a token that still holds.

@@ -93,10 +93,8 @@ async fn delete(context: &Context, name: &str, yes: bool) -> Result<Shown, CliEr
             "{full} was not deleted. Add --yes to delete it without a question."
         )));
     }
+    // Directories that are linked to it stay so, and tell what became of it.
     context.client.delete_app(app.id).await?;
-    if Link::find(Path::new("."), context.api_url())?.is_some_and(|link| link.project_id == app.id) {
-        Link::remove(Path::new("."), context.api_url());
-    }
     Ok(context.output.done(&app, format!("Deleted {full}")))
 }
 

@@ -1,13 +1,14 @@
 //! Pack, upload, build: shared by `build` and `deploy`.
 
 use crate::{
-    command::begun::Begun,
+    command::{begun::Begun, patience::Patience},
     context::Context,
     describe,
     error::{CliError, sentence},
     pack,
     progress::Progress,
     table,
+    terminal_text::harmless,
 };
 use base64::Engine;
 use sha2::{Digest, Sha256};
@@ -154,9 +155,9 @@ async fn follow(
         tokio::select! {
             line = log.next() => match line {
                 // What the platform does is progress; what the compiler says is for keeps.
-                Ok(Some(line)) if line.stream == Stream::System => progress.update(line.message),
+                Ok(Some(line)) if line.stream == Stream::System => progress.update(harmless(&line.message)),
                 Ok(Some(line)) => {
-                    progress.line(&format!("  {}", line.message));
+                    progress.line(&format!("  {}", harmless(&line.message)));
                     if shown.len() < SHOWN_LINES_MAX {
                         shown.insert(line.message);
                     }
@@ -176,13 +177,19 @@ async fn follow(
         }
     }
     let mut ticks = tokio::time::interval(POLL_INTERVAL);
+    let mut patience = Patience::default();
     loop {
-        let now = match context.client.build(build.id).await {
+        match context.client.build(build.id).await {
+            Ok(now) if now.status.is_ended() => return Ok(now),
+            Ok(_) => patience = Patience::default(),
             Err(error) if error.is_not_found() => return Err(gone(build.id)),
-            answer => answer?,
-        };
-        if now.status.is_ended() {
-            return Ok(now);
+            Err(error) => {
+                let (what, look) = (
+                    format!("the build {}", build.id),
+                    "`zectre builds` shows how it ends",
+                );
+                progress.update(patience.spend(error.into(), Instant::now(), &what, look)?);
+            }
         }
         if Instant::now() >= deadline {
             return Err(late());

@@ -1,6 +1,6 @@
 //! Waiting for a rollout, and saying why one failed.
 
-use super::waiting;
+use super::{patience::Patience, waiting};
 use crate::{context::Context, describe, error::CliError, progress::Progress};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -21,8 +21,6 @@ const SOON: Duration = Duration::from_secs(10);
 const POLL_INTERVAL_LATER: Duration = Duration::from_secs(1);
 /// What a rollout may take beyond its own deadline: its build's queue, its drain, and the way here.
 const MARGIN: Duration = Duration::from_secs(120);
-/// How long an API that was there is waited for: a restart takes seconds.
-const AWAY_MAX: Duration = Duration::from_secs(60);
 /// How long something may wait until it is said what for.
 const WHY_AFTER: Duration = Duration::from_secs(2);
 /// How often the activity feed is asked whether a return was given up, and tasks what they wait for.
@@ -137,9 +135,9 @@ pub(crate) async fn until(
         match is_done(&deployment).await {
             Ok(true) => return Ok(deployment),
             Ok(false) => {}
-            Err(error) => patience.spend(error, &deployment, progress)?,
+            Err(error) => bear(&mut patience, error, deployment.version, progress)?,
         }
-        if patience.away_since.is_some() {
+        if patience.is_tried() {
             // Nothing that was known is news.
         } else if let Some(news) = doing(&deployment, began.elapsed()) {
             progress.update(news);
@@ -165,43 +163,22 @@ pub(crate) async fn until(
         }
         match context.client.deployment(deployment.id).await {
             Ok(now) => (deployment, patience) = (now, Patience::default()),
-            Err(error) => patience.spend(error.into(), &deployment, progress)?,
+            Err(error) => bear(&mut patience, error.into(), deployment.version, progress)?,
         }
     }
 }
 
-/// With an API that is away: it may be restarting, and what it was asked for goes on without it.
-#[derive(Default)]
-struct Patience {
-    away_since: Option<Instant>,
-}
-
-impl Patience {
-    /// The error, when it is none that passes; another one, when the API has been away for too long.
-    fn spend(
-        &mut self,
-        error: CliError,
-        deployment: &Deployment,
-        progress: &mut Progress,
-    ) -> Result<(), CliError> {
-        let CliError::Client(cause) = &error else {
-            return Err(error);
-        };
-        if !cause.is_passing() {
-            return Err(error);
-        }
-        let version = deployment.version;
-        if self.away_since.get_or_insert_with(Instant::now).elapsed() >= AWAY_MAX {
-            return Err(CliError::Away(format!(
-                "{cause}.\nVersion {version} goes on by itself: once the API answers, `zectre status` shows how it is, `zectre \
-                 events` what happened."
-            )));
-        }
-        progress.update(format!(
-            "The API does not answer; version {version} goes on meanwhile"
-        ));
-        Ok(())
-    }
+/// Nothing yet, where the API is away: that passes.
+fn bear(
+    patience: &mut Patience,
+    error: CliError,
+    version: u32,
+    progress: &mut Progress,
+) -> Result<(), CliError> {
+    let look = "`zectre status` shows how it is, `zectre events` what happened";
+    let news = patience.spend(error, Instant::now(), &format!("version {version}"), look)?;
+    progress.update(news);
+    Ok(())
 }
 
 /// What the rollout is at; nothing once it has ended, when something else is waited for.
@@ -234,7 +211,7 @@ fn doing(deployment: &Deployment, waited: Duration) -> Option<String> {
 /// Why it failed, and what to do.
 async fn explain(context: &Context, deployment: &Deployment) -> String {
     // Whoever reads JSON gets the whole of it, failed or not.
-    let _ = context.output.value(deployment, |_| {});
+    let _ = context.output.going_on().value(deployment, |_| {});
     let mut lines = describe::failure(deployment);
     let before = if describe::is_job(deployment) {
         ""

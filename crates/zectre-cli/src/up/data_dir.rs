@@ -53,7 +53,17 @@ pub(super) fn resolve(named: Option<&Path>) -> Result<PathBuf, UpError> {
             absolute("XDG_DATA_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/share")));
         data.ok_or(UpError::NoHome)?.join("zectre")
     };
-    std::path::absolute(&path).map_err(UpError::at(path, "found"))
+    let path = std::path::absolute(&path).map_err(UpError::at(path, "found"))?;
+    text(path)
+}
+
+/// A path that can be written down, as configurations and JSON do it.
+fn text(path: PathBuf) -> Result<PathBuf, UpError> {
+    if path.to_str().is_some() {
+        Ok(path)
+    } else {
+        Err(UpError::NoText(path))
+    }
 }
 
 impl DataDir {
@@ -66,7 +76,7 @@ impl DataDir {
             .mode(0o755)
             .create(&path)
             .map_err(UpError::at(&path, "made"))?;
-        let path = fs::canonicalize(&path).map_err(UpError::at(&path, "opened"))?;
+        let path = text(fs::canonicalize(&path).map_err(UpError::at(&path, "opened"))?)?;
         let is_new = !is_ours(&path)?;
         if is_new {
             let mut entries = fs::read_dir(&path).map_err(UpError::at(&path, "read"))?;
@@ -164,6 +174,7 @@ fn write_marker(path: &Path) -> Result<(), UpError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
 
     #[test]
     fn an_empty_directory_becomes_ours_and_a_foreign_one_is_left_alone() {
@@ -194,6 +205,18 @@ mod tests {
         with_database.unmake();
         open().unmake();
         assert!(path.join(MARKER).exists() && path.join("postgres").exists());
+    }
+
+    #[test]
+    fn a_name_that_is_no_text_is_refused_before_anything_is_made() {
+        let home = tempfile::tempdir().expect("a temporary directory");
+        let path = home.path().join(OsStr::from_bytes(b"d\xff"));
+        let error = DataDir::open(Some(&path)).expect_err("no text").to_string();
+        assert!(
+            error.contains("not UTF-8") && error.contains("--data-dir"),
+            "{error}"
+        );
+        assert!(!path.exists());
     }
 
     #[test]

@@ -8,6 +8,11 @@ pub(crate) enum UpError {
     /// Neither root's place nor a home.
     #[error("no place for the data: HOME is not set. Name one with --data-dir.")]
     NoHome,
+    /// Its name is no text.
+    #[error(
+        "{0} has a name that is not UTF-8, and can't be written into configurations. Name another directory with --data-dir."
+    )]
+    NoText(PathBuf),
     /// Something else lives there.
     #[error("{0} holds something that is not Zectre's. Name an empty or a new directory with --data-dir.")]
     ForeignDataDir(PathBuf),

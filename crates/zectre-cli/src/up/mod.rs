@@ -64,6 +64,8 @@ pub(crate) async fn run(args: &UpArgs, output: Output) -> Result<Shown, CliError
 
 async fn foreground(args: &UpArgs, output: Output) -> Result<Shown, CliError> {
     let began = Instant::now();
+    // Whoever reads may leave (`zectre up | head`): what was started is still to be stopped in order.
+    let output = output.going_on();
     if args.ready_file.is_some() {
         // In the background: no terminal's signals. It fails only for a group leader, which has none anyway.
         let _ = rustix::process::setsid();

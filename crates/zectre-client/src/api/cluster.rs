@@ -23,6 +23,15 @@ impl Client {
         self.get("/events", &query).await
     }
 
+    /// `GET /events`: the newest one of one application and of one kind.
+    pub async fn newest_event(&self, app: ApplicationId, action: &str) -> Result<Option<Event>, ClientError> {
+        let mut query = Paging::first(1).query();
+        query.push(("application_id", app.to_string()));
+        query.push(("action", action.to_owned()));
+        let newest: Page<Event> = self.get("/events", &query).await?;
+        Ok(newest.data.into_iter().next())
+    }
+
     /// `GET /events/stream`
     pub fn event_stream(&self) -> EventStream<Event> {
         EventStream::new(self.clone(), "/events/stream".into(), Vec::new())

@@ -57,16 +57,18 @@ pub(crate) async fn run(context: &Context) -> Result<Shown, CliError> {
     let mut findings = machine::look(is_here(context.api_url()));
     findings.push(engine::look().await);
     findings.extend(platform::look(context).await);
-    let shown = context.output.value(&findings, |findings| {
+    // A check that failed is told by the exit code, too, however much was read.
+    let output = context.output.going_on();
+    let shown = output.value(&findings, |findings| {
         for finding in findings {
             let mark = match finding.verdict {
                 Verdict::Ok => "ok  ",
                 Verdict::Note => "note",
                 Verdict::Fail => "FAIL",
             };
-            context.output.data(format!("{mark}  {}", finding.what));
+            output.data(format!("{mark}  {}", finding.what));
             if let Some(remedy) = &finding.remedy {
-                context.output.data(format!("      {remedy}"));
+                output.data(format!("      {remedy}"));
             }
         }
     });
