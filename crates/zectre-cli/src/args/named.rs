@@ -42,6 +42,7 @@ fn a_command_that_is_none_is_noticed() {
         "deploy{}",
         "nodes …",
         "logs -f",
+        "events | head",
         "promote 3 --prod --json",
         "users list|add",
     ] {
@@ -80,7 +81,8 @@ fn commands_in(text: &str) -> Vec<String> {
 fn mistake(root: &Command, words: &str) -> Option<String> {
     let mut command = root;
     let mut takes_value = false;
-    for word in words.split_whitespace() {
+    // What another program does with its output is that one's.
+    for word in words.split_whitespace().take_while(|word| *word != "|") {
         // What follows is put in, or left out.
         let cut = word.find(['{', '…', '|']);
         let word = &word[..cut.unwrap_or(word.len())];

@@ -39,7 +39,7 @@ impl Patience {
         let since = *self.away_since.get_or_insert(now);
         if now.duration_since(since) >= AWAY_MAX {
             return Err(CliError::Away(format!(
-                "{cause}.\n{what} goes on by itself: once the API answers, {look}."
+                "{cause}.\nMeanwhile {what} goes on by itself: once the API answers, {look}."
             )));
         }
         Ok(format!("The API does not answer; {what} goes on meanwhile"))

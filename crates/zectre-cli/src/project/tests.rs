@@ -164,18 +164,10 @@ async fn a_deploy_makes_anew_what_someone_deleted_and_nothing_else() {
     let (old, new) = (ApplicationId::new(), ApplicationId::new());
     let made = serde_json::to_value(app(new, "shop")).expect("JSON");
     let made = ("POST /api/v1/apps ".to_owned(), made);
-    let manifest = |directory: &Path| Manifest::load_dir(directory).expect("valid");
-    let project = ProjectArgs::default();
-
     let (url, serving) = platform(4, vec![events(&[deletion(old)]), made.clone()]);
     let directory = stale(&url, old, "name: shop\n");
-    let found = find_or_create(
-        &context(&url),
-        &project,
-        directory.path(),
-        &manifest(directory.path()),
-    );
-    assert_eq!(found.await.expect("made").id, new);
+    let found = deployed(&url, directory.path()).await.expect("made");
+    assert_eq!(found.id, new);
     serving.join().expect("it served");
     let link = Link::find(directory.path(), &url)
         .expect("readable")
@@ -184,14 +176,17 @@ async fn a_deploy_makes_anew_what_someone_deleted_and_nothing_else() {
 
     let (url, serving) = platform(2, vec![events(&[]), made]);
     let directory = stale(&url, old, "name: shop\n");
-    let found = find_or_create(
-        &context(&url),
-        &project,
-        directory.path(),
-        &manifest(directory.path()),
-    );
-    assert_eq!(found.await.expect_err("who knows whose it is").exit_code(), 4);
+    let refused = deployed(&url, directory.path())
+        .await
+        .expect_err("who knows whose it is");
+    assert_eq!(refused.exit_code(), 4);
     serving.join().expect("it served");
+}
+
+/// The project that a deploy of `directory` is of.
+async fn deployed(url: &str, directory: &Path) -> Result<App, CliError> {
+    let manifest = Manifest::load_dir(directory).expect("valid");
+    find_or_create(&context(url), &ProjectArgs::default(), directory, &manifest).await
 }
 
 #[tokio::test]
