@@ -109,21 +109,29 @@ impl Images {
         self.turns(name).lock_owned().await
     }
 
-    /// Carries out `remove` for an image that nobody holds, and takes it off the list before; `None` when it is held, being
-    /// pulled, or not ours.
-    pub(crate) async fn remove<T>(
+    /// Carries out `remove`, which says whether the image is gone, for one that nobody holds; `None` when it is held, being
+    /// pulled, or not ours. Only what is gone leaves the list: the rest still takes room, and is tried again after all others.
+    pub(crate) async fn remove<E>(
         &self,
         name: &str,
-        remove: impl AsyncFnOnce() -> T,
-    ) -> io::Result<Option<T>> {
+        remove: impl AsyncFnOnce() -> Result<bool, E>,
+    ) -> io::Result<Option<Result<bool, E>>> {
         // Whoever has the turn wants it: there is nothing to wait for.
         let Ok(_turn) = self.turns(name).try_lock_owned() else {
             return Ok(None);
         };
-        if !self.release(name)? {
+        let key = canonical(name);
+        if !self.is_free(&key) {
             return Ok(None);
         }
-        Ok(Some(remove().await))
+        let removed = remove().await;
+        let mut index = self.index();
+        if matches!(removed, Ok(true)) {
+            index.pulled.remove(&key);
+        } else if let Some(pulled) = index.pulled.get_mut(&key) {
+            pulled.used_unix_ms = Time::now().unix_ms();
+        }
+        self.save(&index).map(|()| Some(removed))
     }
 
     fn turns(&self, name: &str) -> Arc<Turns<()>> {
@@ -137,13 +145,10 @@ impl Images {
         })
     }
 
-    /// Takes an image off the list, unless somebody holds it.
-    fn release(&self, name: &str) -> io::Result<bool> {
-        let (mut index, key) = (self.index(), canonical(name));
-        if index.holders.contains_key(&key) || index.pulled.remove(&key).is_none() {
-            return Ok(false);
-        }
-        self.save(&index).map(|()| true)
+    /// Whether it is ours and nobody holds it.
+    fn is_free(&self, key: &str) -> bool {
+        let index = self.index();
+        index.pulled.contains_key(key) && !index.holders.contains_key(key)
     }
 
     fn save(&self, index: &Index) -> io::Result<()> {
@@ -194,7 +199,10 @@ mod tests {
         let held = images.hold("a:1");
         images.pulled("a:1", 10).expect("kept");
         images.pulled("b:1", 20).expect("kept");
-        let remove = async |name| images.remove(name, async || ()).await.expect("kept").is_some();
+        let remove = async |name| {
+            let removed = images.remove(name, async || Ok::<_, ()>(true)).await;
+            removed.expect("kept").is_some()
+        };
         assert!(!remove("a:1").await, "held");
         assert!(!remove("docker.io/library/a:1").await, "held, by another name");
         assert!(!remove("foreign:1").await, "not ours");
@@ -209,6 +217,37 @@ mod tests {
             (items[0].key.as_str(), items[0].is_held),
             ("docker.io/library/a:1", false)
         );
+    }
+
+    /// What the engine keeps takes room: who forgot it would never remove it.
+    #[tokio::test]
+    async fn what_the_engine_could_not_remove_is_tried_again_after_the_others() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let images = open(&dir);
+        for name in ["a:1", "b:1"] {
+            images.pulled(name, 10).expect("kept");
+            images
+                .index()
+                .pulled
+                .values_mut()
+                .for_each(|pulled| pulled.used_unix_ms -= 1_000);
+        }
+        for answer in [Err("it is busy"), Ok(false)] {
+            let given = images.remove("a:1", async || answer).await.expect("kept");
+            assert_eq!(given, Some(answer));
+            for items in [images.items(), open(&dir).items()] {
+                let used: Vec<_> = items.iter().map(|item| (item.key.as_str(), item.used)).collect();
+                let [("docker.io/library/a:1", a), ("docker.io/library/b:1", b)] = used[..] else {
+                    panic!("both are still there: {used:?}");
+                };
+                assert!(a > b, "the other one's turn comes first");
+            }
+        }
+        images
+            .remove("a:1", async || Ok::<_, ()>(true))
+            .await
+            .expect("kept");
+        assert_eq!(open(&dir).items().len(), 1);
     }
 
     /// What happens to images at the same time, with pauses between its steps.
@@ -266,6 +305,7 @@ mod tests {
                 let remove = async || {
                     pause(pauses[1]).await;
                     on_engine().remove(&canonical(name));
+                    Ok::<_, ()>(true)
                 };
                 images.remove(name, remove).await.expect("kept");
                 true
