@@ -109,6 +109,22 @@ pub(crate) fn find(wanted: impl Fn(&Stat) -> bool) -> Vec<i32> {
         .collect()
 }
 
+/// Every live process below this one, however deep. None is missed as long as it lives and takes in what loses its parent.
+pub(crate) fn descendants(of: i32) -> Vec<i32> {
+    let all: Vec<(i32, Stat)> = find(|_| true)
+        .into_iter()
+        .filter_map(|pid| Some((pid, Stat::of(pid)?)))
+        .collect();
+    let mut below = vec![of];
+    let mut next = 0;
+    while let Some(parent) = below.get(next).copied() {
+        next += 1;
+        let children = all.iter().filter(|(_, stat)| stat.parent == parent);
+        below.extend(children.map(|(pid, _)| *pid));
+    }
+    below.split_off(1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,7 +14,7 @@ use crate::{
     error::StartError,
     host::Host,
     port::{self, Listener},
-    process::{ProcessId, find, signal_group},
+    process::{ProcessId, descendants, find, signal_group},
     shim::{APP_DIR, HOME_DIR, Run, Shown, Started},
 };
 use futures_util::FutureExt;
@@ -85,10 +85,10 @@ pub(super) async fn start(
         cpu_millis: order.resources.cpu.0.max(START_CPU_MILLIS),
         pids_max: PIDS_MAX,
     };
-    waiting
-        .group
-        .limit(&limits)
-        .map_err(|error| StartError::internal("to set the task's limits", &error))?;
+    if let Err(error) = waiting.group.limit(&limits) {
+        let error = StartError::internal("to set the task's limits", &error);
+        return Err(waiting.give_up(error).await);
+    }
     let (started, child, group) = waiting.run(&run).await?;
     let native = Native { started, group };
     let exit = native
@@ -185,13 +185,22 @@ pub(super) fn adopt(host: &Host, home: &Home, started: Started) -> Workload {
     }
 }
 
-/// Kills what is left of a tree that lost its supervisor, or that nobody wants.
+/// Kills what is left of a tree that lost its supervisor, or that nobody watches any more.
 pub(super) async fn kill_remains(host: &Host, started: &Started) {
     let native = Native {
         group: group_of(host, started),
         started: started.clone(),
     };
-    native.kill_all();
+    native.kill();
+    // A supervisor knows of all that its program left, ends that and then itself, unless it hangs.
+    let ended = tokio::time::timeout(GONE_TIMEOUT, wait_for(started.shim)).await;
+    if !matches!(ended, Ok(Ok(()))) {
+        tracing::error!(
+            group = native.group.name(),
+            "a supervisor does not end: it is killed"
+        );
+    }
+    native.kill_all().await;
     native.clear().await;
 }
 
@@ -234,7 +243,7 @@ impl Native {
             },
             // Killed before it could write: nobody else looks after the rest of its task now.
             _ => {
-                self.kill_all();
+                self.kill_all().await;
                 Exit::default()
             }
         }
@@ -255,16 +264,26 @@ impl Native {
         self.group.kill(Some(self.started.shim.pid));
     }
 
-    /// Everything, the supervisor too.
-    fn kill_all(&self) {
+    /// Everything, and the supervisor last: while it lives, it leads to all that left the group and the session.
+    async fn kill_all(&self) {
         self.kill();
-        for pid in self.members() {
-            if let Some(process) = ProcessId::of(pid) {
-                process.signal(Signal::KILL);
+        let shim = self.started.shim;
+        let left = || {
+            let mut left = self.members();
+            if self.started.is_supervised() {
+                left.extend(descendants(shim.pid));
             }
+            left.retain(|pid| *pid != shim.pid);
+            left
+        };
+        if !kill_until_gone(left).await {
+            tracing::error!(
+                group = self.group.name(),
+                "killed processes of a task are not gone"
+            );
         }
         if self.started.is_supervised() {
-            self.started.shim.signal(Signal::KILL);
+            shim.signal(Signal::KILL);
         }
     }
 
@@ -303,6 +322,25 @@ impl Native {
             tracing::debug!(group = self.group.name(), %error, "a control group stays until the next start");
         }
     }
+}
+
+/// Kills whoever `left` tells of until that is nobody: what is killed may have forked a moment before. Whether it came to that.
+pub(super) async fn kill_until_gone(left: impl Fn() -> Vec<i32>) -> bool {
+    let gone = async {
+        let mut pause = Duration::from_millis(1);
+        loop {
+            let left = left();
+            if left.is_empty() {
+                return;
+            }
+            for process in left.into_iter().filter_map(ProcessId::of) {
+                process.signal(Signal::KILL);
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(100));
+        }
+    };
+    tokio::time::timeout(GONE_TIMEOUT, gone).await.is_ok()
 }
 
 /// Waits for the end of a process that isn't our child.
@@ -355,15 +393,11 @@ pub(super) async fn kill_strays(host: &Host, wanted: &[String]) {
         .filter(|name| !wanted.contains(name))
     {
         let group = host.cgroups.group(&name);
-        let emptied = async {
-            let mut pause = Duration::from_millis(1);
-            while group.members().is_some_and(|members| !members.is_empty()) {
-                group.kill(None);
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_millis(100));
-            }
+        let left = || {
+            group.kill(None);
+            group.members().unwrap_or_default()
         };
-        if tokio::time::timeout(GONE_TIMEOUT, emptied).await.is_err() {
+        if !kill_until_gone(left).await {
             tracing::error!(group = name, "processes that belong to no task can't be killed");
         } else if let Err(error) = remove(&group).await {
             tracing::warn!(group = name, %error, "a control group could not be removed");

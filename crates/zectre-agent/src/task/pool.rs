@@ -8,6 +8,7 @@ use super::native;
 use crate::{
     cgroup::{Cgroups, Group},
     error::StartError,
+    process::descendants,
     shim::{Prepare, Reply, Run, Started, Walls},
 };
 use std::{
@@ -30,6 +31,8 @@ use zectre_service::tasks::Shutdown;
 const WAITING_MAX: usize = 2;
 /// How long a supervisor may take for one answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long one that was given up may take to end by itself, and one that was killed to be gone.
+const END_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A supervisor in its group, without a task.
 #[derive(Debug)]
@@ -77,7 +80,7 @@ impl Pool {
             if matches!(waiting.child.try_wait(), Ok(None)) {
                 return Ok(waiting);
             }
-            discard(&waiting.group);
+            waiting.end().await;
         }
         self.make()
             .await
@@ -124,45 +127,48 @@ impl Pool {
 
     async fn make(&self) -> io::Result<Waiting> {
         let group = self.cgroups.create(&TaskId::new().to_string())?;
-        let made = self.make_in(group.clone()).await;
-        if made.is_err() {
-            discard(&group);
-        }
-        made
+        let mut waiting = match self.spawn(&group) {
+            Ok((child, input, output)) => Waiting {
+                child,
+                input,
+                output,
+                group,
+            },
+            Err(error) => {
+                if let Err(error) = group.remove() {
+                    stays(&group, &error);
+                }
+                return Err(error);
+            }
+        };
+        let prepare = Prepare {
+            groups: waiting.group.dirs(),
+            walls: self.walls.clone(),
+        };
+        let why = match waiting.ask(&prepare).await {
+            Ok(Reply::Ready) => return Ok(waiting),
+            Ok(Reply::Failed(message)) => io::Error::other(message),
+            Ok(Reply::Started(_)) => io::Error::other("it answered out of turn"),
+            Err(error) => error,
+        };
+        waiting.end().await;
+        Err(why)
     }
 
-    async fn make_in(&self, group: Group) -> io::Result<Waiting> {
+    fn spawn(&self, group: &Group) -> io::Result<(Child, ChildStdin, BufReader<ChildStdout>)> {
         let mut child = Command::new(&self.shim)
             .env_clear()
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()?;
-        let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
-            return Err(io::Error::other("it has no pipes"));
-        };
-        let mut waiting = Waiting {
-            child,
-            input,
-            output: BufReader::new(output),
-            group,
-        };
-        let prepare = Prepare {
-            groups: waiting.group.dirs(),
-            walls: self.walls.clone(),
-        };
-        match waiting.ask(&prepare).await? {
-            Reply::Ready => Ok(waiting),
-            Reply::Failed(message) => Err(io::Error::other(message)),
-            Reply::Started(_) => Err(io::Error::other("it answered out of turn")),
+        match (child.stdin.take(), child.stdout.take()) {
+            (Some(input), Some(output)) => Ok((child, input, BufReader::new(output))),
+            _ => Err(io::Error::other(format!(
+                "the supervisor of {} has no pipes",
+                group.name()
+            ))),
         }
-    }
-}
-
-/// Removes the group of a supervisor that is gone.
-fn discard(group: &Group) {
-    if let Err(error) = group.remove() {
-        stays(group, &error);
     }
 }
 
@@ -209,16 +215,36 @@ impl Waiting {
         }
     }
 
-    async fn give_up(mut self, error: StartError) -> StartError {
-        self.group.kill(None);
-        // It ends by itself after a failure; one that hangs is killed.
-        if tokio::time::timeout(Duration::from_secs(1), self.child.wait())
-            .await
-            .is_err()
-        {
-            let _ = self.child.kill().await;
-        }
-        discard(&self.group);
+    /// Ends it because of `error`.
+    pub(super) async fn give_up(self, error: StartError) -> StartError {
+        self.end().await;
         error
+    }
+
+    /// Ends it, with all that it may have started, and removes its group.
+    async fn end(self) {
+        let Self {
+            mut child,
+            input,
+            output,
+            group,
+        } = self;
+        group.kill(None);
+        // Without these it ends by itself, unless it hangs.
+        drop((input, output));
+        if tokio::time::timeout(END_TIMEOUT, child.wait()).await.is_err() {
+            // Where no group holds its program, only it leads there: it goes last.
+            let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
+            if let Some(pid) = pid
+                && !native::kill_until_gone(|| descendants(pid)).await
+            {
+                tracing::error!(pid, "what a supervisor that hangs has started can't be killed");
+            }
+            let _ = tokio::time::timeout(END_TIMEOUT, child.kill()).await;
+        }
+        // The kernel may still be burying its children.
+        if let Err(error) = native::remove(&group).await {
+            stays(&group, &error);
+        }
     }
 }

@@ -1,17 +1,19 @@
 //! Faults that are not the program's: the node's own are told as such, with the sentence that says what it failed at.
 
 use crate::{
-    agent::{Agent, ask},
+    agent::{Agent, ask, groups_left},
     world::{World, patient, until},
 };
 use std::{
     fs,
     io::Write,
     os::unix::fs::PermissionsExt,
+    path::PathBuf,
     process::{Command, Stdio},
 };
 use zectre_common::{
     id::TaskId,
+    quantity::MemoryBytes,
     state::{Reason, TaskState},
     wire::agent::{Action, ActionKind, TaskOrder, TaskReport},
 };
@@ -100,6 +102,46 @@ async fn a_supervisor_that_can_not_be_started_is_told_as_the_nodes_fault() {
     );
     let last = report.log_tail.last().map(|line| line.message.as_str());
     assert_eq!(last, report.message.as_deref(), "its log ends with it, too");
+}
+
+/// What was made for a start that fails goes with it, not with the next start of the agent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_whose_limits_can_not_be_set_leaves_nothing() {
+    let world = World::new().await;
+    let agent = Agent::start(&world);
+    // Less than its supervisor has taken already.
+    let mut order = world.guest("serve");
+    order.resources.memory = MemoryBytes(1);
+    let task = world.start(order).await;
+    world.reported(task, TaskState::Failed).await;
+    agent.terminate().await;
+    assert_eq!(groups_left(world.data_dir.path()), Vec::<PathBuf>::new());
+}
+
+/// Nobody but its supervisor knows of a program that was just started.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_supervisor_that_hangs_takes_along_what_it_started() {
+    let world = World::new().await;
+    let [shim, pid] = ["shim", "pid"].map(|name| world.data_dir.path().join(name));
+    let script = format!(
+        "#!/bin/sh\n[ $# -gt 0 ] && exec {} \"$@\"\nread -r prepare; echo '\"ready\"'; read -r run\n\
+         setsid sleep 1000 >/dev/null & echo $! >{}\nwait\n",
+        env!("CARGO_BIN_EXE_zectre-shim"),
+        pid.display()
+    );
+    fs::write(&shim, script).expect("written");
+    fs::set_permissions(&shim, fs::Permissions::from_mode(0o755)).expect("ours");
+    let _agent = Agent::start_with(&world, &[("ZECTRE__AGENT__SHIM", &shim.display().to_string())]);
+    let task = world.start(world.guest("serve")).await;
+    let report = world.failed(task, Reason::Internal).await;
+    assert_eq!(
+        said(&report),
+        "the node failed to start the program: it did not answer in time"
+    );
+    let pid = fs::read_to_string(&pid).expect("it was started");
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+    let state = stat.rsplit(") ").next().and_then(|fields| fields.chars().next());
+    assert!(matches!(state, None | Some('Z')), "it is gone: {stat}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
