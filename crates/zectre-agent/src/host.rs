@@ -11,8 +11,9 @@ use crate::{
     error::{Error, StartError},
     images::Images,
     link::Schedulers,
-    log::{Bounds, Follower, Shipping, Watcher},
+    log::{Bounds, Follower, Shipping, Source, Watcher},
     machine, port,
+    remove::Remover,
     shim::Walls,
     task::{Board, Home, Places, Pool, Series},
     users::Users,
@@ -50,6 +51,7 @@ pub(crate) struct Host {
     pub(crate) watcher: Arc<Watcher>,
     pub(crate) shipping: Shipping,
     pub(crate) places: Places,
+    pub(crate) remover: Remover,
     background: Background,
     start_seconds: Histogram,
 }
@@ -119,6 +121,7 @@ impl Host {
             shipping,
             background,
             places: Places::new(&scope),
+            remover: Remover::new(),
             start_seconds: metrics.register(
                 "agent_task_start_seconds",
                 "From the spawned task to the ready one",
@@ -153,14 +156,28 @@ impl Host {
 
     /// Follows a task's output from now on.
     pub(crate) fn follow(&self, task: TaskId, home: &Home) -> io::Result<Follower> {
-        let bounds = Bounds {
-            bytes_max: self.config.log_spool_bytes_max,
-            lines_per_sec: self.config.log_lines_per_sec_max,
-        };
-        let (follower, work) =
-            Follower::open(task, home.dir(), bounds, &self.watcher, self.shipping.clone())?;
+        let (follower, work) = Follower::open(self.output_of(task, home), self.shipping.clone())?;
         self.spawn("task output", work);
         Ok(follower)
+    }
+
+    /// Follows the output of a task that runs already, now or as soon as that is possible.
+    pub(crate) fn follow_on(&self, task: TaskId, home: &Home) -> Follower {
+        let (follower, work) = Follower::resume(self.output_of(task, home), self.shipping.clone());
+        self.spawn("task output", work);
+        follower
+    }
+
+    fn output_of(&self, task: TaskId, home: &Home) -> Source {
+        Source {
+            task,
+            dir: home.dir().into(),
+            bounds: Bounds {
+                bytes_max: self.config.log_spool_bytes_max,
+                lines_per_sec: self.config.log_lines_per_sec_max,
+            },
+            watcher: self.watcher.clone(),
+        }
     }
 
     /// Runs work about one task in the background. It ends with the agent, the task itself doesn't.

@@ -12,12 +12,42 @@ use std::{
     ffi::CStr,
     io,
     os::fd::{AsFd, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
+use tokio::sync::Semaphore;
 
 /// Somebody may add to it all the time.
 const REMOVE_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// How many are removed at once: more would only keep the disk from those who wait for it.
+const AT_ONCE_MAX: usize = 2;
+
+/// Removes directories where that holds up nobody: there may be millions of files in one.
+#[derive(Debug, Clone)]
+pub(crate) struct Remover(Arc<Semaphore>);
+
+impl Remover {
+    /// Removes nothing yet.
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(AT_ONCE_MAX)))
+    }
+
+    /// Removes a directory and all that is in it, in its turn.
+    pub(crate) async fn remove(&self, path: PathBuf) -> io::Result<()> {
+        // It is never closed, and goes with the work: that goes on when nobody waits for it any more.
+        let turn = self.0.clone().acquire_owned().await.map_err(io::Error::other)?;
+        let work = move || {
+            let removed = remove(&path);
+            drop(turn);
+            removed
+        };
+        tokio::task::spawn_blocking(work)
+            .await
+            .map_err(io::Error::other)?
+    }
+}
 
 /// Removes a directory and all that is in it; it is well when there is none.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
@@ -98,7 +128,41 @@ fn open(dir: impl AsFd, path: impl rustix::path::Arg) -> Result<OwnedFd, Errno> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::FutureExt;
     use std::fs;
+
+    /// The runtime has one thread for what may block, and somebody else has it: so nothing is removed, and all else goes on.
+    #[test]
+    fn who_removes_much_holds_up_nobody() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(1)
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async {
+            let dir = tempfile::tempdir().expect("a directory");
+            let remover = Remover::new();
+            let left: Vec<_> = (0..2 * AT_ONCE_MAX)
+                .map(|number| dir.path().join(number.to_string()))
+                .collect();
+            for path in &left {
+                fs::create_dir_all(path.join("work")).expect("made");
+            }
+            let (done, wait) = std::sync::mpsc::channel::<()>();
+            let busy = tokio::task::spawn_blocking(move || wait.recv());
+            let all = left.iter().map(|path| remover.remove(path.clone()));
+            let mut all = std::pin::pin!(futures_util::future::join_all(all));
+            for _ in 0..100 {
+                assert!((&mut all).now_or_never().is_none());
+                tokio::task::yield_now().await;
+            }
+            assert!(left.iter().all(|path| path.exists()));
+            drop(done);
+            assert!(busy.await.expect("it ends").is_err());
+            assert!(all.await.iter().all(Result::is_ok));
+            assert!(left.iter().all(|path| !path.exists()));
+        });
+    }
 
     #[test]
     fn no_depth_is_too_deep_and_no_link_is_followed() {

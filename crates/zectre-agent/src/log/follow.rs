@@ -4,14 +4,10 @@ use super::{
     Live, Spool, Watcher,
     ship::{Delivered, Shipping},
     spool::{Bounds, TELL_INTERVAL},
+    watch::Watched,
 };
 use futures_util::future::{BoxFuture, FutureExt, OptionFuture};
-use std::{
-    io,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, mpsc, watch},
     time::Instant,
@@ -47,6 +43,36 @@ enum Progress {
 #[derive(Debug, Clone)]
 struct End(Option<String>);
 
+/// Where a task's output is.
+#[derive(Debug, Clone)]
+pub(crate) struct Source {
+    pub(crate) task: TaskId,
+    /// The task's directory.
+    pub(crate) dir: PathBuf,
+    pub(crate) bounds: Bounds,
+    pub(crate) watcher: Arc<Watcher>,
+}
+
+/// All that it takes to follow one.
+struct TakenUp {
+    spool: Spool,
+    tail: Vec<LogLine>,
+    watched: Vec<Watched>,
+}
+
+impl Source {
+    fn take_up(&self, written: &Arc<Notify>) -> io::Result<TakenUp> {
+        let (spool, tail) = Spool::open(&self.dir, self.bounds)?;
+        let files = Spool::raw_files(&self.dir);
+        let watched = files.iter().map(|path| self.watcher.watch(path, written.clone()));
+        Ok(TakenUp {
+            spool,
+            tail,
+            watched: watched.collect::<io::Result<_>>()?,
+        })
+    }
+}
+
 /// A task's output, seen from its supervisor.
 #[derive(Debug, Clone)]
 pub(crate) struct Follower {
@@ -69,20 +95,42 @@ impl Follower {
         }
     }
 
-    /// Takes up the output in `dir` and gives the work of following it, which ends once all is shipped.
+    /// Takes up the output and gives the work of following it, which ends once all is shipped.
     pub(crate) fn open(
-        task: TaskId,
-        dir: &Path,
-        bounds: Bounds,
-        watcher: &Arc<Watcher>,
+        source: Source,
         shipping: Shipping,
     ) -> io::Result<(Self, impl Future<Output = ()> + Send + use<>)> {
-        let (spool, tail) = Spool::open(dir, bounds)?;
         let written = Arc::new(Notify::new());
-        let watched = Spool::raw_files(dir)
-            .iter()
-            .map(|path| watcher.watch(path, written.clone()))
-            .collect::<io::Result<Vec<_>>>()?;
+        let taken_up = source.take_up(&written)?;
+        Ok(Self::over(source, shipping, written, Ok(taken_up)))
+    }
+
+    /// The same for a task that runs already: where its output can't be followed now, that is tried again and again.
+    pub(crate) fn resume(
+        source: Source,
+        shipping: Shipping,
+    ) -> (Self, impl Future<Output = ()> + Send + use<>) {
+        let written = Arc::new(Notify::new());
+        let taken_up = source.take_up(&written);
+        Self::over(source, shipping, written, taken_up)
+    }
+
+    fn over(
+        source: Source,
+        shipping: Shipping,
+        written: Arc<Notify>,
+        taken_up: io::Result<TakenUp>,
+    ) -> (Self, impl Future<Output = ()> + Send + use<>) {
+        let task = source.task;
+        let (spool, tail, watched, outage) = match taken_up {
+            Ok(taken_up) => (Some(taken_up.spool), taken_up.tail, taken_up.watched, None),
+            Err(error) => (
+                None,
+                Vec::new(),
+                Vec::new(),
+                Some((Instant::now(), error.to_string())),
+            ),
+        };
         let live = Arc::new(Live::new(tail));
         let (ended, ended_watch) = watch::channel(None);
         let (progress_sender, progress) = watch::channel(Progress::Following);
@@ -95,11 +143,10 @@ impl Follower {
             notes,
         };
         let work = Work {
-            task,
-            dir: dir.into(),
-            bounds,
-            outage: None,
-            spool: Some(spool),
+            source,
+            outage,
+            spool,
+            watched,
             live,
             shipping,
             written,
@@ -117,9 +164,8 @@ impl Follower {
             }
             // Whoever waits must not wait for ever.
             progress_sender.send_replace(Progress::Shipped);
-            drop(watched);
         };
-        Ok((follower, run))
+        (follower, run)
     }
 
     /// Adds a line of the platform's own.
@@ -157,13 +203,13 @@ enum Shipment {
 }
 
 struct Work {
-    task: TaskId,
-    dir: PathBuf,
-    bounds: Bounds,
+    source: Source,
     /// Since when nothing could be kept, and why; until a line says so.
     outage: Option<(Instant, String)>,
     /// Away while a blocking step uses it.
     spool: Option<Spool>,
+    /// The files that `written` is told of.
+    watched: Vec<Watched>,
     live: Arc<Live>,
     shipping: Shipping,
     written: Arc<Notify>,
@@ -190,13 +236,13 @@ impl Work {
                 Err(error) => Err(error),
             };
             let Err(error) = followed else { return Ok(()) };
-            if !self.dir.is_dir() {
+            if !self.source.dir.is_dir() {
                 return Err(error);
             }
             if began.elapsed() > RECOVER_PAUSE_MAX {
                 pause = RECOVER_PAUSE_MIN;
             }
-            tracing::error!(task = %self.task, %error, "the output of a task can't be kept for now");
+            tracing::error!(task = %self.source.task, %error, "the output of a task can't be kept for now");
             self.outage
                 .get_or_insert_with(|| (Instant::now(), error.to_string()));
             // What it knows may be half of what happened.
@@ -211,10 +257,12 @@ impl Work {
         let Some((since, why)) = self.outage.clone() else {
             return Ok(());
         };
-        let (dir, bounds) = (self.dir.clone(), self.bounds);
-        let opened = tokio::task::spawn_blocking(move || Spool::open(&dir, bounds)).await;
-        let (spool, _) = opened.map_err(io::Error::other)??;
-        self.spool = Some(spool);
+        // Who stops watching a file stops for all who watch it.
+        self.watched.clear();
+        let (source, written) = (self.source.clone(), self.written.clone());
+        let taken_up = tokio::task::spawn_blocking(move || source.take_up(&written)).await;
+        let taken_up = taken_up.map_err(io::Error::other)??;
+        (self.spool, self.watched) = (Some(taken_up.spool), taken_up.watched);
         // A batch under way may be stored twice; lines are told apart by their numbers.
         self.shipment = Shipment::Idle;
         self.look_at = Some(Instant::now());
@@ -322,7 +370,12 @@ impl Work {
         self.ship_at = Instant::now() + SHIP_PAUSE;
         let batch = self.on_spool(Spool::batch).await?;
         self.shipment = match batch {
-            Some(batch) => Shipment::UnderWay(self.shipping.clone().deliver(self.task, batch, turn).boxed()),
+            Some(batch) => Shipment::UnderWay(
+                self.shipping
+                    .clone()
+                    .deliver(self.source.task, batch, turn)
+                    .boxed(),
+            ),
             None => Shipment::Idle,
         };
         Ok(())

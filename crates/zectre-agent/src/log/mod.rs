@@ -14,7 +14,7 @@ mod ship;
 mod spool;
 mod watch;
 
-pub(crate) use follow::Follower;
+pub(crate) use follow::{Follower, Source};
 pub(crate) use live::Live;
 pub(crate) use ship::Shipping;
 pub(crate) use spool::{Bounds, Spool};

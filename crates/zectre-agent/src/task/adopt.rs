@@ -4,10 +4,11 @@
 use super::{
     Home,
     board::Wish,
-    container,
+    container, custody,
     home::Kept,
-    life::{Begin, Held, Life, launch},
+    life::{Begin, Held, Life},
     native,
+    supervision::launch,
 };
 use crate::{
     core::{
@@ -67,8 +68,10 @@ pub(crate) async fn adopt_all(host: &Arc<Host>) -> Result<(), Error> {
             Ok(None) => clear(task, &home),
             // Killing what can't be understood could kill a healthy task; leaving it costs a directory.
             Err(error) => {
-                tracing::error!(%task, %error, "the records of a task can't be read; it is left alone");
-                host.board.leave_alone(task);
+                tracing::error!(%task, %error, "the records of a task can't be read; what runs of it is left alone");
+                if !custody::take_up(host, task, &home) {
+                    host.board.leave_alone(task);
+                }
                 match home.started() {
                     Ok(started) => spared.add(started.as_ref().and_then(group_name)),
                     Err(_) => spared = Spared::All,
@@ -136,9 +139,7 @@ async fn containers(host: &Host) -> Option<HashMap<TaskId, Found>> {
 fn postpone(host: &Arc<Host>, relic: Relic) {
     tracing::info!(task = %relic.task, "found a task; it waits for the container engine");
     let (task, later) = (relic.task, host.clone());
-    let Some((follower, stop)) = hold(host, &relic) else {
-        return;
-    };
+    let (follower, stop) = hold(host, &relic);
     let image = relic
         .kept
         .order
@@ -174,19 +175,13 @@ fn postpone(host: &Arc<Host>, relic: Relic) {
     launch(host, take_up, task);
 }
 
-/// Puts it on the board; `None` when its output can't be followed.
-fn hold(host: &Host, relic: &Relic) -> Option<(Follower, watch::Receiver<Option<Wish>>)> {
-    let follower = match host.follow(relic.task, &relic.home) {
-        Ok(follower) => follower,
-        Err(error) => {
-            tracing::error!(task = %relic.task, %error, "the output of a task can't be followed; it is left alone");
-            return None;
-        }
-    };
+/// Puts it on the board: also one whose output can't be followed now, for it serves all the same.
+fn hold(host: &Host, relic: &Relic) -> (Follower, watch::Receiver<Option<Wish>>) {
+    let follower = host.follow_on(relic.task, &relic.home);
     let stop = host
         .board
         .hold(relic.report.clone(), relic.home.clone(), Some(follower.clone()));
-    Some((follower, stop))
+    (follower, stop)
 }
 
 /// The rest of its life. What it needs on this node is held when this returns.
@@ -286,9 +281,7 @@ async fn adopt(host: &Arc<Host>, relic: Relic) -> Option<String> {
         }
         Verdict::ReportEnd | Verdict::Watch | Verdict::Conclude | Verdict::ConcludeUnseen => {}
     }
-    let Some((follower, stop)) = hold(host, &relic) else {
-        return relic.started.as_ref().and_then(group_name);
-    };
+    let (follower, stop) = hold(host, &relic);
     if verdict == Verdict::ReportEnd {
         // Its lines may still be on their way; the report waits to be forgotten.
         follower.finish(None, Duration::ZERO).await;

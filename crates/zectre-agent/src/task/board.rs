@@ -358,6 +358,14 @@ impl Board {
         self.changed.notify_one();
     }
 
+    /// What a task that has not ended has on this node.
+    pub(super) fn belongings(&self, task: TaskId) -> Option<(Home, Option<Follower>)> {
+        let inner = self.inner();
+        let held = inner.held.get(&task)?;
+        let is_live = !held.report.state.is_ended();
+        is_live.then(|| (held.home.clone(), held.follower.clone()))
+    }
+
     /// The latest lines of a task; `None` when it isn't held, or never was here.
     pub(crate) fn live(&self, task: TaskId) -> Option<Arc<Live>> {
         self.inner()

@@ -3,6 +3,7 @@
 use super::{
     Home,
     env::environment,
+    life::KILL_TIMEOUT,
     native::PIDS_MAX,
     output::Copy,
     usage::Reading,
@@ -111,17 +112,7 @@ async fn bring(
 ) -> Result<(), StartError> {
     let deadline = Instant::now() + PULL_TIMEOUT;
     let (mut attempts, mut pause, mut made_room) = (1, PULL_PAUSE, false);
-    let mut told_at = Instant::now();
-    let mut progress = |progress: Progress| {
-        if told_at.elapsed() >= TELL_INTERVAL {
-            told_at = Instant::now();
-            let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-            let (current, total) = (mib(progress.current_bytes), mib(progress.total_bytes));
-            tell(format!(
-                "pulling the image {image}: {current} of {total} MiB so far"
-            ));
-        }
-    };
+    let mut progress = told_now_and_then(image, TELL_INTERVAL, tell);
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let login = host.engine.login(image);
@@ -148,6 +139,21 @@ async fn bring(
     }
     host.cache.collector().look();
     Ok(())
+}
+
+/// Tells how far a pull is, if it takes that long at all.
+fn told_now_and_then(image: &str, interval: Duration, tell: &mut impl FnMut(String)) -> impl FnMut(Progress) {
+    let mut told_at = Instant::now();
+    move |progress| {
+        if told_at.elapsed() >= interval {
+            told_at = Instant::now();
+            let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+            let (current, total) = (mib(progress.current_bytes), mib(progress.total_bytes));
+            tell(format!(
+                "pulling the image {image}: {current} of {total} MiB so far"
+            ));
+        }
+    }
 }
 
 /// What a container is started from.
@@ -279,30 +285,39 @@ impl Container {
         exit
     }
 
-    /// Copies what the engine keeps of the output into the task's files, where it goes the way of all output.
+    /// Copies what the engine keeps of the output into the task's files, where it goes the way of all output. What the engine
+    /// or the disk fails at is tried again, as long as the task has a directory.
     async fn copy_output(&self, home: &Home) -> io::Result<()> {
         let mut pause = PAUSE_MIN;
         loop {
-            let mut copy = Copy::open(home)?;
-            let mut output = std::pin::pin!(self.engine.output(&self.id, copy.since()));
-            let mut failed = false;
-            while let Some(chunk) = output.next().await {
-                match chunk {
-                    Ok(chunk) => copy.take(&chunk)?,
-                    Err(EngineError::Gone(_)) => return Ok(()),
-                    Err(error) => {
-                        tracing::debug!(container = self.id, %error, "reading the output again");
-                        failed = true;
-                        break;
-                    }
+            match self.copy_on(home).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(error) if home.dir().is_dir() => {
+                    tracing::warn!(container = self.id, %error, "the output of a container can't be kept for now");
                 }
-            }
-            if !failed {
-                return Ok(());
+                Err(error) => return Err(error),
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
+    }
+
+    /// Goes on where the files end; whether all of it was copied.
+    async fn copy_on(&self, home: &Home) -> io::Result<bool> {
+        let mut copy = Copy::open(home)?;
+        let mut output = std::pin::pin!(self.engine.output(&self.id, copy.since()));
+        while let Some(chunk) = output.next().await {
+            match chunk {
+                Ok(chunk) => copy.take(&chunk)?,
+                Err(EngineError::Gone(_)) => return Ok(true),
+                Err(error) => {
+                    tracing::debug!(container = self.id, %error, "reading the output again");
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
     }
 
     pub(super) async fn usage(&self) -> Option<Reading> {
@@ -348,6 +363,37 @@ impl Container {
             }
         }
     }
+}
+
+/// Ends the container of a task that nobody watches any more. Where the engine doesn't let it go in time, what it has of ours
+/// and nobody wants goes when it comes again.
+pub(super) async fn kill_remains(host: &Host, task: TaskId) {
+    let Some(engine) = host.engine.current() else {
+        return;
+    };
+    let gone = async {
+        let mut pause = PAUSE_MIN;
+        while let Err(error) = remove_of(&engine, task).await {
+            tracing::warn!(%task, %error, "asking the engine again to remove a container");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    };
+    if tokio::time::timeout(KILL_TIMEOUT, gone).await.is_err() {
+        tracing::error!(%task, "a container that nobody watches is not gone");
+    }
+}
+
+async fn remove_of(engine: &Engine, task: TaskId) -> Result<(), EngineError> {
+    for found in engine.list_ours().await? {
+        if found.task_id == task {
+            match engine.remove(&found.container_id).await {
+                Ok(()) | Err(EngineError::Gone(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Asks the engine again and again whether it is there, and removes what nobody wants of ours whenever it has come:
@@ -397,6 +443,23 @@ fn exit_of(code: i32) -> Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_pull_tells_how_far_it_is() {
+        let far = Progress {
+            current_bytes: (7 << 20) + 1,
+            total_bytes: 30 << 20,
+        };
+        for (interval, times) in [(Duration::ZERO, 2), (Duration::from_secs(3_600), 0)] {
+            let mut said = Vec::new();
+            let mut tell = |sentence| said.push(sentence);
+            let mut progress = told_now_and_then("shop:1", interval, &mut tell);
+            progress(far);
+            progress(far);
+            drop(progress);
+            assert_eq!(said, vec!["pulling the image shop:1: 8 of 30 MiB so far"; times]);
+        }
+    }
 
     #[test]
     fn a_signal_is_told_from_a_code() {

@@ -19,10 +19,9 @@ use crate::{
     images::HeldImage,
     log::Follower,
 };
-use futures_util::{FutureExt, future::BoxFuture};
+use futures_util::future::BoxFuture;
 use std::{
     convert::Infallible,
-    panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -47,13 +46,13 @@ const ORDER_TIMEOUT: Duration = Duration::from_secs(60);
 /// end is waited for, which says more.
 const END_HEARD_TIMEOUT: Duration = Duration::from_millis(250);
 /// How long a killed task may take to be gone before its end is reported all the same.
-const KILL_TIMEOUT: Duration = Duration::from_secs(15);
+pub(super) const KILL_TIMEOUT: Duration = Duration::from_secs(15);
 /// When the first sample of a task's usage is taken.
 const USAGE_DELAY: Duration = Duration::from_secs(1);
 /// How often from then on.
 const USAGE_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the last lines of an ended task may take to be read.
-const TAIL_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const TAIL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where a life begins.
 pub(super) enum Begin {
@@ -109,21 +108,6 @@ enum Started {
     Failed(StartError),
     /// It was told to stop before it ran.
     Stopped,
-}
-
-/// Lives a life in the background. A fault of ours in it ends the task instead of leaving it between states.
-pub(super) fn launch(host: &Arc<Host>, life: impl Future<Output = ()> + Send + 'static, task: TaskId) {
-    let supervised = host.clone();
-    host.spawn("task", async move {
-        if AssertUnwindSafe(life).catch_unwind().await.is_err() {
-            tracing::error!(%task, "the supervision of a task panicked");
-            supervised.board.update(task, |report| {
-                report.state = TaskState::Failed;
-                report.reason = Some(Reason::Internal);
-                report.message = Some("the agent failed to supervise the task; its log says more".into());
-            });
-        }
-    });
 }
 
 impl Life {

@@ -3,6 +3,7 @@
 mod adopt;
 mod board;
 mod container;
+mod custody;
 mod env;
 mod home;
 mod life;
@@ -14,6 +15,7 @@ mod pool;
 mod probe;
 mod ready;
 mod series;
+mod supervision;
 mod usage;
 mod volume;
 mod workload;

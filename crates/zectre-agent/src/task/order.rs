@@ -4,7 +4,8 @@ use super::{
     Home,
     board::report,
     home::Kept,
-    life::{Begin, Life, launch},
+    life::{Begin, Life},
+    supervision::launch,
 };
 use crate::{error::StartError, host::Host, log::Follower};
 use std::{sync::Arc, time::Duration};
@@ -80,13 +81,14 @@ pub(crate) fn forget(host: &Arc<Host>, task: TaskId, generation: u64) {
     let Some((home, follower)) = host.board.forget(task, generation) else {
         return;
     };
+    let remover = host.remover.clone();
     host.spawn("forget", async move {
         if let Some(follower) = follower
             && !follower.shipped(SHIP_DEADLINE).await
         {
             tracing::warn!(%task, "lines of a forgotten task are given up: they could not be shipped");
         }
-        if let Err(error) = home.remove() {
+        if let Err(error) = remover.remove(home.dir().into()).await {
             tracing::warn!(%task, %error, "the directory of a task could not be removed");
         }
     });

@@ -114,7 +114,7 @@ async fn memory_that_ran_out_while_nobody_watched_is_told() {
     assert!(report.message.is_some_and(|message| message.contains("64 MiB")));
 }
 
-/// Whoever can't read what a task is must not end it.
+/// Whoever can't read what a task is must not end it, nor hide it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_whose_records_are_broken_is_left_alone() {
     let world = World::new().await;
@@ -130,10 +130,11 @@ async fn a_task_whose_records_are_broken_is_left_alone() {
     let agent = Agent::start(&world);
     until("the second agent", async || world.registrations() == 2).await;
     let digest = world.fresh_digest().await;
-    assert_eq!(
-        digest.iter().map(|report| report.task_id).collect::<Vec<_>>(),
-        [torn]
-    );
+    // Its order tells nothing, but it is there: nobody is to start another in its place.
+    for task in [broken, torn] {
+        let report = digest.iter().find(|report| report.task_id == task);
+        assert_eq!(report.map(|report| report.state), Some(TaskState::Running));
+    }
     assert_eq!(ask(ports[0], "/").await, Some(broken.to_string()));
     agent.kill();
     // Not even its group is known now.
@@ -142,11 +143,52 @@ async fn a_task_whose_records_are_broken_is_left_alone() {
     fs::write(&record, "{").expect("written");
     let _agent = Agent::start(&world);
     until("the third agent", async || world.registrations() == 3).await;
-    assert!(world.fresh_digest().await.is_empty());
+    let known = world.fresh_digest().await;
+    assert_eq!(
+        known.iter().map(|report| report.task_id).collect::<Vec<_>>(),
+        [broken]
+    );
     for (port, task) in ports.into_iter().zip([broken, torn]) {
         assert_eq!(ask(port, "/").await, Some(task.to_string()));
     }
+    world.stop(broken, 20_000).await;
+    world.reported(broken, TaskState::Stopped).await;
+    assert_eq!(ask(ports[0], "/").await, None);
     fs::write(&record, whole).expect("for the test to clear up by");
+}
+
+/// It serves, and who didn't know of it would start another in its place.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_whose_output_can_not_be_followed_is_taken_up_all_the_same() {
+    let world = World::new().await;
+    let agent = Agent::start(&world);
+    let order = world.guest("talk");
+    let port = order.port;
+    let task = world.start(order).await;
+    world.reported(task, TaskState::Running).await;
+    ask(port, "/first").await;
+    world.logged(task, "asked for /first").await;
+    let state = world.task_dir(task).join("lines.json");
+    until("that is noted", async || state.exists()).await;
+    agent.kill();
+    let whole = fs::read(&state).expect("a record");
+    fs::write(&state, "{").expect("written");
+    let _agent = Agent::start(&world);
+    until("the second agent", async || world.registrations() == 2).await;
+    let digest = world.fresh_digest().await;
+    let report = digest.iter().find(|report| report.task_id == task);
+    let report = report.expect("it is known");
+    assert_eq!(
+        (report.state, report.healthy, report.port),
+        (TaskState::Running, true, Some(port))
+    );
+    assert_eq!(ask(port, "/second").await, Some(task.to_string()));
+    // From where it can be read again, it is followed.
+    fs::write(&state, whole).expect("written");
+    world.logged(task, "the output could not be kept for").await;
+    world.logged(task, "asked for /second").await;
+    world.stop(task, 20_000).await;
+    world.reported(task, TaskState::Stopped).await;
 }
 
 /// That it ends with 0 when it is told to end is no word about its work, whoever hears it.

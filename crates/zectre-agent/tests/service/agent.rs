@@ -129,10 +129,11 @@ impl Agent {
     }
 
     /// Starts it, and has what it says of itself written to a file.
-    pub(crate) fn start_writing(world: &World, log: &Path) -> Self {
+    pub(crate) fn start_writing(world: &World, log: &Path, more: &[(&str, &str)]) -> Self {
         let log = fs::File::create(log).expect("a file");
         let child = Command::new(env!("CARGO_BIN_EXE_zectre-agent"))
             .envs(world.settings())
+            .envs(more.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file can be shared"))
             .stderr(log)

@@ -402,3 +402,47 @@ async fn a_container_that_was_never_started_is_no_success() {
     );
     assert_eq!(run(&["ps", "--all", "--quiet"]).await, "");
 }
+
+/// A disk that is full for a while, say: what it could not take is copied later.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_fails_for_a_while_costs_a_container_no_output() {
+    let docker = DockerEngine::start().await;
+    docker.import_image(IMAGE, &guest_program()).await;
+    let world = World::new().await;
+    let log = world.data_dir.path().join("agent.log");
+    let socket = docker.socket().display().to_string();
+    let settings = [
+        ("ZECTRE__AGENT__CONTAINER_ENABLED", "true"),
+        ("ZECTRE__AGENT__CONTAINER_SOCKET", &*socket),
+    ];
+    let _agent = Agent::start_writing(&world, &log, &settings);
+    until("the engine is told of", async || {
+        world.node().await.1.container_enabled
+    })
+    .await;
+    let order = container(&world, "talk");
+    let port = order.port;
+    let task = world.start(order).await;
+    world.reported(task, TaskState::Running).await;
+    // In the way of the record of how far the output is copied, which is kept once a second.
+    let way = world.task_dir(task).join("output.json.new");
+    fs::create_dir(&way).expect("made");
+    let mut asked = 0;
+    until("the disk fails", async || {
+        assert!(ask(port, &format!("/{asked}/")).await.is_some(), "it serves");
+        asked += 1;
+        let said = fs::read_to_string(&log).expect("it writes");
+        said.contains("the output of a container")
+    })
+    .await;
+    fs::remove_dir(&way).expect("empty");
+    ask(port, "/last/").await;
+    let lines = world.logged(task, "/last/").await;
+    for number in 0..asked {
+        let wanted = format!("asked for /{number}/");
+        let found = lines.iter().filter(|line| line.message == wanted).count();
+        assert_eq!(found, 1, "{wanted}");
+    }
+    world.stop(task, 1_000).await;
+    world.reported(task, TaskState::Stopped).await;
+}

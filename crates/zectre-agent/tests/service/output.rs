@@ -152,7 +152,7 @@ async fn watchers_see_lines_as_they_come() {
 async fn a_disk_that_refuses_for_a_while_ends_no_output() {
     let world = World::new().await;
     let said = world.data_dir.path().join("agent.log");
-    let _agent = Agent::start_writing(&world, &said);
+    let _agent = Agent::start_writing(&world, &said, &[]);
     let order = world.guest("talk");
     let port = order.port;
     let task = world.start(order).await;
