@@ -124,7 +124,7 @@ async fn a_supervisor_that_hangs_takes_along_what_it_started() {
     let world = World::new().await;
     let [shim, pid] = ["shim", "pid"].map(|name| world.data_dir.path().join(name));
     let script = format!(
-        "#!/bin/sh\n[ $# -gt 0 ] && exec {} \"$@\"\nread -r prepare; echo '\"ready\"'; read -r run\n\
+        "#!/bin/sh\n[ $# -gt 0 ] && exec {} \"$@\"\nread -r prepare; echo '\"ready\"'; read -r run || exit\n\
          setsid sleep 1000 >/dev/null & echo $! >{}\nwait\n",
         env!("CARGO_BIN_EXE_zectre-shim"),
         pid.display()
