@@ -18,8 +18,8 @@ impl From<sqlx::Error> for Failure {
 }
 
 /// SQLSTATE classes of a database that is away or busy, not wrong: 08 connection, 40 given up in favour of another transaction,
-/// 53 out of connections or disk, 57P shut down, terminated or starting.
-const AWAY: &[&str] = &["08", "40", "53", "57P"];
+/// 53 out of connections or disk, 55000 closed to everybody, 57P shut down, terminated or starting.
+const AWAY: &[&str] = &["08", "40", "53", "55000", "57P"];
 /// A character that PostgreSQL's text or JSON can't hold: NUL is the only one that a Rust string can have.
 const UNSTORABLE: &[&str] = &["22021", "22P05"];
 

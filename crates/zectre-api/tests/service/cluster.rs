@@ -169,6 +169,23 @@ async fn a_deleted_application_is_gone_at_once_and_its_rows_when_its_tasks_are()
 }
 
 #[tokio::test]
+async fn a_database_that_lets_nobody_in_is_said_to_be_away() {
+    let api = Harness::start().await;
+    let app = api.app("hello").await;
+    rows::admit(&api.pool, false).await;
+    rows::cut_connections(&api.pool, "zectre-api").await;
+    for path in ["/apps", "/apps?page_size=1", "/user"] {
+        let answer = api.get(path).await.expect(503);
+        assert_eq!(answer.headers["retry-after"], "1");
+        answer.shows("DATABASE_UNAVAILABLE");
+    }
+    rows::admit(&api.pool, true).await;
+    let served = async || (api.get(&format!("/apps/{app}")).await.status == 200).then_some(());
+    wait_until(Duration::from_secs(60), "the database is used again", served).await;
+    api.stop().await;
+}
+
+#[tokio::test]
 async fn a_database_that_was_cut_is_used_again() {
     let api = Harness::start().await;
     let app = api.app("hello").await;

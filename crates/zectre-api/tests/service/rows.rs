@@ -1,7 +1,7 @@
 //! Rows that other services write, for tests that start from them.
 
 use sha2::{Digest, Sha256};
-use sqlx::PgPool;
+use sqlx::{Connection as _, PgConnection, PgPool};
 use uuid::Uuid;
 
 /// An organization with a namespace; their id and the namespace's name.
@@ -117,6 +117,16 @@ pub(crate) async fn operations(pool: &PgPool, deployment: Uuid) -> Vec<String> {
         .expect("the database is there")
 }
 
+/// How many connections of the API wait for what another one holds.
+pub(crate) async fn waiting(pool: &PgPool) -> i64 {
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+                   WHERE datname = current_database() AND application_name = 'zectre-api' AND wait_event IN ('transactionid', 'tuple')";
+    sqlx::query_scalar(waiting)
+        .fetch_one(pool)
+        .await
+        .expect("a number")
+}
+
 /// The routing epoch.
 pub(crate) async fn epoch(pool: &PgPool) -> i64 {
     sqlx::query_scalar("SELECT epoch FROM routing_epoch")
@@ -161,6 +171,19 @@ pub(crate) async fn end_task(pool: &PgPool, task: Uuid) {
         pool,
     )
     .await;
+}
+
+/// Lets nobody into the database any more, or all again. That takes a connection to another one.
+pub(crate) async fn admit(pool: &PgPool, all: bool) {
+    let options = pool.connect_options();
+    let database = options.get_database().expect("it has a name");
+    let admit = format!("ALTER DATABASE \"{database}\" ALLOW_CONNECTIONS {all}");
+    let elsewhere = options.as_ref().clone().database("postgres");
+    let mut elsewhere = PgConnection::connect_with(&elsewhere).await.expect("it is there");
+    let done = sqlx::raw_sql(sqlx::AssertSqlSafe(admit))
+        .execute(&mut elsewhere)
+        .await;
+    done.expect("admitted or not");
 }
 
 /// Cuts every connection of a service to this database.

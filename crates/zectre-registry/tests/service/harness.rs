@@ -148,6 +148,15 @@ impl Registry {
         );
     }
 
+    /// The request is refused with this code, in the words of the snapshot `refusal_CODE`.
+    pub(crate) async fn shows(&self, request: RequestBuilder, code: &str) {
+        let answer = request.send().await.expect("it answers");
+        let mut problem: Problem = answer.json().await.expect("a problem");
+        assert_eq!(problem.code, code, "{}", problem.detail);
+        problem.request_id = problem.request_id.map(|_| "[request id]".to_owned());
+        insta::assert_json_snapshot!(format!("refusal_{code}"), problem);
+    }
+
     pub(crate) fn left_in_tmp(&self) -> usize {
         fs::read_dir(self.dir.path().join("store/tmp"))
             .expect("it is there")

@@ -2,4 +2,5 @@
 
 mod downloads;
 mod harness;
+mod refusals;
 mod uploads;
