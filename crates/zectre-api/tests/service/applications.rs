@@ -7,6 +7,8 @@ use crate::{
 use futures_util::future::{join, join_all};
 use reqwest::Method;
 use serde_json::{Value, json};
+use std::time::Duration;
+use zectre_testkit::wait_until;
 
 #[tokio::test]
 async fn applications() {
@@ -217,6 +219,33 @@ async fn variables_are_sealed_and_secrets_never_come_back() {
         .call(&api.admin, Method::DELETE, &format!("{path}/PLAIN"), None)
         .await;
     assert_eq!(again.expect(404).code(), "VARIABLE_NOT_FOUND");
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn who_waits_for_the_epoch_holds_nothing_of_the_namespace() {
+    let api = Harness::start().await;
+    let old = api.app("old").await;
+    // Whoever holds the one and waits for the other waits for ever for who has them the other way round.
+    let old = format!("/apps/{old}");
+    for (method, path, body, status) in [
+        (Method::POST, "/apps", Some(json!({ "name": "new" })), 201),
+        (Method::DELETE, old.as_str(), None, 204),
+    ] {
+        let mut other = api.pool.begin().await.expect("a transaction");
+        let raise = sqlx::query("SELECT raise_routing_epoch()");
+        raise.execute(&mut *other).await.expect("it is raised");
+        let look = async {
+            let waits = async || (rows::waiting(&api.pool).await > 0).then_some(());
+            wait_until(Duration::from_secs(60), "the call waits for the epoch", waits).await;
+            let count = sqlx::query("SELECT FROM application_counts FOR UPDATE NOWAIT");
+            let free = count.execute(&mut *other).await;
+            free.expect("nobody holds the namespace's number");
+            other.commit().await.expect("committed");
+        };
+        let (answer, ()) = join(api.call(&api.admin, method, path, body), look).await;
+        answer.expect(status);
+    }
     api.stop().await;
 }
 
