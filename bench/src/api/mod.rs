@@ -34,7 +34,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 pub(crate) async fn run(options: &Options) -> Report {
     let mut report = Report::new(
         "api",
-        "the real API and a real PostgreSQL (fsync on) with the history of a large cluster, all on this machine; two clients at once",
+        "the real API and a real PostgreSQL (fsync on) with the history of a large cluster, all on this machine; two clients at once, \
+         whose first 50 calls of each kind warm up and are not counted",
         "goals: p99 of GET /apps ≤ 10 ms, of a batch of log lines ≤ 20 ms",
     );
     let seed = Seed {

@@ -2,7 +2,7 @@
 
 use crate::{
     attempts::Attempts, catalog::Catalog, domain::look::Looker, fanout::Fanout, outside::post::Poster,
-    scheduler::Asked, streams::Streams, urls::Urls,
+    scheduler::Asked, store::rows::Lists, streams::Streams, urls::Urls,
 };
 use sqlx::PgPool;
 use std::{ops::Deref, sync::Arc, time::Duration};
@@ -22,6 +22,8 @@ pub(crate) struct Context(Arc<Inner>);
 /// The parts.
 pub(crate) struct Inner {
     pub(crate) pool: PgPool,
+    /// For pages of lists.
+    pub(crate) lists: Lists,
     pub(crate) service_key: ServiceKey,
     pub(crate) token_key: TokenKey,
     pub(crate) master_key: KeyRing,

@@ -60,6 +60,7 @@ use std::{
     sync::{Arc, LazyLock},
     time::Duration,
 };
+use store::rows::Lists;
 use tokio::{
     net::TcpListener,
     sync::{Notify, Semaphore},
@@ -103,7 +104,11 @@ impl Service {
         let address = listener
             .local_addr()
             .map_err(|error| Error::Internal(format!("the listener has no address: {error}")))?;
-        let pool = db::connect(&config.database.url, name::API, config.database.connections_max).await?;
+        let (url, connections_max) = (&config.database.url, config.database.connections_max);
+        // A quarter for lists, which never take what is written and woken with.
+        let for_lists = (connections_max / 4).max(1);
+        let lists = Lists::new(url, for_lists)?;
+        let pool = db::connect(url, name::API, (connections_max - for_lists).max(1)).await?;
         db::migrate(&pool).await?;
         maintenance::prepare(&pool).await?;
         let catalog = catalog::Catalog::new(&config.auth, &pool).await?;
@@ -118,6 +123,7 @@ impl Service {
         let streams = Shutdown::new();
         let context = Context::new(Inner {
             pool,
+            lists,
             caller: Caller::new(name::API, service_key.clone()),
             service_key,
             token_key,

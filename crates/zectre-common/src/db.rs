@@ -4,7 +4,7 @@
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
-    PgPool,
+    Connection as _, PgPool,
     postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
 use std::{
@@ -47,6 +47,10 @@ pub enum DbError {
 /// until it listens, for as long as the system believes in the connection.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A connection that served a moment ago is not asked whether it lives: that is a round trip before each statement. One whose server has
+/// gone since then fails like one whose server goes right now, and the next is made anew.
+const TRUSTED_FOR: Duration = Duration::from_millis(100);
+
 static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();
 
 /// Connection options from a URL, named after the service so that `pg_stat_activity` can be read.
@@ -60,13 +64,22 @@ pub fn options(url: &SecretString, service: &str) -> Result<PgConnectOptions, Db
 
 /// A pool of at most `connections_max` connections; fails when the database doesn't answer in time.
 pub async fn connect(url: &SecretString, service: &str, connections_max: u32) -> Result<PgPool, DbError> {
+    pool(connections_max)
+        .connect_with(options(url, service)?)
+        .await
+        .map_err(DbError::Connect)
+}
+
+/// The bounds of every pool, for one whose connections are special.
+pub fn pool(connections_max: u32) -> PgPoolOptions {
     PgPoolOptions::new()
         .max_connections(connections_max)
         .acquire_timeout(Duration::from_secs(5))
         .idle_timeout(Duration::from_secs(60))
-        .connect_with(options(url, service)?)
-        .await
-        .map_err(DbError::Connect)
+        .test_before_acquire(false)
+        .before_acquire(|connection, meta| {
+            Box::pin(async move { Ok(meta.idle_for < TRUSTED_FOR || connection.ping().await.is_ok()) })
+        })
 }
 
 /// Listens on these channels. What is told while nobody listens is lost: read what they are about once this has returned.

@@ -51,7 +51,7 @@ async fn list(
     Query(query): Query<ApiKeysQuery>,
 ) -> Result<Json<Page<ApiKey>>, Error> {
     let window = query.window()?;
-    let (keys, total) = api_key::list(&context.pool, person.id, &window).await?;
+    let (keys, total) = api_key::list(&context.lists, person.id, &window).await?;
     Ok(Json(window.page(keys, total)))
 }
 

@@ -91,7 +91,7 @@ async fn list(
     }
     let organizations = reach.organizations();
     let (rows, total) = app::list(
-        &context.pool,
+        &context.lists,
         organizations.as_deref(),
         query.namespace.as_deref(),
         &window,

@@ -74,7 +74,7 @@ async fn list(
         state: query.state,
         sha256: query.sha256.as_deref(),
     };
-    let (rows, total) = artifact::list(&context.pool, &filter, &window).await?;
+    let (rows, total) = artifact::list(&context.lists, &filter, &window).await?;
     Ok(Json(window.page(rows, total)))
 }
 

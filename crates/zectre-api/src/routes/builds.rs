@@ -240,7 +240,7 @@ async fn list(
     let window = query.window()?;
     let organizations = reach.organizations();
     let (rows, total) = build::list(
-        &context.pool,
+        &context.lists,
         organizations.as_deref(),
         query.application_id,
         query.status,

@@ -73,7 +73,7 @@ async fn list(
             "`environment` is not the slug of an environment",
         ));
     }
-    let (rows, total) = custom_domain::list(&context.pool, id, environment, &window).await?;
+    let (rows, total) = custom_domain::list(&context.lists, id, environment, &window).await?;
     let shown = rows.into_iter().map(|row| show(&context, row)).collect();
     Ok(Json(window.page(shown, total)))
 }

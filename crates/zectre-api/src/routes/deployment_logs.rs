@@ -152,6 +152,6 @@ async fn events(
         // The feed of the organization tells it, to those who may know.
         audited: Some(Vec::new()),
     };
-    let (rows, total) = event::list(&context.pool, &filter, &window).await?;
+    let (rows, total) = event::list(&context.lists, &filter, &window).await?;
     Ok(Json(window.page(rows, total)))
 }

@@ -92,7 +92,7 @@ async fn list(
 ) -> Result<Json<Page<Deployment>>, Error> {
     let window = query.window()?;
     let (rows, total) = deployment::list(
-        &context.pool,
+        &context.lists,
         id,
         query.environment.as_deref(),
         query.status,
@@ -471,7 +471,7 @@ async fn tasks(
         node_id: None,
         state: query.state,
     };
-    let (rows, total) = task::list(&context.pool, &filter, &window).await?;
+    let (rows, total) = task::list(&context.lists, &filter, &window).await?;
     Ok(Json(window.page(rows, total)))
 }
 

@@ -72,7 +72,7 @@ async fn list(
         action: query.action,
         audited: reach.audited(),
     };
-    let (rows, total) = event::list(&context.pool, &filter, &window).await?;
+    let (rows, total) = event::list(&context.lists, &filter, &window).await?;
     Ok(Json(window.page(rows, total)))
 }
 

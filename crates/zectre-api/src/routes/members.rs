@@ -99,7 +99,7 @@ async fn list(
 ) -> Result<Json<Page<Member>>, Error> {
     let window = query.window()?;
     let organization = named(&context, &slug).await?;
-    let (rows, total) = member::list(&context.pool, organization, &window).await?;
+    let (rows, total) = member::list(&context.lists, organization, &window).await?;
     Ok(Json(window.page(rows, total)))
 }
 
@@ -254,7 +254,7 @@ async fn list_invitations(
 ) -> Result<Json<Page<Invitation>>, Error> {
     let window = query.window()?;
     let organization = named(&context, &slug).await?;
-    let (rows, total) = invitation::list(&context.pool, organization, &window).await?;
+    let (rows, total) = invitation::list(&context.lists, organization, &window).await?;
     Ok(Json(window.page(rows, total)))
 }
 

@@ -78,7 +78,7 @@ async fn list(
     Query(query): Query<NodesQuery>,
 ) -> Result<Json<Page<Node>>, Error> {
     let window = query.window()?;
-    let (rows, total) = node::list(&context.pool, query.status, query.eligibility, &window).await?;
+    let (rows, total) = node::list(&context.lists, query.status, query.eligibility, &window).await?;
     Ok(Json(window.page(rows, total)))
 }
 

@@ -57,7 +57,7 @@ async fn list(
     Query(query): Query<OrgsQuery>,
 ) -> Result<Json<Page<Organization>>, Error> {
     let window = query.window()?;
-    let (rows, total) = organization::list(&context.pool, reach.organizations().as_deref(), &window).await?;
+    let (rows, total) = organization::list(&context.lists, reach.organizations().as_deref(), &window).await?;
     Ok(Json(window.page(rows, total)))
 }
 
@@ -123,7 +123,7 @@ async fn list_namespaces(
 ) -> Result<Json<Page<Namespace>>, Error> {
     let window = query.window()?;
     let (rows, total) =
-        organization::list_namespaces(&context.pool, reach.organizations().as_deref(), &window).await?;
+        organization::list_namespaces(&context.lists, reach.organizations().as_deref(), &window).await?;
     Ok(Json(window.page(rows, total)))
 }
 

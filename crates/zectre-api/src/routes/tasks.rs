@@ -63,7 +63,7 @@ async fn list(
         node_id: query.node_id,
         state: query.state,
     };
-    let (rows, total) = task::list(&context.pool, &filter, &window).await?;
+    let (rows, total) = task::list(&context.lists, &filter, &window).await?;
     Ok(Json(window.page(rows, total)))
 }
 

@@ -51,7 +51,8 @@ async fn list(
     if query.email.as_deref().is_some_and(|email| email.contains('\0')) {
         return Err(refuse(&code::INVALID_QUERY, "`email` is not an address"));
     }
-    let (rows, total) = account::list(&context.pool, query.email.as_deref(), query.disabled, &window).await?;
+    let (rows, total) =
+        account::list(&context.lists, query.email.as_deref(), query.disabled, &window).await?;
     Ok(Json(window.page(rows, total)))
 }
 

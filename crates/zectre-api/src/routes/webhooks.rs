@@ -78,7 +78,7 @@ async fn list(
     let window = query.window()?;
     let organizations = reach.governed();
     let (rows, total) = webhook::list(
-        &context.pool,
+        &context.lists,
         organizations.as_deref(),
         query.application_id,
         &window,
@@ -245,7 +245,7 @@ async fn deliveries(
     Query(query): Query<DeliveriesQuery>,
 ) -> Result<Json<Page<Delivery>>, Error> {
     let window = query.window()?;
-    let (rows, total) = delivery::list(&context.pool, id, query.state, &window).await?;
+    let (rows, total) = delivery::list(&context.lists, id, query.state, &window).await?;
     Ok(Json(window.page(rows, total)))
 }
 

@@ -1,6 +1,9 @@
 //! Users and their logins.
 
-use super::{is_duplicate, rows::page};
+use super::{
+    is_duplicate,
+    rows::{Lists, page},
+};
 use crate::{
     error::Error,
     identity::{Credential, Person},
@@ -211,7 +214,7 @@ pub(crate) async fn ensure_admin(
 
 /// A page of all accounts.
 pub(crate) async fn list(
-    pool: &PgPool,
+    lists: &Lists,
     email: Option<&str>,
     disabled: Option<bool>,
     window: &Window,
@@ -228,7 +231,7 @@ pub(crate) async fn list(
            LIMIT $5 OFFSET $6",
         [window.sort, window.descending],
         window,
-        pool
+        lists
     );
     Ok((rows, total))
 }

@@ -2,7 +2,7 @@
 
 use super::{
     account::{Account, Held},
-    rows::page,
+    rows::{Lists, page},
 };
 use crate::{error::Error, page::Window};
 use sqlx::{PgConnection, PgPool, types::Json};
@@ -138,7 +138,7 @@ pub(crate) async fn insert(connection: &mut PgConnection, new: &New<'_>) -> Resu
 
 /// The user's keys.
 pub(crate) async fn list(
-    pool: &PgPool,
+    lists: &Lists,
     user_id: UserId,
     window: &Window,
 ) -> Result<(Vec<ApiKey>, i64), Error> {
@@ -153,7 +153,7 @@ pub(crate) async fn list(
            LIMIT $4 OFFSET $5",
         [window.sort, window.descending],
         window,
-        pool
+        lists
     );
     Ok((rows.into_iter().map(ApiKey::from).collect(), total))
 }

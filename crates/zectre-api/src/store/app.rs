@@ -2,7 +2,7 @@
 
 use super::{
     custom_domain, is_duplicate,
-    rows::{page, some},
+    rows::{Lists, page_with_total, some_without_total},
 };
 use crate::{error::Error, page::Window, urls::Urls};
 use sqlx::{PgConnection, PgExecutor, PgPool, types::Json};
@@ -24,6 +24,8 @@ pub(crate) struct Row {
     default_deployment_spec: Json<DeploymentRequest>,
     created_at: Time,
     updated_at: Time,
+    /// How many its list has in all, where it is of one.
+    total: Option<i64>,
 }
 
 impl Row {
@@ -61,13 +63,13 @@ macro_rules! apps {
 
 /// Those of the organizations in `reach`.
 pub(crate) async fn list(
-    pool: &PgPool,
+    lists: &Lists,
     reach: Option<&[OrganizationId]>,
     namespace: Option<&str>,
     window: &Window,
 ) -> Result<(Vec<Row>, i64), Error> {
     let (rows, total) = apps!(
-        page,
+        page_with_total,
         "($1::uuid[] IS NULL OR n.organization_id = ANY($1)) AND ($2::text IS NULL OR n.name = $2)",
         [reach as _, namespace],
         order "CASE WHEN NOT $4 THEN CASE $3 WHEN 'name' THEN a.name WHEN 'namespace' THEN n.name
@@ -79,29 +81,33 @@ pub(crate) async fn list(
            LIMIT $5 OFFSET $6",
         [window.sort, window.descending],
         window,
-        pool,
-        total r#"SELECT coalesce(sum(c.applications), 0)::bigint AS "n!"
+        lists,
+        total "SELECT sum(c.applications)::bigint
                  FROM application_counts c JOIN namespaces n ON n.id = c.namespace_id
-                 WHERE ($1::uuid[] IS NULL OR n.organization_id = ANY($1)) AND ($2::text IS NULL OR n.name = $2)"#
+                 WHERE ($1::uuid[] IS NULL OR n.organization_id = ANY($1)) AND ($2::text IS NULL OR n.name = $2)"
     );
     Ok((rows, total))
 }
 
 /// By id.
 pub(crate) async fn get(executor: impl PgExecutor<'_>, id: ApplicationId) -> Result<Option<Row>, Error> {
-    Ok(apps!(some, "a.id = $1", id as _).fetch_optional(executor).await?)
+    Ok(apps!(some_without_total, "a.id = $1", id as _)
+        .fetch_optional(executor)
+        .await?)
 }
 
 /// By its names.
 pub(crate) async fn by_name(pool: &PgPool, namespace: &str, name: &str) -> Result<Option<Row>, Error> {
-    Ok(apps!(some, "n.name = $1 AND a.name = $2", namespace, name)
-        .fetch_optional(pool)
-        .await?)
+    Ok(
+        apps!(some_without_total, "n.name = $1 AND a.name = $2", namespace, name)
+            .fetch_optional(pool)
+            .await?,
+    )
 }
 
 /// By its host label.
 pub(crate) async fn by_subdomain(pool: &PgPool, subdomain: &str) -> Result<Option<Row>, Error> {
-    Ok(apps!(some, "a.subdomain = $1", subdomain)
+    Ok(apps!(some_without_total, "a.subdomain = $1", subdomain)
         .fetch_optional(pool)
         .await?)
 }

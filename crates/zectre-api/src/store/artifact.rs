@@ -1,8 +1,8 @@
 //! Artifacts; their bytes, size, hash and state are the registry's.
 
-use super::rows::{page, some};
+use super::rows::{Lists, page, some};
 use crate::{error::Error, page::Window};
-use sqlx::{PgConnection, PgExecutor, PgPool};
+use sqlx::{PgConnection, PgExecutor};
 use zectre_common::{
     id::{ArtifactId, OrganizationId, UserId},
     state::{ArtifactKind, ArtifactState},
@@ -60,7 +60,7 @@ pub(crate) struct Filter<'a> {
 
 /// Those that pass the filter.
 pub(crate) async fn list(
-    pool: &PgPool,
+    lists: &Lists,
     filter: &Filter<'_>,
     window: &Window,
 ) -> Result<(Vec<Artifact>, i64), Error> {
@@ -80,7 +80,7 @@ pub(crate) async fn list(
            LIMIT $7 OFFSET $8",
         [window.sort, window.descending],
         window,
-        pool
+        lists
     );
     Ok((rows.into_iter().map(Artifact::from).collect(), total))
 }

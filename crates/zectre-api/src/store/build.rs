@@ -1,6 +1,6 @@
 //! Builds. The row is the worker's, but for what is asked of it.
 
-use super::rows::{page, some};
+use super::rows::{Lists, page, some};
 use crate::{error::Error, page::Window};
 use sqlx::{PgConnection, PgExecutor, PgPool, types::Json};
 use zectre_common::{
@@ -68,7 +68,7 @@ macro_rules! builds {
 
 /// Those of the organizations in `reach`.
 pub(crate) async fn list(
-    pool: &PgPool,
+    lists: &Lists,
     reach: Option<&[OrganizationId]>,
     app: Option<ApplicationId>,
     status: Option<BuildStatus>,
@@ -84,7 +84,7 @@ pub(crate) async fn list(
            LIMIT $5 OFFSET $6",
         [window.descending],
         window,
-        pool
+        lists
     );
     Ok((rows.into_iter().map(Build::from).collect(), total))
 }

@@ -2,7 +2,7 @@
 
 use super::{
     is_duplicate,
-    rows::{page, some},
+    rows::{Lists, page, some},
 };
 use crate::{domain::proof, error::Error, page::Window, urls::Urls};
 use sqlx::{PgConnection, PgExecutor, PgPool};
@@ -91,7 +91,7 @@ macro_rules! domains {
 
 /// Those of an application.
 pub(crate) async fn list(
-    pool: &PgPool,
+    lists: &Lists,
     app: ApplicationId,
     environment: Option<&str>,
     window: &Window,
@@ -105,7 +105,7 @@ pub(crate) async fn list(
            LIMIT $5 OFFSET $6",
         [window.sort, window.descending],
         window,
-        pool
+        lists
     );
     Ok((rows, total))
 }

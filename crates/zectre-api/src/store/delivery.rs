@@ -1,6 +1,6 @@
 //! Deliveries of events to webhooks: made by a cursor over the feed, taken by lease, ended once.
 
-use super::rows::{page, some};
+use super::rows::{Lists, page, some};
 use crate::{error::Error, page::Window};
 use sqlx::{PgConnection, PgExecutor, PgPool};
 use std::time::Duration;
@@ -69,7 +69,7 @@ macro_rules! deliveries {
 
 /// Those of a webhook.
 pub(crate) async fn list(
-    pool: &PgPool,
+    lists: &Lists,
     webhook: WebhookId,
     state: Option<DeliveryState>,
     window: &Window,
@@ -82,7 +82,7 @@ pub(crate) async fn list(
            LIMIT $4 OFFSET $5",
         [window.descending],
         window,
-        pool
+        lists
     );
     Ok((rows.into_iter().map(Delivery::from).collect(), total))
 }

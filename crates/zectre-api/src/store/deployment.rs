@@ -1,8 +1,8 @@
 //! Deployments: the API writes what is wanted, the scheduler what it decided and saw.
 
-use super::rows::{page, some};
+use super::rows::{Lists, page, some};
 use crate::{error::Error, page::Window, urls::Urls};
-use sqlx::{PgConnection, PgExecutor, PgPool, types::Json};
+use sqlx::{PgConnection, PgExecutor, types::Json};
 use zectre_common::{
     id::{ApplicationId, ArtifactId, BuildId, DeploymentId, EnvironmentId, UserId},
     spec::DeploymentSpec,
@@ -100,7 +100,7 @@ macro_rules! deployments {
 
 /// An application's.
 pub(crate) async fn list(
-    pool: &PgPool,
+    lists: &Lists,
     app: ApplicationId,
     environment: Option<&str>,
     status: Option<DeploymentStatus>,
@@ -117,7 +117,7 @@ pub(crate) async fn list(
            LIMIT $5 OFFSET $6",
         [window.descending],
         window,
-        pool
+        lists
     );
     Ok((rows, total))
 }

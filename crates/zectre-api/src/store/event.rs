@@ -1,6 +1,6 @@
 //! The activity feed. Streams read it in order of commit, see [`super::task_log`].
 
-use super::rows;
+use super::rows::Lists;
 use crate::{error::Error, page::Window};
 use sqlx::PgPool;
 use std::{fmt, str::FromStr};
@@ -90,11 +90,11 @@ macro_rules! event {
 
 /// A page of the feed.
 pub(crate) async fn list(
-    pool: &PgPool,
+    lists: &Lists,
     filter: &Filter,
     window: &Window,
 ) -> Result<(Vec<Event>, i64), Error> {
-    let mut planned = rows::planned(pool).await?;
+    let mut connection = lists.0.acquire().await?;
     let rows = visible!(
         r#"v.id AS "id: EventId", v.time, v.actor, v.action, v.application_id AS "application_id: ApplicationId",
            v.deployment_id AS "deployment_id: DeploymentId", v.task_id AS "task_id: TaskId",
@@ -110,13 +110,12 @@ pub(crate) async fn list(
         window.offset(),
         filter.audited.as_deref() as _
     )
-    .fetch_all(&mut *planned)
+    .fetch_all(&mut *connection)
     .await?;
     let total = visible!(r#"count(*) AS "n!""#, "", filter)
-        .fetch_one(&mut *planned)
+        .fetch_one(&mut *connection)
         .await?
         .n;
-    planned.commit().await?;
     Ok((rows.into_iter().map(|row| event!(row)).collect(), total))
 }
 

@@ -1,6 +1,6 @@
 //! Invitations to organizations, of whose tokens only a hash is stored.
 
-use super::rows::page;
+use super::rows::{Lists, page};
 use crate::{error::Error, page::Window};
 use sqlx::{PgConnection, PgPool};
 use zectre_common::{
@@ -15,7 +15,7 @@ pub(crate) const INVITATIONS_MAX: i64 = 100;
 
 /// A page of those that still hold.
 pub(crate) async fn list(
-    pool: &PgPool,
+    lists: &Lists,
     organization: OrganizationId,
     window: &Window,
 ) -> Result<(Vec<Invitation>, i64), Error> {
@@ -30,7 +30,7 @@ pub(crate) async fn list(
            LIMIT $4 OFFSET $5",
         [window.sort, window.descending],
         window,
-        pool
+        lists
     );
     Ok((rows, total))
 }

@@ -1,9 +1,9 @@
 //! Members of organizations. Whoever changes them holds the organization's row, so that two changes at once can't
 //! leave it without an owner.
 
-use super::rows::page;
+use super::rows::{Lists, page};
 use crate::{error::Error, page::Window};
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use zectre_common::{
     id::{OrganizationId, UserId},
     state::Role,
@@ -12,7 +12,7 @@ use zectre_common::{
 
 /// A page of the members.
 pub(crate) async fn list(
-    pool: &PgPool,
+    lists: &Lists,
     organization: OrganizationId,
     window: &Window,
 ) -> Result<(Vec<Member>, i64), Error> {
@@ -28,7 +28,7 @@ pub(crate) async fn list(
            LIMIT $4 OFFSET $5",
         [window.sort, window.descending],
         window,
-        pool
+        lists
     );
     Ok((rows, total))
 }

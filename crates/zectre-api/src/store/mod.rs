@@ -26,7 +26,7 @@ pub(crate) mod ownership;
 pub(crate) mod password_reset;
 pub(crate) mod proxy;
 pub(crate) mod quota;
-mod rows;
+pub(crate) mod rows;
 pub(crate) mod source;
 pub(crate) mod task;
 pub(crate) mod task_log;

@@ -1,6 +1,6 @@
 //! Nodes: eligibility and join tokens are the API's, the rest is the scheduler's.
 
-use super::rows::{page, some};
+use super::rows::{Lists, page, some};
 use crate::{error::Error, page::Window};
 use sqlx::{PgConnection, PgPool, types::Json};
 use uuid::Uuid;
@@ -82,7 +82,7 @@ macro_rules! nodes {
 
 /// Those that pass the filter.
 pub(crate) async fn list(
-    pool: &PgPool,
+    lists: &Lists,
     status: Option<NodeStatus>,
     eligibility: Option<Eligibility>,
     window: &Window,
@@ -100,7 +100,7 @@ pub(crate) async fn list(
            LIMIT $5 OFFSET $6",
         [window.sort, window.descending],
         window,
-        pool
+        lists
     );
     Ok((rows.into_iter().map(Node::from).collect(), total))
 }

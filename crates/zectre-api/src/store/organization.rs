@@ -1,6 +1,9 @@
 //! Organizations and namespaces.
 
-use super::{is_duplicate, rows::page};
+use super::{
+    is_duplicate,
+    rows::{Lists, page},
+};
 use crate::{error::Error, page::Window};
 use sqlx::{PgConnection, PgPool};
 use zectre_common::{
@@ -10,7 +13,7 @@ use zectre_common::{
 
 /// Those among `reach` (all for `None`).
 pub(crate) async fn list(
-    pool: &PgPool,
+    lists: &Lists,
     reach: Option<&[OrganizationId]>,
     window: &Window,
 ) -> Result<(Vec<Organization>, i64), Error> {
@@ -26,7 +29,7 @@ pub(crate) async fn list(
            LIMIT $4 OFFSET $5",
         [window.sort, window.descending],
         window,
-        pool
+        lists
     );
     Ok((rows, total))
 }
@@ -97,7 +100,7 @@ pub(crate) async fn by_slug(pool: &PgPool, slug: &str) -> Result<Option<Organiza
 
 /// Namespaces of the organizations in `reach`.
 pub(crate) async fn list_namespaces(
-    pool: &PgPool,
+    lists: &Lists,
     reach: Option<&[OrganizationId]>,
     window: &Window,
 ) -> Result<(Vec<Namespace>, i64), Error> {
@@ -112,7 +115,7 @@ pub(crate) async fn list_namespaces(
            LIMIT $4 OFFSET $5",
         [window.sort, window.descending],
         window,
-        pool
+        lists
     );
     Ok((rows, total))
 }

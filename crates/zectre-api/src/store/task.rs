@@ -1,6 +1,6 @@
 //! Tasks: written by the scheduler, read here.
 
-use super::rows::{page, some};
+use super::rows::{Lists, page, some};
 use crate::{error::Error, page::Window};
 use sqlx::{PgExecutor, PgPool, types::Json};
 use zectre_common::{
@@ -107,7 +107,7 @@ pub(crate) struct Filter<'a> {
 
 /// Those that pass the filter.
 pub(crate) async fn list(
-    pool: &PgPool,
+    lists: &Lists,
     filter: &Filter<'_>,
     window: &Window,
 ) -> Result<(Vec<Task>, i64), Error> {
@@ -123,7 +123,7 @@ pub(crate) async fn list(
            LIMIT $8 OFFSET $9",
         [window.sort, window.descending],
         window,
-        pool
+        lists
     );
     Ok((rows.into_iter().map(Task::from).collect(), total))
 }

@@ -2,7 +2,7 @@
 
 use super::{
     change::About,
-    rows::{page, some},
+    rows::{Lists, page, some},
 };
 use crate::{error::Error, page::Window};
 use sqlx::{PgConnection, PgExecutor, PgPool};
@@ -26,7 +26,7 @@ macro_rules! webhooks {
 
 /// Those of the organizations (`None`: all).
 pub(crate) async fn list(
-    pool: &PgPool,
+    lists: &Lists,
     organizations: Option<&[OrganizationId]>,
     application: Option<ApplicationId>,
     window: &Window,
@@ -40,7 +40,7 @@ pub(crate) async fn list(
            LIMIT $5 OFFSET $6",
         [window.sort, window.descending],
         window,
-        pool
+        lists
     );
     Ok((rows, total))
 }
