@@ -6,21 +6,22 @@ use crate::{
     code,
     error::{Error, refuse},
     routes::App,
-    store::{clusters, organizations, sessions, users},
+    store::{clusters, events::By, organizations, sessions, users},
 };
 use axum::{
     extract::{FromRequestParts, RawPathParams, Request, State, rejection::RawPathParamsRejection},
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, request::Parts};
+use http::request::Parts;
+use std::net::IpAddr;
 use uuid::Uuid;
 use zectre_common::{
     id::ClusterId,
     state::Role,
     wire::catalog::{Cluster, Organization},
 };
-use zectre_service::{auth::bearer, path, problem::Failure};
+use zectre_service::{auth::bearer, path, problem::Failure, server::Peer};
 
 /// Who may call a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +43,15 @@ pub enum Policy {
 pub struct Person {
     /// The account.
     pub user: users::UserRow,
+    /// Whoever is connected.
+    pub address: Option<IpAddr>,
+}
+
+impl Person {
+    /// Who does what they ask for.
+    pub fn by(&self) -> By {
+        self.user.by(self.address)
+    }
 }
 
 /// The guard of one route.
@@ -89,7 +99,7 @@ async fn admit(guard: &Guard, params: &RawPathParams, parts: &mut Parts) -> Resu
     if guard.policy == Policy::Public {
         return Ok(());
     }
-    let person = authenticate(app, &parts.headers).await?;
+    let person = authenticate(app, parts).await?;
     match guard.policy {
         Policy::Public | Policy::SignedIn | Policy::Named(_) => {}
         Policy::Organization(least) => {
@@ -125,9 +135,9 @@ pub(crate) fn no_organization(slug: &str) -> Error {
     )
 }
 
-async fn authenticate(app: &App, headers: &HeaderMap) -> Result<Person, Error> {
+async fn authenticate(app: &App, parts: &Parts) -> Result<Person, Error> {
     let unauthenticated = |detail: &str| refuse(&code::UNAUTHENTICATED, detail);
-    let token = bearer(headers).ok_or_else(|| {
+    let token = bearer(&parts.headers).ok_or_else(|| {
         unauthenticated("send an access token for the catalog as bearer: sign in with `zectre login`")
     })?;
     let ended =
@@ -143,7 +153,8 @@ async fn authenticate(app: &App, headers: &HeaderMap) -> Result<Person, Error> {
     let user = users::get(&mut *app.pool.acquire().await?, claims.sub)
         .await?
         .ok_or_else(ended)?;
-    Ok(Person { user })
+    let address = parts.extensions.get::<Peer>().map(|peer| peer.0.ip());
+    Ok(Person { user, address })
 }
 
 /// An extension that the guard left is an argument of the handler.

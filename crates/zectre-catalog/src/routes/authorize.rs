@@ -19,13 +19,14 @@ use crate::{
     store::{codes, consents, users},
 };
 use axum::{
+    Extension,
     extract::{RawQuery, State},
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use url::Url;
 use zectre_common::{id::UserId, time::Time};
-use zectre_service::problem::Failure;
+use zectre_service::{problem::Failure, server::Peer};
 
 /// The longest `state` of a client; it waits in a cookie.
 const STATE_BYTES_MAX: usize = 512;
@@ -129,10 +130,12 @@ fn login(app: &App, parameters: &Parameters, client: &str, redirect_uri: &str) -
 /// `GET /oauth/github/callback`
 pub(super) async fn finish(
     State(app): State<App>,
+    Extension(peer): Extension<Peer>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response {
-    let result = try_finish(&app, query.as_deref().unwrap_or_default(), &headers).await;
+    let query = query.as_deref().unwrap_or_default();
+    let result = try_finish(&app, query, &headers, peer).await;
     ended(&app, result, Waiting::Login, &headers)
 }
 
@@ -161,7 +164,7 @@ fn expired() -> Error {
     )
 }
 
-async fn try_finish(app: &App, query: &str, headers: &HeaderMap) -> Result<Response, Error> {
+async fn try_finish(app: &App, query: &str, headers: &HeaderMap, peer: Peer) -> Result<Response, Error> {
     let parameters = Parameters::parse(query).map_err(|_| expired())?;
     let state = parameters.get("state").ok_or_else(expired)?;
     let login: Option<Login> = cookie::recall(headers, &app.master, &app.issuer, Waiting::Login);
@@ -181,6 +184,7 @@ async fn try_finish(app: &App, query: &str, headers: &HeaderMap) -> Result<Respo
         &app.pool,
         app.github.issuer(),
         &profile,
+        Some(peer.0.ip()),
         app.limits.per_organization_max,
     )
     .await?;

@@ -76,7 +76,7 @@ pub(super) async fn create(
         created_at: Time::now(),
     };
     let most = app.limits.per_organization_max;
-    clusters::create(&app.pool, organization.id, person.user.id, &cluster, most).await?;
+    clusters::create(&app.pool, organization.id, &person.by(), &cluster, most).await?;
     tracing::info!(by = %person.user.id, organization = cluster.organization, cluster = cluster.name, "added a cluster");
     Ok((StatusCode::CREATED, Json(cluster)))
 }
@@ -96,7 +96,7 @@ pub(super) async fn update(
     clusters::update(
         &app.pool,
         cluster.id,
-        person.user.id,
+        &person.by(),
         &cluster.name,
         &cluster.api_base_url,
     )
@@ -110,7 +110,7 @@ pub(super) async fn delete(
     Granted(person): Granted<Person>,
     Granted(cluster): Granted<Cluster>,
 ) -> Result<StatusCode, Error> {
-    clusters::delete(&app.pool, cluster.id, person.user.id).await?;
+    clusters::delete(&app.pool, cluster.id, &person.by()).await?;
     tracing::info!(by = %person.user.id, cluster = %cluster.id, "removed a cluster");
     Ok(StatusCode::NO_CONTENT)
 }

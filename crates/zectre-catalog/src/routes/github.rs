@@ -47,7 +47,7 @@ pub(super) async fn set(
     }
     let mapping = (github_org_id, request.role);
     let (issuer, most) = (app.github.issuer(), app.limits.per_organization_max);
-    mappings::set(&app.pool, organization.id, person.user.id, issuer, mapping, most).await?;
+    mappings::set(&app.pool, organization.id, &person.by(), issuer, mapping, most).await?;
     tracing::info!(by = %person.user.id, organization = organization.slug, github_org_id, role = %request.role, "mapped an organization of GitHub");
     Ok(StatusCode::NO_CONTENT)
 }
@@ -61,7 +61,7 @@ pub(super) async fn delete(
     if !mappings::delete(
         &app.pool,
         organization.id,
-        person.user.id,
+        &person.by(),
         app.github.issuer(),
         github_org_id,
     )

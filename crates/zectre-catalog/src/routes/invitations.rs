@@ -62,15 +62,7 @@ pub(super) async fn create(
     };
     let token = secret::invitation();
     let (hash, most) = (secret::hash(&token), app.limits.per_organization_max);
-    invitations::create(
-        &app.pool,
-        organization.id,
-        person.user.id,
-        &invitation,
-        &hash,
-        most,
-    )
-    .await?;
+    invitations::create(&app.pool, organization.id, &person.by(), &invitation, &hash, most).await?;
     tracing::info!(by = %person.user.id, organization = invitation.organization, role = %invitation.role, "invited someone");
     Ok((StatusCode::CREATED, Json(CreatedInvitation { invitation, token })))
 }
@@ -81,7 +73,7 @@ pub(super) async fn delete(
     Granted(organization): Granted<Organization>,
     Path((_, id)): Path<(String, InvitationId)>,
 ) -> Result<StatusCode, Error> {
-    if invitations::delete(&app.pool, organization.id, person.user.id, id).await? {
+    if invitations::delete(&app.pool, organization.id, &person.by(), id).await? {
         tracing::info!(by = %person.user.id, organization = organization.slug, invitation = %id, "withdrew an invitation");
         return Ok(StatusCode::NO_CONTENT);
     }
@@ -101,7 +93,7 @@ pub(super) async fn accept(
         secret::hash(request.token.trim()),
         app.limits.per_organization_max,
     );
-    let joined = invitations::accept(&app.pool, person.user.id, &hash, most).await?;
+    let joined = invitations::accept(&app.pool, &person.by(), &hash, most).await?;
     tracing::info!(user = %person.user.id, organization = %joined, "accepted an invitation");
     let found = organizations::by_id(&app.pool, joined, person.user.id).await?;
     found

@@ -35,7 +35,7 @@ pub(super) async fn set(
     Path((_, user)): Path<(String, UserId)>,
     Json(request): Json<SetRoleRequest>,
 ) -> Result<StatusCode, Error> {
-    members::set_role(&app.pool, organization.id, person.user.id, user, request.role).await?;
+    members::set_role(&app.pool, organization.id, &person.by(), user, request.role).await?;
     tracing::info!(by = %person.user.id, %user, organization = organization.slug, role = %request.role, "set a role");
     Ok(StatusCode::NO_CONTENT)
 }
@@ -47,7 +47,7 @@ pub(super) async fn remove(
     Granted(organization): Granted<Organization>,
     Path((_, user)): Path<(String, UserId)>,
 ) -> Result<StatusCode, Error> {
-    members::remove(&app.pool, organization.id, person.user.id, user).await?;
+    members::remove(&app.pool, organization.id, &person.by(), user).await?;
     tracing::info!(by = %person.user.id, %user, organization = organization.slug, "removed a member");
     Ok(StatusCode::NO_CONTENT)
 }

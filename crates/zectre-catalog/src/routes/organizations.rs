@@ -51,7 +51,7 @@ pub(super) async fn create(
         ));
     }
     let most = app.limits.organizations_per_user_max;
-    let made = organizations::create(&app.pool, &request.slug, name, person.user.id, most).await?;
+    let made = organizations::create(&app.pool, &request.slug, name, &person.by(), most).await?;
     tracing::info!(user = %person.user.id, organization = made.slug, "made an organization");
     Ok((StatusCode::CREATED, Json(made)))
 }
@@ -65,7 +65,7 @@ pub(super) async fn delete(
     Granted(person): Granted<Person>,
     Granted(organization): Granted<Organization>,
 ) -> Result<StatusCode, Error> {
-    organizations::delete(&app.pool, organization.id, person.user.id).await?;
+    organizations::delete(&app.pool, organization.id, &person.by()).await?;
     tracing::info!(user = %person.user.id, organization = organization.slug, "deleted an organization");
     Ok(StatusCode::NO_CONTENT)
 }

@@ -15,20 +15,20 @@ use crate::{
     store::{codes, sessions, users},
 };
 use axum::{
-    Json,
+    Extension, Json,
     extract::State,
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use sqlx::PgConnection;
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 use uuid::Uuid;
 use zectre_common::{
     id::UserId,
     time::Time,
     wire::catalog::{TokenRefusal, Tokens},
 };
-use zectre_service::problem::Failure;
+use zectre_service::{problem::Failure, server::Peer};
 
 /// Why there are no tokens.
 enum Denied {
@@ -64,11 +64,16 @@ const BAD_GRANT: Denied = Denied::Refused(
 );
 
 /// `POST /oauth/token`
-pub(super) async fn token(State(app): State<App>, headers: HeaderMap, body: String) -> Response {
+pub(super) async fn token(
+    State(app): State<App>,
+    Extension(Peer(peer)): Extension<Peer>,
+    headers: HeaderMap,
+    body: String,
+) -> Response {
     let result = match form(&headers, &body) {
         Ok(form) => match form.get("grant_type") {
-            Some("authorization_code") => by_code(&app, &form).await,
-            Some("refresh_token") => by_refresh_token(&app, &form).await,
+            Some("authorization_code") => by_code(&app, &form, peer.ip()).await,
+            Some("refresh_token") => by_refresh_token(&app, &form, peer.ip()).await,
             _ => Err(Denied::Refused(
                 "unsupported_grant_type",
                 "`grant_type` must be `authorization_code` or `refresh_token`",
@@ -94,19 +99,19 @@ fn required<'f>(form: &'f Parameters, name: &str, missing: &'static str) -> Resu
     form.get(name).ok_or(Denied::Refused("invalid_request", missing))
 }
 
-async fn by_code(app: &App, form: &Parameters) -> Result<Tokens, Denied> {
+async fn by_code(app: &App, form: &Parameters, address: IpAddr) -> Result<Tokens, Denied> {
     let code_hash = secret::hash(required(form, "code", "`code` is missing")?);
     let mut transaction = app.pool.begin().await?;
     let Some(granted) = codes::spend(&mut transaction, &code_hash).await? else {
         if codes::is_spent(&mut transaction, &code_hash).await?
-            && sessions::revoke_of_code(&mut transaction, &code_hash).await?
+            && sessions::revoke_of_code(&mut transaction, &code_hash, Some(address)).await?
         {
             tracing::warn!("a code was used twice: what came of it has ended");
         }
         transaction.commit().await?;
         return Err(BAD_GRANT);
     };
-    let result = exchange(app, &mut transaction, form, &code_hash, &granted).await;
+    let result = exchange(app, &mut transaction, form, (&code_hash, &granted), address).await;
     match &result {
         // Ours: nobody has anything of it, and whoever comes again is as good as the first.
         Err(Denied::Failed(_)) => drop(transaction),
@@ -121,8 +126,8 @@ async fn exchange(
     app: &App,
     connection: &mut PgConnection,
     form: &Parameters,
-    code_hash: &[u8],
-    granted: &codes::Code,
+    (code_hash, granted): (&[u8], &codes::Code),
+    address: IpAddr,
 ) -> Result<Tokens, Denied> {
     let client = required(form, "client_id", "`client_id` is missing")?;
     let redirect_uri = required(form, "redirect_uri", "`redirect_uri` is missing")?;
@@ -139,9 +144,10 @@ async fn exchange(
     let (id, refresh) = (Uuid::now_v7(), Refresh::first());
     let whose = (granted.user_id, id);
     let tokens = tokens(app, connection, whose, client, audience, &refresh).await?;
+    let person = users::get(connection, granted.user_id).await?.ok_or(BAD_GRANT)?;
     let session = sessions::NewSession {
         id,
-        user: granted.user_id,
+        by: person.by(Some(address)),
         client,
         audience: &granted.audience,
         code_hash,
@@ -153,14 +159,14 @@ async fn exchange(
     Ok(tokens)
 }
 
-async fn by_refresh_token(app: &App, form: &Parameters) -> Result<Tokens, Denied> {
+async fn by_refresh_token(app: &App, form: &Parameters, address: IpAddr) -> Result<Tokens, Denied> {
     let client = required(form, "client_id", "`client_id` is missing")?;
     let text = required(form, "refresh_token", "`refresh_token` is missing")?;
     let old = Refresh::parse(text).ok_or(BAD_GRANT)?;
     let (family, old_hash) = (old.family_hash(), old.hash());
     let mut connection = app.pool.acquire().await?;
     let Some(session) = sessions::find(&mut connection, &family, &old_hash, client).await? else {
-        return Err(reused(&mut connection, &family, &old_hash, client).await?);
+        return Err(reused(&mut connection, (&family, &old_hash), client, address).await?);
     };
     let audience = audience(app, form, client, &session.audience)?;
     let next = old.next();
@@ -170,7 +176,7 @@ async fn by_refresh_token(app: &App, form: &Parameters) -> Result<Tokens, Denied
     if sessions::rotate(&mut connection, &family, &old_hash, &next.hash()).await? {
         return Ok(tokens);
     }
-    Err(reused(&mut connection, &family, &old_hash, client).await?)
+    Err(reused(&mut connection, (&family, &old_hash), client, address).await?)
 }
 
 /// For whom tokens are to be, of a sign-in that was begun for `begun_for`.
@@ -192,11 +198,11 @@ fn audience<'a>(
 
 async fn reused(
     connection: &mut PgConnection,
-    family: &[u8],
-    hash: &[u8],
+    (family, hash): (&[u8], &[u8]),
     client: &str,
+    address: IpAddr,
 ) -> Result<Denied, Denied> {
-    if sessions::revoke_reused(connection, family, hash).await? {
+    if sessions::revoke_reused(connection, family, hash, Some(address)).await? {
         tracing::warn!(client, "a refresh token was used twice: its sign-in has ended");
     }
     Ok(BAD_GRANT)
@@ -244,13 +250,18 @@ async fn tokens(
 }
 
 /// `POST /oauth/revoke` (RFC 7009): signs out. A token that is none is ended already.
-pub(super) async fn revoke(State(app): State<App>, headers: HeaderMap, body: String) -> Response {
+pub(super) async fn revoke(
+    State(app): State<App>,
+    Extension(Peer(peer)): Extension<Peer>,
+    headers: HeaderMap,
+    body: String,
+) -> Response {
     let form = match form(&headers, &body) {
         Ok(form) => form,
         Err(denied) => return denied.into_response(),
     };
     if let Some(refresh) = form.get("token").and_then(Refresh::parse)
-        && let Err(error) = sessions::revoke(&app.pool, &refresh.family_hash()).await
+        && let Err(error) = sessions::revoke(&app.pool, &refresh.family_hash(), Some(peer.ip())).await
     {
         return error.into_response();
     }

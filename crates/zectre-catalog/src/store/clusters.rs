@@ -1,6 +1,10 @@
 //! Clusters: where they are, whose, and for which audience tokens for them are.
 
-use super::{duplicate, members};
+use super::{
+    duplicate,
+    events::{self, By, Done},
+    members,
+};
 use crate::{
     code::{AUDIENCE_TAKEN, CLUSTER_NOT_FOUND, LIMIT_REACHED, NAME_TAKEN},
     error::{Error, refuse},
@@ -17,12 +21,12 @@ use zectre_common::{
 pub async fn create(
     pool: &PgPool,
     organization: OrganizationId,
-    by: UserId,
+    by: &By,
     cluster: &Cluster,
     most: i64,
 ) -> Result<(), Error> {
     let mut transaction = pool.begin().await?;
-    let mine = members::hold(&mut transaction, organization, by).await?;
+    let mine = members::hold(&mut transaction, organization, by.user).await?;
     crate::policy::allow(mine, Role::Admin)?;
     let there = sqlx::query_scalar!(
         r#"SELECT count(*) AS "count!" FROM clusters WHERE organization_id = $1"#,
@@ -69,6 +73,10 @@ pub async fn create(
         ),
         None => error.into(),
     })?;
+    let (name, url) = (&cluster.name, &cluster.api_base_url);
+    let message = format!("added the cluster `{name}` at {url}");
+    let done = Done::within(organization, "cluster.added", (cluster.id.get(), name), message);
+    events::write(&mut transaction, by, &[done]).await?;
     transaction.commit().await?;
     Ok(())
 }
@@ -133,20 +141,20 @@ pub async fn of_member(pool: &PgPool, id: ClusterId, user: UserId) -> Result<Opt
 pub async fn update(
     pool: &PgPool,
     id: ClusterId,
-    by: UserId,
+    by: &By,
     name: &str,
     api_base_url: &str,
 ) -> Result<(), Error> {
     let mut transaction = pool.begin().await?;
-    let mine = hold_owner(&mut transaction, id, by).await?;
-    let before = sqlx::query_scalar!(
-        "SELECT api_base_url FROM clusters WHERE id = $1 FOR UPDATE",
+    let (organization, mine) = hold_owner(&mut transaction, id, by.user).await?;
+    let before = sqlx::query!(
+        "SELECT name, api_base_url FROM clusters WHERE id = $1 FOR UPDATE",
         id as _
     )
     .fetch_optional(&mut *transaction)
     .await?
     .ok_or_else(|| gone(id))?;
-    let least = if before == api_base_url {
+    let least = if before.api_base_url == api_base_url {
         Role::Admin
     } else {
         Role::Owner
@@ -167,24 +175,39 @@ pub async fn update(
         ),
         None => error.into(),
     })?;
+    let message = format!(
+        "the cluster `{}` at {} is `{name}` at {api_base_url} now",
+        before.name, before.api_base_url
+    );
+    let done = Done::within(organization, "cluster.changed", (id.get(), name), message);
+    events::write(&mut transaction, by, &[done]).await?;
     transaction.commit().await?;
     Ok(())
 }
 
 /// Removes one, as `by` says: no more tokens are given for it, and nobody gets its audience.
-pub async fn delete(pool: &PgPool, id: ClusterId, by: UserId) -> Result<(), Error> {
+pub async fn delete(pool: &PgPool, id: ClusterId, by: &By) -> Result<(), Error> {
     let mut transaction = pool.begin().await?;
-    let mine = hold_owner(&mut transaction, id, by).await?;
+    let (organization, mine) = hold_owner(&mut transaction, id, by.user).await?;
     crate::policy::allow(mine, Role::Admin)?;
-    sqlx::query!("DELETE FROM clusters WHERE id = $1", id as _)
-        .execute(&mut *transaction)
+    let name = sqlx::query_scalar!("DELETE FROM clusters WHERE id = $1 RETURNING name", id as _)
+        .fetch_optional(&mut *transaction)
         .await?;
+    let done = name.map(|name| {
+        let message = format!("removed the cluster `{name}`");
+        Done::within(organization, "cluster.removed", (id.get(), &name), message)
+    });
+    events::write(&mut transaction, by, done.as_slice()).await?;
     transaction.commit().await?;
     Ok(())
 }
 
-/// The role of `by` in the organization that has the cluster, whose row stays locked.
-async fn hold_owner(connection: &mut PgConnection, id: ClusterId, by: UserId) -> Result<Option<Role>, Error> {
+/// The organization that has the cluster, whose row stays locked, and the role of `by` in it.
+async fn hold_owner(
+    connection: &mut PgConnection,
+    id: ClusterId,
+    by: UserId,
+) -> Result<(OrganizationId, Option<Role>), Error> {
     let organization = sqlx::query_scalar!(
         r#"SELECT organization_id AS "id: OrganizationId" FROM clusters WHERE id = $1"#,
         id as _
@@ -192,7 +215,20 @@ async fn hold_owner(connection: &mut PgConnection, id: ClusterId, by: UserId) ->
     .fetch_optional(&mut *connection)
     .await?
     .ok_or_else(|| gone(id))?;
-    members::hold(connection, organization, by).await
+    Ok((organization, members::hold(connection, organization, by).await?))
+}
+
+/// Whose cluster has this audience, and its name.
+pub(super) async fn of_audience(
+    connection: &mut PgConnection,
+    audience: &str,
+) -> Result<Option<(OrganizationId, String)>, Error> {
+    let row = sqlx::query!(
+        "SELECT organization_id, name FROM clusters WHERE audience = $1",
+        audience
+    );
+    let row = row.fetch_optional(connection).await?;
+    Ok(row.map(|row| (row.organization_id, row.name)))
 }
 
 fn gone(id: ClusterId) -> Error {

@@ -1,6 +1,9 @@
 //! Invitations: shown once, kept as a hash, taken by a DELETE, so that one of two who come at once has it.
 
-use super::members;
+use super::{
+    events::{self, By, Done},
+    members,
+};
 use crate::{
     code::{INVITATION_NOT_FOUND, LIMIT_REACHED},
     error::{Error, refuse},
@@ -8,7 +11,7 @@ use crate::{
 };
 use sqlx::PgPool;
 use zectre_common::{
-    id::{InvitationId, OrganizationId, UserId},
+    id::{InvitationId, OrganizationId},
     state::Role,
     time::Time,
     wire::{catalog::Invitation, page::Page},
@@ -18,13 +21,13 @@ use zectre_common::{
 pub async fn create(
     pool: &PgPool,
     organization: OrganizationId,
-    by: UserId,
+    by: &By,
     invitation: &Invitation,
     token_hash: &[u8],
     most: i64,
 ) -> Result<(), Error> {
     let mut transaction = pool.begin().await?;
-    let mine = members::hold(&mut transaction, organization, by).await?;
+    let mine = members::hold(&mut transaction, organization, by.user).await?;
     members::may_change(mine, invitation.role)?;
     let open = sqlx::query_scalar!(
         r#"SELECT count(*) AS "count!" FROM invitations WHERE organization_id = $1"#,
@@ -50,6 +53,15 @@ pub async fn create(
     )
     .execute(&mut *transaction)
     .await?;
+    let (email, role) = (&invitation.email, invitation.role);
+    let message = format!("invited {email} as `{role}`");
+    let done = Done::within(
+        organization,
+        "invitation.created",
+        (invitation.id.get(), email),
+        message,
+    );
+    events::write(&mut transaction, by, &[done]).await?;
     transaction.commit().await?;
     Ok(())
 }
@@ -84,30 +96,30 @@ pub async fn list(
 pub async fn delete(
     pool: &PgPool,
     organization: OrganizationId,
-    by: UserId,
+    by: &By,
     id: InvitationId,
 ) -> Result<bool, Error> {
     let mut transaction = pool.begin().await?;
-    let mine = members::hold(&mut transaction, organization, by).await?;
+    let mine = members::hold(&mut transaction, organization, by.user).await?;
     crate::policy::allow(mine, Role::Admin)?;
-    let done = sqlx::query!(
-        "DELETE FROM invitations WHERE organization_id = $1 AND id = $2",
+    let email = sqlx::query_scalar!(
+        "DELETE FROM invitations WHERE organization_id = $1 AND id = $2 RETURNING email",
         organization as _,
         id as _
     )
-    .execute(&mut *transaction)
+    .fetch_optional(&mut *transaction)
     .await?;
+    let done = email.map(|email| {
+        let message = format!("withdrew the invitation of {email}");
+        Done::within(organization, "invitation.withdrawn", (id.get(), &email), message)
+    });
+    events::write(&mut transaction, by, done.as_slice()).await?;
     transaction.commit().await?;
-    Ok(done.rows_affected() == 1)
+    Ok(done.is_some())
 }
 
-/// Makes `user` a member, if the invitation is for their address and holds; tells of what. A member who has more keeps it.
-pub async fn accept(
-    pool: &PgPool,
-    user: UserId,
-    token_hash: &[u8],
-    most: i64,
-) -> Result<OrganizationId, Error> {
+/// Makes `by` a member, if the invitation is for their address and holds; tells of what. A member who has more keeps it.
+pub async fn accept(pool: &PgPool, by: &By, token_hash: &[u8], most: i64) -> Result<OrganizationId, Error> {
     let mut transaction = pool.begin().await?;
     let not_there = || {
         refuse(
@@ -124,13 +136,13 @@ pub async fn accept(
     .fetch_optional(&mut *transaction)
     .await?
     .ok_or_else(not_there)?;
-    let has = members::hold(&mut transaction, organization, user).await?;
+    let has = members::hold(&mut transaction, organization, by.user).await?;
     let taken = sqlx::query!(
         "DELETE FROM invitations i USING users u WHERE i.token_hash = $1 AND i.expires_at > now() AND u.id = $2
              AND lower(i.email) = lower(u.email)
          RETURNING i.role",
         token_hash,
-        user as _
+        by.user as _
     )
     .fetch_optional(&mut *transaction)
     .await?;
@@ -139,7 +151,16 @@ pub async fn accept(
         members::room_for_one(&mut transaction, organization, most).await?;
     }
     let role = has.map_or(invitation.role, |has| has.max(invitation.role));
-    members::add(&mut transaction, organization, user, role).await?;
+    members::add(&mut transaction, organization, by.user, role).await?;
+    let login = &by.login;
+    let message = format!("`{login}` accepted an invitation, and is `{role}` now");
+    let done = Done::within(
+        organization,
+        "invitation.accepted",
+        (by.user.get(), login),
+        message,
+    );
+    events::write(&mut transaction, by, &[done]).await?;
     transaction.commit().await?;
     Ok(organization)
 }

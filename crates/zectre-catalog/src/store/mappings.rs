@@ -1,6 +1,9 @@
 //! Which organizations of GitHub lead to which role.
 
-use super::members;
+use super::{
+    events::{self, By, Done},
+    members,
+};
 use crate::{
     code::{LIMIT_REACHED, MAPPING_REFUSED},
     error::{Error, refuse},
@@ -33,15 +36,15 @@ pub async fn list(
 pub async fn set(
     pool: &PgPool,
     organization: OrganizationId,
-    by: UserId,
+    by: &By,
     issuer: &str,
     (github_org_id, role): (i64, Role),
     most: i64,
 ) -> Result<(), Error> {
     let mut transaction = pool.begin().await?;
-    let mine = members::hold(&mut transaction, organization, by).await?;
+    let mine = members::hold(&mut transaction, organization, by.user).await?;
     members::may_change(mine, Role::Owner)?;
-    if !administers(&mut transaction, by, issuer, github_org_id).await? {
+    if !administers(&mut transaction, by.user, issuer, github_org_id).await? {
         let detail = format!(
             "GitHub did not name you as an administrator of its organization {github_org_id} when you signed in: have one of its \
              administrators, as an owner here, map it, or sign in again if you have become one"
@@ -78,9 +81,17 @@ pub async fn set(
     )
     .execute(&mut *transaction)
     .await?;
+    let what = format!("members of GitHub's organization {github_org_id} are `{role}` now");
+    let mut done = vec![to_mapping(
+        organization,
+        "github_mapping.set",
+        github_org_id,
+        what,
+    )];
     if before.is_some_and(|before| before != role) {
-        settle(&mut transaction, organization).await?;
+        done.extend(settle(&mut transaction, organization).await?);
     }
+    events::write(&mut transaction, by, &done).await?;
     transaction.commit().await?;
     Ok(())
 }
@@ -105,12 +116,12 @@ async fn administers(
 pub async fn delete(
     pool: &PgPool,
     organization: OrganizationId,
-    by: UserId,
+    by: &By,
     issuer: &str,
     github_org_id: i64,
 ) -> Result<bool, Error> {
     let mut transaction = pool.begin().await?;
-    let mine = members::hold(&mut transaction, organization, by).await?;
+    let mine = members::hold(&mut transaction, organization, by.user).await?;
     members::may_change(mine, Role::Owner)?;
     let done = sqlx::query!(
         "DELETE FROM github_mappings WHERE organization_id = $1 AND issuer = $2 AND github_org_id = $3",
@@ -122,32 +133,75 @@ pub async fn delete(
     .await?;
     let was_there = done.rows_affected() == 1;
     if was_there {
-        settle(&mut transaction, organization).await?;
+        let what = format!("GitHub's organization {github_org_id} leads here no more");
+        let mut done = vec![to_mapping(
+            organization,
+            "github_mapping.removed",
+            github_org_id,
+            what,
+        )];
+        done.extend(settle(&mut transaction, organization).await?);
+        events::write(&mut transaction, by, &done).await?;
     }
     transaction.commit().await?;
     Ok(was_there)
 }
 
+fn to_mapping(
+    organization: OrganizationId,
+    action: &'static str,
+    github_org_id: i64,
+    message: String,
+) -> Done {
+    Done {
+        organization: Some(organization),
+        action,
+        subject_id: None,
+        subject: github_org_id.to_string(),
+        message,
+    }
+}
+
 /// After a mapping changed or went: who came by it has the role that their mappings give now, and leaves where none is left. Who came
 /// otherwise stays as they are; of whom nobody knows how they came (a version without `github_memberships` took them in), they leave,
-/// and are back at their next sign-in.
-async fn settle(connection: &mut PgConnection, organization: OrganizationId) -> Result<(), Error> {
-    sqlx::query!(
-        "DELETE FROM memberships m WHERE organization_id = $1 AND from_github AND NOT EXISTS
-             (SELECT 1 FROM github_memberships g WHERE g.organization_id = m.organization_id AND g.user_id = m.user_id)",
+/// and are back at their next sign-in. Tells of whom it changed.
+async fn settle(connection: &mut PgConnection, organization: OrganizationId) -> Result<Vec<Done>, Error> {
+    let gone = sqlx::query!(
+        "DELETE FROM memberships m USING users u WHERE u.id = m.user_id AND organization_id = $1 AND from_github AND NOT EXISTS
+             (SELECT 1 FROM github_memberships g WHERE g.organization_id = m.organization_id AND g.user_id = m.user_id)
+         RETURNING u.id, u.login",
         organization as _
     )
-    .execute(&mut *connection)
+    .fetch_all(&mut *connection)
     .await?;
-    sqlx::query!(
-        "UPDATE memberships m SET role = best.role FROM
+    let changed = sqlx::query!(
+        r#"UPDATE memberships m SET role = best.role FROM users u,
              (SELECT DISTINCT ON (user_id) user_id, role FROM github_memberships
                   JOIN github_mappings USING (organization_id, issuer, github_org_id) WHERE organization_id = $1
               ORDER BY user_id, array_position(ARRAY['admin', 'developer', 'viewer'], role)) AS best
-         WHERE m.organization_id = $1 AND m.user_id = best.user_id AND m.from_github AND m.role <> best.role",
+         WHERE m.organization_id = $1 AND m.user_id = best.user_id AND m.from_github AND m.role <> best.role AND u.id = m.user_id
+         RETURNING u.id, u.login, m.role AS "role: Role""#,
         organization as _
     )
-    .execute(connection)
+    .fetch_all(connection)
     .await?;
-    Ok(())
+    let gone = gone
+        .into_iter()
+        .map(|row| followed_out(organization, row.id, &row.login));
+    let changed = changed
+        .into_iter()
+        .map(|row| followed_to(organization, row.id, &row.login, row.role));
+    Ok(gone.chain(changed).collect())
+}
+
+/// Someone is a member no more, because nothing at GitHub leads them here.
+pub(super) fn followed_out(organization: OrganizationId, user: UserId, login: &str) -> Done {
+    let message = format!("`{login}` is no member any more: no organization of theirs at GitHub leads here");
+    Done::within(organization, "member.removed", (user.get(), login), message)
+}
+
+/// Someone has another role, because of what leads them here from GitHub.
+pub(super) fn followed_to(organization: OrganizationId, user: UserId, login: &str, role: Role) -> Done {
+    let message = format!("`{login}` is `{role}` now, by an organization at GitHub");
+    Done::within(organization, "member.role_changed", (user.get(), login), message)
 }

@@ -1,5 +1,6 @@
 //! Who belongs to an organization. Whoever changes that holds the organization's row, so that an owner stays.
 
+use super::events::{self, By, Done};
 use crate::{
     code::{LAST_OWNER, LIMIT_REACHED, MEMBER_NOT_FOUND},
     error::{Error, refuse},
@@ -117,35 +118,40 @@ pub(crate) async fn add(
 pub async fn set_role(
     pool: &PgPool,
     organization: OrganizationId,
-    by: UserId,
+    by: &By,
     user: UserId,
     role: Role,
 ) -> Result<(), Error> {
     let mut transaction = pool.begin().await?;
-    let mine = hold(&mut transaction, organization, by).await?;
+    let mine = hold(&mut transaction, organization, by.user).await?;
     let theirs = hold(&mut transaction, organization, user)
         .await?
         .ok_or_else(|| gone(user))?;
     may_change(mine, theirs.max(role))?;
     add(&mut transaction, organization, user, role).await?;
     keep_an_owner(&mut transaction, organization).await?;
+    let login = login(&mut transaction, user).await?;
+    let message = format!("`{login}` is `{role}` now");
+    let done = Done::within(organization, "member.role_changed", (user.get(), &login), message);
+    events::write(&mut transaction, by, &[done]).await?;
     transaction.commit().await?;
     Ok(())
 }
 
+/// The name of a person's account.
+async fn login(connection: &mut PgConnection, user: UserId) -> Result<String, Error> {
+    let query = sqlx::query_scalar!("SELECT login FROM users WHERE id = $1", user as _);
+    Ok(query.fetch_one(connection).await?)
+}
+
 /// Removes a member, as `by` says; everyone may leave.
-pub async fn remove(
-    pool: &PgPool,
-    organization: OrganizationId,
-    by: UserId,
-    user: UserId,
-) -> Result<(), Error> {
+pub async fn remove(pool: &PgPool, organization: OrganizationId, by: &By, user: UserId) -> Result<(), Error> {
     let mut transaction = pool.begin().await?;
-    let mine = hold(&mut transaction, organization, by).await?;
+    let mine = hold(&mut transaction, organization, by.user).await?;
     let theirs = hold(&mut transaction, organization, user)
         .await?
         .ok_or_else(|| gone(user))?;
-    if by != user {
+    if by.user != user {
         may_change(mine, theirs)?;
     }
     sqlx::query!(
@@ -156,6 +162,14 @@ pub async fn remove(
     .execute(&mut *transaction)
     .await?;
     keep_an_owner(&mut transaction, organization).await?;
+    let login = login(&mut transaction, user).await?;
+    let message = if by.user == user {
+        format!("`{login}` left")
+    } else {
+        format!("`{login}` is no member any more")
+    };
+    let done = Done::within(organization, "member.removed", (user.get(), &login), message);
+    events::write(&mut transaction, by, &[done]).await?;
     transaction.commit().await?;
     Ok(())
 }

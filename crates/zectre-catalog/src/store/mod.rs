@@ -3,6 +3,7 @@
 pub mod clusters;
 pub mod codes;
 pub mod consents;
+pub mod events;
 pub mod invitations;
 pub mod mappings;
 pub mod members;
@@ -13,14 +14,10 @@ pub mod signing_keys;
 pub mod users;
 
 use crate::error::Error;
-use sqlx::{PgPool, postgres::PgPoolOptions};
-use std::time::Duration;
+use sqlx::PgPool;
 use zectre_common::{config::DatabaseConfig, db, time::Time};
 
 static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();
-
-/// How long a connection is waited for.
-const ACQUIRE: Duration = Duration::from_secs(5);
 
 /// A pool on the catalog's database, brought to this version.
 pub async fn connect(config: &DatabaseConfig) -> Result<PgPool, Error> {
@@ -28,10 +25,7 @@ pub async fn connect(config: &DatabaseConfig) -> Result<PgPool, Error> {
         db::DbError::Url(source) | db::DbError::Connect(source) => Error::DatabaseUrl(source),
         db::DbError::Migrate(source) => Error::Migrate(source),
     })?;
-    let pool = PgPoolOptions::new()
-        .max_connections(config.connections_max)
-        .acquire_timeout(ACQUIRE)
-        .idle_timeout(Duration::from_secs(60))
+    let pool = db::pool(config.connections_max)
         .connect_with(options)
         .await
         .map_err(Error::Connect)?;

@@ -1,6 +1,10 @@
 //! Organizations.
 
-use super::{duplicate, members};
+use super::{
+    duplicate,
+    events::{self, By, Done},
+    members,
+};
 use crate::{
     code::{LIMIT_REACHED, SLUG_TAKEN},
     error::{Error, refuse},
@@ -18,9 +22,10 @@ pub async fn create(
     pool: &PgPool,
     slug: &str,
     name: &str,
-    owner: UserId,
+    by: &By,
     per_user_max: i64,
 ) -> Result<Organization, Error> {
+    let owner = by.user;
     let mut transaction = pool.begin().await?;
     // Two at once would both be the last that is allowed.
     sqlx::query_scalar!(r#"SELECT id FROM users WHERE id = $1 FOR UPDATE"#, owner as _)
@@ -60,6 +65,13 @@ pub async fn create(
     )
     .execute(&mut *transaction)
     .await?;
+    let done = Done::within(
+        row.id,
+        "organization.created",
+        (row.id.get(), slug),
+        format!("made `{slug}`"),
+    );
+    events::write(&mut transaction, by, &[done]).await?;
     transaction.commit().await?;
     Ok(Organization {
         id: row.id,
@@ -105,13 +117,18 @@ pub async fn of_member(pool: &PgPool, slug: &str, user: UserId) -> Result<Option
 }
 
 /// Deletes one, with everything in it, as `by` says.
-pub async fn delete(pool: &PgPool, id: OrganizationId, by: UserId) -> Result<(), Error> {
+pub async fn delete(pool: &PgPool, id: OrganizationId, by: &By) -> Result<(), Error> {
     let mut transaction = pool.begin().await?;
-    let mine = members::hold(&mut transaction, id, by).await?;
+    let mine = members::hold(&mut transaction, id, by.user).await?;
     crate::policy::allow(mine, Role::Owner)?;
-    sqlx::query!("DELETE FROM organizations WHERE id = $1", id as _)
-        .execute(&mut *transaction)
+    let slug = sqlx::query_scalar!("DELETE FROM organizations WHERE id = $1 RETURNING slug", id as _)
+        .fetch_optional(&mut *transaction)
         .await?;
+    let done = slug.map(|slug| {
+        let message = format!("deleted `{slug}`");
+        Done::within(id, "organization.deleted", (id.get(), &slug), message)
+    });
+    events::write(&mut transaction, by, done.as_slice()).await?;
     transaction.commit().await?;
     Ok(())
 }

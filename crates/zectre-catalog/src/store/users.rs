@@ -1,8 +1,17 @@
 //! People, as GitHub knows them, and what follows from their organizations there.
 
+use super::{
+    events::{self, By, Done},
+    mappings::{followed_out, followed_to},
+};
 use crate::{claims::OrgClaim, error::Error};
 use sqlx::{PgConnection, PgPool};
-use zectre_common::{id::UserId, state::Role, time::Time};
+use std::net::IpAddr;
+use zectre_common::{
+    id::{OrganizationId, UserId},
+    state::Role,
+    time::Time,
+};
 
 /// What GitHub says about someone who has just signed in.
 #[derive(Debug, Clone)]
@@ -36,15 +45,32 @@ pub struct UserRow {
     pub created_at: Time,
 }
 
+impl UserRow {
+    /// This person, who does something from there.
+    pub fn by(&self, address: Option<IpAddr>) -> By {
+        By {
+            user: self.id,
+            login: self.login.clone(),
+            address,
+        }
+    }
+}
+
 /// Someone signed in at `issuer`: makes or renews the account, and the memberships that follow from GitHub's.
 /// An organization that has `most` members takes nobody else.
-pub async fn sign_in(pool: &PgPool, issuer: &str, profile: &Profile, most: i64) -> Result<UserId, Error> {
+pub async fn sign_in(
+    pool: &PgPool,
+    issuer: &str,
+    profile: &Profile,
+    address: Option<IpAddr>,
+    most: i64,
+) -> Result<UserId, Error> {
     let mut transaction = pool.begin().await?;
-    let id = sqlx::query_scalar!(
-        "INSERT INTO users (id, issuer, subject, login, email, name, administers) VALUES ($1, $2, $3, $4, $5, $6, $7)
+    let account = sqlx::query!(
+        r#"INSERT INTO users (id, issuer, subject, login, email, name, administers) VALUES ($1, $2, $3, $4, $5, $6, $7)
          ON CONFLICT (issuer, subject) DO UPDATE SET login = EXCLUDED.login, email = EXCLUDED.email, name = EXCLUDED.name,
              administers = EXCLUDED.administers, signed_in_at = now()
-         RETURNING id",
+         RETURNING id, (xmax = 0) AS "is_new!""#,
         UserId::new() as _,
         issuer,
         profile.subject,
@@ -55,19 +81,34 @@ pub async fn sign_in(pool: &PgPool, issuer: &str, profile: &Profile, most: i64) 
     )
     .fetch_one(&mut *transaction)
     .await?;
-    follow_github(&mut transaction, id, issuer, &profile.org_ids, most).await?;
+    let (id, login) = (account.id, &profile.login);
+    let first = if account.is_new { " for the first time" } else { "" };
+    let mut done = vec![Done {
+        organization: None,
+        action: "user.signed_in",
+        subject_id: Some(id.get()),
+        subject: login.clone(),
+        message: format!("`{login}` signed in with GitHub{first}"),
+    }];
+    done.extend(follow_github(&mut transaction, (id, login), issuer, &profile.org_ids, most).await?);
+    let by = By {
+        user: id,
+        login: login.clone(),
+        address,
+    };
+    events::write(&mut transaction, &by, &done).await?;
     transaction.commit().await?;
     Ok(id)
 }
 
-/// Memberships that follow from GitHub come and go with it; those that someone gave here stay as they are.
+/// Memberships that follow from GitHub come and go with it; those that someone gave here stay as they are. Tells which came and went.
 async fn follow_github(
     connection: &mut PgConnection,
-    user: UserId,
+    (user, login): (UserId, &str),
     issuer: &str,
     org_ids: &[i64],
     most: i64,
-) -> Result<(), Error> {
+) -> Result<Vec<Done>, Error> {
     // In one order, so that two who sign in never wait for each other.
     let held = sqlx::query_scalar!(
         "SELECT id FROM organizations WHERE id IN
@@ -80,32 +121,52 @@ async fn follow_github(
     )
     .fetch_all(&mut *connection)
     .await?;
-    sqlx::query!(
+    let gone = sqlx::query_scalar!(
         "DELETE FROM memberships WHERE user_id = $1 AND from_github AND organization_id NOT IN
-             (SELECT organization_id FROM github_mappings WHERE issuer = $2 AND github_org_id = ANY($3))",
+             (SELECT organization_id FROM github_mappings WHERE issuer = $2 AND github_org_id = ANY($3))
+         RETURNING organization_id",
         user as _,
         issuer,
         org_ids
     )
-    .execute(&mut *connection)
+    .fetch_all(&mut *connection)
     .await?;
-    sqlx::query!(
-        "INSERT INTO memberships (organization_id, user_id, role, from_github)
+    let followed = sqlx::query!(
+        r#"INSERT INTO memberships (organization_id, user_id, role, from_github)
          SELECT DISTINCT ON (organization_id) organization_id, $1::uuid, role, true FROM github_mappings g
          WHERE issuer = $2 AND github_org_id = ANY($3) AND organization_id = ANY($4)
              AND ($5 > (SELECT count(*) FROM memberships m WHERE m.organization_id = g.organization_id AND m.user_id <> $1::uuid)
                   OR EXISTS (SELECT 1 FROM memberships m WHERE m.organization_id = g.organization_id AND m.user_id = $1::uuid))
          ORDER BY organization_id, array_position(ARRAY['admin', 'developer', 'viewer'], role)
-         ON CONFLICT (organization_id, user_id) DO UPDATE SET role = EXCLUDED.role WHERE memberships.from_github",
+         ON CONFLICT (organization_id, user_id) DO UPDATE SET role = EXCLUDED.role
+             WHERE memberships.from_github AND memberships.role <> EXCLUDED.role
+         RETURNING organization_id, role AS "role: Role", (xmax = 0) AS "is_new!""#,
         user as _,
         issuer,
         org_ids,
         &held as _,
         most
     )
-    .execute(&mut *connection)
+    .fetch_all(&mut *connection)
     .await?;
-    remember_ways(connection, user, issuer, org_ids).await
+    remember_ways(connection, user, issuer, org_ids).await?;
+    let gone = gone
+        .into_iter()
+        .map(|organization| followed_out(organization, user, login));
+    let followed = followed.into_iter().map(|row| {
+        if row.is_new {
+            followed_in(row.organization_id, user, login, row.role)
+        } else {
+            followed_to(row.organization_id, user, login, row.role)
+        }
+    });
+    Ok(gone.chain(followed).collect())
+}
+
+/// Someone has become a member, because of what leads them here from GitHub.
+fn followed_in(organization: OrganizationId, user: UserId, login: &str, role: Role) -> Done {
+    let message = format!("`{login}` is a member now, as `{role}`, by an organization at GitHub");
+    Done::within(organization, "member.added", (user.get(), login), message)
 }
 
 /// Remembers which mappings the memberships follow from that follow from any.

@@ -3,6 +3,7 @@
 
 mod attacks;
 mod directory;
+mod events;
 mod harness;
 mod keys;
 mod logins;

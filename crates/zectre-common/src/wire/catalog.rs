@@ -1,7 +1,7 @@
 //! What a catalog says about people, organizations and clusters.
 
 use crate::{
-    id::{ClusterId, InvitationId, OrganizationId, UserId},
+    id::{ClusterId, EventId, InvitationId, OrganizationId, UserId},
     state::Role,
     time::Time,
 };
@@ -143,6 +143,29 @@ pub struct GithubMapping {
     pub role: Role,
     /// Since when.
     pub created_at: Time,
+}
+
+/// Something that was done: an element of `GET /api/v1/orgs/{slug}/events` and of `GET /api/v1/me/events`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Its id.
+    pub id: EventId,
+    /// When.
+    pub time: Time,
+    /// The account that did it, as in `sub` of its tokens; none where the catalog itself did.
+    pub actor_id: Option<UserId>,
+    /// Its name at GitHub then, or the catalog's.
+    pub actor: String,
+    /// What: `member.removed`.
+    pub action: String,
+    /// To whom or what, by name.
+    pub subject: String,
+    /// The same as a sentence.
+    pub message: String,
+    /// From where.
+    pub source_address: Option<String>,
+    /// Of the request that asked for it.
+    pub request_id: Option<String>,
 }
 
 /// A cluster that people reach with tokens of the catalog.
