@@ -66,6 +66,8 @@ pub enum UpstreamError {
     Lost,
     /// No answer in time.
     Timeout,
+    /// A kept connection was closed before its host took any of the request.
+    Closed,
 }
 
 /// How a connection of plain TCP ended.
@@ -132,7 +134,7 @@ impl RawMetrics {
 #[derive(Debug, Clone)]
 pub struct Metrics {
     requests: [Counter; 5],
-    upstream_errors: [Counter; 3],
+    upstream_errors: [Counter; 4],
     refused: Family<Code, Counter>,
     /// Requests under way, held ones and tunnels included.
     pub in_flight: Gauge,
@@ -181,7 +183,7 @@ impl Metrics {
         Self {
             raw: RawMetrics::new(registry),
             requests: CLASSES.map(|class| requests.get_or_create(&Class { class }).clone()),
-            upstream_errors: ["connect", "lost", "timeout"]
+            upstream_errors: ["connect", "lost", "timeout", "closed"]
                 .map(|kind| upstream_errors.get_or_create(&Kind { kind }).clone()),
             refused: registry.register(
                 "proxy_refused",

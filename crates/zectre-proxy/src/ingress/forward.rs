@@ -186,11 +186,7 @@ impl Ingress {
                 }
             };
             let terms = Terms {
-                kept: match (was_stale, repeatable) {
-                    (true, _) => Kept::None,
-                    (false, true) => Kept::Any,
-                    (false, false) => Kept::Trusted,
-                },
+                kept: kept(was_stale, spare.as_ref()),
                 response_timeout,
                 may_leave: &may_leave,
             };
@@ -255,6 +251,7 @@ impl Ingress {
             self.metrics.upstream_error(match &failed {
                 Failed::Unsent(..) => UpstreamError::Connect,
                 Failed::TimedOut(_) => UpstreamError::Timeout,
+                Failed::Untaken(_) => UpstreamError::Closed,
                 _ => UpstreamError::Lost,
             });
         }
@@ -273,6 +270,8 @@ impl Ingress {
                 lose(waiting, &cause)?;
                 (request, At::Same, cause)
             }
+            // It closed what rested, and has had nothing of this one: that spends nothing, whatever it is.
+            Failed::Untaken(cause) => (again(&cause, true)?, At::Same, cause),
             Failed::Unsent(unsent, cause) => (*unsent, At::Reachable, cause),
             Failed::Lost(cause) => {
                 self.judge(replica, waiting);
@@ -356,6 +355,17 @@ enum At {
     Other,
     /// To one that can be reached, which the last one can't, for anybody.
     Reachable,
+}
+
+/// What a request may go on that was, or was not, lost on a kept connection already.
+fn kept(was_stale: bool, spare: Option<&Spare>) -> Kept {
+    match spare.filter(|spare| spare.lasts()) {
+        _ if was_stale => Kept::None,
+        Some(spare) if spare.is_repeatable() => Kept::Any,
+        Some(_) => Kept::Trusted,
+        // It could not be sent again, whatever came of it.
+        None => Kept::Replaced,
+    }
 }
 
 /// Counts a try that was sent and lost.

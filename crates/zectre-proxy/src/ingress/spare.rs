@@ -1,6 +1,6 @@
 //! A request that can be made a second time: one that may be repeated anyway (idempotent and without a body), one
-//! that its task said it has not begun with (HTTP/2: GOAWAY below its stream, REFUSED_STREAM), whose body is kept until
-//! the answer comes, as long as it is short, or one of whose body nothing has been read (`Expect: 100-continue`).
+//! that its task has not begun with, as it said (HTTP/2: GOAWAY below its stream, REFUSED_STREAM) or as its connection's end tells, whose body
+//! is kept until the answer comes, as long as it is short, or one of whose body nothing has been read (`Expect: 100-continue`).
 
 use super::{
     body::{Fault, Progress, Stream, Upload, UploadError},
@@ -30,15 +30,15 @@ pub(super) struct Spare {
 }
 
 impl Spare {
-    /// Of a request for a task that speaks HTTP/2 or not. Where its body is kept, it is read through us from now on. Nothing that
-    /// a task may have had is sent again unless `repeats`.
+    /// Of a request for a task that speaks HTTP/2 or not; `None` where its body is too long to be kept, or may become so. Where it is kept, it is
+    /// read through us from now on. Nothing that a task may have had is sent again unless `repeats`.
     pub(super) fn of(request: &mut Request<Upload>, http2: bool, repeats: bool) -> Option<Self> {
-        let may = http2 || (repeats && is_idempotent(request.method()));
         let waits = Asked::is_waited_for(request);
         let body = match request.body_mut() {
-            Upload::Empty if may => None,
+            Upload::Empty => None,
             Upload::Tap(tap) => Some(Arc::clone(&tap.kept)),
-            body @ Upload::Stream(_) if http2 || waits => {
+            Upload::Stream(stream) if !(http2 || waits || is_short(&stream.size_hint())) => return None,
+            body @ Upload::Stream(_) => {
                 let Upload::Stream(stream) = mem::replace(body, Upload::Empty) else {
                     return None;
                 };
@@ -47,7 +47,6 @@ impl Spare {
                 *body = Upload::Tap(tap);
                 Some(kept)
             }
-            _ => return None,
         };
         let mut head = Request::new(());
         head.method_mut().clone_from(request.method());
@@ -73,6 +72,11 @@ impl Spare {
         self.repeats && self.asked.is_some() && self.body.as_ref().is_some_and(whole)
     }
 
+    /// Whether it can be made again however much of its body is read.
+    pub(super) fn lasts(&self) -> bool {
+        self.body.as_ref().is_none_or(|body| is_short(&lock(body).size))
+    }
+
     /// It has its answer.
     pub(super) async fn answered(self, status: StatusCode) {
         if let Some(asked) = self.asked {
@@ -94,6 +98,11 @@ impl Spare {
         };
         Some(self.head.map(|()| body))
     }
+}
+
+/// Whether a body of that size is kept to its end.
+fn is_short(size: &SizeHint) -> bool {
+    size.exact().is_some_and(|bytes| bytes <= KEPT_BYTES_MAX as u64)
 }
 
 fn is_idempotent(method: &Method) -> bool {
@@ -266,12 +275,18 @@ mod tests {
             Spare::of(&mut request, http2, repeats)
         };
         assert!(spare("GET", false, true).is_some_and(|spare| spare.is_repeatable()));
-        assert!(spare("POST", false, true).is_none());
-        // Its task may say that it has not begun with it.
-        let only_unbegun = |spare: Spare| !spare.is_repeatable() && spare.again().is_some();
-        assert!(spare("POST", true, true).is_some_and(only_unbegun));
-        // Where the operator wants nothing repeated.
-        assert!(spare("GET", false, false).is_none());
-        assert!(spare("GET", true, false).is_some_and(only_unbegun));
+        let only_unbegun = |spare: Spare| !spare.is_repeatable() && spare.lasts() && spare.again().is_some();
+        for http2 in [false, true] {
+            assert!(spare("POST", http2, true).is_some_and(only_unbegun));
+            // Where the operator wants nothing repeated.
+            assert!(spare("GET", http2, false).is_some_and(only_unbegun));
+        }
+    }
+
+    #[test]
+    fn what_is_kept_to_its_end() {
+        assert!(is_short(&SizeHint::with_exact(KEPT_BYTES_MAX as u64)));
+        assert!(!is_short(&SizeHint::with_exact(KEPT_BYTES_MAX as u64 + 1)));
+        assert!(!is_short(&SizeHint::new()), "it may be of any length");
     }
 }

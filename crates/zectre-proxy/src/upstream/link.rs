@@ -1,6 +1,6 @@
 //! One connection to a task, on loan to a request.
 
-use super::{pool::Pool, rest::Rests, shared::Stream};
+use super::{Failed, pool::Pool, receipt::Receipt, rest::Rests, shared::Stream};
 use crate::{
     ingress::body::Upload,
     live::{Pace, Replica},
@@ -17,6 +17,7 @@ use zectre_common::id::TaskId;
 pub(super) struct Single {
     pub(super) sender: http1::SendRequest<Upload>,
     pub(super) rests: Arc<Rests>,
+    pub(super) receipt: Arc<Receipt>,
 }
 
 /// What requests are handed to.
@@ -38,7 +39,9 @@ pub struct Link {
     pace: Arc<Pace>,
     /// Nothing is sent on it again.
     last: bool,
-    /// When the rest before it began; nothing for a new one.
+    /// It has served others.
+    kept: bool,
+    /// When the rest before it began; nothing for a new one, and for one of many.
     rested_since: Option<Instant>,
 }
 
@@ -50,15 +53,41 @@ impl Link {
             pool: Arc::downgrade(pool),
             pace: Arc::clone(replica.pace()),
             last: false,
+            kept: false,
             rested_since: None,
         }
+    }
+
+    /// The same, of a connection that was kept.
+    pub(super) fn kept(self) -> Self {
+        Self { kept: true, ..self }
     }
 
     /// The same, after a rest.
     pub(super) fn rested_since(self, since: Instant) -> Self {
         Self {
             rested_since: Some(since),
-            ..self
+            ..self.kept()
+        }
+    }
+
+    fn receipt(&self) -> &Receipt {
+        match &self.sender {
+            Sender::Http1(single) => &single.receipt,
+            Sender::Http2(stream) => stream.receipt(),
+        }
+    }
+
+    /// Bytes that were written on it before the request that it is on loan to.
+    pub(super) fn written(&self) -> u64 {
+        self.receipt().written()
+    }
+
+    /// What `failed` with what it was lent for when so many bytes had been written on it.
+    pub(super) fn judge(&self, failed: Failed, before: u64) -> Failed {
+        match failed {
+            Failed::Lost(cause) if self.kept && self.receipt().ends_at(before) => Failed::Untaken(cause),
+            failed => failed,
         }
     }
 

@@ -7,10 +7,13 @@
 
 mod link;
 mod pool;
+mod receipt;
 mod rest;
 mod shared;
 mod silence;
+mod tcp_info;
 mod turn;
+mod witness;
 
 pub use link::Link;
 
@@ -31,6 +34,7 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use link::{Sender, Single};
 use pool::Pool;
+use receipt::Receipt;
 use rest::Rests;
 use rustix::net::sockopt;
 use shared::Shared;
@@ -44,6 +48,7 @@ use std::{
 use tokio::{net::TcpStream, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use turn::Turn;
+use witness::Witness;
 
 /// An HTTP/2 connection that doesn't answer a ping for so long is dead.
 const PING_EVERY: Duration = Duration::from_secs(20);
@@ -71,6 +76,9 @@ pub enum Kept {
     Trusted,
     /// None: it was lost on one already, and the others may be of its age.
     None,
+    /// None, and one of them is closed instead: too much of it would have to be kept for a second time, and they must not become more
+    /// with each such request.
+    Replaced,
 }
 
 /// On what terms a request is sent.
@@ -102,6 +110,8 @@ pub enum Failed {
     Lost(String),
     /// The same on a kept connection, which may only have been closed for its age.
     Stale(String),
+    /// On a kept connection that the task had closed before it took any of it: it has had nothing.
+    Untaken(String),
     /// The task says that it has not begun with it.
     Refused {
         /// Its words.
@@ -152,6 +162,9 @@ impl Upstream {
         terms: Terms<'_>,
     ) -> Result<Reply, Failed> {
         let was_reachable = replica.is_reachable();
+        if terms.kept == Kept::Replaced {
+            self.pool().drop_oldest(replica.task());
+        }
         let mut turn = replica.pace().is_crowded().then(|| replica.pace().line_up(false));
         let (link, mut opening) = loop {
             if let Some(turn) = &turn
@@ -281,14 +294,16 @@ impl Upstream {
         if asks_to_close(request.headers()) {
             link.retire();
         }
+        let before = link.written();
         let sent = match link.sender() {
             Sender::Http1(single) => silence.bear(single.sender.try_send_request(request)).await,
             Sender::Http2(stream) => silence.bear(stream.sender().try_send_request(request)).await,
         };
-        let response = sent.inspect_err(|failed| {
+        let response = sent.map_err(|failed| {
             if matches!(failed, Failed::Unsent(..) | Failed::Lost(_)) && replica.is_reachable() {
                 link.broke(silence.began);
             }
+            link.judge(failed, before)
         })?;
         if let Some(progress) = &silence.progress {
             progress.answered();
@@ -314,12 +329,13 @@ impl Upstream {
         };
         let stream = reached?;
         tune(&stream).map_err(|error| error.to_string())?;
-        let io = TokioIo::new(Turn::new(stream));
+        let receipt = Arc::new(Receipt::new());
+        let io = TokioIo::new(Turn::new(Witness::new(stream, &receipt)));
         if replica.http2() {
             let mut builder = http2::Builder::new(TokioExecutor::new());
             builder.timer(TokioTimer::new()).keep_alive_interval(PING_EVERY);
             let (sender, connection) = builder.handshake(io).await.map_err(|error| error.to_string())?;
-            let shared = Shared::new(sender);
+            let shared = Shared::new(sender, receipt);
             self.drive(shared.watch(connection));
             let link = self.pool().share(replica, shared);
             return link
@@ -330,7 +346,12 @@ impl Upstream {
         let rests = Rests::new(replica.lull());
         let told = Arc::clone(&rests);
         self.drive(connection.with_upgrades().inspect(move |ended| told.ended(ended)));
-        Ok(Some(self.pool().lend(replica, Single { sender, rests })))
+        let single = Single {
+            sender,
+            rests,
+            receipt,
+        };
+        Ok(Some(self.pool().lend(replica, single)))
     }
 
     /// Runs a connection's I/O until it closes. Its errors reach whoever waits for an answer on it.
@@ -356,7 +377,7 @@ fn idle_max(replica: &Replica, terms: Terms<'_>) -> Option<Duration> {
     match terms.kept {
         Kept::Any => None,
         Kept::Trusted => Some(replica.lull().trusted()),
-        Kept::None => Some(Duration::ZERO),
+        Kept::None | Kept::Replaced => Some(Duration::ZERO),
     }
 }
 

@@ -60,7 +60,7 @@ impl Pool {
             kept.http2.retain(|shared| !shared.is_closed());
             // The first one with room, so that the last ones run empty and are closed.
             let stream = kept.http2.iter().find_map(Shared::stream)?;
-            return Some(Link::new(replica, Sender::Http2(stream), self));
+            return Some(Link::new(replica, Sender::Http2(stream), self).kept());
         }
         let mut index = kept.http1.len();
         while index > 0 {

@@ -1,5 +1,6 @@
 //! A connection of HTTP/2, which carries as many requests at once as its task allows; more go on another one.
 
+use super::receipt::Receipt;
 use crate::ingress::body::Upload;
 use hyper::client::conn::http2;
 use std::{
@@ -25,6 +26,7 @@ struct State {
     known: AtomicBool,
     /// They are here: look.
     look: Notify,
+    receipt: Arc<Receipt>,
 }
 
 /// The connection, as the pool keeps it.
@@ -43,7 +45,7 @@ pub(super) struct Stream {
 }
 
 impl Shared {
-    pub(super) fn new(sender: http2::SendRequest<Upload>) -> Self {
+    pub(super) fn new(sender: http2::SendRequest<Upload>, receipt: Arc<Receipt>) -> Self {
         Self {
             sender,
             state: Arc::new(State {
@@ -51,6 +53,7 @@ impl Shared {
                 streams_max: AtomicUsize::new(STREAMS_START),
                 known: AtomicBool::new(false),
                 look: Notify::new(),
+                receipt,
             }),
             opened: Instant::now(),
         }
@@ -104,6 +107,10 @@ impl Shared {
 impl Stream {
     pub(super) fn sender(&mut self) -> &mut http2::SendRequest<Upload> {
         &mut self.sender
+    }
+
+    pub(super) fn receipt(&self) -> &Receipt {
+        &self.state.receipt
     }
 
     /// An answer is here, and before it came the task's settings.

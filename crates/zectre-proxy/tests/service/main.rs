@@ -44,6 +44,7 @@ mod tls;
 mod tls_offered;
 mod trace;
 mod unsent;
+mod untaken;
 mod uploads;
 mod upstream;
 mod wake;

@@ -123,11 +123,13 @@ impl World {
         .await;
     }
 
-    /// (applied, drained) of the one proxy.
+    /// (applied, drained) of the one proxy that runs: a second one may have left its row.
     pub(crate) async fn acknowledged(&self) -> Option<(i64, i64)> {
-        let row = sqlx::query!("SELECT applied_epoch, drained_epoch FROM proxies")
-            .fetch_optional(&self.pool)
-            .await;
+        let row = sqlx::query!(
+            "SELECT applied_epoch, drained_epoch FROM proxies ORDER BY lease_expires_at DESC LIMIT 1"
+        )
+        .fetch_optional(&self.pool)
+        .await;
         row.expect("readable")
             .map(|row| (row.applied_epoch, row.drained_epoch))
     }
