@@ -103,9 +103,13 @@ pub(crate) async fn named(context: &Context, project: &str) -> Result<App, CliEr
         }
     };
     found.ok_or_else(|| {
+        let makes = match project.split_once('/') {
+            Some((namespace, name)) => format!("{name} --namespace {namespace}"),
+            None => project.to_owned(),
+        };
         CliError::NotFound(format!(
             "there is no project `{project}`. `zectre projects list` shows what there is; `zectre projects create \
-             {project}` makes it."
+             {makes}` makes it."
         ))
     })
 }

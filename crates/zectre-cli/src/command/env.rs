@@ -9,6 +9,7 @@ use crate::{
     project, prompt,
     table::{Table, age},
 };
+use secrecy::ExposeSecret;
 use std::{fs, io::Write, os::unix::fs::OpenOptionsExt, path::Path};
 use zectre_common::{
     spec::valid_env_key,
@@ -73,10 +74,8 @@ async fn add(
         (None, Some(value)) => (key.to_owned(), value),
         // Not on the command line, where other users of the machine could see it.
         (None, None) => {
-            let missing = format!(
-                "nothing was given on standard input. Write `zectre env add {key}=value`, or give the value there."
-            );
-            (key.to_owned(), prompt::rest(missing).await?)
+            let value = asked(key, secret).await?;
+            (key.to_owned(), value)
         }
         (Some(_), Some(_)) => {
             return Err(CliError::Usage(
@@ -102,6 +101,22 @@ async fn add(
         app.name
     );
     Ok(context.output.done(&set, remark))
+}
+
+/// The value that a person types (a secret one unseen), or what stands on standard input.
+async fn asked(key: &str, secret: bool) -> Result<String, CliError> {
+    let question = format!("Value of {key} (one line; several by `< FILE`)");
+    if !prompt::person_is_there() {
+        return prompt::rest(format!(
+            "nothing was given on standard input. Write `zectre env add {key}=value`, or give the value there."
+        ))
+        .await;
+    }
+    if secret {
+        let value = prompt::secret(&question).await?;
+        return Ok(value.expose_secret().to_owned());
+    }
+    prompt::line(&question).await
 }
 
 async fn remove(context: &Context, keys: &[String], scope: &VariableScope) -> Result<Shown, CliError> {

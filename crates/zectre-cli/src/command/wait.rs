@@ -193,6 +193,11 @@ fn doing(deployment: &Deployment, waited: Duration) -> Option<String> {
             Some(format!("Waiting for a place {place}: {why}"))
         }
         (DeploymentStatus::Pending, _) => Some(format!("Waiting for a place {place}")),
+        (DeploymentStatus::Running, Some(why))
+            if waited >= WHY_AFTER && deployment.reason == Some(Reason::NoCapacity) =>
+        {
+            Some(format!("Rolling out {place}, and waiting for a place: {why}"))
+        }
         (DeploymentStatus::Running, _) if job => Some(format!("Running {place}")),
         (DeploymentStatus::Running, _) => Some(match deployment.spec.strategy {
             Strategy::Canary {
@@ -257,4 +262,26 @@ async fn serves_another(context: &Context, deployment: &Deployment) -> bool {
         .iter()
         .find(|environment| environment.slug == deployment.environment)
         .is_none_or(|environment| environment.current_deployment_id.is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::describe::tests::deployment;
+    use serde_json::json;
+
+    #[test]
+    fn a_rollout_that_finds_no_room_says_so_once_it_lasts() {
+        let full = deployment(
+            "always",
+            &json!({"status": "running", "reason": "no_capacity", "message": "1 task waits: no node has enough cpu left"}),
+        );
+        let said = |waited| doing(&full, waited).expect("it goes on");
+        assert!(!said(Duration::ZERO).contains("no node has enough cpu left"));
+        assert!(
+            said(WHY_AFTER).contains("no node has enough cpu left"),
+            "{}",
+            said(WHY_AFTER)
+        );
+    }
 }
