@@ -154,7 +154,12 @@ impl Service {
             tables,
             tls: secure.as_ref().map(|secure| Arc::clone(&secure.setup.tls)),
             waker: Arc::new(waker),
-            upstream: Upstream::new(connect_timeout, wires.clone(), cut.clone()),
+            upstream: Upstream::new(
+                connect_timeout,
+                proxy.limits.header_count_max,
+                wires.clone(),
+                cut.clone(),
+            ),
             metrics,
             access,
             door: Door::new(&proxy.limits),

@@ -255,7 +255,10 @@ impl Ingress {
                 _ => UpstreamError::Lost,
             });
         }
-        if matches!(failed, Failed::TimedOut(_) | Failed::Garbled(_)) {
+        if matches!(
+            failed,
+            Failed::TimedOut(_) | Failed::Garbled(_) | Failed::Oversized
+        ) {
             replica.count_failure();
         }
         let (request, place, cause) = match failed {
@@ -280,6 +283,12 @@ impl Ingress {
                 spend(waiting, &cause)?;
                 // A program that hangs up at a request is there for all others: only who can't be reached is passed over
                 // by everybody, or one visitor could take a program from all.
+            Failed::Oversized => {
+                return Err(Refusal::BadGateway(format!(
+                    "its answer has more than {}, which is the most that this proxy takes",
+                    self.upstream.head_bound()
+                )));
+            }
                 let at = if replica.is_reachable() {
                     At::Other
                 } else {

@@ -89,6 +89,7 @@ impl Silence<'_> {
             let cause = zectre_service::problem::chain(error.error());
             match unsent {
                 Some(request) => Failed::Unsent(Box::new(request), cause),
+                None if error.error().is_parse_too_large() => Failed::Oversized,
                 None if error.error().is_parse() => Failed::Garbled(cause),
                 None if let Some(is_leaving) = unprocessed(error.error()) => {
                     Failed::Refused { cause, is_leaving }

@@ -11,6 +11,7 @@ mod errors;
 mod grpc;
 mod h2c;
 mod handover;
+mod heads;
 mod hostile;
 #[cfg(feature = "http3")]
 mod http3;
