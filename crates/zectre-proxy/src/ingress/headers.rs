@@ -28,6 +28,25 @@ static HOP_BY_HOP: [HeaderName; 8] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
+/// Meant for whoever reads the message, however many stand between: an option of a connection must not name them (RFC 9110, section
+/// 7.6.1), and one that does takes nothing away. By these a message is framed, led and bounded on its way, and its reader tells who
+/// asks; they must say to the task what they said here. What else an option names goes, as it must.
+static END_TO_END: [HeaderName; 13] = [
+    header::AUTHORIZATION,
+    header::CACHE_CONTROL,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LENGTH,
+    header::CONTENT_RANGE,
+    header::CONTENT_TYPE,
+    header::COOKIE,
+    header::HOST,
+    header::MAX_FORWARDS,
+    header::SET_COOKIE,
+    header::VIA,
+    HeaderName::from_static("traceparent"),
+    HeaderName::from_static("tracestate"),
+];
+
 /// Headers that a request has mostly more when it leaves: those of `Forwarded`'s kind, its id and its trace.
 const ADDED: usize = 5;
 
@@ -143,7 +162,8 @@ fn strip(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
     if found.contains(&header::CONNECTION) {
         // The usual one is known, and found already.
         let named = connection_options(headers).filter(|option| !option.eq_ignore_ascii_case("keep-alive"));
-        found.extend(named.filter_map(|option| option.parse().ok()));
+        let named = named.filter_map(|option| option.parse().ok());
+        found.extend(named.filter(|name| !END_TO_END.contains(name)));
     }
     for name in found {
         headers.remove(name);
@@ -342,6 +362,48 @@ pub(super) mod tests {
         assert_eq!(framed(Method::POST, None), (chunked.clone(), close.clone()));
         assert_eq!(framed(Method::GET, None), (chunked, close.clone()));
         assert_eq!(framed(Method::DELETE, Some(3)), (None, close));
+    }
+
+    #[test]
+    fn an_option_of_the_connection_takes_nothing_that_is_for_the_task() {
+        let options = "Max-Forwards, host, AUTHORIZATION, cookie, content-length, content-type, traceparent, cache-control, \
+                       x-forwarded-for, x-request-id, x-own";
+        let mut head = parts(
+            "/",
+            &[
+                ("host", "a.test"),
+                ("connection", options),
+                ("max-forwards", "3"),
+                ("authorization", "Bearer 1"),
+                ("cookie", "a=b"),
+                ("content-length", "3"),
+                ("content-type", "text/plain"),
+                ("traceparent", "00-1-2-00"),
+                ("cache-control", "no-cache"),
+                ("x-own", "1"),
+            ],
+        );
+        let client = Client::new("192.0.2.7:1234".parse().expect("an address"), None, false);
+        let named = host(&head).expect("one");
+        let id = HeaderValue::from_static("id");
+        rewrite(&mut head, &named, &client, None, &id, None, false);
+        for (name, value) in [
+            ("max-forwards", "3"),
+            ("host", "a.test"),
+            ("authorization", "Bearer 1"),
+            ("cookie", "a=b"),
+            ("content-length", "3"),
+            ("content-type", "text/plain"),
+            ("traceparent", "00-1-2-00"),
+            ("cache-control", "no-cache"),
+            ("x-forwarded-for", "192.0.2.7"),
+            ("x-request-id", "id"),
+        ] {
+            assert_eq!(head.headers.get(name).expect(name), value, "{name}");
+        }
+        for gone in ["connection", "x-own"] {
+            assert!(!head.headers.contains_key(gone), "{gone}");
+        }
     }
 
     #[test]
