@@ -42,7 +42,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use store::{activity, feed, history, lease, snapshot, succession::Place};
+use store::{activity, feed, goodbye, history, lease, snapshot, succession::Place};
 use tables::Tables;
 use tokio::{
     net::TcpListener,
@@ -68,8 +68,8 @@ use zectre_service::{
 pub const NAME: &str = "zectre-proxy";
 /// How often idle connections to tasks are looked through.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
-/// How long the last words to the database may take at shutdown.
-const GOODBYE: Duration = Duration::from_secs(3);
+/// How long background work may take to end at shutdown.
+const TASKS_END: Duration = Duration::from_secs(3);
 /// How long the start waits for a connection to PostgreSQL before it takes the snapshot,
 const FIRST_CONNECTION: Duration = Duration::from_secs(2);
 /// and then for the table: some times what one of 100,000 hosts takes (2.5 s), or such a proxy would always start from its
@@ -281,8 +281,8 @@ impl Service {
         doors.serve(open, &config, &tasks, &wires).await;
         drain(&ingress, &wires, Duration::from_millis(config.drain_timeout_ms)).await;
         // Only now does nobody need to wait for this proxy any longer.
-        tasks.stop(GOODBYE).await;
-        say_goodbye(&pool, &tables, &past, id).await;
+        tasks.stop(TASKS_END).await;
+        goodbye::say(&pool, &tables, &past, id).await;
         Ok(())
     }
 }
@@ -341,21 +341,8 @@ fn write_down(
     }
 }
 
-/// Tells PostgreSQL what it has not heard yet, and that this proxy is gone.
-async fn say_goodbye(pool: &PgPool, tables: &Tables, past: &Mutex<history::History>, id: ProxyId) {
-    let last_words = async {
-        activity::flush(pool, tables, id).await?;
-        history::finish(pool, past).await?;
-        lease::release(pool, &[id]).await
-    };
-    match timeout(GOODBYE, last_words).await {
-        Ok(Ok(())) => {}
-        _ => tracing::warn!("PostgreSQL did not hear that this proxy stops; its lease will run out"),
-    }
-}
-
 /// Takes over from the `old` process, if there is one, and is ready to hand over itself. What is returned is requested when
-/// that has happened.
+/// that has happened; false: this process was stopped before it began, and whoever comes is the old one's to serve.
 async fn hand_over(
     path: &Path,
     old: Option<Old>,

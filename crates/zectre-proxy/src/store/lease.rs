@@ -38,7 +38,7 @@ pub async fn run(
     let mut changes = tables.changes();
     let mut renewal = interval(RENEW_EVERY);
     renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut failing, mut swept) = (false, false);
+    let (mut failing, mut swept, mut known) = (false, false, false);
     loop {
         let due = async {
             tokio::select! {
@@ -59,11 +59,26 @@ pub async fn run(
         {
             tracing::warn!(%error, "who was here before this proxy can't be read; its lease will run out");
         }
-        let failed = ports.failed();
-        let renewed = timeout(STATEMENT_TIMEOUT, renew(&pool, &proxy, acknowledgement, failed)).await;
-        match renewed.map_err(too_slow).and_then(|result| result) {
-            Ok(()) => {
-                failing = false;
+        let row = Row {
+            proxy: &proxy,
+            acknowledged: acknowledgement,
+            ports_failed: ports.failed(),
+        };
+        let written = async {
+            if known {
+                row.renew(&pool).await
+            } else {
+                row.put(&pool).await
+            }
+        };
+        let written = timeout(STATEMENT_TIMEOUT, written).await;
+        match written.map_err(too_slow).and_then(|result| result) {
+            Ok(is_there) => {
+                (failing, known) = (false, is_there);
+                if !is_there {
+                    renewal.reset_immediately();
+                    continue;
+                }
                 if let Some(place) = &mut place {
                     succeed(&pool, place, proxy.id).await;
                 }
@@ -80,31 +95,52 @@ pub async fn run(
     }
 }
 
-async fn renew(
-    pool: &PgPool,
-    proxy: &Proxy,
+/// What is told of a proxy.
+struct Row<'p> {
+    proxy: &'p Proxy,
     acknowledged: Acknowledgement,
     ports_failed: BTreeMap<u16, String>,
-) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "WITH renewed AS (
-             INSERT INTO proxies (id, name, lease_expires_at, applied_epoch, drained_epoch, ports_failed)
-             VALUES ($1, $2, now() + interval '10 seconds', $3, $4, $6)
-             ON CONFLICT (id) DO UPDATE SET lease_expires_at = excluded.lease_expires_at,
-                 applied_epoch = excluded.applied_epoch, drained_epoch = excluded.drained_epoch,
-                 ports_failed = excluded.ports_failed
-             RETURNING id)
-         SELECT pg_notify($5, id::text) FROM renewed",
-        proxy.id as _,
-        proxy.name,
-        acknowledged.applied_epoch as i64,
-        acknowledged.drained_epoch as i64,
-        channel::PROXY,
-        Json(ports_failed) as _,
-    )
-    .fetch_one(pool)
-    .await
-    .map(drop)
+}
+
+impl Row<'_> {
+    /// Writes it for the first time.
+    async fn put(&self, pool: &PgPool) -> Result<bool, sqlx::Error> {
+        let put = sqlx::query!(
+            "WITH put AS (
+                 INSERT INTO proxies (id, name, lease_expires_at, applied_epoch, drained_epoch, ports_failed)
+                 VALUES ($1, $2, now() + interval '10 seconds', $3, $4, $6)
+                 ON CONFLICT (id) DO UPDATE SET lease_expires_at = excluded.lease_expires_at,
+                     applied_epoch = excluded.applied_epoch, drained_epoch = excluded.drained_epoch,
+                     ports_failed = excluded.ports_failed
+                 RETURNING id)
+             SELECT pg_notify($5, id::text) FROM put",
+            self.proxy.id as _,
+            self.proxy.name,
+            self.acknowledged.applied_epoch as i64,
+            self.acknowledged.drained_epoch as i64,
+            channel::PROXY,
+            Json(&self.ports_failed) as _,
+        );
+        put.fetch_one(pool).await.map(|_| true)
+    }
+
+    /// Renews it; false when it is not there any more. It never makes one: a renewal that PostgreSQL gets to late must not bring
+    /// back the row of a proxy that has said goodbye meanwhile.
+    async fn renew(&self, pool: &PgPool) -> Result<bool, sqlx::Error> {
+        let renewed = sqlx::query!(
+            "WITH renewed AS (
+                 UPDATE proxies SET lease_expires_at = now() + interval '10 seconds', applied_epoch = $2, drained_epoch = $3,
+                     ports_failed = $5
+                 WHERE id = $1 RETURNING id)
+             SELECT pg_notify($4, id::text) FROM renewed",
+            self.proxy.id as _,
+            self.acknowledged.applied_epoch as i64,
+            self.acknowledged.drained_epoch as i64,
+            channel::PROXY,
+            Json(&self.ports_failed) as _,
+        );
+        renewed.fetch_optional(pool).await.map(|row| row.is_some())
+    }
 }
 
 /// Nobody waits any longer for those who were where `proxy` is now. It has its own row already: there is never none.

@@ -5,6 +5,7 @@ pub mod activity;
 pub mod certificates;
 pub mod copies;
 pub mod feed;
+pub mod goodbye;
 pub mod history;
 pub mod lease;
 pub mod routes;

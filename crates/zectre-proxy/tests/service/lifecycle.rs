@@ -209,3 +209,76 @@ async fn nobody_waits_for_a_killed_proxy_once_another_has_its_place() {
     row(Some(first)).await;
     second.kill().await;
 }
+
+/// What waits for others' locks, or for a disk, is not what keeps a proxy's row.
+#[tokio::test]
+async fn the_row_goes_though_the_last_words_find_no_ear() {
+    let world = World::new().await;
+    let origin = Origin::saying("served").await;
+    world.app_at("steady", &[&origin]).await;
+    let proxy = world.start().await;
+    let mut deaf = world.pool.begin().await.expect("a transaction");
+    sqlx::query("LOCK TABLE deployment_activity IN ACCESS EXCLUSIVE MODE")
+        .execute(&mut *deaf)
+        .await
+        .expect("locked");
+    assert_eq!(proxy.get("steady-default").await.body, "served");
+    proxy.stop().await;
+    assert!(world.proxies().await.is_empty());
+    deaf.rollback().await.expect("unlocked");
+}
+
+/// PostgreSQL carries out what it was sent, whoever has gone meanwhile.
+#[tokio::test]
+async fn a_renewal_that_comes_late_brings_no_proxy_back() {
+    let world = World::new().await;
+    let site = world.site("late", "");
+    let killed = site.ready().await;
+    wait_until(SOON, "its row is there", || async {
+        (world.proxies().await.len() == 1).then_some(())
+    })
+    .await;
+    let mut slow = world.pool.begin().await.expect("a transaction");
+    sqlx::query("LOCK TABLE proxies IN EXCLUSIVE MODE")
+        .execute(&mut *slow)
+        .await
+        .expect("locked");
+    let waiting = async || {
+        let count: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+             AND application_name = 'zectre-proxy' AND wait_event_type = 'Lock'",
+        )
+        .fetch_one(&world.pool)
+        .await
+        .expect("a number");
+        count
+    };
+    wait_until(SOON, "a renewal is on its way", || async {
+        (waiting().await == 1).then_some(())
+    })
+    .await;
+    killed.kill().await;
+    // As its goodbye, or that of whoever has its place, would do it.
+    sqlx::query("DELETE FROM proxies")
+        .execute(&mut *slow)
+        .await
+        .expect("deleted");
+    slow.commit().await.expect("written");
+    wait_until(SOON, "the renewal is done", || async {
+        (waiting().await == 0).then_some(())
+    })
+    .await;
+    // Whatever it wrote is written once its connection is gone.
+    wait_until(SOON, "nothing of the proxy is left", || async {
+        let left: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+             AND application_name = 'zectre-proxy'",
+        )
+        .fetch_one(&world.pool)
+        .await
+        .expect("a number");
+        (left == 0).then_some(())
+    })
+    .await;
+    assert!(world.proxies().await.is_empty());
+}
