@@ -11,6 +11,7 @@ use http::{HeaderMap, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use std::{
+    collections::VecDeque,
     pin::Pin,
     sync::{
         Arc,
@@ -20,6 +21,10 @@ use std::{
     time::{Duration, Instant},
 };
 use zectre_common::config::ProxyLimits;
+
+/// What is read of a body before there is a task for it, and what each piece of it counts for at least.
+const AHEAD_BYTES_MAX: usize = 64 * 1024;
+const PIECE_BYTES_LEAST: usize = 64;
 
 /// What keeps a request counted: on its replica, its deployment and the proxy.
 #[derive(Debug)]
@@ -181,10 +186,27 @@ pub enum Upload {
 pub struct Stream {
     inflow: Inflow,
     progress: Arc<Progress>,
+    ahead: Ahead,
     bytes_max: u64,
     watch: Option<Watch>,
     /// Nobody has asked for it yet.
     gate: Option<Gate>,
+}
+
+/// What was read of a body before it was asked for.
+#[derive(Debug, Default)]
+struct Ahead {
+    pieces: VecDeque<Frame<Bytes>>,
+    /// What they take.
+    room: usize,
+    ended: bool,
+}
+
+impl Ahead {
+    fn bytes(&self) -> u64 {
+        let data = self.pieces.iter().filter_map(Frame::data_ref);
+        data.map(|data| data.len() as u64).sum()
+    }
 }
 
 impl Upload {
@@ -197,6 +219,7 @@ impl Upload {
         Self::Stream(Box::new(Stream {
             inflow,
             progress: Progress::new(),
+            ahead: Ahead::default(),
             bytes_max: bounds.bytes_max.unwrap_or(u64::MAX),
             watch: (!bounds.idle_timeout.is_zero()).then(watch),
             gate: None,
@@ -207,6 +230,15 @@ impl Upload {
     pub(super) fn may_be_slow(&mut self) {
         if let Self::Stream(stream) = self {
             stream.watch = None;
+        }
+    }
+
+    /// Reads what has come of it, as far as there is room, while it waits for a task: a client of HTTP/1.1 that is not read from is not
+    /// heard to leave. Ready with what is wrong with it.
+    pub(super) fn read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<Fault> {
+        match self {
+            Self::Stream(stream) => stream.read_ahead(cx),
+            Self::Empty | Self::Tap(_) => Poll::Pending,
         }
     }
 
@@ -227,11 +259,39 @@ impl Stream {
     }
 
     pub(super) fn is_end_stream(&self) -> bool {
-        self.inflow.is_end_stream()
+        self.ahead.pieces.is_empty() && (self.ahead.ended || self.inflow.is_end_stream())
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {
-        self.inflow.size_hint()
+        let rest = self.inflow.size_hint();
+        match rest.exact() {
+            Some(bytes) => SizeHint::with_exact(bytes + self.ahead.bytes()),
+            None => rest,
+        }
+    }
+
+    /// How slow it is counts only once somebody waits for it.
+    fn read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<Fault> {
+        let ahead = &mut self.ahead;
+        while ahead.room < AHEAD_BYTES_MAX && !ahead.ended {
+            match std::task::ready!(Pin::new(&mut self.inflow).poll_frame(cx)) {
+                Some(Ok(piece)) => {
+                    ahead.room += piece.data_ref().map_or(0, Bytes::len).max(PIECE_BYTES_LEAST);
+                    ahead.pieces.push_back(piece);
+                }
+                Some(Err(_)) => return Poll::Ready(Fault::Broken),
+                None => ahead.ended = true,
+            }
+        }
+        Poll::Pending
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+        match self.ahead.pieces.pop_front() {
+            Some(piece) => Poll::Ready(Some(Ok(piece))),
+            None if self.ahead.ended => Poll::Ready(None),
+            None => Pin::new(&mut self.inflow).poll_frame(cx),
+        }
     }
 
     /// It waits until `gate` opens.
@@ -244,7 +304,7 @@ impl Stream {
             std::task::ready!(gate.poll(cx));
             self.gate = None;
         }
-        let Poll::Ready(frame) = Pin::new(&mut self.inflow).poll_frame(cx) else {
+        let Poll::Ready(frame) = self.poll_next(cx) else {
             if !self.watch.as_mut().is_some_and(|watch| watch.is_too_slow(cx)) {
                 return Poll::Pending;
             }

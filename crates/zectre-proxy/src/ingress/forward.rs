@@ -23,7 +23,12 @@ use crate::{
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version, header, request::Parts};
 use http_body::Body;
 use hyper::upgrade::OnUpgrade;
-use std::time::{Duration, Instant};
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    task::Poll,
+    time::{Duration, Instant},
+};
 use tokio::time::timeout;
 use zectre_common::wire::task::Phases;
 use zectre_service::request_id;
@@ -126,7 +131,18 @@ impl Ingress {
         waiting.look_at(&parts, !body.is_end_stream());
         let secure =
             client.tls.is_some() || sender.as_ref().is_some_and(|sender| sender.secure == Some(true));
-        let Place { lease, http2 } = self.place(waiting).await?;
+        let placed = {
+            let mut place = pin!(self.place(waiting));
+            let placed = poll_fn(|cx| match place.as_mut().poll(cx) {
+                // Who waits for a word is told one when it is read from.
+                Poll::Pending if !expects => body
+                    .read_ahead(cx)
+                    .map(|fault| Err(self.limits.body.refusal(fault))),
+                placed => placed,
+            });
+            placed.await
+        };
+        let Place { lease, http2 } = placed?;
         headers::rewrite(&mut parts, host, client, sender, id, upgrade, http2);
         trace.hand_on(&mut parts.headers);
         if http2 {
@@ -267,6 +283,12 @@ impl Ingress {
             Failed::Garbled(cause) => {
                 return Err(Refusal::BadGateway(format!("its answer is no HTTP: {cause}")));
             }
+            Failed::Oversized => {
+                return Err(Refusal::BadGateway(format!(
+                    "its answer has more than {}, which is the most that this proxy takes",
+                    self.upstream.head_bound()
+                )));
+            }
             // No sign against the task: another connection to it is as good as another task.
             Failed::Stale(cause) => {
                 let request = again(&cause, repeatable)?;
@@ -283,12 +305,6 @@ impl Ingress {
                 spend(waiting, &cause)?;
                 // A program that hangs up at a request is there for all others: only who can't be reached is passed over
                 // by everybody, or one visitor could take a program from all.
-            Failed::Oversized => {
-                return Err(Refusal::BadGateway(format!(
-                    "its answer has more than {}, which is the most that this proxy takes",
-                    self.upstream.head_bound()
-                )));
-            }
                 let at = if replica.is_reachable() {
                     At::Other
                 } else {

@@ -6,6 +6,7 @@ use crate::{
     world::{App, SOON, World},
 };
 use http::{Response, StatusCode};
+use http_body_util::BodyExt;
 use std::{
     net::SocketAddr,
     sync::{
@@ -13,7 +14,12 @@ use std::{
         atomic::{AtomicU64, Ordering::SeqCst},
     },
 };
-use tokio::{io::AsyncWriteExt, net::TcpStream, sync::Semaphore, task::JoinSet};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::Semaphore,
+    task::JoinSet,
+};
 use zectre_common::{
     id::TaskId,
     wire::{
@@ -206,6 +212,72 @@ async fn places_to_wait_are_bounded_and_freed_by_clients_that_leave() {
     gate.add_permits(1);
     assert_eq!(proxy.get("small-default").await.body, "awake");
     assert_eq!(api.requests(), 1, "the call outlived those who asked first");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn who_leaves_with_its_body_on_the_way_frees_its_place_too_and_who_stays_sends_all_of_it() {
+    let mut world = World::new().await;
+    let origin = Origin::new(async |request| {
+        let whole = request.into_body().collect().await;
+        text(whole.map_or(0, |body| body.to_bytes().len()).to_string())
+    })
+    .await;
+    let gate = Arc::new(Semaphore::new(0));
+    let api = api(world.key.clone(), origin.address, Arc::clone(&gate)).await;
+    // Longer than anybody waits here for a place to be free.
+    world.configure(&format!(
+        "[api]\npublic_url = \"http://{}\"\n[proxy]\nwake_timeout_ms = 300000",
+        api.address
+    ));
+    let app = asleep(&world, "upload").await;
+    let proxy = world.start().await;
+    let are_held = async |count: u64| {
+        wait_until(SOON, "so many are held", || async {
+            (held(proxy.admin, &world.key, app).await == count).then_some(())
+        })
+        .await;
+    };
+    let begin = async |body: &str| {
+        let head = format!(
+            "POST / HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n",
+            full("upload-default")
+        );
+        let mut stream = TcpStream::connect(proxy.address).await.expect("it listens");
+        stream
+            .write_all((head + body).as_bytes())
+            .await
+            .expect("it reads");
+        are_held(1).await;
+        stream
+    };
+    for body in [
+        "Content-Length: 100000\r\n\r\na part",
+        "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+        "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
+    ] {
+        drop(begin(body).await);
+        are_held(0).await;
+    }
+    // More than is read before there is a task.
+    let bytes = 300_000;
+    let mut lengthy = begin(&format!("Content-Length: {bytes}\r\n\r\n")).await;
+    let mut answer = String::new();
+    let sent = vec![b'x'; bytes];
+    let (mut read, mut write) = lengthy.split();
+    let upload = async { write.write_all(&sent).await.expect("it reads") };
+    let wake = async { gate.add_permits(1) };
+    let reading = async { read.read_to_string(&mut answer).await.expect("text") };
+    tokio::join!(upload, wake, reading);
+    assert!(answer.ends_with("300000"), "{answer}");
+    let pieces = "3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
+    world.publish().await;
+    let mut chunked = begin(&format!("Transfer-Encoding: chunked\r\n\r\n{pieces}")).await;
+    gate.add_permits(1);
+    answer.clear();
+    chunked.read_to_string(&mut answer).await.expect("text");
+    assert!(answer.ends_with('5'), "{answer}");
+    assert_eq!(origin.requests(), 2, "nothing of those who left came here");
     proxy.stop().await;
 }
 
