@@ -247,7 +247,7 @@ impl Service {
         follow(&pool, &ingress, &ports, lease::Proxy { id, name }, prior, &tasks);
         let past = keep_history(&pool, &tables, id, &tasks);
         write_down(&config, &tables, access_writer, &tasks);
-        let handed = hand_over(
+        let (handed, begins) = hand_over(
             &config.handover_path,
             old,
             &tables,
@@ -278,7 +278,9 @@ impl Service {
             ports,
             inherited,
         };
-        doors.serve(open, &config, &tasks, &wires).await;
+        if begins {
+            doors.serve(open, &config, &tasks, &wires).await;
+        }
         drain(&ingress, &wires, Duration::from_millis(config.drain_timeout_ms)).await;
         // Only now does nobody need to wait for this proxy any longer.
         tasks.stop(TASKS_END).await;
@@ -351,14 +353,13 @@ async fn hand_over(
     service: &Shutdown,
     ports: &Arc<Ports>,
     listeners: &[(Role, Option<&TcpListener>)],
-) -> Shutdown {
+) -> (Shutdown, bool) {
     let handed = Shutdown::new();
     let mut old = old;
     if let Some(old) = &mut old
         && service.or_requested(old.wait_for_routes(tables)).await.is_none()
     {
-        // Stopped before it began: the old one serves on.
-        return handed;
+        return (handed, false);
     }
     if !path.as_os_str().is_empty() {
         let listeners: Vec<_> = listeners
@@ -377,7 +378,7 @@ async fn hand_over(
     if let Some(old) = old {
         old.release().await;
     }
-    handed
+    (handed, true)
 }
 
 /// Serves the admin port until the stop, or until another process does.

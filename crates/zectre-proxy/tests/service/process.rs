@@ -4,6 +4,7 @@ use crate::{
     client::client,
     world::{SOON, World},
 };
+use rustix::process::Signal;
 use secrecy::ExposeSecret;
 use std::{net::SocketAddr, os::fd::OwnedFd, path::PathBuf, process::Stdio};
 use tokio::process::{Child, Command};
@@ -155,8 +156,21 @@ impl Process {
     }
 
     pub(crate) fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// It does nothing until it is resumed.
+    pub(crate) fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    pub(crate) fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
         let process = rustix::process::Pid::from_raw(self.id() as i32).expect("not 0");
-        rustix::process::kill_process(process, rustix::process::Signal::TERM).expect("it runs");
+        rustix::process::kill_process(process, signal).expect("it runs");
     }
 
     pub(crate) async fn kill(mut self) {
