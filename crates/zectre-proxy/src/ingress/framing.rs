@@ -10,6 +10,10 @@ use memchr::memchr;
 /// No program that means well writes a longer chunk-size line.
 const CHUNK_LINE_MAX: usize = 1_024;
 
+/// Room for a line that comes in parts stays with a connection up to this size: what a client wrote once is not kept for as long as
+/// it is idle.
+const LINE_KEPT_BYTES: usize = 256;
+
 /// The longest body that the HTTP library counts to the end; of a longer one it would say that its head is too large.
 const LENGTH_MAX: u64 = u64::MAX - 2;
 
@@ -160,8 +164,10 @@ impl Framing {
             let mut line = std::mem::take(&mut self.line);
             line.extend_from_slice(&bytes[..taken]);
             self.whole_line(&line)?;
-            line.clear();
-            self.line = line;
+            if line.capacity() <= LINE_KEPT_BYTES {
+                line.clear();
+                self.line = line;
+            }
         }
         Ok(taken)
     }
@@ -306,6 +312,24 @@ mod tests {
     fn read(bytes: &[u8]) -> Result<Part, usize> {
         let mut framing = framing();
         framing.read(bytes, || 1).map(|()| framing.part)
+    }
+
+    #[test]
+    fn of_a_long_line_in_two_parts_nothing_is_kept() {
+        let mut framing = framing();
+        let (first, second) = (
+            format!("GET /{}", "a".repeat(3_000)),
+            " HTTP/1.1\r\nHost: a\r\n\r\n",
+        );
+        for part in [&first, second] {
+            framing.read(part.as_bytes(), || 1).expect("sound");
+        }
+        assert_eq!(framing.between(), Some(1));
+        assert!(
+            framing.line.capacity() <= LINE_KEPT_BYTES,
+            "{}",
+            framing.line.capacity()
+        );
     }
 
     const GOOD: &str = "GET /a HTTP/1.1\r\nHost: a\r\n\r\n\
