@@ -8,6 +8,7 @@ use super::{
     frames::Allowance,
     guard::{Guarded, Version},
     inflow::Inflow,
+    linger::{PATIENCE, linger},
     pace::Pace,
     rate::Rate,
     shelf::Shelf,
@@ -181,13 +182,20 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             (Some(Ok(())), Some(back)) if vigil.is_resting() && vigil.all_begun() && !attendant.draining => {
                 stream = back;
             }
-            // An error here is the client's: gone, or not speaking HTTP.
-            (Some(Err(error)), _) => {
-                tracing::trace!(%error, client = ?client.address_header, "a connection ended");
-                count_unreadable(&ingress, &error, &vigil);
+            (Some(ended), back) => {
+                // An error here is the client's: gone, or not speaking HTTP.
+                if let Err(error) = &ended {
+                    tracing::trace!(%error, client = ?client.address_header, "a connection ended");
+                    count_unreadable(&ingress, error, &vigil);
+                }
+                let is_told = ended.as_ref().err().is_none_or(hyper::Error::is_parse)
+                    && !(vigil.is_late() || vigil.is_resting());
+                if let Some(unfinished) = back.filter(|_| is_told).and_then(Guarded::unfinished) {
+                    Box::pin(linger(unfinished, PATIENCE, &shutdown)).await;
+                }
                 break;
             }
-            _ => break,
+            (None, _) => break,
         }
     }
     count_flood(&ingress, &vigil);

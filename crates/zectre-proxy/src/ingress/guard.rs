@@ -101,6 +101,12 @@ impl<S> Guarded<S> {
         }
     }
 
+    /// What is below, where the client is in the middle of a request of HTTP/1.1.
+    pub(super) fn unfinished(self) -> Option<S> {
+        let has_requests = !matches!(self.framing.part, Part::Frames | Part::Opaque);
+        (has_requests && self.framing.between().is_none()).then_some(self.stream)
+    }
+
     /// Looks at what came of writing so many bytes.
     fn written<T>(
         &mut self,

@@ -1,7 +1,7 @@
 //! The way of a request, as a list of layers. Each is a function with one job:
 //!
 //! 1. [`accept`]: bounds connections, at all and by client ([`crowd`]), each client's slowness ([`connection`], [`vigil`]);
-//!    asks load balancers whom they bring (`proxy_protocol`); drains at shutdown.
+//!    asks load balancers whom they bring (`proxy_protocol`); drains at shutdown, and hears clients out that are answered early (`linger`).
 //! 2. [`guard`]: bytes that two programs could read differently (`framing`) never become a request, and floods of frames
 //!    ([`frames`]) end.
 //! 3. [`forwarded`]: who the client is, when load balancers of ours stand in front.
@@ -40,6 +40,7 @@ mod host;
 #[cfg(feature = "http3")]
 pub mod http3;
 pub mod inflow;
+mod linger;
 pub mod pace;
 mod patience;
 mod proxy_protocol;

@@ -208,6 +208,41 @@ async fn without_configuration_a_body_has_a_bound() {
     proxy.stop().await;
 }
 
+/// Most programs write all of a request before they look for an answer.
+#[tokio::test]
+async fn who_sends_all_of_what_is_refused_is_told_why() {
+    const TOO_MANY: usize = 20_000_000;
+    const MANY: usize = 15_000_000;
+    let world = World::new().await;
+    let origin = Origin::saying("no need to see all of it").await;
+    world.app_at("shop", &[&origin]).await;
+    let proxy = world.start().await;
+    let send = async |host: &str, bytes: usize, more: &str, told: [&str; 2]| {
+        let head = format!(
+            "POST / HTTP/1.1\r\nHost: {}\r\nContent-Length: {bytes}\r\n{more}\r\n",
+            full(host)
+        );
+        let mut stream = TcpStream::connect(proxy.address).await.expect("it listens");
+        let exchange = async {
+            stream.write_all(head.as_bytes()).await.expect("it reads");
+            let piece = vec![b'x'; 100_000];
+            for _ in 0..bytes / piece.len() {
+                stream.write_all(&piece).await.expect("it is heard out");
+            }
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.expect("an answer");
+            let [status, code] = told;
+            assert!(answer.starts_with(status) && answer.contains(code), "{answer}");
+        };
+        timeout(SOON, exchange).await.expect("in time");
+    };
+    send("shop-default", TOO_MANY, "", ["HTTP/1.1 413 ", "BODY_TOO_LARGE"]).await;
+    send("nobody-default", MANY, "", ["HTTP/1.1 404 ", "UNKNOWN_HOST"]).await;
+    let two = "Transfer-Encoding: chunked\r\n";
+    send("shop-default", MANY, two, ["HTTP/1.1 400 ", ""]).await;
+    proxy.stop().await;
+}
+
 #[tokio::test]
 async fn a_target_that_is_no_address_is_refused_at_once() {
     let world = World::new().await;
