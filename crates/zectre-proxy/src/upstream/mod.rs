@@ -68,8 +68,9 @@ const _: () = assert!(KNOCK_EVERY.as_millis() > workers::BEAT.as_millis());
 /// asked, and for more than these it makes room for each head by two allocations (some 30 ns). An application that sets a cookie for
 /// each of its parts needs more than a hundred; one that needs this many has gone wrong.
 const ANSWER_HEADERS_LEAST: usize = 512;
-/// The longest head of an answer, in bytes: the library's own bound for HTTP/1.1, and the same for HTTP/2.
-const ANSWER_HEAD_BYTES_MAX: u32 = 8_192 + 100 * 4_096;
+/// Of an answer, read at once, and so the longest head. Some three such pieces are kept for a client that does not read, and of those there may be
+/// as many as connections: with the library's own bound, 408 KiB, each cost a megabyte. Answers of 64 KiB are still read in one go.
+const ANSWER_PIECE_BYTES_MAX: u32 = 128 * 1_024;
 
 /// A program that has not answered on a new connection for so long is at work, and takes more meanwhile.
 const OPENING_TIME: Duration = Duration::from_millis(250);
@@ -160,7 +161,9 @@ impl Upstream {
     ) -> Self {
         let headers_max = header_count_max.max(ANSWER_HEADERS_LEAST);
         let mut http1 = http1::Builder::new();
-        http1.max_headers(headers_max);
+        http1
+            .max_headers(headers_max)
+            .max_buf_size(ANSWER_PIECE_BYTES_MAX as usize);
         Self {
             pools: (0..workers::count())
                 .map(|_| Arc::new(Pool::new(connections.clone())))
@@ -175,7 +178,7 @@ impl Upstream {
 
     /// How large the head of an answer may be, for people.
     pub fn head_bound(&self) -> String {
-        let (headers_max, kib) = (self.headers_max, ANSWER_HEAD_BYTES_MAX / 1_024);
+        let (headers_max, kib) = (self.headers_max, ANSWER_PIECE_BYTES_MAX / 1_024);
         format!("{headers_max} headers or {kib} KiB of them")
     }
 
@@ -364,7 +367,7 @@ impl Upstream {
             let mut builder = http2::Builder::new(TokioExecutor::new());
             builder
                 .timer(TokioTimer::new())
-                .max_header_list_size(ANSWER_HEAD_BYTES_MAX)
+                .max_header_list_size(ANSWER_PIECE_BYTES_MAX)
                 .keep_alive_interval(PING_EVERY);
             let (sender, connection) = builder.handshake(io).await.map_err(|error| error.to_string())?;
             let shared = Shared::new(sender, receipt);

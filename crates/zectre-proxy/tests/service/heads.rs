@@ -49,7 +49,7 @@ async fn an_answer_may_have_many_headers_and_is_refused_in_words_beyond() {
     }
     let got = ask(&proxy, "GET", 513).await;
     assert!(
-        got.starts_with("HTTP/1.1 502") && got.contains("more than 512 headers or 408 KiB of them"),
+        got.starts_with("HTTP/1.1 502") && got.contains("more than 512 headers or 128 KiB of them"),
         "{got}"
     );
     proxy.stop().await;

@@ -3,6 +3,7 @@
 use crate::{
     client::{full, metric, read_until},
     origin::Origin,
+    program::Program,
     secure::Secure,
     sockets,
     world::{App, SOON, World},
@@ -14,12 +15,20 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use std::{convert::Infallible, net::SocketAddr, time::Duration};
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     task::JoinSet,
-    time::timeout,
+    time::{interval, timeout},
 };
 use zectre_testkit::wait_until;
 
@@ -105,6 +114,51 @@ async fn two_gibibytes_go_through_in_both_ways_and_leave_no_trace() {
     let more = peak() - before;
     assert!(more < 64 << 20, "{more} bytes more are resident");
     proxy.stop().await;
+}
+
+/// Clients that ask for much and read nothing of it.
+#[tokio::test]
+async fn who_reads_nothing_costs_little() {
+    const READERS: u64 = 200;
+    let world = World::new().await;
+    let poured = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&poured);
+    let program = Program::new(move |mut stream| {
+        let counted = Arc::clone(&counted);
+        async move {
+            read_head(&mut stream).await;
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {BYTES}\r\n\r\n");
+            stream.write_all(head.as_bytes()).await.expect("it reads");
+            let piece = vec![b'x'; PIECE];
+            while let Ok(count) = stream.write(&piece).await {
+                counted.fetch_add(count as u64, Relaxed);
+            }
+        }
+    })
+    .await;
+    let app = world.app("large").await;
+    world.task(app.deployment, program.address).await;
+    let site = world.site("large", "");
+    let proxy = site.ready().await;
+    let before = proxy.peak_memory_bytes();
+    let request = format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", full("large-default"));
+    let mut readers = Vec::new();
+    for _ in 0..READERS {
+        let mut reader = TcpStream::connect(site.address).await.expect("it listens");
+        reader.write_all(request.as_bytes()).await.expect("it reads");
+        read_head(&mut reader).await;
+        readers.push(reader);
+    }
+    let (mut seen, mut looks, mut look) = (0, 0, interval(Duration::from_millis(100)));
+    while looks < 5 {
+        look.tick().await;
+        let now = poured.load(Relaxed);
+        looks = if now == seen { looks + 1 } else { 0 };
+        seen = now;
+    }
+    let each = (proxy.peak_memory_bytes() - before) / READERS;
+    assert!(each < 512 << 10, "{each} bytes for each of them");
+    proxy.kill().await;
 }
 
 /// As much as a build without optimizations encrypts twice in two seconds; four times what may stay of it.
