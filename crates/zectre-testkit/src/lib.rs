@@ -11,6 +11,7 @@ mod metrics_token;
 mod podman;
 mod ports;
 mod postgres;
+mod shut;
 mod tls;
 mod wait;
 
@@ -24,5 +25,6 @@ pub use metrics_token::{METRICS_TOKEN, metrics_token_file};
 pub use podman::PodmanEngine;
 pub use ports::{free_port, free_port_range};
 pub use postgres::{postgres_bin_dir, stop_shared_server};
+pub use shut::admit;
 pub use tls::TestCertificate;
 pub use wait::wait_until;

@@ -7,7 +7,7 @@ use crate::{
 use reqwest::Method;
 use serde_json::json;
 use std::time::Duration;
-use zectre_testkit::wait_until;
+use zectre_testkit::{admit, wait_until};
 
 #[tokio::test]
 async fn a_task_is_shown_and_stopped_once() {
@@ -172,14 +172,14 @@ async fn a_deleted_application_is_gone_at_once_and_its_rows_when_its_tasks_are()
 async fn a_database_that_lets_nobody_in_is_said_to_be_away() {
     let api = Harness::start().await;
     let app = api.app("hello").await;
-    rows::admit(&api.pool, false).await;
+    admit(&api.pool, false).await;
     rows::cut_connections(&api.pool, "zectre-api").await;
     for path in ["/apps", "/apps?page_size=1", "/user"] {
         let answer = api.get(path).await.expect(503);
         assert_eq!(answer.headers["retry-after"], "1");
         answer.shows("DATABASE_UNAVAILABLE");
     }
-    rows::admit(&api.pool, true).await;
+    admit(&api.pool, true).await;
     let served = async || (api.get(&format!("/apps/{app}")).await.status == 200).then_some(());
     wait_until(Duration::from_secs(60), "the database is used again", served).await;
     api.stop().await;

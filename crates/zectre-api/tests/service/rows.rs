@@ -1,7 +1,7 @@
 //! Rows that other services write, for tests that start from them.
 
 use sha2::{Digest, Sha256};
-use sqlx::{Connection as _, PgConnection, PgPool};
+use sqlx::PgPool;
 use uuid::Uuid;
 
 /// An organization with a namespace; their id and the namespace's name.
@@ -171,19 +171,6 @@ pub(crate) async fn end_task(pool: &PgPool, task: Uuid) {
         pool,
     )
     .await;
-}
-
-/// Lets nobody into the database any more, or all again. That takes a connection to another one.
-pub(crate) async fn admit(pool: &PgPool, all: bool) {
-    let options = pool.connect_options();
-    let database = options.get_database().expect("it has a name");
-    let admit = format!("ALTER DATABASE \"{database}\" ALLOW_CONNECTIONS {all}");
-    let elsewhere = options.as_ref().clone().database("postgres");
-    let mut elsewhere = PgConnection::connect_with(&elsewhere).await.expect("it is there");
-    let done = sqlx::raw_sql(sqlx::AssertSqlSafe(admit))
-        .execute(&mut elsewhere)
-        .await;
-    done.expect("admitted or not");
 }
 
 /// Cuts every connection of a service to this database.

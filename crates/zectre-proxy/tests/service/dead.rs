@@ -8,9 +8,10 @@ use crate::{
     world::{SOON, World},
 };
 use http::StatusCode;
-use sqlx::{Connection, PgConnection};
+use sqlx::PgConnection;
 use std::time::Duration;
 use tokio::time::{Instant, interval, timeout};
+use zectre_testkit::admit;
 
 /// Longer than a lease, a look at the epoch, and a statement or a connection that never comes about.
 const DEAD_SECS: u64 = 25;
@@ -18,19 +19,6 @@ const DEAD_SECS: u64 = 25;
 fn dead_for() -> Duration {
     let secs = std::env::var("ZECTRE_DEAD_SECS").ok();
     Duration::from_secs(secs.map_or(DEAD_SECS, |secs| secs.parse().expect("seconds")))
-}
-
-/// Lets nobody into the database any more, or all again. That takes a connection to another one.
-async fn admit(world: &World, all: bool) {
-    let options = world.pool.connect_options();
-    let database = options.get_database().expect("it has a name");
-    let admit = format!("ALTER DATABASE \"{database}\" ALLOW_CONNECTIONS {all}");
-    let elsewhere = options.as_ref().clone().database("postgres");
-    let mut elsewhere = PgConnection::connect_with(&elsewhere).await.expect("it is there");
-    let done = sqlx::raw_sql(sqlx::AssertSqlSafe(admit))
-        .execute(&mut elsewhere)
-        .await;
-    done.expect("admitted or not");
 }
 
 /// Ends the proxy's connections to the database: how many there were.
@@ -55,7 +43,7 @@ async fn what_was_known_is_served_while_everything_behind_is_dead() {
     world.sleep(asleep.deployment).await;
     let proxy = world.start().await;
     let mut line = world.pool.acquire().await.expect("a connection");
-    admit(&world, false).await;
+    admit(&world.pool, false).await;
     assert!(cut(&mut line).await > 0);
     let (until, mut served) = (Instant::now() + dead_for(), 0);
     let mut beat = interval(Duration::from_millis(50));
@@ -78,7 +66,7 @@ async fn what_was_known_is_served_while_everything_behind_is_dead() {
     }
     assert_eq!(cut(&mut line).await, 0, "it reached the database");
     // When that is back, so is the proxy: nothing has to be started again.
-    admit(&world, true).await;
+    admit(&world.pool, true).await;
     drop(line);
     world.unroute(task).await;
     world.task(app.deployment, two.address).await;
