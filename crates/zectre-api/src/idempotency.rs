@@ -10,6 +10,7 @@ use crate::{
     context::Context,
     error::{Error, refuse},
     identity::{Actor, Person},
+    routes::builds::is_archive,
     store::idempotency::{self, Kept},
 };
 use axum::{
@@ -157,16 +158,13 @@ async fn run(
     Ok(response)
 }
 
-/// The request with its hash. JSON bodies count into it; archives, which are streamed, by length and digest.
+/// The request with its hash. Bodies count into it; but archives, which are streamed, by length and digest. Only they: whatever else a
+/// body is called, a handler may take it for JSON.
 async fn hashed(context: &Context, request: Request) -> Result<(Request, [u8; 32]), Response> {
     let mut hash = Sha256::new();
     hash.update(request.method().as_str());
     hash.update(request.uri().to_string());
-    let is_json = request
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .is_none_or(|kind| kind.as_bytes().starts_with(b"application/json"));
-    if !is_json {
+    if is_archive(request.headers()) {
         for name in [header::CONTENT_LENGTH.as_str(), "digest", "x-content-sha256"] {
             hash.update(
                 request

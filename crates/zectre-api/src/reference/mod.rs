@@ -51,7 +51,8 @@ fn introduction() -> String {
         "# API\n\n\
          Every endpoint of `zectre-api`, below `{PREFIX}`. A running one renders the same at `/docs`; for programs there is\n\
          [openapi.json](openapi.json). Send `Authorization: Bearer` with a login token, or `X-API-Key`. What goes wrong is answered as\n\
-         `application/problem+json` with a code of [ERRORS.md](ERRORS.md); POSTs that create honour `Idempotency-Key`.\n\n\
+         `application/problem+json` with a code of [ERRORS.md](ERRORS.md); POSTs that create honour `Idempotency-Key`: a repeat\n\
+         with the same body has the first one's answer, one with another body is refused (an archive counts by its length and `Digest`).\n\n\
          ```sh\n\
          curl -H \"X-API-Key: $KEY\" -H 'Content-Type: application/json' -d '{{\"name\": \"shop\"}}' http://localhost:47080{PREFIX}/apps\n\
          ```\n\n\

@@ -202,9 +202,13 @@ fn media_type(headers: &HeaderMap) -> String {
         .to_ascii_lowercase()
 }
 
+/// Whether the body is an archive, as far as its sender says: it may be large, and is streamed.
+pub(crate) fn is_archive(headers: &HeaderMap) -> bool {
+    ARCHIVE_TYPES.contains(&media_type(headers).as_str())
+}
+
 fn check_archive(headers: &HeaderMap, body: &Body) -> Result<(), Error> {
-    let kind = media_type(headers);
-    if !ARCHIVE_TYPES.contains(&kind.as_str()) {
+    if !is_archive(headers) {
         let detail = format!(
             "send the archive with a Content-Type of {}",
             ARCHIVE_TYPES.join(", ")

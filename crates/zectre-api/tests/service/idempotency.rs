@@ -55,6 +55,32 @@ async fn the_second_request_gets_the_first_answer() {
 }
 
 #[tokio::test]
+async fn another_body_is_another_request_whatever_its_type_is_called() {
+    let api = Harness::start().await;
+    // All of these are JSON to the handler.
+    for (key, kind) in [
+        ("one", "application/json"),
+        ("two", "APPLICATION/JSON"),
+        ("three", "application/merge-patch+json"),
+    ] {
+        let post = async |name: &str| {
+            let request = api
+                .request(Method::POST, "/apps")
+                .header("X-API-Key", &api.admin)
+                .header("Idempotency-Key", key)
+                .header("Content-Type", kind);
+            api.send(request.body(json!({ "name": name }).to_string())).await
+        };
+        // Of the same length.
+        let (first, other) = (format!("first-{key}"), format!("other-{key}"));
+        post(&first).await.expect(201);
+        let refused = post(&other).await.expect(409);
+        assert_eq!(refused.code(), "IDEMPOTENCY_KEY_REUSED", "{kind}");
+    }
+    api.stop().await;
+}
+
+#[tokio::test]
 async fn at_the_same_time_only_one_is_done() {
     let api = Harness::start().await;
     let app = api.app("hello").await;
