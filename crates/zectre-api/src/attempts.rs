@@ -176,6 +176,20 @@ impl Attempts {
         }
     }
 
+    /// What `look` finds. Where it finds nothing it was a guess, and counts from before it looks until then.
+    pub(crate) async fn guess<T>(
+        &self,
+        counters: impl Into<Vec<Counter>> + Send,
+        look: impl Future<Output = Result<Option<T>, Error>>,
+    ) -> Result<Option<T>, Error> {
+        let claim = self.claim(counters).await?;
+        let found = look.await;
+        if !matches!(found, Ok(None)) {
+            claim.give_back();
+        }
+        found
+    }
+
     /// Whether there was room for one more.
     fn begin(&self, counters: &[Counter]) -> Result<bool, Error> {
         let mut counted = self.lock();

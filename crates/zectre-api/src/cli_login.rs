@@ -15,7 +15,7 @@ use crate::{
     },
 };
 use secrecy::ExposeSecret;
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 use zectre_common::{
     id::UserId,
     time::Time,
@@ -81,18 +81,21 @@ pub(crate) async fn begin(
     Err(Error::Internal("every user code was taken".into()))
 }
 
-/// Who waits with this user code. `by` is who types it: too many codes that nobody waits with are guesses.
-pub(crate) async fn waiting(context: &Context, typed: &str, by: String) -> Result<CliLogin, Error> {
-    let counter = [(Kind::UserCode, by)];
-    context.attempts.check(&counter)?;
-    let found = match user_code(typed) {
-        Some(code) => cli_login::waiting(&context.pool, &code).await?,
-        None => None,
+/// Who waits with this user code, which someone typed at this address: too many codes that nobody waits with are guesses.
+pub(crate) async fn waiting(
+    context: &Context,
+    typed: &str,
+    address: Option<IpAddr>,
+) -> Result<CliLogin, Error> {
+    let look = async {
+        match user_code(typed) {
+            Some(code) => cli_login::waiting(&context.pool, &code).await,
+            None => Ok(None),
+        }
     };
-    found.ok_or_else(|| {
-        context.attempts.count(&counter);
-        nobody_waits()
-    })
+    let counter = [attempts::of_address(Kind::UserCode, address)];
+    let found = context.attempts.guess(counter, look).await?;
+    found.ok_or_else(nobody_waits)
 }
 
 /// What a person says to a command line that waits.
@@ -113,18 +116,18 @@ pub(crate) async fn decide(
     decision: Decision,
 ) -> Result<CliLogin, Error> {
     let approved = matches!(decision, Decision::Approve { .. });
-    let counter = [(Kind::UserCode, user.to_string())];
-    context.attempts.check(&counter)?;
     let actor = actor.known_as(user, email);
-    let mut change = Change::begin(&context.pool, &actor).await?;
-    let decided = match user_code(typed) {
-        Some(code) => cli_login::decide(change.connection(), &code, user, decision).await?,
-        None => None,
+    let look = async {
+        let Some(code) = user_code(typed) else {
+            return Ok(None);
+        };
+        let mut change = Change::begin(&context.pool, &actor).await?;
+        let decided = cli_login::decide(change.connection(), &code, user, decision).await?;
+        Ok(decided.map(|decided| (change, decided)))
     };
-    let Some(decided) = decided else {
-        context.attempts.count(&counter);
-        return Err(nobody_waits());
-    };
+    let counter = [(Kind::UserCode, user.to_string())];
+    let found = context.attempts.guess(counter, look).await?;
+    let (mut change, decided) = found.ok_or_else(nobody_waits)?;
     let (action, verb) = if approved {
         ("cli_login.approved", "approved")
     } else {

@@ -33,12 +33,12 @@ pub(crate) async fn by_password(
     let counters = attempts::of_login(email, client);
     // Before the wait for a turn to hash: else whoever waits together is counted only once all have guessed.
     let pair = counters[0].clone();
-    let claim = context.attempts.claim(counters).await?;
-    let compared = compare(context, email, password).await;
-    if !matches!(compared, Ok(None)) {
-        claim.give_back();
-    }
-    let found = compared?.ok_or_else(wrong)?;
+    let compared = compare(context, email, password);
+    let found = context
+        .attempts
+        .guess(counters, compared)
+        .await?
+        .ok_or_else(wrong)?;
     context.attempts.forgive(&pair);
     if found.disabled {
         return Err(refuse(

@@ -70,7 +70,7 @@ async fn show(
     if code.trim().is_empty() {
         return page(StatusCode::OK, &code_form("", None));
     }
-    match cli_login::waiting(&context, &code, who(&actor)).await {
+    match cli_login::waiting(&context, &code, actor.address).await {
         Ok(waiting) => page(StatusCode::OK, &decision_form(&waiting, &code, "", None)),
         Err(error) => {
             let (status, sentence) = told(error);
@@ -94,7 +94,7 @@ async fn decide(State(context): State<Context>, actor: Actor, headers: HeaderMap
             &code_form("", Some("the form was not whole; begin anew")),
         );
     };
-    let waiting = match cli_login::waiting(&context, &form.code, who(&actor)).await {
+    let waiting = match cli_login::waiting(&context, &form.code, actor.address).await {
         Ok(waiting) => waiting,
         Err(error) => {
             let (status, sentence) = told(error);
@@ -135,13 +135,6 @@ async fn decided(context: &Context, actor: &Actor, form: Filled) -> Result<bool,
 fn read(body: &str) -> Option<Filled> {
     let uri = Uri::builder().path_and_query(format!("/?{body}")).build().ok()?;
     Query::try_from_uri(&uri).ok().map(|Query(filled)| filled)
-}
-
-/// For whom guesses on this page count.
-fn who(actor: &Actor) -> String {
-    actor
-        .address
-        .map_or_else(String::new, |address| address.to_string())
 }
 
 fn told(error: Error) -> (StatusCode, String) {

@@ -367,12 +367,14 @@ pub(super) async fn check_invitation(
     client: Option<IpAddr>,
 ) -> Result<(), Error> {
     let counter = [attempts::of_address(Kind::Address, client)];
-    context.attempts.check(&counter)?;
-    if invitation::holds(&context.pool, &fingerprint(token), email).await? {
-        return Ok(());
-    }
-    context.attempts.count(&counter);
-    Err(no_invitation())
+    let token = fingerprint(token);
+    let look = async {
+        Ok(invitation::holds(&context.pool, &token, email)
+            .await?
+            .then_some(()))
+    };
+    let held = context.attempts.guess(counter, look).await?;
+    held.ok_or_else(no_invitation)
 }
 
 /// Makes the user with this address a member, as the invitation's token says.

@@ -128,13 +128,15 @@ async fn reset(
         )
     };
     let counter = [attempts::of_address(Kind::Address, actor.address)];
-    context.attempts.check(&counter)?;
     let token_hash = fingerprint(&request.token);
     // A hash is work: not for tokens that are none.
-    if !password_reset::holds(&context.pool, &token_hash).await? {
-        context.attempts.count(&counter);
-        return Err(unknown());
-    }
+    let look = async {
+        Ok(password_reset::holds(&context.pool, &token_hash)
+            .await?
+            .then_some(()))
+    };
+    let held = context.attempts.guess(counter, look).await?;
+    held.ok_or_else(unknown)?;
     let hash = password::hash(SecretString::from(request.new_password)).await?;
     let mut taking = context.pool.begin().await?;
     let id = password_reset::take(&mut taking, &token_hash)

@@ -1,6 +1,9 @@
 //! Signing a command line in from somewhere else.
 
-use crate::harness::{Answer, Harness, normal};
+use crate::{
+    harness::{Answer, Harness, normal},
+    rows,
+};
 use reqwest::{Method, header::HeaderMap};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -138,6 +141,26 @@ async fn a_denied_or_late_command_line_gets_nothing() {
 }
 
 /// The page as a browser asks for it.
+#[tokio::test]
+async fn codes_that_are_guessed_at_once_are_counted_before_they_are_looked_for() {
+    let api = Harness::start().await;
+    let begun = begin(&api).await;
+    let (_, key) = rows::user(&api.pool, false).await;
+    let guesses = (0..50).map(|_| approve(&api, &key, "BCDF-GHJK", true));
+    let answers = futures_util::future::join_all(guesses).await;
+    let count = |status: u16| answers.iter().filter(|answer| answer.status == status).count();
+    assert!(
+        (1..=10).contains(&count(404)) && count(429) >= 40,
+        "{} were made, {} refused",
+        count(404),
+        count(429)
+    );
+    // Others have guesses of their own.
+    let code = begun["user_code"].as_str().expect("a code");
+    approve(&api, &api.admin, code, false).await.expect(200);
+    api.stop().await;
+}
+
 async fn page(
     api: &Harness,
     form: Option<(&HashMap<&str, &str>, &str)>,
