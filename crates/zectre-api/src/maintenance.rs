@@ -65,7 +65,8 @@ async fn round(pool: &PgPool, logs: LogBounds) -> Result<(), Error> {
             "the stored logs of tasks reached logs.task_bytes_max: the oldest lines were dropped"
         );
     }
-    let forgotten = store::forget_expired(pool, IDEMPOTENCY_KEEP_HOURS).await?;
+    let forgotten =
+        store::forget_expired(pool, IDEMPOTENCY_KEEP_HOURS).await? + store::end_invitations(pool).await?;
     let purged = store::purge_deleted(pool).await?
         // A day more than its last event.
         + store::forget_former_applications(pool, EVENTS_KEEP_DAYS + 1).await?

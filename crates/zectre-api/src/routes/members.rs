@@ -293,6 +293,8 @@ async fn invite(
         created_by: person.id,
         expires_at: Time::now().plus(INVITATION_TTL),
     };
+    // They take no place from it.
+    invitation::end(&mut change, Some(organization), Duration::ZERO).await?;
     let made = invitation::insert(change.connection(), &new).await?;
     let made = made.ok_or_else(|| {
         let most = invitation::INVITATIONS_MAX;

@@ -1,8 +1,12 @@
 //! Invitations to organizations, of whose tokens only a hash is stored.
 
-use super::rows::{Lists, page};
+use super::{
+    change::{About, Change},
+    rows::{Lists, page},
+};
 use crate::{error::Error, page::Window};
 use sqlx::{PgConnection, PgPool};
+use std::time::Duration;
 use zectre_common::{
     id::{InvitationId, OrganizationId, UserId},
     state::Role,
@@ -45,13 +49,42 @@ pub(crate) struct New<'a> {
     pub(crate) expires_at: Time,
 }
 
+/// Ends those that nobody accepted in time, of one organization or of all, `grace` after their end; each is told. How many there were: at
+/// most so many as one round takes, and none that someone withdraws or accepts at this moment.
+pub(crate) async fn end(
+    change: &mut Change<'_>,
+    organization: Option<OrganizationId>,
+    grace: Duration,
+) -> Result<u64, Error> {
+    let ended = sqlx::query!(
+        r#"DELETE FROM invitations WHERE id IN (
+               SELECT id FROM invitations
+               WHERE ($1::uuid IS NULL OR organization_id = $1) AND expires_at <= now() - make_interval(secs => $2)
+               ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED)
+           RETURNING organization_id AS "organization_id: OrganizationId", email"#,
+        organization as _,
+        grace.as_secs_f64(),
+        INVITATIONS_MAX
+    )
+    .fetch_all(change.connection())
+    .await?;
+    for one in &ended {
+        let message = format!("the invitation of {} ended: nobody had accepted it", one.email);
+        let about = About::organization(one.organization_id);
+        change
+            .event_by_platform("invitation.expired", about, &message)
+            .await?;
+    }
+    Ok(ended.len() as u64)
+}
+
 /// Makes one, in place of an earlier one for the same address; `None` when the organization has as many as it may.
 pub(crate) async fn insert(
     connection: &mut PgConnection,
     new: &New<'_>,
 ) -> Result<Option<Invitation>, Error> {
     sqlx::query!(
-        "DELETE FROM invitations WHERE organization_id = $1 AND (lower(email) = lower($2) OR expires_at <= now())",
+        "DELETE FROM invitations WHERE organization_id = $1 AND lower(email) = lower($2)",
         new.organization as _,
         new.email
     )

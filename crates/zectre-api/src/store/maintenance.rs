@@ -1,7 +1,12 @@
 //! What is made ahead and what is cleared away; every statement may run in several services at once.
 
-use crate::error::Error;
+use super::{change::Change, invitation};
+use crate::{error::Error, identity::Actor};
 use sqlx::PgPool;
+use std::time::Duration;
+
+/// Whoever asks for what has ended within this time still hears that it has.
+const SAID_FOR: Duration = Duration::from_secs(3_600);
 
 /// Makes the partitions of today and the days ahead.
 pub(crate) async fn ensure_partitions(pool: &PgPool, days_ahead: i32) -> Result<(), Error> {
@@ -38,13 +43,11 @@ pub(crate) async fn forget_expired(pool: &PgPool, keep_hours: i32) -> Result<u64
         "DELETE FROM join_tokens WHERE expires_at < now() - interval '1 day' AND used_by IS NULL"
     );
     forgotten += joins.execute(pool).await?.rows_affected();
-    // Whoever asks for one of these within an hour still hears that it has ended.
+    // Whoever asks for one of these within that time still hears that it has ended.
     let logins = sqlx::query!("DELETE FROM cli_logins WHERE expires_at < now() - interval '1 hour'");
     forgotten += logins.execute(pool).await?.rows_affected();
     let resets = sqlx::query!("DELETE FROM password_resets WHERE expires_at < now() - interval '1 hour'");
     forgotten += resets.execute(pool).await?.rows_affected();
-    let invitations = sqlx::query!("DELETE FROM invitations WHERE expires_at < now() - interval '1 hour'");
-    forgotten += invitations.execute(pool).await?.rows_affected();
     // A proxy that has not looked for half of that time reads everything.
     let changes = sqlx::query!("DELETE FROM routing_changes WHERE changed_at < now() - interval '1 hour'");
     forgotten += changes.execute(pool).await?.rows_affected();
@@ -58,6 +61,15 @@ pub(crate) async fn forget_expired(pool: &PgPool, keep_hours: i32) -> Result<u64
            AND NOT EXISTS (SELECT 1 FROM deployments d WHERE d.artifact_id = a.id)"
     );
     Ok(forgotten + artifacts.execute(pool).await?.rows_affected())
+}
+
+/// Ends the invitations that nobody accepted in time; how many.
+pub(crate) async fn end_invitations(pool: &PgPool) -> Result<u64, Error> {
+    let platform = Actor::platform();
+    let mut change = Change::begin(pool, &platform).await?;
+    let ended = invitation::end(&mut change, None, SAID_FOR).await?;
+    change.commit().await?;
+    Ok(ended)
 }
 
 /// Removes what was deleted and has no task left; a minute later, so that agents have forgotten it too.
@@ -307,6 +319,25 @@ mod tests {
         let left = "SELECT (SELECT count(*) FROM revoked_tokens) + (SELECT count(*) FROM artifacts)
                            + (SELECT count(*) FROM routing_changes)";
         assert_eq!(count(&pool, left).await, 3);
+    }
+
+    #[tokio::test]
+    async fn an_invitation_that_nobody_accepted_in_time_is_told() {
+        let database = TestDatabase::create().await;
+        let pool = database.pool().await;
+        run(
+            &pool,
+            "INSERT INTO invitations (id, organization_id, email, role, token_hash, expires_at)
+             SELECT gen_random_uuid(), id, age || '@example.org', 'viewer', age::text::bytea, now() - age * interval '1 minute'
+             FROM organizations, unnest(ARRAY[-60, 50, 70]) AS age",
+        )
+        .await;
+        assert_eq!(end_invitations(&pool).await.expect("ended"), 1);
+        assert_eq!(end_invitations(&pool).await.expect("looked"), 0);
+        assert_eq!(count(&pool, "SELECT count(*) FROM invitations").await, 2);
+        let told = "SELECT count(*) FROM events JOIN organizations o ON o.id = organization_id
+                    WHERE action = 'invitation.expired' AND actor = 'zectre-api' AND message LIKE '% 70@example.org %'";
+        assert_eq!(count(&pool, told).await, 1);
     }
 
     #[tokio::test]

@@ -306,6 +306,14 @@ async fn an_invitation_ends_and_there_are_not_too_many() {
     team.invite(&admin_key, "7@example.org", "admin")
         .await
         .expect(201);
+    // What ended unused is told once, whoever noticed it.
+    let told = team.api.get("/events?action=invitation.expired").await.json();
+    assert_eq!(told["total"], 1);
+    let (actor, message) = (&told["data"][0]["actor"], &told["data"][0]["message"]);
+    assert!(
+        actor == "zectre-api" && message.as_str().is_some_and(|text| text.contains(&email)),
+        "{told}"
+    );
     team.api.stop().await;
 }
 

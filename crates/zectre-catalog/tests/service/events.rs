@@ -186,6 +186,44 @@ async fn a_refresh_token_that_comes_twice_is_told_as_the_catalogs_doing() {
 }
 
 #[tokio::test]
+async fn an_invitation_that_nobody_accepts_in_time_is_told() {
+    let catalog = Catalog::start().await;
+    let ada = catalog.sign_in(&person("ada")).await.access;
+    let acme = Some(json!({"slug": "acme"}));
+    catalog.done(&ada, "POST", "/orgs", acme, 201).await;
+    for email in ["bob@example.test", "eve@example.test"] {
+        let invite = Some(json!({"email": email, "role": "viewer"}));
+        catalog
+            .done(&ada, "POST", "/orgs/acme/invitations", invite, 201)
+            .await;
+    }
+    sqlx::query("UPDATE invitations SET expires_at = now() - interval '1 second' WHERE email LIKE 'bob@%'")
+        .execute(&catalog.pool)
+        .await
+        .expect("aged");
+    // The running catalog purges, too: the event is there once, whoever wrote it.
+    for _ in 0..2 {
+        zectre_catalog::purge::round(&catalog.pool).await.expect("purged");
+    }
+    let page = catalog.done(&ada, "GET", "/orgs/acme/events", None, 200).await;
+    let ended: Vec<&Value> = page["data"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter(|event| event["action"] == "invitation.expired")
+        .collect();
+    let [ended] = ended[..] else { panic!("{page}") };
+    assert_eq!(
+        (&ended["actor"], &ended["subject"], &ended["source_address"]),
+        (&json!("zectre-catalog"), &json!("bob@example.test"), &Value::Null)
+    );
+    let open = catalog
+        .done(&ada, "GET", "/orgs/acme/invitations", None, 200)
+        .await;
+    assert_eq!(open["total"], 1);
+}
+
+#[tokio::test]
 async fn what_is_written_stays_for_ninety_days() {
     let catalog = Catalog::start().await;
     let run = async |statement: &'static str| sqlx::query(statement).execute(&catalog.pool).await;
