@@ -58,6 +58,8 @@ pub(crate) const WALK: &[(&str, &str, &str)] = &[
     ("clusters list", "", ""),
     ("clusters use", "acme/eu", ""),
     ("clusters rm", "eu --yes", ""),
+    ("catalog events", "", ""),
+    ("catalog events", "--org acme", ""),
     ("catalog orgs delete", "acme --yes", ""),
 ];
 

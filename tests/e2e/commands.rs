@@ -98,6 +98,66 @@ async fn a_newcomer_is_told_what_happened_and_what_to_do_next() {
 }
 
 #[tokio::test]
+async fn deploys_of_a_new_name_at_once_are_of_one_project_and_a_slip_makes_no_environment() {
+    let platform = Single::start().await;
+    let (cli, server) = (platform.cli(), text(&server_program()));
+    let places = ["a", "b", "c", "d", "e"].map(|name| {
+        let place = platform.directory().join(name);
+        fs::create_dir(&place).expect("it is ours");
+        fs::write(place.join("zectre.yaml"), "name: shop\n").expect("it is ours");
+        place
+    });
+    let deploy = async |place: &Path| {
+        let deployed = cli
+            .run(place, &["deploy", "--artifact", &server, "--no-wait"])
+            .await;
+        deployed.success();
+        deployed.stderr.contains("Created the project default/shop")
+    };
+    let [a, b, c, d, e] = &places;
+    let made = tokio::join!(deploy(a), deploy(b), deploy(c), deploy(d), deploy(e));
+    let made = [made.0, made.1, made.2, made.3, made.4];
+    assert_eq!(
+        made.iter().filter(|made| **made).count(),
+        1,
+        "one of them made it"
+    );
+    let projects = cli.run(a, &["projects", "list", "--json"]).await;
+    let projects: Value = serde_json::from_str(projects.success()).expect("JSON");
+    assert_eq!(projects.as_array().map(Vec::len), Some(1), "{projects}");
+
+    let slip = ["deploy", "--artifact", &server, "--env", "prodution"];
+    let refused = cli.run(a, &slip).await;
+    assert_eq!(refused.code, 2, "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("`--env production`"),
+        "{}",
+        refused.stderr
+    );
+    let environments = cli.run(a, &["environments", "list"]).await;
+    assert!(
+        !environments.success().contains("prodution"),
+        "{}",
+        environments.stdout
+    );
+
+    cli.run(a, &["deploy", "--artifact", &server, "--prod", "--wait"])
+        .await
+        .success();
+    // Both are in use now: who names none is told which it is.
+    let bare = cli.run(a, &["logs"]).await;
+    bare.success();
+    assert!(
+        bare.stderr.contains("development of default/shop"),
+        "{}",
+        bare.stderr
+    );
+    let quiet = cli.run(a, &["logs", "--quiet"]).await;
+    quiet.success();
+    assert_eq!(quiet.stderr, "");
+}
+
+#[tokio::test]
 async fn a_canary_is_told_as_what_it_is() {
     let platform = Single::start().await;
     let (cli, server) = (platform.cli(), text(&server_program()));

@@ -10,13 +10,15 @@ mod keys;
 mod login;
 #[cfg(test)]
 mod named;
+mod nodes;
 mod number;
 mod team;
 mod users;
 mod webhooks;
 
 pub use catalog::{
-    CatalogCommand, CatalogInvitationsCommand, CatalogMembersCommand, CatalogOrgsCommand, OrgArgs,
+    CatalogCommand, CatalogEventsArgs, CatalogInvitationsCommand, CatalogMembersCommand, CatalogOrgsCommand,
+    OrgArgs,
 };
 pub use clusters::{CatalogArgs, ClustersCommand, NewClusterArgs};
 pub use deploy::DeployArgs;
@@ -24,6 +26,7 @@ pub use domains::{DomainArgs, DomainsCommand, NewDomainArgs};
 pub use environments::{EnvironmentsCommand, OldEnvironmentArgs};
 pub use keys::{KeysCommand, KeysPlace};
 pub use login::{LoginArgs, NewTokenArgs, TokensCommand};
+pub use nodes::NodesCommand;
 pub use team::{InvitationsCommand, MembersCommand, NamespacesCommand, OrgsCommand, TeamArgs, TeamCommand};
 pub use users::{NewUserArgs, UsersCommand};
 pub use webhooks::{NewWebhookArgs, WebhooksCommand};
@@ -128,6 +131,8 @@ pub enum Command {
     Projects(ProjectsCommand),
     /// Links this directory to a project
     Link(LinkArgs),
+    /// Takes this directory's link away; the project stays as it is
+    Unlink,
     /// Builds this directory without deploying it
     Build(BuildArgs),
     /// Builds and deploys this directory
@@ -146,6 +151,8 @@ pub enum Command {
     Promote(PickArgs),
     /// Goes back to the deployment that served before; each time one further
     Rollback(PickArgs),
+    /// Gives up a rollout that is under way; what serves goes on serving
+    Cancel(PickArgs),
     /// Replaces all tasks, one by one
     Restart(EnvironmentArgs),
     /// Puts a project to sleep; the next request wakes it
@@ -181,7 +188,7 @@ pub enum Command {
     /// Clusters that a catalog knows
     #[command(subcommand)]
     Clusters(ClustersCommand),
-    /// Organizations, members and invitations at a catalog
+    /// Organizations, members, invitations and events at a catalog
     #[command(subcommand)]
     Catalog(CatalogCommand),
     /// Shows what happened
@@ -355,7 +362,7 @@ pub struct ScaleArgs {
     pub environment: EnvironmentArgs,
 }
 
-/// `zectre promote` and `zectre rollback`
+/// `zectre promote`, `zectre rollback` and `zectre cancel`
 #[derive(Debug, ClapArgs)]
 pub struct PickArgs {
     /// The deployment: its version or id
@@ -427,34 +434,6 @@ impl VariableScope {
     pub fn environment(&self) -> Option<&str> {
         self.prod.then_some("production").or(self.env.as_deref())
     }
-}
-
-/// `zectre nodes …`
-#[derive(Debug, Subcommand)]
-pub enum NodesCommand {
-    /// Lists nodes
-    #[command(visible_alias = "ls")]
-    List,
-    /// Moves all tasks away from a node
-    Drain {
-        /// Its name or id
-        node: String,
-        /// Waits until they have moved
-        #[arg(long)]
-        wait: bool,
-    },
-    /// Places no new tasks on a node
-    Cordon {
-        /// Its name or id
-        node: String,
-    },
-    /// Places tasks on a node again
-    Uncordon {
-        /// Its name or id
-        node: String,
-    },
-    /// Makes a token that admits one new node, and shows how to use it
-    Join,
 }
 
 /// A list of a project's things.

@@ -193,7 +193,8 @@ pub(crate) mod tests {
         serde_json::from_value(whole).expect("a deployment")
     }
 
-    fn task(state: &str, wanted: &str, reason: Option<&str>, exit_code: Option<i32>) -> Task {
+    /// A task in a state.
+    pub(crate) fn task(state: &str, wanted: &str, reason: Option<&str>, exit_code: Option<i32>) -> Task {
         let task = json!({
             "id": TaskId::new(), "deployment_id": DeploymentId::new(), "application_id": ApplicationId::new(),
             "slot": 0, "state": state, "wanted": wanted, "reason": reason, "message": null, "node_id": null,

@@ -3,7 +3,7 @@
 use crate::{output::complain, up::UpError};
 use std::{path::PathBuf, process::ExitCode};
 use zectre_client::ClientError;
-use zectre_common::{config::ConfigError, manifest::ManifestError};
+use zectre_common::{config::ConfigError, manifest::ManifestError, state::Reason};
 
 /// What can go wrong.
 #[derive(Debug, thiserror::Error)]
@@ -146,12 +146,19 @@ impl CliError {
                  signs you in without such limits.",
             ),
             (_, Some(401)) => Some("Sign in with `zectre login`."),
-            (_, Some(403)) => {
-                Some("Ask an admin of the organization for the role; `zectre whoami` shows yours.")
-            }
+            (_, Some(403)) => Some(
+                "Ask someone who may to do it, or to give you the right to; `zectre whoami` shows the rights that you have.",
+            ),
             (_, Some(404)) => Some("`zectre projects list` and `zectre status` show what there is."),
             (_, Some(429)) => Some("Wait a moment and try again."),
-            (_, Some(500..)) => Some("Try again; `zectre doctor` shows which service is in trouble."),
+            (Some("NODE_IN_USE"), _) => Some("`zectre nodes drain NODE --wait` moves them away first."),
+            (Some("APP_EXISTS"), _) => Some(
+                "`zectre projects list` shows yours; where it is one of them, `zectre link NAME` links this directory to it.",
+            ),
+            (Some(code), Some(503)) if failed_wake(code).is_some() => failed_wake(code),
+            (_, Some(500..)) => Some(
+                "Try again. If it stays so, `zectre doctor` shows admins of the cluster which service is in trouble.",
+            ),
             _ => None,
         }
     }
@@ -198,6 +205,18 @@ fn not_signed_in(url: &str, refused: bool) -> String {
     }
 }
 
+/// What to do about a wake that failed: its code is the reason in capitals.
+fn failed_wake(code: &str) -> Option<&'static str> {
+    let reason: Reason = serde_json::from_value(code.to_lowercase().into()).ok()?;
+    Some(match reason {
+        Reason::NoCapacity | Reason::NoEligibleNode => {
+            "It wakes once there is room: `zectre sleep` or `zectre scale` of something else makes some, and an admin of the cluster \
+             adds a node with `zectre nodes join`."
+        }
+        _ => "`zectre status` shows how it stands, `zectre logs` what it printed.",
+    })
+}
+
 /// `text` with one full stop at its end, whatever it ended with.
 pub(crate) fn sentence(text: &str) -> String {
     format!("{}.", text.trim_end().trim_end_matches('.'))
@@ -229,6 +248,27 @@ mod tests {
         }
         let wrong_password = refused(401, "INVALID_CREDENTIALS").for_caller("http://a", false);
         assert_eq!(wrong_password.to_string(), "API speech");
+    }
+
+    #[test]
+    fn a_hint_helps_whoever_reads_it() {
+        for (status, code, says, never) in [
+            // Whether it takes a role or an admin of the cluster, the sentence before it says.
+            (403, "FORBIDDEN", "`zectre whoami`", "organization"),
+            (503, "NO_CAPACITY", "`zectre scale`", "doctor"),
+            (503, "NO_ELIGIBLE_NODE", "`zectre nodes join`", "doctor"),
+            (503, "PORT_NEVER_OPENED", "`zectre logs`", "doctor"),
+            (
+                503,
+                "SERVICE_UNAVAILABLE",
+                "`zectre doctor` shows admins",
+                "wakes",
+            ),
+            (409, "NODE_IN_USE", "`zectre nodes drain", "doctor"),
+        ] {
+            let hint = refused(status, code).hint().unwrap_or_default();
+            assert!(hint.contains(says) && !hint.contains(never), "{code}: {hint}");
+        }
     }
 
     #[test]

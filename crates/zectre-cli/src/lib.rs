@@ -19,6 +19,7 @@ mod pack;
 mod progress;
 mod project;
 mod prompt;
+mod shell;
 mod table;
 mod terminal_text;
 mod up;

@@ -4,6 +4,8 @@ use crate::error::CliError;
 use serde::{Deserialize, Serialize};
 use std::{
     fs,
+    io::Write,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 use zectre_common::{id::ApplicationId, wire::app::App};
@@ -79,8 +81,31 @@ impl Link {
             fs::write(&ignore, "*\n").map_err(CliError::write(&ignore))?;
         }
         let text = serde_json::to_string_pretty(&link).expect("strings are valid JSON");
-        fs::write(&path, text + "\n").map_err(CliError::write(&path))
+        replace(parent, &path, &(text + "\n")).map_err(CliError::write(&path))
     }
+
+    /// Takes the link of `root` away, and what was made for it; other clusters' links stay.
+    pub(crate) fn remove(root: &Path, api_url: &str) -> Result<(), CliError> {
+        let path = file_in(root, api_url);
+        fs::remove_file(&path).map_err(CliError::write(&path))?;
+        let places = path.ancestors().skip(1).take(2);
+        for place in places {
+            // Whatever else lies there keeps it.
+            let _ = fs::remove_dir(place);
+        }
+        Ok(())
+    }
+}
+
+/// Written beside and moved into place: another command may read it meanwhile, and must not find half of it.
+fn replace(parent: &Path, path: &Path, text: &str) -> std::io::Result<()> {
+    let readable = fs::Permissions::from_mode(0o644);
+    let mut fresh = tempfile::Builder::new()
+        .permissions(readable)
+        .tempfile_in(parent)?;
+    fresh.write_all(text.as_bytes())?;
+    fresh.persist(path)?;
+    Ok(())
 }
 
 fn file_in(directory: &Path, api_url: &str) -> PathBuf {
@@ -106,7 +131,11 @@ fn cluster(api_url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
+    use std::{
+        collections::BTreeMap,
+        sync::atomic::{AtomicBool, Ordering},
+        thread,
+    };
     use zectre_common::{spec::DeploymentRequest, time::Time};
 
     #[test]
@@ -138,6 +167,39 @@ mod tests {
                 .is_file()
         );
         assert_eq!(Link::find(&below, "http://elsewhere:1").expect("readable"), None);
+        Link::save(directory.path(), "http://elsewhere:1", &app).expect("writable");
+        let root = Link::root(&below, "http://localhost:47080").expect("linked");
+        Link::remove(&root, "http://localhost:47080").expect("writable");
+        assert_eq!(
+            Link::find(&below, "http://localhost:47080").expect("readable"),
+            None
+        );
+        assert!(
+            Link::find(&below, "http://elsewhere:1")
+                .expect("readable")
+                .is_some()
+        );
+    }
+
+    #[test]
+    fn a_link_is_never_read_half_while_it_is_written() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (path, done) = (directory.path().join("project.json"), AtomicBool::new(false));
+        let text = "x".repeat(100_000);
+        replace(directory.path(), &path, &text).expect("writable");
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..200 {
+                    replace(directory.path(), &path, &text).expect("writable");
+                }
+                done.store(true, Ordering::Relaxed);
+            });
+            while !done.load(Ordering::Relaxed) {
+                assert_eq!(fs::read_to_string(&path).expect("readable").len(), text.len());
+            }
+        });
+        let left = fs::read_dir(directory.path()).expect("readable").count();
+        assert_eq!(left, 1, "nothing else is left there");
     }
 
     #[test]

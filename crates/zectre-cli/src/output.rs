@@ -98,6 +98,18 @@ impl Output {
         }
     }
 
+    /// What a person should know, and who reads JSON has in it.
+    pub(crate) fn remark(self, line: impl AsRef<str>) {
+        if !self.json {
+            self.say(line);
+        }
+    }
+
+    /// Data alone is asked for.
+    pub(crate) fn terse(self) -> bool {
+        self.quiet && !self.json
+    }
+
     /// Something that takes a while begins.
     pub(crate) fn progress(self, message: impl Into<String>) -> Progress {
         Progress::new(self, message.into(), self.terminal && self.redraws && !self.quiet)

@@ -1,5 +1,7 @@
 //! From what a person typed to the project, environment or deployment that is meant.
 
+mod slip;
+
 use crate::{
     args::{EnvironmentArgs, ProjectArgs},
     context::Context,
@@ -7,6 +9,7 @@ use crate::{
     gone::Gone,
     link::Link,
 };
+use slip::resembling;
 use std::path::Path;
 use zectre_client::{AppFilter, ClientError, Paging, collect};
 use zectre_common::{
@@ -24,6 +27,12 @@ pub(crate) const NAMESPACE_DEFAULT: &str = "default";
 pub(crate) const ENVIRONMENT_DEFAULT: &str = "development";
 /// What `--prod` stands for.
 pub(crate) const ENVIRONMENT_PRODUCTION: &str = "production";
+/// The names that people give environments, whether or not a project has them yet.
+const ENVIRONMENTS_USUAL: [&str; 3] = [ENVIRONMENT_PRODUCTION, ENVIRONMENT_DEFAULT, "staging"];
+/// How the platform refuses a project that is there.
+const APP_EXISTS: &str = "APP_EXISTS";
+/// How the platform refuses an environment that is there.
+const ENVIRONMENT_EXISTS: &str = "ENVIRONMENT_EXISTS";
 
 /// `namespace/name`
 pub(crate) fn full_name(app: &App) -> String {
@@ -166,7 +175,13 @@ pub(crate) async fn find_or_create(
                 .into(),
         ));
     };
-    let app = create(context, name, manifest.namespace()).await?;
+    let app = match create(context, name, manifest.namespace()).await {
+        // Someone made it since it was looked for: another deploy of the same name, say. What only has its subdomain isn't found.
+        Err(CliError::Client(refused)) if refused.code() == Some(APP_EXISTS) => {
+            of_manifest(context, manifest).await?.ok_or(refused)?
+        }
+        made => made?,
+    };
     link(context, directory, &app)?;
     Ok(app)
 }
@@ -201,7 +216,7 @@ pub(crate) fn link(context: &Context, directory: &Path, app: &App) -> Result<(),
     Ok(())
 }
 
-/// The environment that is meant, and the project it belongs to.
+/// The environment that is meant, and the project it belongs to. Where none is named and several are in use, it is said which.
 pub(crate) async fn environment(
     context: &Context,
     args: &EnvironmentArgs,
@@ -221,7 +236,14 @@ pub(crate) async fn environment(
         },
     };
     match position {
-        Some(position) => Ok((app, all.swap_remove(position))),
+        Some(position) => {
+            if wanted.is_none()
+                && let Some(note) = taken_of_several(&app, &all, position)
+            {
+                context.output.remark(note);
+            }
+            Ok((app, all.swap_remove(position)))
+        }
         None => {
             let known: Vec<_> = all.iter().map(|one| one.slug.as_str()).collect();
             Err(CliError::NotFound(format!(
@@ -234,13 +256,37 @@ pub(crate) async fn environment(
     }
 }
 
+fn is_used(environment: &Environment) -> bool {
+    let (current, target) = (
+        environment.current_deployment_id,
+        environment.target_deployment_id,
+    );
+    current.or(target).is_some()
+}
+
 /// The environment that is meant where none is named: one in which something is deployed, `development` first.
 fn in_use(all: &[Environment]) -> Option<usize> {
-    let is_used = |one: &Environment| one.current_deployment_id.or(one.target_deployment_id).is_some();
     let of = |slug: &str| all.iter().position(|one| one.slug == slug && is_used(one));
     of(ENVIRONMENT_DEFAULT)
         .or_else(|| of(ENVIRONMENT_PRODUCTION))
         .or_else(|| all.iter().position(is_used))
+}
+
+/// What is said of the environment that was taken, where another one could have been.
+fn taken_of_several(app: &App, all: &[Environment], taken: usize) -> Option<String> {
+    let others = all
+        .iter()
+        .enumerate()
+        .filter(|(at, one)| *at != taken && is_used(one));
+    let others: Vec<_> = others.map(|(_, one)| one.slug.as_str()).collect();
+    (!others.is_empty()).then(|| {
+        format!(
+            "This is {} of {}, since no other was named with --env; something is deployed to {} too.",
+            all[taken].slug,
+            full_name(app),
+            others.join(", ")
+        )
+    })
 }
 
 /// Where nothing serves and nothing is rolled out: a run to completion may still run, or a first version have failed.
@@ -256,16 +302,29 @@ async fn last_deployed_to(
     Ok(all.iter().position(|one| one.slug == slug))
 }
 
-/// Makes the environment that a deploy names where it isn't there, and says so.
+/// Makes the environment that a deploy names where it isn't there, and says so; one that looks like a slip of the pen is refused.
 pub(crate) async fn ensure_environment(context: &Context, app: &App, slug: &str) -> Result<(), CliError> {
     let all = context.client.environments(app.id).await?.data;
     if all.iter().any(|one| one.slug == slug) {
         return Ok(());
     }
-    context.client.create_environment(app.id, slug).await?;
-    context
-        .output
-        .say(format!("Created the environment {slug} of {}", full_name(app)));
+    let full = full_name(app);
+    let known = all.iter().map(|one| one.slug.as_str()).chain(ENVIRONMENTS_USUAL);
+    if let Some(meant) = resembling(slug, known) {
+        return Err(CliError::Usage(format!(
+            "{full} has no environment `{slug}`: `--env {meant}` was meant? Nothing was made or deployed; where `{slug}` is \
+             really to be one, `zectre environments add {slug} --project {full}` makes it."
+        )));
+    }
+    match context.client.create_environment(app.id, slug).await {
+        // Another deploy made it since.
+        Err(refused) if refused.code() == Some(ENVIRONMENT_EXISTS) => return Ok(()),
+        made => made?,
+    };
+    context.output.say(format!(
+        "Created the environment {slug} of {full}, which had none of that name: it begins with the variables of every \
+         environment. `zectre environments rm {slug} --project {full}` takes it back."
+    ));
     Ok(())
 }
 
@@ -275,6 +334,11 @@ pub(crate) async fn serving(
     args: &EnvironmentArgs,
 ) -> Result<(App, Environment, Deployment), CliError> {
     let (app, environment) = environment(context, args).await?;
+    let deployment = serving_in(context, &app, &environment).await?;
+    Ok((app, environment, deployment))
+}
+
+async fn serving_in(context: &Context, app: &App, environment: &Environment) -> Result<Deployment, CliError> {
     let id = environment
         .current_deployment_id
         .or(environment.target_deployment_id);
@@ -290,8 +354,7 @@ pub(crate) async fn serving(
             }
         ))
     })?;
-    let deployment = context.client.deployment(id).await?;
-    Ok((app, environment, deployment))
+    Ok(context.client.deployment(id).await?)
 }
 
 /// What serves an environment or is about to; else its newest deployment, which may never have served.
@@ -299,19 +362,28 @@ pub(crate) async fn serving_or_newest(
     context: &Context,
     args: &EnvironmentArgs,
 ) -> Result<Deployment, CliError> {
-    match serving(context, args).await {
-        Ok((_, _, deployment)) => Ok(deployment),
+    let (app, environment) = environment(context, args).await?;
+    match serving_in(context, &app, &environment).await {
         Err(nothing @ CliError::NotFound(_)) => {
-            let (app, environment) = environment(context, args).await?;
-            let newest = collect(async |paging| context.client.deployments(app.id, paging).await)
-                .await?
-                .into_iter()
-                .filter(|one: &Deployment| one.environment == environment.slug)
-                .max_by_key(|one| one.version);
+            let newest = newest(context, &app, &environment, |_| true).await?;
             newest.ok_or(nothing)
         }
-        Err(other) => Err(other),
+        other => other,
     }
+}
+
+/// The newest deployment of an environment that is meant.
+pub(crate) async fn newest(
+    context: &Context,
+    app: &App,
+    environment: &Environment,
+    is_meant: impl Fn(&Deployment) -> bool,
+) -> Result<Option<Deployment>, CliError> {
+    let all = collect(async |paging| context.client.deployments(app.id, paging).await).await?;
+    Ok(all
+        .into_iter()
+        .filter(|one: &Deployment| one.environment == environment.slug && is_meant(one))
+        .max_by_key(|one| one.version))
 }
 
 /// A deployment of `app` by its version number, its id, or the end of its id as lists show it.
@@ -344,4 +416,4 @@ pub(crate) fn absent_is_none<T>(answer: Result<T, ClientError>) -> Result<Option
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

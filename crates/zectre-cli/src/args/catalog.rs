@@ -16,6 +16,22 @@ pub enum CatalogCommand {
     /// Invitations to an organization
     #[command(subcommand)]
     Invitations(CatalogInvitationsCommand),
+    /// Shows what you did and what was done to you, sign-ins among it; with --org what was done there, for its admins
+    Events(CatalogEventsArgs),
+}
+
+/// `zectre catalog events`
+#[derive(Debug, ClapArgs)]
+pub struct CatalogEventsArgs {
+    /// Of this organization instead
+    #[arg(long, value_name = "ORGANIZATION")]
+    pub org: Option<String>,
+    /// How many to show
+    #[arg(long, default_value_t = 20, value_parser = super::number::limit)]
+    pub limit: u32,
+    /// Which catalog.
+    #[command(flatten)]
+    pub catalog: CatalogArgs,
 }
 
 /// `zectre catalog orgs …`

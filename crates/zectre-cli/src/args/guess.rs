@@ -80,8 +80,8 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
          one without.",
     ),
     (
-        &["cancel", "abort"],
-        "`zectre rollback` gives up a rollout that is under way; Ctrl-C in `zectre deploy` cancels its build.",
+        &["abort"],
+        "`zectre cancel` gives up a rollout that is under way; Ctrl-C in `zectre deploy` cancels its build.",
     ),
     (
         &["log", "tail"],

@@ -11,6 +11,7 @@ use crate::{
 };
 use secrecy::ExposeSecret;
 use std::{fs, io::Write, os::unix::fs::OpenOptionsExt, path::Path};
+use zectre_client::collect;
 use zectre_common::{
     spec::valid_env_key,
     wire::app::{App, SetVariableRequest, Variable},
@@ -32,7 +33,7 @@ pub(crate) async fn run(command: EnvCommand, context: &Context) -> Result<Shown,
 
 async fn variables(context: &Context, scope: &VariableScope) -> Result<(App, Vec<Variable>), CliError> {
     let app = project::find(context, &scope.project).await?;
-    let all = context.client.variables(app.id).await?.data;
+    let all = collect(async |paging| context.client.variables(app.id, paging).await).await?;
     let in_scope = |one: &Variable| {
         let (of, named) = (one.environment.as_deref(), scope.environment());
         named.is_none() || of.is_none() || of == named
@@ -233,7 +234,51 @@ fn quoted(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use crate::{
+        args::{ProjectArgs, VariableScope},
+        project::tests::{app, context, script},
+    };
+    use serde_json::json;
     use std::fs;
+    use zectre_common::id::ApplicationId;
+
+    #[tokio::test]
+    async fn all_variables_are_seen_however_many_pages_they_take() {
+        let shop = app(ApplicationId::new(), "shop");
+        let page = |page: u32, keys: std::ops::Range<u32>| {
+            let variable = |n| {
+                json!({"key": format!("KEY_{n}"), "value": "x", "environment": null, "secret": false,
+                       "updated_at": "2026-01-01T00:00:00Z"})
+            };
+            let data: Vec<_> = keys.map(variable).collect();
+            json!({"data": data, "total": 150, "page": page, "page_size": 100})
+        };
+        let path = format!("GET /api/v1/apps/{}", shop.id);
+        let (url, serving) = script(vec![
+            (
+                format!("{path} "),
+                200,
+                serde_json::to_value(&shop).expect("JSON"),
+            ),
+            (format!("{path}/env?page=1&page_size=100 "), 200, page(1, 0..100)),
+            (
+                format!("{path}/env?page=2&page_size=100 "),
+                200,
+                page(2, 100..150),
+            ),
+        ]);
+        let project = ProjectArgs {
+            project: Some(shop.id.to_string()),
+        };
+        let scope = VariableScope {
+            project,
+            env: None,
+            prod: false,
+        };
+        let (_, all) = super::variables(&context(&url), &scope).await.expect("listed");
+        serving.join().expect("it served");
+        assert_eq!(all.len(), 150);
+    }
 
     #[test]
     fn git_keeps_what_no_rule_ignores() {

@@ -14,6 +14,7 @@ mod begun;
 mod bootstrap;
 mod build;
 mod builds;
+mod cancel;
 mod catalog;
 mod catalog_login;
 mod clusters;
@@ -47,7 +48,7 @@ mod waiting;
 mod webhooks;
 
 pub(crate) use begun::interrupted;
-use begun::interruptible;
+use begun::{Begun, interruptible};
 use rollout::{promote, restart, rollback, scale};
 
 /// Runs the command, until it is done or Ctrl-C ends it.
@@ -85,6 +86,7 @@ fn ends_in_order(command: &Command) -> bool {
             | Command::Scale(_)
             | Command::Promote(_)
             | Command::Rollback(_)
+            | Command::Cancel(_)
             | Command::Restart(_)
             | Command::Sleep(_)
             | Command::Wake(_)
@@ -114,6 +116,7 @@ fn speaks_to_the_api(command: &Command) -> bool {
             | Command::Down(_)
             | Command::Bootstrap(_)
             | Command::Init(_)
+            | Command::Unlink
             | Command::Login(_)
             | Command::Logout
             | Command::Clusters(_)
@@ -121,6 +124,15 @@ fn speaks_to_the_api(command: &Command) -> bool {
             | Command::Schema
             | Command::Completion { .. }
     )
+}
+
+/// Runs what begins something on the platform, to be told when Ctrl-C ends it.
+async fn begin<A>(
+    args: &A,
+    context: &Context,
+    work: impl AsyncFnOnce(&A, &Context, &Begun) -> Result<Shown, CliError>,
+) -> Result<Shown, CliError> {
+    interruptible(context, async |begun| work(args, context, begun).await).await
 }
 
 async fn dispatch(command: Command, global: &Global, output: Output) -> Result<Shown, CliError> {
@@ -143,42 +155,20 @@ async fn dispatch(command: Command, global: &Global, output: Output) -> Result<S
         Command::Team(command) => team::run(command, &context()?).await,
         Command::Projects(command) => projects::run(&command, &context()?).await,
         Command::Link(args) => projects::link(&args, &context()?).await,
-        Command::Build(args) => {
-            let context = context()?;
-            interruptible(&context, async |begun| build::run(&args, &context, begun).await).await
-        }
-        Command::Deploy(args) => {
-            let context = context()?;
-            interruptible(&context, async |begun| deploy::run(&args, &context, begun).await).await
-        }
+        Command::Unlink => projects::unlink(&context()?),
+        Command::Build(args) => begin(&args, &context()?, build::run).await,
+        Command::Deploy(args) => begin(&args, &context()?, deploy::run).await,
         Command::Status(args) => status::run(&args, &context()?).await,
         Command::Ps(args) => ps::run(&args, &context()?).await,
         Command::Logs(args) => logs::run(&args, &context()?).await,
         Command::Open(args) => open::run(&args, &context()?).await,
-        Command::Scale(args) => {
-            let context = context()?;
-            interruptible(&context, async |begun| scale(&args, &context, begun).await).await
-        }
-        Command::Promote(args) => {
-            let context = context()?;
-            interruptible(&context, async |begun| promote(&args, &context, begun).await).await
-        }
-        Command::Rollback(args) => {
-            let context = context()?;
-            interruptible(&context, async |begun| rollback(&args, &context, begun).await).await
-        }
-        Command::Restart(args) => {
-            let context = context()?;
-            interruptible(&context, async |begun| restart(&args, &context, begun).await).await
-        }
-        Command::Sleep(args) => {
-            let context = context()?;
-            interruptible(&context, async |begun| sleep::sleep(&args, &context, begun).await).await
-        }
-        Command::Wake(args) => {
-            let context = context()?;
-            interruptible(&context, async |begun| sleep::wake(&args, &context, begun).await).await
-        }
+        Command::Scale(args) => begin(&args, &context()?, scale).await,
+        Command::Promote(args) => begin(&args, &context()?, promote).await,
+        Command::Rollback(args) => begin(&args, &context()?, rollback).await,
+        Command::Cancel(args) => begin(&args, &context()?, cancel::run).await,
+        Command::Restart(args) => begin(&args, &context()?, restart).await,
+        Command::Sleep(args) => begin(&args, &context()?, sleep::sleep).await,
+        Command::Wake(args) => begin(&args, &context()?, sleep::wake).await,
         Command::Environments(command) => environments::run(&command, &context()?).await,
         Command::Env(command) => env::run(command, &context()?).await,
         Command::Domains(command) => domains::run(&command, &context()?).await,

@@ -7,6 +7,7 @@ use crate::{
     error::CliError,
     output::Shown,
     progress::Progress,
+    prompt,
     table::{Table, age},
 };
 use std::{cell::Cell, convert::Infallible, time::Duration};
@@ -26,6 +27,7 @@ pub(crate) async fn run(command: &NodesCommand, context: &Context) -> Result<Sho
     let client = &context.client;
     match command {
         NodesCommand::List => list(context).await,
+        NodesCommand::Rm { node, yes } => remove(context, node, *yes).await,
         NodesCommand::Join => join(context).await,
         NodesCommand::Drain { node, wait: true } => drain(context, node).await,
         NodesCommand::Drain { node, wait: false } => {
@@ -54,6 +56,22 @@ async fn find(context: &Context, text: &str) -> Result<NodeId, CliError> {
             "there is no node `{text}`. `zectre nodes list` shows them."
         ))
     })
+}
+
+/// Has the platform forget a node, which it refuses as long as tasks run there.
+async fn remove(context: &Context, text: &str, yes: bool) -> Result<Shown, CliError> {
+    let node = context.client.node(find(context, text).await?).await?;
+    let name = &node.name;
+    if !yes && !prompt::confirm(&format!("Forget the node {name}?")).await? {
+        return Err(CliError::Usage(format!(
+            "{name} was not removed. Add --yes to remove it without a question."
+        )));
+    }
+    context.client.delete_node(node.id).await?;
+    let remark = format!(
+        "Removed {name}. An agent that still runs there is refused until it joins with a token of `zectre nodes join`"
+    );
+    Ok(context.output.done(&node, remark))
 }
 
 /// Drains and waits until nothing runs there, or until Ctrl-C.

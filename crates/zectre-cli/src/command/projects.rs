@@ -1,4 +1,4 @@
-//! `zectre projects …` and `zectre link`
+//! `zectre projects …`, `zectre link` and `zectre unlink`
 
 use crate::{
     args::{LinkArgs, NewProjectArgs, ProjectsCommand},
@@ -112,4 +112,22 @@ pub(crate) async fn link(args: &LinkArgs, context: &Context) -> Result<Shown, Cl
     };
     project::link(context, Path::new("."), &app)?;
     Ok(show(context, &app))
+}
+
+/// The nearest link here or above, and that alone: the project stays, and other clusters' links do.
+pub(crate) fn unlink(context: &Context) -> Result<Shown, CliError> {
+    let (here, url) = (Path::new("."), context.api_url());
+    let (Some(root), Some(link)) = (Link::root(here, url), Link::find(here, url)?) else {
+        return Err(CliError::NotFound(format!(
+            "this directory is not linked to a project of {url}, and none above it is. `zectre link NAME` links it."
+        )));
+    };
+    Link::remove(&root, url)?;
+    let remark = format!(
+        "Unlinked {} from {}/{}, which stays as it is",
+        root.display(),
+        link.namespace,
+        link.name
+    );
+    Ok(context.output.done(&link, remark))
 }

@@ -69,7 +69,7 @@ pub(crate) async fn run(args: &ProjectArgs, context: &Context) -> Result<Shown, 
     let mut waits = Vec::new();
     let unwell = |one: &&Deployment| one.current && matches!(one.health, Health::Degraded | Health::Down);
     for one in status.deployments.iter().filter(unwell) {
-        let why = waiting::why(context, one.id).await?;
+        let why = waiting::why(context, one).await?;
         waits.extend(why.map(|why| format!("\nv{}: {}", one.version, sentence(&why))));
     }
     Ok(context.output.value(&status, |status| {

@@ -131,6 +131,7 @@ pub(crate) async fn until(
     let deadline = began + timeout;
     let mut asked_why = began;
     let mut patience = Patience::default();
+    let mut waits_for = None;
     loop {
         match is_done(&deployment).await {
             Ok(true) => return Ok(deployment),
@@ -143,7 +144,10 @@ pub(crate) async fn until(
             progress.update(news);
         } else if began.elapsed() >= WHY_AFTER && asked_why.elapsed() >= FEED_INTERVAL {
             asked_why = Instant::now();
-            if let Ok(Some(why)) = waiting::why(context, deployment.id).await {
+            if let Ok(why) = waiting::why(context, &deployment).await {
+                waits_for = why;
+            }
+            if let Some(why) = &waits_for {
                 progress.update(format!("Waiting for a place: {why}"));
             }
         }
@@ -155,10 +159,11 @@ pub(crate) async fn until(
         tokio::time::sleep(pause).await;
         if Instant::now() >= deadline {
             return Err(CliError::DeploymentFailed(format!(
-                "version {} did not get there within {} s. It goes on; `zectre status` shows how it is, `zectre events` what \
+                "version {} did not get there within {} s{}. It goes on; `zectre status` shows how it is, `zectre events` what \
                  happened.",
                 deployment.version,
-                timeout.as_secs()
+                timeout.as_secs(),
+                waits_for.map(|why| format!(": {why}")).unwrap_or_default()
             )));
         }
         match context.client.deployment(deployment.id).await {

@@ -10,11 +10,16 @@ use std::{
     time::Duration,
 };
 use zectre_client::{Client, Credential};
-use zectre_common::{id::EventId, spec::DeploymentRequest, time::Time};
+use zectre_common::{
+    id::{EnvironmentId, EventId},
+    spec::DeploymentRequest,
+    time::Time,
+};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-fn app(id: ApplicationId, name: &str) -> App {
+/// A project.
+pub(crate) fn app(id: ApplicationId, name: &str) -> App {
     App {
         id,
         name: name.into(),
@@ -42,6 +47,35 @@ fn platform(requests: usize, answers: Vec<(String, Value)>) -> (String, JoinHand
 }
 
 fn answer(stream: TcpStream, answers: &[(String, Value)]) {
+    let (first, stream) = asked(stream);
+    let known = answers.iter().find(|(start, _)| first.starts_with(start));
+    match known {
+        Some((_, body)) => respond(stream, 200, body),
+        None => respond(stream, 404, &problem(404, "APP_NOT_FOUND")),
+    }
+}
+
+/// A platform that is asked these things in this order, and answers so.
+pub(crate) fn script(answers: Vec<(String, u16, Value)>) -> (String, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    let serving = thread::spawn(move || {
+        for (start, status, body) in answers {
+            let (stream, _) = listener.accept().expect("accepted");
+            let (first, stream) = asked(stream);
+            assert!(first.starts_with(&start), "{start}: {first}");
+            respond(stream, status, &body);
+        }
+    });
+    (url, serving)
+}
+
+fn problem(status: u16, code: &str) -> Value {
+    json!({"type": "about:blank", "title": "Refused", "status": status, "detail": "no", "code": code})
+}
+
+/// The first line of a request that was read whole.
+fn asked(stream: TcpStream) -> (String, TcpStream) {
     let mut reader = BufReader::new(stream);
     let (mut first, mut length) = (String::new(), 0);
     reader.read_line(&mut first).expect("a request");
@@ -57,21 +91,17 @@ fn answer(stream: TcpStream, answers: &[(String, Value)]) {
         }
     }
     reader.read_exact(&mut vec![0; length]).expect("a body");
-    let known = answers.iter().find(|(start, _)| first.starts_with(start));
-    let missing = json!({"type": "about:blank", "title": "Not Found", "status": 404, "detail": "no", "code": "APP_NOT_FOUND"});
-    let (status, kind, body) = match known {
-        Some((_, body)) => ("200 OK", "application/json", body),
-        None => ("404 Not Found", "application/problem+json", &missing),
-    };
+    (first, reader.into_inner())
+}
+
+fn respond(mut stream: TcpStream, status: u16, body: &Value) {
+    let kind = if status < 300 { "json" } else { "problem+json" };
     let body = body.to_string();
     let head = format!(
-        "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        "HTTP/1.1 {status} So\r\ncontent-type: application/{kind}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
         body.len()
     );
-    reader
-        .into_inner()
-        .write_all((head + &body).as_bytes())
-        .expect("it is read");
+    stream.write_all((head + &body).as_bytes()).expect("it is read");
 }
 
 fn events(of: &[Value]) -> (String, Value) {
@@ -86,7 +116,8 @@ fn deletion(id: ApplicationId) -> Value {
            "message": "application `shop` of `default` was deleted", "reason": null, "request_id": null})
 }
 
-fn context(url: &str) -> Context {
+/// What a command has that talks to it.
+pub(crate) fn context(url: &str) -> Context {
     let global = Global {
         api_url: None,
         json: false,
@@ -202,5 +233,97 @@ async fn a_manifest_that_names_no_project_of_the_platform_is_told_how_to_make_it
     assert!(
         told.contains("no project default/shop on") && told.contains("`zectre deploy` makes it"),
         "{told}"
+    );
+}
+
+#[tokio::test]
+async fn a_project_that_someone_else_makes_at_the_same_time_is_the_one_that_is_meant() {
+    let id = ApplicationId::new();
+    let by_name = "GET /api/v1/apps/default/shop ";
+    let missing = || (by_name.into(), 404, problem(404, "APP_NOT_FOUND"));
+    let taken = || ("POST /api/v1/apps ".into(), 409, problem(409, "APP_EXISTS"));
+    let theirs = serde_json::to_value(app(id, "shop")).expect("JSON");
+    let directory = tempfile::tempdir().expect("a directory");
+    fs::write(directory.path().join("zectre.yaml"), "name: shop\n").expect("writable");
+
+    let (url, serving) = script(vec![missing(), taken(), (by_name.into(), 200, theirs)]);
+    let found = deployed(&url, directory.path()).await.expect("it is there now");
+    serving.join().expect("it served");
+    assert_eq!(found.id, id);
+    let link = Link::find(directory.path(), &url).expect("readable");
+    assert_eq!(link.expect("linked").project_id, id);
+
+    // Another one has its subdomain, or it is nothing that one may see: then it stays refused.
+    let (url, serving) = script(vec![missing(), taken(), missing()]);
+    let refused = deployed(&url, directory.path()).await.expect_err("not this one");
+    serving.join().expect("it served");
+    let CliError::Client(refused) = refused else {
+        panic!("{refused}")
+    };
+    assert_eq!(refused.code(), Some("APP_EXISTS"));
+    assert_eq!(Link::find(directory.path(), &url).expect("readable"), None);
+}
+
+fn environments(slugs: &[(&str, bool)]) -> Vec<Environment> {
+    let environment = |(slug, is_used): &(&str, bool)| Environment {
+        id: EnvironmentId::new(),
+        slug: (*slug).into(),
+        current_deployment_id: is_used.then(DeploymentId::new),
+        target_deployment_id: None,
+        created_at: Time::from_unix_ms(0),
+    };
+    slugs.iter().map(environment).collect()
+}
+
+#[tokio::test]
+async fn a_slip_of_the_pen_makes_no_environment() {
+    let shop = app(ApplicationId::new(), "shop");
+    let known = environments(&[("production", true), ("development", false)]);
+    let known = json!({"data": known, "total": 2, "page": 1, "page_size": 100});
+    let path = format!("/api/v1/apps/{}/environments", shop.id);
+    // All that there may be: one on a second page would be taken for none.
+    let asked = || (format!("GET {path}?page=1&page_size=100 "), 200, known.clone());
+
+    let (url, serving) = script(vec![asked()]);
+    let refused = ensure_environment(&context(&url), &shop, "prodution")
+        .await
+        .expect_err("another one is meant");
+    serving.join().expect("nothing was made");
+    assert_eq!(refused.exit_code(), 2);
+    let told = refused.to_string();
+    for says in [
+        "`prodution`",
+        "`--env production`",
+        "`zectre environments add prodution",
+    ] {
+        assert!(told.contains(says), "{says}: {told}");
+    }
+
+    // Two deploys may make it at the same time.
+    let made = environments(&[("qa", false)]).remove(0);
+    let made = (201, serde_json::to_value(made).expect("JSON"));
+    for (status, answer) in [made, (409, problem(409, "ENVIRONMENT_EXISTS"))] {
+        let (url, serving) = script(vec![asked(), (format!("POST {path} "), status, answer)]);
+        ensure_environment(&context(&url), &shop, "qa")
+            .await
+            .expect("it is there");
+        serving.join().expect("it served");
+    }
+}
+
+#[test]
+fn the_environment_that_is_taken_is_told_where_another_one_could_be_meant() {
+    let shop = app(ApplicationId::new(), "shop");
+    let said = |slugs: &[(&str, bool)]| {
+        let all = environments(slugs);
+        taken_of_several(&shop, &all, in_use(&all).expect("one is in use"))
+    };
+    assert_eq!(said(&[("development", true), ("production", false)]), None);
+    let both = said(&[("production", true), ("development", true), ("qa", false)]).expect("another one");
+    assert!(
+        both.contains("development of default/shop")
+            && both.contains("--env")
+            && both.contains("to production too"),
+        "{both}"
     );
 }

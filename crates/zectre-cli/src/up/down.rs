@@ -12,6 +12,7 @@ use crate::{
     credentials::Credentials,
     error::CliError,
     output::{Output, Shown},
+    shell::word,
 };
 use serde::Serialize;
 use std::{
@@ -55,7 +56,7 @@ pub(crate) async fn down(args: &DownArgs, global: &Global, output: Output) -> Re
         biased;
         freed = lock::wait_until_free(&path, timeout) => freed?,
         () = crate::command::interrupted() => return Err(CliError::Interrupted(format!(
-            "It goes on stopping; `zectre down --data-dir {}` waits for it again.", path.display()
+            "It goes on stopping; `zectre down --data-dir {}` waits for it again.", word(&path)
         ))),
     }
     // The kernel frees the lock a moment before the process is gone; who starts something next should find it gone.
@@ -109,12 +110,12 @@ async fn left_behind(path: &Path, stored: &Credentials, output: Output) -> Resul
         };
         words.push(format!(
             "{programs} on: `zectre up --data-dir {path}` takes {them} up again, and `zectre down --data-dir {path}` then ends {them}.",
-            path = path.display()
+            path = word(path)
         ));
     }
     words.extend(others.iter().map(|other| {
-        let other = other.display();
-        format!("A platform runs in {other}: `zectre down --data-dir {other}` stops it.")
+        let (other, named) = (other.display(), word(other));
+        format!("A platform runs in {other}: `zectre down --data-dir {named}` stops it.")
     }));
     let down = Down {
         data_dir: path.into(),

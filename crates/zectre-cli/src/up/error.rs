@@ -1,5 +1,6 @@
 //! Why the platform can't run here: a sentence each, with the remedy.
 
+use crate::shell::word;
 use std::path::PathBuf;
 
 /// Why the platform can't be started, or why it stopped.
@@ -38,7 +39,8 @@ pub(crate) enum UpError {
     },
     /// Another one runs there.
     #[error(
-        "Zectre runs in {path} already (pid {pid}). Use it, or stop it with `zectre down --data-dir {path}`."
+        "Zectre runs in {path} already (pid {pid}). Use it, or stop it with `zectre down --data-dir {}`.",
+        word(path)
     )]
     Running {
         /// Where.
@@ -68,7 +70,8 @@ pub(crate) enum UpError {
     DoesNotStop(u64),
     /// A directory above can't be passed.
     #[error(
-        "the user `{user}`, who runs PostgreSQL, can't pass {path}. Run `chmod o+x {path}`, or name another place with --data-dir."
+        "the user `{user}`, who runs PostgreSQL, can't pass {path}. Run `chmod o+x {}`, or name another place with --data-dir.",
+        word(path)
     )]
     NotTraversable {
         /// Who.

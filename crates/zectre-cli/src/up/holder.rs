@@ -2,6 +2,7 @@
 //! gives connections theirs, so any program may have one by accident.
 
 use super::process::Process;
+use crate::shell::word;
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -64,7 +65,7 @@ pub(super) fn of_port(port: u16) -> Holder {
         },
         (None, Some(process)) if is_up(process) => {
             let place = data_dir_of(process)
-                .map(|path| format!(" --data-dir {}", path.display()))
+                .map(|path| format!(" --data-dir {}", word(&path)))
                 .unwrap_or_default();
             Holder {
                 name: format!("an earlier `zectre up` (pid {})", process.pid),

@@ -41,6 +41,10 @@ impl Summary {
 
     pub(super) fn show(&self, output: Output) -> Shown {
         output.value(self, |summary| {
+            if output.terse() {
+                output.data(&summary.api_url);
+                return;
+            }
             let took = seconds(Duration::from_millis(summary.took_ms));
             output.data(format!("Zectre is ready ({took})"));
             let containers = if summary.containers {

@@ -66,9 +66,10 @@ impl Client {
         self.delete(&format!("/apps/{id}"), &[]).await
     }
 
-    /// `GET /apps/{id}/environments`
+    /// `GET /apps/{id}/environments`: all of them, for there are no more than fit a page.
     pub async fn environments(&self, id: ApplicationId) -> Result<Page<Environment>, ClientError> {
-        self.get(&format!("/apps/{id}/environments"), &[]).await
+        self.get(&format!("/apps/{id}/environments"), &Paging::default().query())
+            .await
     }
 
     /// `POST /apps/{id}/environments`
@@ -89,8 +90,8 @@ impl Client {
     }
 
     /// `GET /apps/{id}/env`
-    pub async fn variables(&self, id: ApplicationId) -> Result<Page<Variable>, ClientError> {
-        self.get(&format!("/apps/{id}/env"), &[]).await
+    pub async fn variables(&self, id: ApplicationId, paging: Paging) -> Result<Page<Variable>, ClientError> {
+        self.get(&format!("/apps/{id}/env"), &paging.query()).await
     }
 
     /// `PUT /apps/{id}/env/{KEY}`

@@ -9,7 +9,7 @@ use zectre_common::{
     wire::{
         catalog::{
             AcceptInvitationRequest, Cluster, CreateClusterRequest, CreateInvitationRequest,
-            CreateOrganizationRequest, CreatedInvitation, Invitation, Me, Member, Organization,
+            CreateOrganizationRequest, CreatedInvitation, Event, Invitation, Me, Member, Organization,
             SetRoleRequest,
         },
         page::Page,
@@ -20,6 +20,17 @@ impl Client {
     /// `GET /me`, of a catalog
     pub async fn catalog_me(&self) -> Result<Me, ClientError> {
         self.get("/me", &[]).await
+    }
+
+    /// `GET /me/events`, of a catalog, newest first
+    pub async fn catalog_my_events(&self, paging: Paging) -> Result<Page<Event>, ClientError> {
+        self.get("/me/events", &paging.query()).await
+    }
+
+    /// `GET /orgs/{slug}/events`, of a catalog, newest first
+    pub async fn catalog_org_events(&self, slug: &str, paging: Paging) -> Result<Page<Event>, ClientError> {
+        let path = format!("/orgs/{}/events", segment(slug));
+        self.get(&path, &paging.query()).await
     }
 
     /// `GET /clusters`, of a catalog

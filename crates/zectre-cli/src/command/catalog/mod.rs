@@ -1,5 +1,6 @@
 //! `zectre catalog …`: what a catalog knows beside clusters.
 
+mod events;
 mod invitations;
 mod members;
 mod orgs;
@@ -18,6 +19,7 @@ pub(crate) async fn run(command: CatalogCommand, output: Output) -> Result<Shown
         CatalogCommand::Orgs(command) => orgs::run(command, output).await,
         CatalogCommand::Members(command) => members::run(command, output).await,
         CatalogCommand::Invitations(command) => invitations::run(command, output).await,
+        CatalogCommand::Events(args) => events::run(&args, output).await,
     }
 }
 
