@@ -45,6 +45,8 @@ use zectre_service::tasks::Shutdown;
 const LINGER: Duration = Duration::from_secs(1);
 /// Streams of one connection of HTTP/2 or HTTP/3.
 pub(super) const STREAMS_MAX: u32 = 256;
+/// Of an answer, kept for a stream whose client does not read; the library's own bound is 400 KiB for each.
+const STREAM_UNSENT_BYTES_MAX: usize = 64 * 1_024;
 /// Headers that hyper takes unless it is told to take more, which costs it two allocations a head.
 const HEADER_COUNT_USUAL: usize = 100;
 /// hyper's least buffer for a head.
@@ -115,6 +117,7 @@ impl Server {
             // The library refuses a larger one in silence; we refuse it in words, and count it.
             .max_header_list_size(u32::try_from(head_bytes_max.saturating_mul(2)).unwrap_or(u32::MAX))
             .max_concurrent_streams(STREAMS_MAX)
+            .max_send_buf_size(STREAM_UNSENT_BYTES_MAX)
             .keep_alive_interval(KEEPALIVE);
         Self { http1, http2 }
     }

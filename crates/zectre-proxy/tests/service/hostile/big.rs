@@ -1,8 +1,10 @@
 //! Much of everything: bodies that fit into no memory, routes that change under open connections.
 
+use super::frames::{self, SETTINGS, WHOLE, WINDOW_UPDATE, frame, headers};
 use crate::{
     client::{full, metric, read_until},
     origin::Origin,
+    process::Process,
     program::Program,
     secure::Secure,
     sockets,
@@ -116,49 +118,93 @@ async fn two_gibibytes_go_through_in_both_ways_and_leave_no_trace() {
     proxy.stop().await;
 }
 
-/// Clients that ask for much and read nothing of it.
+/// A program whose answers are more than anybody keeps, and what it has been able to say.
+struct Pouring {
+    program: Program,
+    poured: Arc<AtomicU64>,
+}
+
+impl Pouring {
+    async fn new() -> Self {
+        let poured = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&poured);
+        let program = Program::new(move |mut stream| {
+            let counted = Arc::clone(&counted);
+            async move {
+                read_head(&mut stream).await;
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {BYTES}\r\n\r\n");
+                stream.write_all(head.as_bytes()).await.expect("it reads");
+                let piece = vec![b'x'; PIECE];
+                while let Ok(count) = stream.write(&piece).await {
+                    counted.fetch_add(count as u64, Relaxed);
+                }
+            }
+        })
+        .await;
+        Self { program, poured }
+    }
+
+    /// Waits until nobody takes any more of it.
+    async fn stops(&self) {
+        let (mut seen, mut looks, mut look) = (0, 0, interval(Duration::from_millis(100)));
+        while looks < 5 {
+            look.tick().await;
+            let now = self.poured.load(Relaxed);
+            looks = if now == seen && now > 0 { looks + 1 } else { 0 };
+            seen = now;
+        }
+    }
+}
+
+/// Clients that ask for much and read nothing of it, each on a connection or all on one.
 #[tokio::test]
 async fn who_reads_nothing_costs_little() {
-    const READERS: u64 = 200;
+    const READERS: u32 = 200;
     let world = World::new().await;
-    let poured = Arc::new(AtomicU64::new(0));
-    let counted = Arc::clone(&poured);
-    let program = Program::new(move |mut stream| {
-        let counted = Arc::clone(&counted);
-        async move {
-            read_head(&mut stream).await;
-            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {BYTES}\r\n\r\n");
-            stream.write_all(head.as_bytes()).await.expect("it reads");
-            let piece = vec![b'x'; PIECE];
-            while let Ok(count) = stream.write(&piece).await {
-                counted.fetch_add(count as u64, Relaxed);
-            }
-        }
-    })
-    .await;
+    let pouring = Pouring::new().await;
     let app = world.app("large").await;
-    world.task(app.deployment, program.address).await;
-    let site = world.site("large", "");
-    let proxy = site.ready().await;
-    let before = proxy.peak_memory_bytes();
-    let request = format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", full("large-default"));
-    let mut readers = Vec::new();
-    for _ in 0..READERS {
-        let mut reader = TcpStream::connect(site.address).await.expect("it listens");
-        reader.write_all(request.as_bytes()).await.expect("it reads");
-        read_head(&mut reader).await;
-        readers.push(reader);
-    }
-    let (mut seen, mut looks, mut look) = (0, 0, interval(Duration::from_millis(100)));
-    while looks < 5 {
-        look.tick().await;
-        let now = poured.load(Relaxed);
-        looks = if now == seen { looks + 1 } else { 0 };
-        seen = now;
-    }
-    let each = (proxy.peak_memory_bytes() - before) / READERS;
-    assert!(each < 512 << 10, "{each} bytes for each of them");
-    proxy.kill().await;
+    world.task(app.deployment, pouring.program.address).await;
+    let (site, host) = (world.site("large", ""), full("large-default"));
+    let one_each = async || {
+        let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        let mut readers = Vec::new();
+        for _ in 0..READERS {
+            let mut reader = TcpStream::connect(site.address).await.expect("it listens");
+            reader.write_all(request.as_bytes()).await.expect("it reads");
+            read_head(&mut reader).await;
+            readers.push(reader);
+        }
+        readers
+    };
+    let one_for_all = async || {
+        let fields = [
+            (":method", "GET"),
+            (":scheme", "http"),
+            (":path", "/"),
+            (":authority", &host),
+        ];
+        // Windows as wide as they may be.
+        let initial = [&[0, 4][..], &0x7fff_ffff_u32.to_be_bytes()].concat();
+        let more = (0x7fff_ffff_u32 - 65_535).to_be_bytes();
+        let mut bytes = frame(SETTINGS, 0, 0, &initial);
+        bytes.extend(frame(WINDOW_UPDATE, 0, 0, &more));
+        bytes.extend((0..READERS).flat_map(|reader| headers(2 * reader + 1, WHOLE, &fields)));
+        vec![frames::open(site.address, &bytes).await]
+    };
+    let cost = async |readers: Vec<TcpStream>, process: Process, before: u64| {
+        pouring.stops().await;
+        let each = (process.peak_memory_bytes() - before) / u64::from(READERS);
+        assert!(each < 512 << 10, "{each} bytes for each of them");
+        drop(readers);
+        process.kill().await;
+    };
+    let process = site.ready().await;
+    let before = process.peak_memory_bytes();
+    cost(one_each().await, process, before).await;
+    pouring.poured.store(0, Relaxed);
+    let process = site.ready().await;
+    let before = process.peak_memory_bytes();
+    cost(one_for_all().await, process, before).await;
 }
 
 /// As much as a build without optimizations encrypts twice in two seconds; four times what may stay of it.
