@@ -60,13 +60,15 @@ pub struct Workshop {
 impl Workshop {
     /// Builds; the outcome of everything that can go wrong is the error.
     pub async fn build(&self, claimed: &Claimed, log: &Log) -> Result<ArtifactId, Outcome> {
+        // First of all: it tells the next worker what this one had, should it be killed.
+        let dir = self.directory(claimed)?;
         let ready = self.preparer.ready(log).await;
         let ready = ready.map_err(|reason| Outcome::refused(Reason::BuildWorkerFailed, reason))?;
         if let Some(weakness) = self.sandbox.weakness() {
             log.say(format!("this build has no memory limit: {weakness}"))
                 .await;
         }
-        let built = tokio::time::timeout(self.timeout, self.steps(claimed, &ready, log)).await;
+        let built = tokio::time::timeout(self.timeout, self.steps(claimed, dir, &ready, log)).await;
         built.unwrap_or_else(|_| {
             let message = format!(
                 "the build took longer than {} s (build.timeout_secs)",
@@ -76,17 +78,26 @@ impl Workshop {
         })
     }
 
-    async fn steps(&self, claimed: &Claimed, ready: &Ready, log: &Log) -> Result<ArtifactId, Outcome> {
-        let prefix = format!("{}-", claimed.id);
-        let dir = tempfile::Builder::new()
-            .prefix(&prefix)
-            .tempdir_in(&self.work_dir);
-        let dir = dir.map_err(|source| {
+    /// The build's own directory, named by the claim.
+    fn directory(&self, claimed: &Claimed) -> Result<TempDir, Outcome> {
+        let name = claimed.claim().name();
+        let mut builder = tempfile::Builder::new();
+        let dir = builder.prefix(&name).rand_bytes(0).tempdir_in(&self.work_dir);
+        dir.map_err(|source| {
             broken(&Error::WorkDir {
                 path: self.work_dir.clone(),
                 source,
             })
-        })?;
+        })
+    }
+
+    async fn steps(
+        &self,
+        claimed: &Claimed,
+        dir: TempDir,
+        ready: &Ready,
+        log: &Log,
+    ) -> Result<ArtifactId, Outcome> {
         let project = self.fetch(claimed, &dir, log).await?;
         let entry = entry(&project)?;
         log.say(format!("compiling {entry}")).await;
@@ -193,7 +204,7 @@ impl Workshop {
             output: &output,
         };
         let begun = Instant::now();
-        let name = format!("{}-{}", claimed.id, claimed.lease.simple());
+        let name = claimed.claim().name();
         let compiled = compiler::compile(&self.sandbox, view, entry, &name, log).await;
         tracing::info!(build = %claimed.id, elapsed_ms = begun.elapsed().as_millis() as u64, ok = compiled.is_ok(), "compiled");
         if matches!(compiled, Err(Outcome::Broken(_))) {

@@ -63,13 +63,14 @@ pub struct Service {
 }
 
 impl Service {
-    /// Connects, empties the work directory, and binds. A missing compiler or sandbox is told by `/ready` and by
+    /// Connects, gives back what a worker that was killed here had, and binds. A missing compiler or sandbox is told by `/ready` and by
     /// the builds that need it.
     pub async fn new(config: &Config) -> Result<Self, Error> {
         let keys = Keys::load(&config.secrets)?;
         let key = keys.service()?;
         let pool = db::connect(&config.database.url, name::BUILD, config.database.connections_max).await?;
         let work_dir = WorkDir::open(&config.build.work_dir)?;
+        take_over(&pool, &work_dir).await?;
         let listener = server::bind(name::BUILD, "build", &config.build.host, config.build.port).await?;
         let address = listener.local_addr().map_err(Error::Serve)?;
         let base = Base::new(name::BUILD).readable_by(keys.metrics());
@@ -123,6 +124,17 @@ impl Service {
         drop(self.work_dir);
         Ok(())
     }
+}
+
+/// What the last worker of this directory had is anybody's again, without waiting for the ends of its leases.
+async fn take_over(pool: &PgPool, work_dir: &WorkDir) -> Result<(), Error> {
+    let left = work_dir.left()?;
+    if !left.is_empty() {
+        let builds = store::builds::hand_back(pool, &left).await?;
+        tracing::info!(builds, "a worker was killed here; its builds are begun anew");
+    }
+    // Only now: they say what it had.
+    work_dir.clear()
 }
 
 fn worker(

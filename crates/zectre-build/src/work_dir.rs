@@ -1,8 +1,11 @@
-//! The directory where sources are unpacked: one worker's own, empty at start.
+//! The directory where sources are unpacked: one worker's own, emptied at start.
+//!
+//! Each build's directory there is named by build and claim. So a worker that starts knows which claims died with the one before
+//! it: whoever has the lock is the only one who works here.
 
-use crate::error::Error;
+use crate::{error::Error, store::builds::Claim};
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{self, DirEntry, File, TryLockError},
     io,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
@@ -19,12 +22,9 @@ pub(crate) struct WorkDir {
 }
 
 impl WorkDir {
-    /// Makes it where it is missing, locks it, and clears what a crash left.
+    /// Makes it where it is missing, and locks it.
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
-        let failed = |source: io::Error| Error::WorkDir {
-            path: path.to_owned(),
-            source,
-        };
+        let failed = failed(path);
         fs::create_dir_all(path).map_err(failed)?;
         let path = path.canonicalize().map_err(failed)?;
         // Whoever may read it may lock it, and a program must not be able to keep the worker from starting.
@@ -40,20 +40,38 @@ impl WorkDir {
             Err(TryLockError::WouldBlock) => return Err(Error::WorkDirTaken(path)),
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
-        for entry in fs::read_dir(&path).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            if entry.file_name() == LOCK {
-                continue;
-            }
-            let kind = entry.file_type().map_err(failed)?;
-            let removed = if kind.is_dir() {
-                fs::remove_dir_all(entry.path())
-            } else {
-                fs::remove_file(entry.path())
-            };
-            removed.map_err(failed)?;
-        }
         Ok(Self { path, _lock: lock })
+    }
+
+    /// The claims that a worker held here when it was killed.
+    pub(crate) fn left(&self) -> Result<Vec<Claim>, Error> {
+        let names = self.entries()?.into_iter().map(|entry| entry.file_name());
+        Ok(names
+            .filter_map(|name| Claim::from_name(name.to_str()?))
+            .collect())
+    }
+
+    /// Clears what a crash left.
+    pub(crate) fn clear(&self) -> Result<(), Error> {
+        for entry in self.entries()? {
+            let removed = entry.file_type().and_then(|kind| {
+                if kind.is_dir() {
+                    fs::remove_dir_all(entry.path())
+                } else {
+                    fs::remove_file(entry.path())
+                }
+            });
+            removed.map_err(failed(&self.path))?;
+        }
+        Ok(())
+    }
+
+    /// All but the lock.
+    fn entries(&self) -> Result<Vec<DirEntry>, Error> {
+        let entries = fs::read_dir(&self.path).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+        let mut entries = entries.map_err(failed(&self.path))?;
+        entries.retain(|entry| entry.file_name() != LOCK);
+        Ok(entries)
     }
 
     /// Where it is, absolute.
@@ -62,16 +80,33 @@ impl WorkDir {
     }
 }
 
+fn failed(path: &Path) -> impl Fn(io::Error) -> Error + Copy {
+    move |source| Error::WorkDir {
+        path: path.to_owned(),
+        source,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use uuid::Uuid;
+    use zectre_common::id::BuildId;
 
     #[test]
     fn it_is_emptied_and_nobody_elses() {
         let dir = tempfile::tempdir().expect("a directory");
         fs::create_dir_all(dir.path().join("left/over")).expect("made");
         fs::write(dir.path().join("file"), "x").expect("written");
+        let claim = Claim {
+            build: BuildId::new(),
+            lease: Uuid::now_v7(),
+        };
+        fs::create_dir(dir.path().join(claim.name())).expect("made");
         let held = WorkDir::open(dir.path()).expect("it is free");
+        assert_eq!(held.left().expect("readable"), [claim]);
+        held.clear().expect("ours");
+        assert!(held.left().expect("readable").is_empty());
         assert_eq!(
             fs::read_dir(dir.path()).expect("readable").count(),
             1,

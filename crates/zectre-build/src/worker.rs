@@ -1,7 +1,8 @@
 //! Takes builds from the database, one a slot, and brings each to an end or gives it back.
 //!
 //! A claim is a lease that is renewed while the build goes on. A worker that is killed renews no more, and
-//! another one takes the build; a worker that was only slow finds its lease gone and writes nothing.
+//! another one takes the build: the next one of its place at once, since it finds what that one had (`work_dir`). A worker that
+//! was only slow finds its lease gone and writes nothing.
 
 use crate::{
     compiler,

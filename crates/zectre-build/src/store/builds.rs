@@ -31,6 +31,41 @@ pub struct Claimed {
     pub cancel_requested: bool,
 }
 
+impl Claimed {
+    /// Whose it is while it lasts.
+    pub const fn claim(&self) -> Claim {
+        Claim {
+            build: self.id,
+            lease: self.lease,
+        }
+    }
+}
+
+/// That a worker has a build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// Which build.
+    pub build: BuildId,
+    /// Names the claim; no other one has it.
+    pub lease: Uuid,
+}
+
+impl Claim {
+    /// What directories and groups made for it are called.
+    pub fn name(&self) -> String {
+        format!("{}-{}", self.build, self.lease.simple())
+    }
+
+    /// The claim of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        let (build, lease) = name.rsplit_once('-')?;
+        Some(Self {
+            build: build.parse().ok()?,
+            lease: lease.parse().ok()?,
+        })
+    }
+}
+
 /// Where a build's source is.
 #[derive(Debug, Clone)]
 pub enum Origin {
@@ -75,6 +110,22 @@ pub async fn claim(pool: &PgPool, lease_for: Duration) -> Result<Option<Claimed>
         attempts: u32::try_from(row.attempts).unwrap_or(u32::MAX),
         cancel_requested: row.cancel_requested,
     }))
+}
+
+/// Ends the leases of claims whose worker is gone for sure: their builds are taken again at once.
+pub async fn hand_back(pool: &PgPool, claims: &[Claim]) -> Result<u64, Error> {
+    let builds: Vec<Uuid> = claims.iter().map(|claim| claim.build.get()).collect();
+    let leases: Vec<Uuid> = claims.iter().map(|claim| claim.lease).collect();
+    let ended = sqlx::query!(
+        "UPDATE builds SET lease_expires_at = now()
+         FROM unnest($1::uuid[], $2::uuid[]) AS claim (build, lease)
+         WHERE id = claim.build AND lease_owner = claim.lease AND status = 'running' AND lease_expires_at > now()",
+        &builds,
+        &leases
+    )
+    .execute(pool)
+    .await?;
+    Ok(ended.rows_affected())
 }
 
 /// Writes down which commit was fetched.

@@ -222,6 +222,21 @@ async fn a_killed_worker_takes_its_build_along_and_the_next_one_finishes_it() {
     all_gone(&yard).await;
     assert_eq!(yard.left_in_work(), 1, "nobody could clear it");
     assert_eq!(yard.build(id).await.status, BuildStatus::Running);
+    // Another worker's, who may be alive.
+    let foreign = yard.queue(hello()).await;
+    yard.execute(
+        "UPDATE builds SET status = 'running', lease_owner = gen_random_uuid() WHERE id = $1",
+        foreign,
+    )
+    .await;
+    for build in [id, foreign] {
+        yard.execute(
+            "UPDATE builds SET lease_expires_at = now() + interval '1 hour' WHERE id = $1",
+            build,
+        )
+        .await;
+    }
+    // The next one of its place knows what that one had, and waits for no lease.
     let next = yard.start(&compiler).await;
     let anew = wait_until(Duration::from_secs(60), "another one takes it", async || {
         yard.build(id).await.message
@@ -229,6 +244,8 @@ async fn a_killed_worker_takes_its_build_along_and_the_next_one_finishes_it() {
     .await;
     assert!(anew.contains("its worker is gone"), "{anew}");
     next.stop().await;
+    assert_eq!(yard.build(foreign).await.status, BuildStatus::Running);
+    assert_eq!(yard.build(foreign).await.message, None, "nobody took it");
     let message = yard.build(id).await.message.expect("it waits again");
     assert!(message.contains("gave it back"), "{message}");
     let next = yard.start("").await;
