@@ -29,6 +29,8 @@ pub(super) struct Holder {
     pub(super) remedy: String,
     /// What keeps it from happening again: empty, or a sentence with a space before it.
     pub(super) prevention: String,
+    /// It is a connection, or what the kernel keeps of one: the port is free again by itself.
+    pub(super) passes: bool,
 }
 
 /// Whoever has `port`, as far as we may see it.
@@ -44,12 +46,14 @@ pub(super) fn of_port(port: u16) -> Holder {
                 name: format!("an outgoing connection to {peer} that has just ended"),
                 remedy: "The kernel keeps its port for up to a minute: try again then".into(),
                 prevention: prevention(port),
+                passes: true,
             };
         }
         return Holder {
             name: "something that this user can't see".into(),
             remedy: format!("`ss -tanp 'sport = :{port}'`, run as root, tells what it is; stop it"),
             prevention: String::new(),
+            passes: false,
         };
     };
     let process = process_with(socket.inode);
@@ -62,6 +66,7 @@ pub(super) fn of_port(port: u16) -> Holder {
             name: format!("an outgoing connection of {name} to {peer}"),
             remedy: "It is free again when that connection ends: try again in a moment".into(),
             prevention: prevention(port),
+            passes: true,
         },
         (None, Some(process)) if is_up(process) => {
             let place = data_dir_of(process)
@@ -71,12 +76,14 @@ pub(super) fn of_port(port: u16) -> Holder {
                 name: format!("an earlier `zectre up` (pid {})", process.pid),
                 remedy: format!("Stop it with `zectre down{place}`"),
                 prevention: String::new(),
+                passes: false,
             }
         }
         (None, _) => Holder {
             name,
             remedy: "Stop what holds it".into(),
             prevention: String::new(),
+            passes: false,
         },
     }
 }

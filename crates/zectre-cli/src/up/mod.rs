@@ -121,7 +121,8 @@ async fn start(
     let binaries = Binaries::find()?;
     settings::init_log(&preview, data)?;
     Postgres::stop_stale(data).await?;
-    ports::check(&preview)?;
+    let reserved = ports::reserve(&preview, |word| progress.update(word)).await?;
+    progress.update("Starting PostgreSQL");
     keys::ensure(data)?;
     Postgres::start(postgres, &binaries, data).await?;
     let postgres = postgres.as_ref().expect("it was just started");
@@ -131,6 +132,7 @@ async fn start(
     config.agent.join_token = local.join_token.clone();
     progress.update("Starting the services");
     services.start_all(&config).await?;
+    drop(reserved);
     bootstrap::sign_in(&config, &local, data)?;
     progress.update("Waiting until the node is ready");
     services.until_ready(&config, &local).await?;
