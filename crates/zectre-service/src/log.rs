@@ -1,6 +1,6 @@
 //! Structured logs: text on a terminal, JSON otherwise; every line within a request carries its id.
 
-use std::io::IsTerminal;
+use std::{ffi::OsStr, io::IsTerminal};
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 use zectre_common::config::LogFormat;
 
@@ -34,7 +34,7 @@ where
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(writer)
-        .with_ansi(terminal);
+        .with_ansi(is_coloured(terminal, std::env::var_os("NO_COLOR").as_deref()));
     // An error means that logs are set up already (several services in one process): the first one wins.
     let _ = if json {
         builder.json().flatten_event(true).try_init()
@@ -42,4 +42,22 @@ where
         builder.compact().try_init()
     };
     Ok(())
+}
+
+/// Whether to colour: on a terminal, and unless `NO_COLOR` is set to anything at all.
+fn is_coloured(terminal: bool, no_color: Option<&OsStr>) -> bool {
+    terminal && no_color.is_none_or(OsStr::is_empty)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_is_coloured_unless_no_color_says_otherwise() {
+        let coloured = |terminal, no_color: Option<&str>| is_coloured(terminal, no_color.map(OsStr::new));
+        assert!(coloured(true, None) && coloured(true, Some("")));
+        assert!(!coloured(true, Some("1")) && !coloured(true, Some("0")));
+        assert!(!coloured(false, None) && !coloured(false, Some("")));
+    }
 }
