@@ -64,6 +64,10 @@ pub struct Cluster {
     /// Tasks that may take requests although their rows don't say so: they were starting when this leader read the rows, and
     /// whoever led before may have named them to those who waited, and have failed to save it.
     pub(super) perhaps_named: BTreeSet<TaskId>,
+    /// Tasks that were starting when this leader read the rows, or when their agent came anew, and of which nothing was heard or
+    /// ordered since: the first digest without one of them is answered with its order, which got lost with whoever led before, or
+    /// with the agent before. One that is still on its way has no second effect.
+    pub(super) unordered: BTreeSet<TaskId>,
     /// A raise of the routing epoch was handed in for saving, and has not come back.
     raising: bool,
     /// Deployments that took over and have not succeeded yet.
@@ -117,6 +121,7 @@ impl Cluster {
             overdue: Acks::default(),
             revived: BTreeSet::new(),
             perhaps_named: BTreeSet::new(),
+            unordered: BTreeSet::new(),
             raising: false,
             confirming: Acks::default(),
             stranded: Acks::default(),
@@ -226,6 +231,7 @@ impl Cluster {
         debug_assert!(task.state.is_ended(), "end_task ends it");
         self.pass.reroutes |= self.may_get_requests(&task);
         self.perhaps_named.remove(&id);
+        self.unordered.remove(&id);
         // Whoever removes it outright needs no epoch to wait for: nothing is left to stop.
         if task.unrouted == Unrouted::Awaited {
             task.unrouted = Unrouted::No;

@@ -36,6 +36,7 @@ pub(super) fn register(cluster: &mut Cluster, id: NodeId, facts: NodeFacts, now:
             (node.facts, node.address) = (facts, Arc::clone(&address));
         });
         move_tasks_to_address(cluster, id, &address);
+        doubt_starts(cluster, id);
         cluster.waiting.fleet_changed();
         renew(cluster, id, now);
     }
@@ -89,6 +90,16 @@ fn move_tasks_to_address(cluster: &mut Cluster, id: NodeId, address: &Arc<str>) 
             cluster.update_task(task, |task| task.address = Some(Arc::clone(address)));
         }
     }
+}
+
+/// Its agent comes anew: what the one before it was ordered to start may have gone with it.
+fn doubt_starts(cluster: &mut Cluster, id: NodeId) {
+    let tasks = cluster.nodes.get(&id).into_iter().flat_map(|node| &node.tasks);
+    let starting = tasks.filter(|id| {
+        let task = cluster.tasks.get(id);
+        task.is_some_and(|task| task.state == TaskState::Starting && !task.is_draining())
+    });
+    cluster.unordered.extend(starting.copied());
 }
 
 /// The node spoke: its lease starts anew.

@@ -335,7 +335,12 @@ pub(super) fn start_deadline(cluster: &Cluster, task: &Task) -> Option<Time> {
     let started_at = task.started_at?;
     let last_word = task.seen_at.unwrap_or(started_at).max(started_at);
     let silence = spec.networking.health_check.start_timeout.duration() + START_SILENCE_MARGIN;
-    Some(last_word.plus(silence).min(started_at.plus(START_MAX)))
+    let silent_at = last_word.plus(silence);
+    // Nobody knows whether it has begun at all: the platform may have been down for hours in between.
+    if cluster.unordered.contains(&task.id) {
+        return Some(silent_at);
+    }
+    Some(silent_at.min(started_at.plus(START_MAX)))
 }
 
 /// The deadline of a task came: its backoff ended, its start was silent for too long, or its drain is over.

@@ -173,12 +173,10 @@ fn not_held(cluster: &mut Cluster, node_id: NodeId, id: TaskId, heard_at: Time, 
     match task.state {
         TaskState::Starting if task.is_draining() && !settled => {}
         TaskState::Starting if crate::planted::planted!(StartNotRepeated) => {}
-        TaskState::Starting if !task.is_draining() && is_due(cluster, task, now) => {
-            let task = Box::new(task.clone());
-            if let Some(task) = cluster.tasks.get_mut(&id) {
-                task.seen_at = Some(now);
-            }
-            cluster.say(Command::Start { node_id, task });
+        TaskState::Starting
+            if !task.is_draining() && (is_due(cluster, task, now) || cluster.unordered.contains(&id)) =>
+        {
+            order_again(cluster, node_id, id, now);
         }
         _ if settled && (task.state == TaskState::Running || task.is_draining()) => {
             let message = "its node restarted and no longer has it".into();
@@ -198,6 +196,20 @@ fn not_held(cluster: &mut Cluster, node_id: NodeId, id: TaskId, heard_at: Time, 
     }
 }
 
+fn order_again(cluster: &mut Cluster, node_id: NodeId, id: TaskId, now: Time) {
+    // Its time begins now: what was ordered before got lost with whoever was to hear it.
+    if cluster.unordered.remove(&id) {
+        cluster.update_task(id, |task| task.started_at = Some(now));
+    }
+    let Some(task) = cluster.tasks.get_mut(&id) else {
+        return;
+    };
+    task.seen_at = Some(now);
+    let task = Box::new(task.clone());
+    placement::arm_start(cluster, &task);
+    cluster.say(Command::Start { node_id, task });
+}
+
 fn apply(cluster: &mut Cluster, report: &TaskReport, now: Time) {
     let Some(task) = cluster.tasks.get(&report.task_id) else {
         return;
@@ -206,6 +218,7 @@ fn apply(cluster: &mut Cluster, report: &TaskReport, now: Time) {
     if report.generation > task.generation {
         return;
     }
+    cluster.unordered.remove(&report.task_id);
     match report.state {
         TaskState::Pending | TaskState::Stopping => {}
         TaskState::Starting => still_starting(cluster, report, now),

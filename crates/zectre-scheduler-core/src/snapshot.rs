@@ -118,8 +118,11 @@ impl Cluster {
                 Unrouted::No | Unrouted::Awaited => Some(self.routing_epoch),
             };
             self.draining.add(task.id, epoch);
-        } else if task.state == TaskState::Starting && serves && !crate::planted::planted!(NamedForgotten) {
-            self.perhaps_named.insert(task.id);
+        } else if task.state == TaskState::Starting {
+            self.unordered.insert(task.id);
+            if serves && !crate::planted::planted!(NamedForgotten) {
+                self.perhaps_named.insert(task.id);
+            }
         }
         let deadline = match task.state {
             TaskState::Pending => task.not_before.or(Some(now)),

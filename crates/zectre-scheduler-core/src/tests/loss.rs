@@ -6,9 +6,11 @@ use super::{
 };
 use crate::{Command, Event};
 use proptest::prelude::*;
+use std::time::Duration;
 use zectre_common::{
     id::{DeploymentId, TaskId},
     state::{DeploymentStatus, Eligibility, Reason, TaskState},
+    wire::agent::TaskReport,
 };
 
 fn serving(json: &str) -> (World, DeploymentId) {
@@ -187,4 +189,70 @@ fn what_a_lost_node_runs_is_not_stopped_by_the_word_of_an_earlier_epoch() {
         world.cluster.tasks().count(),
         "and in the end it is gone"
     );
+}
+
+/// Nobody waits for a second heartbeat when everything starts anew.
+#[test]
+fn a_start_that_got_lost_with_its_leader_or_its_agent_is_ordered_again_by_the_first_digest() {
+    for is_reloaded in [true, false] {
+        let mut world = World::new(1, 0);
+        world.agents[0].up = false;
+        let id = world.deploy("{}", Program::Serves);
+        world.deliver();
+        if is_reloaded {
+            world.reload();
+        } else {
+            let node = world.cluster.node(world.agents[0].id).expect("it joined");
+            let (id, facts) = (node.id, node.facts.clone());
+            world.feed(Event::NodeRegistered { id, facts });
+        }
+        world.agents[0].up = true;
+        world.pass(10);
+        world.heartbeat(0);
+        // One that was sent a moment ago is on its way.
+        world.heartbeat(0);
+        let starts = |command: &&Command| matches!(command, Command::Start { .. });
+        assert_eq!(
+            world.undelivered.iter().filter(starts).count(),
+            1,
+            "{is_reloaded}"
+        );
+        world.deliver();
+        assert_eq!(world.status(id), DeploymentStatus::Succeeded, "{is_reloaded}");
+    }
+}
+
+/// Time in which there is no platform is not that of a start.
+#[test]
+fn a_start_that_the_platform_went_down_before_is_not_given_up_hours_later() {
+    let mut world = World::new(1, 0);
+    let id = world.deploy("{}", Program::Serves);
+    world.calm(5);
+    // Its node's agent stops, in order: another one is wanted in its place, of which that agent hears no more.
+    let task = world.cluster.tasks_of(id).next().expect("one").clone();
+    world.agents[0].held.clear();
+    world.agents[0].up = false;
+    let stopped = TaskReport {
+        reason: Some(Reason::Stopped),
+        ..report(task.id, task.generation, TaskState::Stopped)
+    };
+    world.feed(Event::TaskReports {
+        node_id: world.agents[0].id,
+        tasks: vec![stopped],
+    });
+    world.deliver();
+    world.now = world.now.plus(Duration::from_hours(2));
+    world.reload();
+    world.pass(1);
+    world.agents[0].up = true;
+    world.heartbeat(0);
+    world.deliver();
+    let failed: Vec<_> = world
+        .rows
+        .tasks
+        .values()
+        .filter(|task| task.state == TaskState::Failed)
+        .collect();
+    assert!(failed.is_empty(), "{failed:?}");
+    assert!(world.cluster.tasks_of(id).any(|task| task.is_ready()));
 }
