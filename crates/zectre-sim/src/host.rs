@@ -67,6 +67,8 @@ pub(crate) struct Held {
     pub(crate) port: Option<u16>,
     /// With which code its process ended, as its supervisor wrote down.
     pub(crate) exit_code: Option<i32>,
+    /// The supervisor wrote something down: it did not lose its power with the process.
+    pub(crate) is_exit_known: bool,
     /// It has had a process.
     pub(crate) was_started: bool,
     /// When its order was accepted, on disk.
@@ -414,6 +416,7 @@ impl Sim {
             deployment,
             port,
             exit_code: None,
+            is_exit_known: false,
             was_started: false,
             accepted_us: self.now_us,
             is_timed_out: false,

@@ -263,7 +263,7 @@ impl Sim {
         self.requests_end_with(task);
         let host = &mut self.hosts[index];
         if let Some(held) = host.held.get_mut(&task) {
-            held.exit_code = code;
+            (held.exit_code, held.is_exit_known) = (code, true);
         }
         if host.agent_up {
             self.conclude(index, task);
@@ -279,6 +279,11 @@ impl Sim {
             return;
         }
         let (code, is_timed_out) = (held.exit_code, held.is_timed_out);
+        let reason = if held.is_exit_known {
+            Reason::Exited
+        } else {
+            Reason::NodeLost
+        };
         let ordered = held.is_stopping || held.report.state == TaskState::Stopping;
         let restart = held.deployment.map(|id| self.operator.restart_policy(id));
         let is_success =
@@ -292,7 +297,7 @@ impl Sim {
                 report.state = TaskState::Stopped;
             } else {
                 report.state = TaskState::Failed;
-                report.reason = Some(Reason::Exited);
+                report.reason = Some(reason);
             }
         });
     }

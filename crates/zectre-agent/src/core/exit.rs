@@ -27,6 +27,8 @@ pub enum Cause {
         /// It had been ready before.
         was_ready: bool,
     },
+    /// Its machine was restarted, or it lost its supervisor, while no agent was there: nothing that it did.
+    Lost,
     /// An order.
     Ordered,
     /// The agent stops, and its tasks with it.
@@ -142,6 +144,12 @@ pub fn conclude(facts: &Facts) -> Ending {
         return failed(Reason::OomKilled, message);
     }
     match &facts.cause {
+        Cause::Lost => failed(
+            Reason::NodeLost,
+            "its node was restarted, or its supervisor was killed, while no agent watched: how the program ended is not \
+             known"
+                .into(),
+        ),
         Cause::Ordered => stopped(format!("stopped as ordered; the program {how}")),
         Cause::AgentStops => Ending {
             reason: Some(Reason::Stopped),
@@ -276,6 +284,30 @@ mod tests {
                 (TaskState::Failed, Some(Reason::Exited))
             );
             assert!(ending.message.contains("code 3"), "{}", ending.message);
+        }
+    }
+
+    #[test]
+    fn what_was_lost_with_its_node_is_no_fault_of_the_program() {
+        for restart in [
+            RestartPolicy::Always,
+            RestartPolicy::OnFailure,
+            RestartPolicy::Never,
+        ] {
+            let lost = Facts {
+                restart,
+                ..facts(Cause::Lost, Exit::default())
+            };
+            let ending = conclude(&lost);
+            assert_eq!(
+                (ending.state, ending.reason),
+                (TaskState::Failed, Some(Reason::NodeLost))
+            );
+            let oom = Facts {
+                oom_killed: true,
+                ..lost
+            };
+            assert_eq!(conclude(&oom).reason, Some(Reason::OomKilled), "that is known");
         }
     }
 

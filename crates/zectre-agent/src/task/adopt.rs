@@ -13,7 +13,7 @@ use super::{
 use crate::{
     core::{
         adopt::{Remains, Verdict, verdict},
-        exit::Exit,
+        exit::{Cause, Exit},
     },
     error::Error,
     host::Host,
@@ -301,6 +301,11 @@ async fn adopt(host: &Arc<Host>, relic: Relic) -> Option<String> {
 
 fn begin(host: &Arc<Host>, relic: Relic, verdict: Verdict, was_stopping: bool) -> Begin {
     let was_ready = relic.was_ready();
+    let cause = match verdict {
+        _ if was_stopping => Cause::Ordered,
+        Verdict::Kill | Verdict::ConcludeUnseen => Cause::Lost,
+        _ => Cause::Itself { was_ready },
+    };
     if verdict != Verdict::Watch {
         let oom_killed = relic.oom_killed || relic.ended.as_ref().is_some_and(|ended| ended.oom_killed);
         let exit = relic.ended.map_or_else(Exit::default, |ended| Exit {
@@ -308,10 +313,9 @@ fn begin(host: &Arc<Host>, relic: Relic, verdict: Verdict, was_stopping: bool) -
             signal: ended.signal,
         });
         return Begin::Ended {
+            cause,
             exit,
             oom_killed,
-            was_ready,
-            was_stopping,
         };
     }
     let order = &relic.kept.order;
@@ -324,10 +328,9 @@ fn begin(host: &Arc<Host>, relic: Relic, verdict: Verdict, was_stopping: bool) -
         // Watched means that one of the two was found.
         _ => {
             return Begin::Ended {
+                cause,
                 exit: Exit::default(),
                 oom_killed: false,
-                was_ready,
-                was_stopping,
             };
         }
     };

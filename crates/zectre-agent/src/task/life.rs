@@ -67,10 +67,9 @@ pub(super) enum Begin {
     },
     /// At its end, which came while no agent watched.
     Ended {
+        cause: Cause,
         exit: Exit,
         oom_killed: bool,
-        was_ready: bool,
-        was_stopping: bool,
     },
 }
 
@@ -142,18 +141,10 @@ impl Life {
                     .await;
             }
             Begin::Ended {
+                cause,
                 exit,
                 oom_killed,
-                was_ready,
-                was_stopping,
-            } => {
-                let cause = if was_stopping {
-                    Cause::Ordered
-                } else {
-                    Cause::Itself { was_ready }
-                };
-                self.conclude(cause, exit, oom_killed, None).await;
-            }
+            } => self.conclude(cause, exit, oom_killed, None).await,
         }
     }
 
@@ -403,7 +394,7 @@ impl Life {
     /// The last report, with the last lines at hand.
     async fn conclude(&self, cause: Cause, exit: Exit, oom_killed: bool, processes_peak: Option<u32>) {
         let cause = match (cause, self.order.max_runtime_secs) {
-            (Cause::Itself { .. } | Cause::Ordered, Some(limit_secs)) if self.overran => {
+            (Cause::Itself { .. } | Cause::Lost | Cause::Ordered, Some(limit_secs)) if self.overran => {
                 Cause::MaxRuntime(Duration::from_secs(limit_secs.into()))
             }
             // One that was ordered to stop as well is told so by the scheduler, which knows its orders.

@@ -96,7 +96,15 @@ impl Target {
 
     async fn ask(&self) -> Result<(), Failed> {
         let connected = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await;
-        let mut stream = connected.map_err(|error| Failed::Closed(format!("port {}: {error}", self.port)))?;
+        let mut stream = connected.map_err(|error| {
+            let message = format!("port {}: {error}", self.port);
+            // The kernel gives up on whoever lets nobody in, where the probe is more patient than that.
+            if error.kind() == io::ErrorKind::TimedOut {
+                Failed::Silent(message)
+            } else {
+                Failed::Closed(message)
+            }
+        })?;
         match &self.path {
             Some(path) => {
                 let answered = self.get(stream, path).await;

@@ -19,6 +19,8 @@ use zectre_common::{
 
 /// What is seen of a start that lasts longer is told while it lasts: its rollout may be given up before its own time is over.
 const TOLD_AFTER: Duration = Duration::from_secs(2);
+/// What is seen of a port that somebody else has.
+const FOREIGN: &str = "another process listens on the port";
 
 /// Tells the board about the task.
 pub(super) trait Tell: Fn(&mut dyn FnMut(&mut TaskReport)) + Sync {}
@@ -51,6 +53,10 @@ impl Health<'_> {
     /// A task that runs to completion serves nobody: it is ready once it runs.
     fn is_server(&self) -> bool {
         self.order.restart != RestartPolicy::Never
+    }
+
+    fn is_foreign(&self) -> bool {
+        self.handle.listener(self.order.port, self.node) == Listener::Foreign
     }
 
     /// Waits until the task is ready.
@@ -98,12 +104,17 @@ impl Health<'_> {
                     }
                     Listener::Foreign => {
                         obstacle = Obstacle::PortForeign;
-                        seen = "another process listens on the port".into();
+                        seen = FOREIGN.into();
                     }
                     Listener::Nobody => obstacle = Obstacle::PortClosed,
                 },
                 // Cut short because the time is over: what was seen before says more.
                 Err(Failed::Silent(_)) if !seen.is_empty() && target.timeout == left => {}
+                // Whoever has the port may be too busy to let a probe in.
+                Err(Failed::Silent(_)) if self.is_foreign() => {
+                    obstacle = Obstacle::PortForeign;
+                    seen = FOREIGN.into();
+                }
                 Err(failed) => {
                     failed.message().clone_into(&mut seen);
                     obstacle = match failed {

@@ -374,6 +374,26 @@ async fn a_port_that_is_held_is_refused() {
     drop((held, thief, squatter));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_held_by_somebody_who_lets_nobody_in_is_taken_all_the_same() {
+    let world = World::new().await;
+    let _agent = Agent::start(&world);
+    let mut order = world.guest("deaf");
+    order.health_check.start_timeout = patient(6_000);
+    order.health_check.timeout = patient(500);
+    let (task, squatter) = start_and_take(&world, order).await;
+    // Room for one connection that nobody accepts; each probe after it waits in vain.
+    rustix::net::listen(&squatter, 0).expect("it listens already");
+    let report = world.failed(task, Reason::PortTaken).await;
+    assert!(
+        report
+            .last_probe
+            .as_ref()
+            .is_some_and(|probe| probe.contains("another process")),
+        "{report:?}"
+    );
+}
+
 /// Starts it, and takes its port as soon as it runs.
 async fn start_and_take(world: &World, order: TaskOrder) -> (TaskId, std::net::TcpListener) {
     let port = order.port;
