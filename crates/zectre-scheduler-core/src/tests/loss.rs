@@ -254,5 +254,5 @@ fn a_start_that_the_platform_went_down_before_is_not_given_up_hours_later() {
         .filter(|task| task.state == TaskState::Failed)
         .collect();
     assert!(failed.is_empty(), "{failed:?}");
-    assert!(world.cluster.tasks_of(id).any(|task| task.is_ready()));
+    assert!(world.cluster.tasks_of(id).any(crate::Task::is_ready));
 }
