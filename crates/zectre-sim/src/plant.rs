@@ -13,7 +13,7 @@ const SEEDS_MAX: u64 = 2_000;
 /// Where the rare ones were found last, which is looked at first: hunting for these takes minutes. One that doesn't show its bug any
 /// more, because the worlds have changed, is searched for from the first seed on; then its new seed belongs here.
 const KNOWN: &[(Planted, u64)] = &[
-    (Planted::DeadProxyAwaited, 83),
+    (Planted::DeadProxyAwaited, 164),
     (Planted::RevivedToldEarly, 339),
     (Planted::IdleWhileUnheard, 563),
     (Planted::NoAgentFence, 67),
