@@ -198,8 +198,7 @@ fn broken_nodes(cluster: &Cluster) -> Broken {
 /// Tasks are placed where they may be.
 fn broken_starts(cluster: &Cluster, commands: &[Command], now: Time) -> Broken {
     let nodes = commands.iter().filter_map(|command| match command {
-        // A repeated order is about a task that was placed before.
-        Command::Start { node_id, task } if task.started_at == Some(now) => {
+        Command::Start { node_id, task } if is_placed_now(task, now) => {
             let lives = cluster.task(task.id).is_some();
             cluster.node(*node_id).filter(|_| lives)
         }
@@ -214,6 +213,12 @@ fn broken_starts(cluster: &Cluster, commands: &[Command], now: Time) -> Broken {
         closed.facts.name, closed.status, closed.eligibility, closed.has_extras
     );
     Some(("1: only a ready, eligible and known node takes tasks", detail))
+}
+
+/// An order that is repeated is about a task that found its place before.
+fn is_placed_now(task: &Task, now: Time) -> bool {
+    let waited_us = task.phases.and_then(|phases| phases.place_us);
+    waited_us == Some(now.since(task.created_at).as_micros() as u64)
 }
 
 /// How many healthy tasks a rollout leaves. One that is lost gives back as many as the current one has; one that begins in
