@@ -124,7 +124,7 @@ async fn start(
     let reserved = ports::reserve(&preview, |word| progress.update(word)).await?;
     progress.update("Starting PostgreSQL");
     keys::ensure(data)?;
-    Postgres::start(postgres, &binaries, data).await?;
+    Postgres::start_over_remains(postgres, &binaries, data).await?;
     let postgres = postgres.as_ref().expect("it was just started");
     let mut config = settings::load(args.config.as_deref(), data, postgres.url())?;
     let known = bootstrap::stored_key(&config.api.public_url)?;

@@ -185,6 +185,28 @@ impl Postgres {
         })
     }
 
+    /// Starts it where one may have been killed together with its platform, and still be about.
+    pub(super) async fn start_over_remains(
+        slot: &mut Option<Self>,
+        binaries: &Binaries,
+        data: &DataDir,
+    ) -> Result<(), UpError> {
+        let deadline = Instant::now() + RESTART_TIMEOUT;
+        let mut pause = RESTART_PAUSE;
+        loop {
+            match Self::start(slot, binaries, data).await {
+                Err(UpError::PostgresStart { why, .. })
+                    if tells_of_remains(&why) && Instant::now() < deadline =>
+                {
+                    tracing::warn!(why, "a PostgreSQL that was killed is not gone yet");
+                }
+                result => return result,
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
+    }
+
     /// Starts it after it has died. What it leaves (children, shared memory) goes within moments, and until then a start
     /// is refused.
     pub(super) async fn restart(
@@ -269,6 +291,12 @@ impl Postgres {
             }
         }
     }
+}
+
+/// Whether a server refused to start because of the one before it: that was killed, and nobody has buried it, or its children and its
+/// shared memory are still there. All of that goes within moments.
+fn tells_of_remains(why: &str) -> bool {
+    why.contains("postmaster.pid") || why.contains("shared memory block")
 }
 
 /// The postmaster of `directory`, if one runs: its pid file names it, its command line proves it.

@@ -103,6 +103,38 @@ async fn it_keeps_its_data_over_a_stop_and_a_kill() {
     assert!(server.ended().await.contains("signal: 9"));
 }
 
+/// After `kill -9` of everything: whoever inherits the dead may take its time to bury them.
+#[tokio::test]
+async fn one_that_was_killed_is_waited_for_until_it_is_gone() {
+    let binaries = Binaries::find().expect("PostgreSQL is installed: apt-get install postgresql");
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let data = data_dir(&directory);
+    let mut server = started(&binaries, &data).await.expect("starts");
+    server.stop().await.expect("stops");
+    let mut command = std::process::Command::new("true");
+    if let Some(owner) = Owner::find().expect("known") {
+        std::os::unix::process::CommandExt::uid(&mut command, owner.uid.as_raw());
+    }
+    let mut dead = command.spawn().expect("every system has it");
+    let pid_file = place::data_in(&data).join("postmaster.pid");
+    fs::write(&pid_file, format!("{}\n", dead.id())).expect("ours");
+    let refused = started(&binaries, &data)
+        .await
+        .expect_err("it seems to run")
+        .to_string();
+    assert!(refused.contains("postmaster.pid"), "{refused}");
+
+    let burial = std::thread::spawn(move || {
+        std::thread::park_timeout(Duration::from_millis(500));
+        dead.wait().expect("ours")
+    });
+    let mut slot = None;
+    let result = Postgres::start_over_remains(&mut slot, &binaries, &data).await;
+    burial.join().expect("no panic");
+    result.expect("it is gone");
+    slot.expect("just started").stop().await.expect("stops");
+}
+
 #[tokio::test]
 async fn a_long_path_gets_a_short_socket() {
     let binaries = Binaries::find().expect("PostgreSQL is installed: apt-get install postgresql");
