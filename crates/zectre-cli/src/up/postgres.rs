@@ -43,6 +43,8 @@ const ASK_AGAIN_EVERY: Duration = Duration::from_secs(1);
 /// How long a server that died is tried to be started again, and the first pause between two tries; it doubles.
 const RESTART_TIMEOUT: Duration = Duration::from_secs(30);
 const RESTART_PAUSE: Duration = Duration::from_millis(100);
+/// The longest such pause while only the remains of a killed one are in the way.
+const REMAINS_PAUSE_MAX: Duration = Duration::from_millis(250);
 /// How often a starting server is tried.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// How long what a killed initdb started may go on.
@@ -203,7 +205,7 @@ impl Postgres {
                 result => return result,
             }
             tokio::time::sleep(pause).await;
-            pause *= 2;
+            pause = (pause * 2).min(REMAINS_PAUSE_MAX);
         }
     }
 
