@@ -15,7 +15,7 @@ use crate::{
     machine, port,
     remove::Remover,
     shim::Walls,
-    task::{Board, Home, Places, Pool, Series},
+    task::{Board, Home, Places, Pool, Series, Spares},
     users::Users,
 };
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
@@ -44,6 +44,7 @@ pub(crate) struct Host {
     pub(crate) users: Option<Users>,
     pub(crate) cache: Cache,
     pub(crate) pool: Pool,
+    pub(crate) spares: Arc<Spares>,
     pub(crate) engine: EngineWatch,
     pub(crate) images: Images,
     pub(crate) board: Board,
@@ -74,6 +75,8 @@ impl Host {
             .map_err(in_dir(agent.data_dir.clone()))?;
         let tasks_dir = data_dir.join(TASKS_DIR);
         make_dir(&tasks_dir).map_err(in_dir(tasks_dir.clone()))?;
+        let spares_dir = data_dir.join("spares");
+        let spares = Spares::open(spares_dir.clone()).map_err(in_dir(spares_dir))?;
         let artifacts = data_dir.join("artifacts");
         let background = Background::new(tasks);
         let cache = Cache::open(&artifacts, collector, caller.raw().clone(), background.clone())
@@ -109,6 +112,7 @@ impl Host {
             address: address(config)?,
             enforcement,
             pool: Pool::new(shim, cgroups.clone(), walls.clone()),
+            spares: Arc::new(spares),
             walls,
             cgroups,
             users,
@@ -188,6 +192,12 @@ impl Host {
     /// Lets go of all tasks: they run on, and the next agent takes them up.
     pub(crate) fn let_go(&self) {
         self.background.let_go();
+    }
+
+    /// Makes up for what a start took of what waits for one.
+    pub(crate) fn refill(&self) {
+        self.pool.refill();
+        self.spares.refill();
     }
 
     /// A task became ready.

@@ -193,6 +193,8 @@ impl Service {
             "supervisors",
             |stop| async move { pool_host.pool.fill(stop).await },
         );
+        let spares = host.spares.clone();
+        self.tasks.spawn("spare directories", |stop| spares.fill(stop));
         let engine_host = host.clone();
         self.tasks.spawn("container engine", |stop| async move {
             task::watch_engine(&engine_host, stop).await;

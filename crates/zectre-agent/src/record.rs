@@ -5,13 +5,19 @@ use std::{
     fs::{self, OpenOptions},
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
-    path::Path,
+    path::{Path, PathBuf},
 };
+
+/// Where a record is written before it takes its name.
+pub(crate) fn beside(path: &Path) -> PathBuf {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    beside.into()
+}
 
 /// Writes beside, then renames: a reader sees the old record or the new one.
 pub(crate) fn write<T: Serialize + ?Sized>(path: &Path, record: &T) -> io::Result<()> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
+    let beside = beside(path);
     let bytes = serde_json::to_vec(record)?;
     let mut file = OpenOptions::new()
         .write(true)

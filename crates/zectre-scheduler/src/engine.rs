@@ -48,6 +48,8 @@ pub struct Engine {
     flight: Option<Flight>,
     /// Messages since the last tick.
     heard: usize,
+    /// Somebody who waits for a program was answered just now.
+    answered: bool,
 }
 
 /// What was decided together.
@@ -111,6 +113,7 @@ impl Engine {
             work: Work::default(),
             flight: None,
             heard: 0,
+            answered: false,
         };
         Ok((engine, handle))
     }
@@ -125,6 +128,10 @@ impl Engine {
         // What was due while nobody led.
         self.decide(Event::Tick, None);
         loop {
+            // Their answers go out first: writing a commit out keeps this thread for as long as a start takes.
+            if std::mem::take(&mut self.answered) {
+                tokio::task::yield_now().await;
+            }
             self.hand_in().await;
             let open = self.may_decide();
             let deadline = self.cluster.next_deadline();
@@ -185,7 +192,7 @@ impl Engine {
                 }
                 self.waiters.add(id, reply);
                 self.decide(Event::Wake(id), None);
-                self.waiters.answer_ready(&self.cluster, id);
+                self.answered |= self.waiters.answer_ready(&self.cluster, id);
             }
         }
         self.metrics.decided(kind, since.elapsed());
@@ -240,7 +247,7 @@ impl Engine {
             }) {
                 Ok(order) => orders.push(order),
                 // The address is known and the port is open: nobody has to wait for the commit of that news.
-                Err(Command::Ready(id)) => self.waiters.answer_ready(&self.cluster, id),
+                Err(Command::Ready(id)) => self.answered |= self.waiters.answer_ready(&self.cluster, id),
                 Err(Command::WakeFailed {
                     deployment_id,
                     reason,

@@ -51,10 +51,10 @@ impl Waiters {
         self.count += 1;
     }
 
-    /// Answers all who wait for it, if it has a task that takes requests.
-    pub fn answer_ready(&mut self, cluster: &Cluster, id: DeploymentId) {
+    /// Answers all who wait for it, if it has a task that takes requests; whether anybody was.
+    pub fn answer_ready(&mut self, cluster: &Cluster, id: DeploymentId) -> bool {
         if !self.by_deployment.contains_key(&id) {
-            return;
+            return false;
         }
         let backend = |task: &crate::core::Task| {
             Some(Backend {
@@ -66,7 +66,7 @@ impl Waiters {
         };
         let backends: Vec<Backend> = cluster.tasks_to_tell(id).filter_map(backend).collect();
         if backends.is_empty() {
-            return;
+            return false;
         }
         let phases = cluster
             .tasks_to_tell(id)
@@ -80,6 +80,7 @@ impl Waiters {
                 routing_epoch: Some(cluster.routing_epoch()),
             })));
         }
+        true
     }
 
     /// Answers all who wait for it with its failure.

@@ -133,6 +133,17 @@ impl Spool {
         [dir.join(STDOUT_FILE), dir.join(STDERR_FILE)]
     }
 
+    /// What is written first in a task's directory.
+    pub(crate) fn first_files(dir: &Path) -> [PathBuf; 4] {
+        let [stdout, stderr] = Self::raw_files(dir);
+        [
+            stdout,
+            stderr,
+            dir.join(JOURNAL_FILE),
+            record::beside(&dir.join(STATE_FILE)),
+        ]
+    }
+
     /// Finds the end of the last whole entry; a torn one after it was never used.
     fn recover(&mut self) -> io::Result<Vec<LogLine>> {
         let mut last: Vec<Entry> = Vec::new();

@@ -212,7 +212,10 @@ fn rest_of_life(
 
 /// `None` when the order never was on disk: then nothing was started either.
 fn relic(host: &Host, task: TaskId, home: Home, container: Option<Found>) -> io::Result<Option<Relic>> {
-    let (Some(kept), Some(report)) = (home.kept()?, home.report()?) else {
+    let Some(kept) = home.kept()? else {
+        return Ok(None);
+    };
+    let Some(report) = home.report()?.or_else(|| kept.first_report(task)) else {
         return Ok(None);
     };
     let (started, ended, stop) = (home.started()?, home.ended()?, home.stop()?);

@@ -1,7 +1,8 @@
 //! A task's directory: its order, its last report, its output, and what its supervisor recorded.
 
-use super::output::Mark;
+use super::{board::report, output::Mark, spare::Spares};
 use crate::{
+    log::Spool,
     record,
     remove::remove,
     shim::{ENDED_FILE, Ended, STARTED_FILE, Started},
@@ -9,13 +10,14 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::{
     fs, io,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::Duration,
 };
 use zectre_common::{
     id::TaskId,
     quantity::DurationMs,
+    state::TaskState,
     time::Time,
     wire::agent::{TaskOrder, TaskReport},
 };
@@ -33,17 +35,31 @@ pub(crate) struct Kept {
     pub order: TaskOrder,
     /// When it was taken on.
     pub accepted_at: Time,
+    /// Its generation: until the first report is kept there is nothing else that tells. Agents before did not keep it.
+    #[serde(default)]
+    pub generation: Option<u64>,
 }
 
 impl Kept {
     /// Of an order that is taken on now.
-    pub(crate) fn new(order: &TaskOrder, accepted_at: Time) -> Self {
+    pub(crate) fn new(order: &TaskOrder, generation: u64, accepted_at: Time) -> Self {
         let mut order = order.clone();
         order.env.clear();
         if let Some(artifact) = &mut order.artifact {
             artifact.url.clear();
         }
-        Self { order, accepted_at }
+        Self {
+            order,
+            accepted_at,
+            generation: Some(generation),
+        }
+    }
+
+    /// The report of a task that has made none yet.
+    pub(crate) fn first_report(&self, task: TaskId) -> Option<TaskReport> {
+        let mut report = report(task, self.generation?, TaskState::Starting);
+        report.since = self.accepted_at;
+        Some(report)
     }
 }
 
@@ -88,17 +104,13 @@ impl Home {
         self.dir.join(WORK_DIR)
     }
 
-    /// Makes the directories and keeps the order. The way to the work directory is open to the task's user, the
-    /// rest isn't.
-    pub(crate) fn make(&self, kept: &Kept, uid: Option<u32>) -> io::Result<()> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o711)
-            .create(&self.dir)?;
-        let work = self.work_dir();
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&work)?;
+    /// Makes the directories, of a spare one where one waits, and keeps the order.
+    pub(crate) fn make(&self, kept: &Kept, uid: Option<u32>, spares: &Spares) -> io::Result<()> {
+        if !spares.give(&self.dir) {
+            make_dirs(&self.dir)?;
+        }
         if let Some(uid) = uid {
-            std::os::unix::fs::chown(&work, Some(uid), Some(uid))?;
+            std::os::unix::fs::chown(self.work_dir(), Some(uid), Some(uid))?;
         }
         record::write(&self.dir.join(KEPT_FILE), kept)
     }
@@ -153,4 +165,25 @@ impl Home {
     pub(crate) fn remove(&self) -> io::Result<()> {
         remove(&self.dir)
     }
+}
+
+/// The way to the work directory is open to the task's user, the rest isn't.
+fn make_dirs(dir: &Path) -> io::Result<()> {
+    let make = |path: &Path, mode| fs::DirBuilder::new().recursive(true).mode(mode).create(path);
+    make(dir, 0o711)?;
+    make(&dir.join(WORK_DIR), 0o700)
+}
+
+/// Makes the directory of a task to come, with an empty file wherever its start will write.
+pub(super) fn lay_out(dir: &Path) -> io::Result<()> {
+    make_dirs(dir)?;
+    let records = [KEPT_FILE, REPORT_FILE, STARTED_FILE].map(|name| record::beside(&dir.join(name)));
+    for path in records.into_iter().chain(Spool::first_files(dir)) {
+        fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)?;
+    }
+    Ok(())
 }

@@ -281,7 +281,7 @@ impl Life {
             // Somebody waits for the news, nobody for this.
             handle.settle(cpu_millis);
             self.host.started(Duration::from_micros(ready_us));
-            self.host.pool.refill();
+            self.host.refill();
         }
         health.alive(&tell).await
     }
@@ -436,6 +436,6 @@ impl Life {
                 Vec::new()
             };
         });
-        self.host.pool.refill();
+        self.host.refill();
     }
 }

@@ -22,14 +22,10 @@ const SHIP_DEADLINE: Duration = Duration::from_secs(3_600);
 /// Takes a task up and begins its start. Its order is on disk before anything is started.
 pub(crate) fn start(host: &Arc<Host>, task: TaskId, generation: u64, order: TaskOrder) {
     let home = Home::of(&host.tasks_dir, task);
-    let starting = report(task, generation, TaskState::Starting);
-    let prepared = prepare(host, task, &home, &order).and_then(|follower| {
-        home.keep_report(&starting)
-            .map_err(|error| StartError::internal("to keep a report", &error))?;
-        Ok(follower)
-    });
-    match prepared {
+    match prepare(host, task, generation, &home, &order) {
         Ok(follower) => {
+            // Not kept: the order on disk says as much.
+            let starting = report(task, generation, TaskState::Starting);
             let stop = host.board.take_up(starting, home.clone(), Some(follower.clone()));
             let life = Life {
                 host: host.clone(),
@@ -50,7 +46,13 @@ pub(crate) fn start(host: &Arc<Host>, task: TaskId, generation: u64, order: Task
     }
 }
 
-fn prepare(host: &Host, task: TaskId, home: &Home, order: &TaskOrder) -> Result<Follower, StartError> {
+fn prepare(
+    host: &Host,
+    task: TaskId,
+    generation: u64,
+    home: &Home,
+    order: &TaskOrder,
+) -> Result<Follower, StartError> {
     let ports = host.config.port_min..=host.config.port_max;
     if !ports.contains(&order.port) {
         let message = format!(
@@ -62,8 +64,8 @@ fn prepare(host: &Host, task: TaskId, home: &Home, order: &TaskOrder) -> Result<
         return Err(StartError::new(Reason::Internal, message));
     }
     let uid = host.uid(&order.namespace, &order.application)?;
-    let kept = Kept::new(order, Time::now());
-    home.make(&kept, uid)
+    let kept = Kept::new(order, generation, Time::now());
+    home.make(&kept, uid, &host.spares)
         .map_err(|error| StartError::internal("to make the task's directory", &error))?;
     host.follow(task, home)
         .map_err(|error| StartError::internal("to follow the task's output", &error))

@@ -88,7 +88,7 @@ impl Pool {
     }
 
     /// Makes up for what was taken; called when a start is over, so as not to slow it down.
-    pub(super) fn refill(&self) {
+    pub(crate) fn refill(&self) {
         self.wanted.notify_one();
     }
 

@@ -56,7 +56,7 @@ async fn end_unwatched(host: &Host, task: TaskId) {
         report.message = Some(MESSAGE.into());
         report.log_tail = tail::bounded(log_tail);
     });
-    host.pool.refill();
+    host.refill();
 }
 
 #[cfg(test)]

@@ -114,6 +114,26 @@ async fn memory_that_ran_out_while_nobody_watched_is_told() {
     assert!(report.message.is_some_and(|message| message.contains("64 MiB")));
 }
 
+/// Its first report is kept once there is something to tell; until then its order tells what it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_has_told_nothing_yet_is_taken_up() {
+    let world = World::new().await;
+    let agent = Agent::start(&world);
+    let task = world.start(world.guest("deaf")).await;
+    let dir = world.task_dir(task);
+    until("it runs", async || dir.join("started.json").exists()).await;
+    agent.kill();
+    assert!(!dir.join("report.json").exists(), "nothing was told");
+    let _agent = Agent::start(&world);
+    until("the second agent", async || world.registrations() == 2).await;
+    let digest = world.fresh_digest().await;
+    let report = digest.iter().find(|report| report.task_id == task);
+    let report = report.expect("it is known");
+    assert_eq!((report.state, report.generation), (TaskState::Starting, 1));
+    world.stop(task, 0).await;
+    world.reported(task, TaskState::Stopped).await;
+}
+
 /// Whoever can't read what a task is must not end it, nor hide it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_whose_records_are_broken_is_left_alone() {
