@@ -101,6 +101,7 @@ async fn wake_within(
         let body = WakeRequest {
             deployment_id,
             wait_ms: left.as_millis() as u64,
+            unless_superseded: false,
         };
         match ask(context, "wake", &body, left + margin).await {
             Err(error) if is_elsewhere(&error) && pause < left => {

@@ -9,6 +9,7 @@ pub mod activation;
 pub mod error;
 pub mod handover;
 pub mod ingress;
+pub mod leader;
 pub mod live;
 pub mod metrics;
 pub mod raw;
@@ -145,6 +146,7 @@ impl Service {
         let calls = Calls::new(proxy, &wires, &cut);
         let waker = Waker::new(
             Caller::new(NAME, key.clone()),
+            Arc::default(),
             &config.api.public_url,
             Arc::clone(&tables),
             metrics.clone(),
@@ -305,6 +307,9 @@ fn follow(
     tasks.spawn("lease", |stop| {
         let (tables, ports) = (Arc::clone(tables), Arc::clone(ports));
         lease::run(pool.clone(), tables, ports, proxy, place, stop)
+    });
+    tasks.spawn("leader", |stop| {
+        store::leader::run(pool.clone(), ingress.waker.leader(), stop)
     });
     tasks.spawn("activity", |stop| {
         activity::run(pool.clone(), Arc::clone(tables), id, stop)

@@ -1,7 +1,10 @@
 //! One wake call a deployment, however many requests wait for it. The call belongs to nobody's connection:
 //! a client that goes away doesn't take it along.
+//!
+//! The scheduler that leads is asked: each stop on the way there and back costs a request a third of a millisecond. Where it doesn't
+//! answer or doesn't lead any more, and for a superseded version, whose coming back has to be written down first, it is the API.
 
-use crate::{ingress::cause::publicly, metrics::Metrics, table::Deployment, tables::Tables};
+use crate::{ingress::cause::publicly, leader::Leader, metrics::Metrics, table::Deployment, tables::Tables};
 use std::{
     sync::{Arc, PoisonError},
     time::{Duration, Instant},
@@ -10,15 +13,17 @@ use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use zectre_common::{
     config::ProxyConfig,
-    wire::{deployment::WakeResponse, task::Phases},
+    id::DeploymentId,
+    wire::{deployment::WakeResponse, scheduler::WakeRequest, task::Phases},
 };
 use zectre_service::{
     call::{CallError, Caller},
     request_id,
+    token::name,
 };
 
-/// Who answers wakes, as the audience of the token.
-const AUDIENCE: &str = "zectre-api";
+/// The most by which the scheduler gives up before this proxy does: whoever is nearer to the cause tells it.
+const MARGIN_MAX: Duration = Duration::from_secs(1);
 
 /// Why a deployment could not be woken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +89,7 @@ impl Calls {
 #[derive(Debug)]
 pub struct Waker {
     caller: Caller,
+    leader: Arc<Leader>,
     /// Without a trailing slash.
     api_url: String,
     tables: Arc<Tables>,
@@ -92,15 +98,21 @@ pub struct Waker {
 }
 
 impl Waker {
-    /// Calls the API at `api_url`.
-    pub fn new(caller: Caller, api_url: &str, tables: Arc<Tables>, metrics: Metrics, calls: Calls) -> Self {
+    /// Calls `leader`, or the API at `api_url`.
+    pub fn new(caller: Caller, leader: Arc<Leader>, api_url: &str, tables: Arc<Tables>, metrics: Metrics, calls: Calls) -> Self {
         Self {
             caller,
+            leader,
             api_url: api_url.trim_end_matches('/').to_owned(),
             tables,
             metrics,
             calls,
         }
+    }
+
+    /// Whom it calls first.
+    pub fn leader(&self) -> Arc<Leader> {
+        Arc::clone(&self.leader)
     }
 
     /// The wake call of `deployment`: the one under way, or a new one on behalf of the request `id`.
@@ -126,12 +138,8 @@ impl Waker {
     }
 
     async fn call(self: Arc<Self>, deployment: Arc<Deployment>, answer: watch::Sender<Option<WakeResult>>) {
-        let url = format!(
-            "{}/api/v1/deployments/{}/wake?wait=ready",
-            self.api_url, deployment.id
-        );
         let started = Instant::now();
-        let result = match self.ask(&url, &deployment, started).await {
+        let result = match self.ask(&deployment, started).await {
             Ok(phases) => {
                 self.metrics.wakes.inc();
                 self.metrics.wake_seconds.observe(started.elapsed().as_secs_f64());
@@ -156,12 +164,13 @@ impl Waker {
 impl Waker {
     /// Asks, and once more when the table was newer than the answer, whose tasks may be gone by then. A second such answer means
     /// that the table is about to tell of them.
-    async fn ask(&self, url: &str, deployment: &Deployment, started: Instant) -> Result<Phases, CallError> {
+    async fn ask(&self, deployment: &Deployment, started: Instant) -> Result<Phases, CallError> {
         let mut is_second = false;
         loop {
-            let left = self.calls.timeout.saturating_sub(started.elapsed());
-            let body = serde_json::json!({});
-            let answer: WakeResponse = self.caller.post_json(url, AUDIENCE, &body, left).await?;
+            let answer = match self.ask_scheduler(deployment.id, started).await {
+                Some(answer) => answer?,
+                None => self.ask_api(deployment.id, started).await?,
+            };
             let ledger = self.tables.ledger();
             if ledger.wake(&deployment.traffic, deployment.http2, &answer) || is_second {
                 return Ok(answer.phases);
@@ -169,6 +178,55 @@ impl Waker {
             is_second = true;
         }
     }
+}
+
+impl Waker {
+    fn left(&self, started: Instant) -> Duration {
+        self.calls.timeout.saturating_sub(started.elapsed())
+    }
+
+    async fn ask_api(&self, id: DeploymentId, started: Instant) -> Result<WakeResponse, CallError> {
+        let url = format!("{}/api/v1/deployments/{id}/wake?wait=ready", self.api_url);
+        let body = serde_json::json!({});
+        self.caller
+            .post_json(&url, name::API, &body, self.left(started))
+            .await
+    }
+
+    /// What the leader says of the deployment; `None` where the API has to be asked.
+    async fn ask_scheduler(
+        &self,
+        id: DeploymentId,
+        started: Instant,
+    ) -> Option<Result<WakeResponse, CallError>> {
+        let leader = self.leader.url(Instant::now())?;
+        let left = self.left(started);
+        let body = WakeRequest {
+            deployment_id: id,
+            wait_ms: left.saturating_sub((left / 10).min(MARGIN_MAX)).as_millis() as u64,
+            unless_superseded: true,
+        };
+        let url = format!("{leader}/api/v1/scheduler/wake");
+        let answer = self.caller.post_json(&url, name::SCHEDULER, &body, left).await;
+        let Err(error) = &answer else {
+            return Some(answer);
+        };
+        match error {
+            _ if is_final(error) => return Some(answer),
+            CallError::Refused { .. } => {}
+            CallError::Unreachable { .. } | CallError::Nonsense { .. } => {
+                self.leader.is_silent(&leader, Instant::now());
+            }
+        }
+        tracing::debug!(deployment = %id, %error, "the API is asked for a wake");
+        None
+    }
+}
+
+/// Whether the scheduler has spoken about the deployment, so that the API could say nothing else.
+fn is_final(error: &CallError) -> bool {
+    let problem = error.problem();
+    problem.is_some_and(|problem| problem.status == 503 && problem.code != "NOT_LEADER")
 }
 
 fn explain(error: &CallError) -> WakeFailure {

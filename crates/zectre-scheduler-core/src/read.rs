@@ -89,6 +89,18 @@ impl Cluster {
             .filter(move |task| is_saved(task) || crate::planted::planted!(RevivedToldEarly))
     }
 
+    /// Whether a request that wakes it brings a superseded version back, beside the current one.
+    pub fn comes_back(&self, id: DeploymentId) -> bool {
+        let serves = |deployment: &Deployment| {
+            self.environments
+                .get(&deployment.environment_id)
+                .is_some_and(|environment| [environment.current, environment.target].contains(&Some(id)))
+        };
+        self.deployments
+            .get(&id)
+            .is_some_and(|deployment| deployment.asleep && !serves(deployment))
+    }
+
     /// Proxies route to it, or may have been told of it by a leader that could not save that.
     pub(super) fn may_get_requests(&self, task: &Task) -> bool {
         task.routed || self.perhaps_named.contains(&task.id)

@@ -184,10 +184,18 @@ impl Engine {
         match message {
             Message::Look(look) => look(&self.cluster),
             Message::Event { event, committed } => self.decide(event, committed),
-            Message::Wake { id, reply } => {
+            Message::Wake {
+                id,
+                unless_superseded,
+                reply,
+            } => {
                 if self.cluster.deployment(id).is_none() {
                     // The caller brings its row and asks again.
                     drop(reply.send(WakeReply::Unknown));
+                    return;
+                }
+                if unless_superseded && self.cluster.comes_back(id) {
+                    drop(reply.send(WakeReply::Superseded));
                     return;
                 }
                 self.waiters.add(id, reply);

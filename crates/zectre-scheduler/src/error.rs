@@ -1,7 +1,12 @@
 //! This crate's errors, and the one place where they become answers.
 
 use crate::store::CommitError;
-use zectre_common::{db::DbError, id::NodeId, state::Reason};
+use zectre_common::{
+    db::DbError,
+    id::{DeploymentId, NodeId},
+    state::Reason,
+    wire::scheduler::SUPERSEDED,
+};
 use zectre_service::{key::KeyError, problem::Failure, server::BindError};
 
 /// What can go wrong in the scheduler.
@@ -59,6 +64,9 @@ pub enum Error {
         /// Why.
         message: String,
     },
+    /// A request that would bring a superseded version back.
+    #[error("the deployment {0} is superseded: ask the API to wake it")]
+    Superseded(DeploymentId),
     /// A deployment took too long to wake.
     #[error("no task was ready within {0} ms")]
     WakeTimeout(u64),
@@ -79,6 +87,7 @@ impl From<Error> for Failure {
             ),
             Error::NodeNameTaken { .. } => Self::conflict("NODE_NAME_TAKEN", error.to_string()),
             Error::NotFound(what) => Self::not_found(what),
+            Error::Superseded(_) => Self::conflict(SUPERSEDED, error.to_string()),
             Error::Wake { reason, message } => Self::unavailable(reason.as_str().to_uppercase(), message, 5),
             Error::WakeTimeout(_) => Self::unavailable("WAKE_TIMEOUT", error.to_string(), 1),
             Error::Sql(_) | Error::Commit(_) | Error::Database(_) => Self::unavailable(

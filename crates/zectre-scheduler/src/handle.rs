@@ -42,6 +42,8 @@ pub(crate) enum Message {
     /// Somebody waits for a deployment.
     Wake {
         id: DeploymentId,
+        /// A request of a proxy does: a superseded version is the API's to wake.
+        unless_superseded: bool,
         reply: oneshot::Sender<WakeReply>,
     },
     /// Somebody looks.
@@ -93,10 +95,15 @@ impl Handle {
         Arc::clone(&self.reads).lock_owned().await
     }
 
-    /// Wakes a deployment and waits for it, or for its failure.
-    pub async fn wake(&self, id: DeploymentId) -> Result<WakeReply, Error> {
+    /// Wakes a deployment and waits for it, or for its failure; a superseded one not where `unless_superseded`.
+    pub async fn wake(&self, id: DeploymentId, unless_superseded: bool) -> Result<WakeReply, Error> {
         let (reply, answer) = oneshot::channel();
-        self.push(Message::Wake { id, reply }).await?;
+        self.push(Message::Wake {
+            id,
+            unless_superseded,
+            reply,
+        })
+        .await?;
         answer.await.map_err(|_| Error::LeadLost)
     }
 

@@ -26,6 +26,8 @@ pub enum WakeReply {
     },
     /// Its row has to be brought first.
     Unknown,
+    /// The API has to be asked for it.
+    Superseded,
     /// Too many wait already.
     Overloaded,
 }

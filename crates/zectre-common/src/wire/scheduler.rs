@@ -116,7 +116,14 @@ pub struct WakeRequest {
     pub deployment_id: DeploymentId,
     /// How long to wait for a ready task; 0 answers at once.
     pub wait_ms: u64,
+    /// A proxy asks, for a request: a superseded version that sleeps is refused as [`SUPERSEDED`]. That it counts again has to be
+    /// written down first, which the API does.
+    #[serde(default)]
+    pub unless_superseded: bool,
 }
+
+/// The code of a wake that the API has to be asked for.
+pub const SUPERSEDED: &str = "SUPERSEDED";
 
 /// `GET /scheduler/status`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

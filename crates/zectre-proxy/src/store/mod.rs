@@ -7,6 +7,7 @@ pub mod copies;
 pub mod feed;
 pub mod goodbye;
 pub mod history;
+pub mod leader;
 pub mod lease;
 pub mod routes;
 pub mod snapshot;

@@ -59,11 +59,13 @@ impl App {
 
 /// Everything but what [`zectre_service::server::Base`] adds.
 pub fn router(app: App) -> Router {
-    let guarded = Guard {
+    let guarded_for = |callers| Guard {
         key: app.key.clone(),
         audience: name::SCHEDULER,
-        callers: &[name::API, name::BUILD, name::CLI],
+        callers,
     };
+    let guarded = guarded_for(&[name::API, name::BUILD, name::CLI]);
+    let woken_by = guarded_for(&[name::API, name::BUILD, name::CLI, name::PROXY]);
     let services = Router::new()
         .route("/api/v1/nodes", get(nodes::list))
         .route("/api/v1/nodes/{id}", get(nodes::show))
@@ -74,10 +76,13 @@ pub fn router(app: App) -> Router {
             post(scheduler::nudge_one),
         )
         .route("/api/v1/scheduler/stop-task/{id}", post(scheduler::nudge_one))
-        .route("/api/v1/scheduler/wake", post(scheduler::wake))
         .layer(middleware::from_fn_with_state(app.clone(), forward::to_leader))
         .route("/api/v1/scheduler/status", get(scheduler::status))
         .layer(middleware::from_fn_with_state(guarded, guard));
+    let wakes = Router::new()
+        .route("/api/v1/scheduler/wake", post(scheduler::wake))
+        .layer(middleware::from_fn_with_state(app.clone(), forward::to_leader))
+        .layer(middleware::from_fn_with_state(woken_by, guard));
     // Their bearer says which node it is; the handlers hold them to it.
     let agents = Router::new()
         .route("/api/v1/nodes/register", post(nodes::register))
@@ -86,5 +91,5 @@ pub fn router(app: App) -> Router {
         .layer(middleware::from_fn_with_state(app.clone(), forward::to_leader))
         .route("/api/v1/nodes/needed", post(needed::needed))
         .layer(middleware::from_fn_with_state(app.clone(), nodes::identified));
-    services.merge(agents).with_state(app)
+    services.merge(wakes).merge(agents).with_state(app)
 }

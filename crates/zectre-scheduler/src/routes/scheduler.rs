@@ -48,13 +48,13 @@ pub(super) async fn wake(
         return wake_later(&app, &engine, id).await;
     }
     let woken = async {
-        let reply = engine.wake(id).await?;
+        let reply = engine.wake(id, request.unless_superseded).await?;
         if !matches!(reply, WakeReply::Unknown) {
             return Ok(reply);
         }
         // A superseded deployment that nobody used since this leader began.
         sync::load(&app.store, &engine, vec![id]).await?;
-        engine.wake(id).await
+        engine.wake(id, request.unless_superseded).await
     };
     let reply = match tokio::time::timeout(Duration::from_millis(wait_ms), woken).await {
         Ok(reply) => reply?,
@@ -64,6 +64,7 @@ pub(super) async fn wake(
         WakeReply::Ready(response) => Ok(Json(response)),
         WakeReply::Failed { reason, message } => Err(Error::Wake { reason, message }.into()),
         WakeReply::Unknown => Err(Error::NotFound(format!("there is no deployment {id}")).into()),
+        WakeReply::Superseded => Err(Error::Superseded(id).into()),
         WakeReply::Overloaded => Err(Error::Overloaded.into()),
     }
 }
