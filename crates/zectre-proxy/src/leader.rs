@@ -28,7 +28,9 @@ impl Leader {
 
     /// The database says that it is there now.
     pub fn is_at(&self, url: Option<&str>) {
-        let url = url.map(|url| url.trim_end_matches('/')).filter(|url| !url.is_empty());
+        let url = url
+            .map(|url| url.trim_end_matches('/'))
+            .filter(|url| !url.is_empty());
         let mut known = self.known();
         if known.url.as_deref() != url {
             *known = Known {
@@ -86,7 +88,11 @@ mod tests {
         assert!(leader.url(now).is_some(), "that was another one");
         leader.is_silent("http://a:1", now);
         leader.is_at(Some("http://a:1"));
-        assert_eq!(at(&leader, now), None, "also when the database has nothing new to say");
+        assert_eq!(
+            at(&leader, now),
+            None,
+            "also when the database has nothing new to say"
+        );
         assert!(leader.url(now + SHUNNED).is_some());
         leader.is_at(Some("http://c:1"));
         assert_eq!(at(&leader, now).as_deref(), Some("http://c:1"));

@@ -99,7 +99,14 @@ pub struct Waker {
 
 impl Waker {
     /// Calls `leader`, or the API at `api_url`.
-    pub fn new(caller: Caller, leader: Arc<Leader>, api_url: &str, tables: Arc<Tables>, metrics: Metrics, calls: Calls) -> Self {
+    pub fn new(
+        caller: Caller,
+        leader: Arc<Leader>,
+        api_url: &str,
+        tables: Arc<Tables>,
+        metrics: Metrics,
+        calls: Calls,
+    ) -> Self {
         Self {
             caller,
             leader,

@@ -23,6 +23,7 @@ mod http3_ends;
 mod http3_refused;
 mod identity;
 mod introduced;
+mod leader;
 mod lifecycle;
 mod limits;
 mod metrics;

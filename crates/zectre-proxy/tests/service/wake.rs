@@ -48,7 +48,7 @@ pub(crate) async fn api(key: ServiceKey, address: SocketAddr, gate: Arc<Semaphor
 }
 
 /// A wake that went well, at the routing epoch that a scheduler would know.
-fn awake(address: SocketAddr, routing_epoch: Option<u64>) -> Response<Body> {
+pub(crate) fn awake(address: SocketAddr, routing_epoch: Option<u64>) -> Response<Body> {
     let backend = Backend {
         node_id: None,
         task_id: TaskId::new(),

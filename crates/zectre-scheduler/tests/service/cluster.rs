@@ -6,13 +6,12 @@ use crate::support::{
     rows::App,
 };
 use zectre_common::{
-    id::{DeploymentId, NodeId, TaskId},
+    id::{NodeId, TaskId},
     state::{DeploymentStatus, NodeStatus, TaskState},
     time::Time,
     wire::{
-        deployment::WakeResponse,
         problem::Problem,
-        scheduler::{NeededRequest, NeededResponse, RegisterResponse, WakeRequest},
+        scheduler::{NeededRequest, NeededResponse, RegisterResponse},
     },
 };
 use zectre_scheduler::{
@@ -27,22 +26,13 @@ use zectre_service::{
 use zectre_testkit::wait_until;
 
 /// A cluster of one scheduler and one node.
-async fn cluster(programs: Programs) -> (World, App, Scheduler, Agent) {
+pub(crate) async fn cluster(programs: Programs) -> (World, App, Scheduler, Agent) {
     let world = World::new().await;
     let app = App::create(&world).await;
     let scheduler = world.scheduler().await;
     scheduler.leads().await;
     let agent = Agent::join(&world, "one", &app.join_token().await, programs, &[&scheduler]).await;
     (world, app, scheduler, agent)
-}
-
-async fn wake(scheduler: &Scheduler, world: &World, id: DeploymentId) -> Result<WakeResponse, CallError> {
-    let url = format!("{}/api/v1/scheduler/wake", scheduler.url);
-    let body = WakeRequest {
-        deployment_id: id,
-        wait_ms: 10_000,
-    };
-    world.api.post_json(&url, name::SCHEDULER, &body, PATIENCE).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -150,42 +140,6 @@ async fn a_crashed_task_is_replaced_and_a_newer_version_takes_over_and_back() {
         (app.routed(first).await == 1).then_some(())
     })
     .await;
-    scheduler.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn many_requests_wake_a_sleeping_deployment_once() {
-    let (world, app, scheduler, agent) = cluster(Programs::Serve).await;
-    let id = app.deploy(1, r#"{"replicas":0}"#).await;
-    scheduler.nudge().await;
-    app.becomes(id, DeploymentStatus::Succeeded).await;
-    wait_until(PATIENCE, "asleep, as soon as it was seen to work", async || {
-        (app.live(id).await == 0 && agent.running() == 0).then_some(())
-    })
-    .await;
-    assert_eq!(agent.starts(), [1], "it was tried");
-    let (a, b, c) = tokio::join!(
-        wake(&scheduler, &world, id),
-        wake(&scheduler, &world, id),
-        wake(&scheduler, &world, id)
-    );
-    for answer in [a, b, c] {
-        let backends = answer.expect("it wakes").backends;
-        assert_eq!(backends.len(), 1);
-        assert_eq!(backends[0].address, "127.0.0.1");
-    }
-    assert_eq!(agent.starts(), [1, 1], "one start more, however many requests");
-    assert_eq!(app.wakes_of_nodes().await, [1], "and one wake of its node");
-    app.ask("sleep", id).await;
-    scheduler.nudge().await;
-    wait_until(PATIENCE, "asleep", async || {
-        (app.live(id).await == 0 && agent.running() == 0).then_some(())
-    })
-    .await;
-    let unknown = wake(&scheduler, &world, DeploymentId::new())
-        .await
-        .expect_err("there is none");
-    assert_eq!(unknown.problem().map(|problem| problem.status), Some(404));
     scheduler.stop().await;
 }
 

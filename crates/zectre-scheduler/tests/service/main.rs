@@ -5,3 +5,4 @@ mod cluster;
 mod leadership;
 mod resync;
 mod support;
+mod wakes;

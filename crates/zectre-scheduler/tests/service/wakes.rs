@@ -1,0 +1,112 @@
+//! Wakes, as the API and proxies ask for them.
+
+use crate::{
+    cluster::cluster,
+    support::{PATIENCE, Scheduler, World, agent::Programs},
+};
+use zectre_common::{
+    id::DeploymentId,
+    state::DeploymentStatus,
+    wire::{
+        deployment::WakeResponse,
+        scheduler::{SUPERSEDED, WakeRequest},
+    },
+};
+use zectre_service::{
+    call::{CallError, Caller},
+    token::name,
+};
+use zectre_testkit::wait_until;
+
+async fn wake(scheduler: &Scheduler, world: &World, id: DeploymentId) -> Result<WakeResponse, CallError> {
+    let url = format!("{}/api/v1/scheduler/wake", scheduler.url);
+    let body = WakeRequest {
+        deployment_id: id,
+        wait_ms: 10_000,
+        unless_superseded: false,
+    };
+    world.api.post_json(&url, name::SCHEDULER, &body, PATIENCE).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_requests_wake_a_sleeping_deployment_once() {
+    let (world, app, scheduler, agent) = cluster(Programs::Serve).await;
+    let id = app.deploy(1, r#"{"replicas":0}"#).await;
+    scheduler.nudge().await;
+    app.becomes(id, DeploymentStatus::Succeeded).await;
+    wait_until(PATIENCE, "asleep, as soon as it was seen to work", async || {
+        (app.live(id).await == 0 && agent.running() == 0).then_some(())
+    })
+    .await;
+    assert_eq!(agent.starts(), [1], "it was tried");
+    let (a, b, c) = tokio::join!(
+        wake(&scheduler, &world, id),
+        wake(&scheduler, &world, id),
+        wake(&scheduler, &world, id)
+    );
+    for answer in [a, b, c] {
+        let backends = answer.expect("it wakes").backends;
+        assert_eq!(backends.len(), 1);
+        assert_eq!(backends[0].address, "127.0.0.1");
+    }
+    assert_eq!(agent.starts(), [1, 1], "one start more, however many requests");
+    assert_eq!(app.wakes_of_nodes().await, [1], "and one wake of its node");
+    app.ask("sleep", id).await;
+    scheduler.nudge().await;
+    wait_until(PATIENCE, "asleep", async || {
+        (app.live(id).await == 0 && agent.running() == 0).then_some(())
+    })
+    .await;
+    let unknown = wake(&scheduler, &world, DeploymentId::new())
+        .await
+        .expect_err("there is none");
+    assert_eq!(unknown.problem().map(|problem| problem.status), Some(404));
+    scheduler.stop().await;
+}
+
+/// That it counts from now on has to be written down first. A proxy may ask for wakes, and for nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxys_request_brings_no_superseded_version_back() {
+    let (world, app, scheduler, agent) = cluster(Programs::Serve).await;
+    let mut versions = Vec::new();
+    for version in 1..=2 {
+        let id = app.deploy(version, "{}").await;
+        scheduler.nudge().await;
+        app.becomes(id, DeploymentStatus::Succeeded).await;
+        versions.push(id);
+    }
+    let &[old, current] = &versions[..] else {
+        unreachable!("two were made")
+    };
+    wait_until(PATIENCE, "the old one has no task", async || {
+        (app.live(old).await == 0 && agent.running() == 1).then_some(())
+    })
+    .await;
+    let proxy = Caller::new(name::PROXY, world.key.clone());
+    let ask = async |deployment_id| {
+        let url = format!("{}/api/v1/scheduler/wake", scheduler.url);
+        let body = WakeRequest {
+            deployment_id,
+            wait_ms: 10_000,
+            unless_superseded: true,
+        };
+        let answer: Result<WakeResponse, _> = proxy.post_json(&url, name::SCHEDULER, &body, PATIENCE).await;
+        answer
+    };
+    let refused = ask(old).await.expect_err("it is superseded");
+    let problem = refused
+        .problem()
+        .map(|problem| (problem.status, problem.code.as_str()));
+    assert_eq!(problem, Some((409, SUPERSEDED)));
+    assert_eq!(ask(current).await.expect("it serves").backends.len(), 1);
+    assert_eq!(agent.starts(), [1, 1], "nothing was started for it");
+    wake(&scheduler, &world, old).await.expect("the API may");
+    assert_eq!(ask(old).await.expect("it is awake now").backends.len(), 1);
+    let url = format!("{}/api/v1/scheduler/deploy", scheduler.url);
+    let nudge: Result<serde_json::Value, _> = proxy
+        .post_json(&url, name::SCHEDULER, &serde_json::json!({}), PATIENCE)
+        .await;
+    let refused = nudge.expect_err("that is not a proxy's to ask");
+    assert_eq!(refused.problem().map(|problem| problem.status), Some(403));
+    scheduler.stop().await;
+}
