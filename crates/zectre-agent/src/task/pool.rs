@@ -29,6 +29,9 @@ use zectre_service::tasks::Shutdown;
 
 /// How many wait. One is enough for wakes, which come one by one; a burst pays the price from the second on.
 const WAITING_MAX: usize = 2;
+/// Between a start and what makes up for it. To make a supervisor takes a processor for ten milliseconds, in which the first request, held until
+/// the start was over, is on its way to the program; 20 ms are several times what that takes.
+pub(super) const REFILL_DELAY: Duration = Duration::from_millis(20);
 /// How long a supervisor may take for one answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one that was given up may take to end by itself, and one that was killed to be gone.
@@ -97,7 +100,11 @@ impl Pool {
         let mut pause = Duration::from_millis(100);
         while !stop.is_requested() {
             if self.waiting().len() >= WAITING_MAX {
-                stop.or_requested(self.wanted.notified()).await;
+                let wanted = async {
+                    self.wanted.notified().await;
+                    tokio::time::sleep(REFILL_DELAY).await;
+                };
+                stop.or_requested(wanted).await;
                 continue;
             }
             // Not torn apart by a stop, which would leave its group behind; it is bounded.

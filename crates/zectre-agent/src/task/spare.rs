@@ -4,7 +4,7 @@
 //! ext4 looks at each of those before it gives a number to a new one: half a millisecond a file was measured, more than half of a
 //! wake. Renaming a directory costs 10 µs, whatever was deleted.
 
-use super::home;
+use super::{home, pool::REFILL_DELAY};
 use std::{
     collections::VecDeque,
     fs, io,
@@ -72,7 +72,11 @@ impl Spares {
         let mut pause = PAUSE_MIN;
         while !stop.is_requested() {
             if self.waiting().len() >= WAITING_MAX {
-                stop.or_requested(self.wanted.notified()).await;
+                let wanted = async {
+                    self.wanted.notified().await;
+                    tokio::time::sleep(REFILL_DELAY).await;
+                };
+                stop.or_requested(wanted).await;
                 continue;
             }
             let spares = self.clone();
