@@ -16,6 +16,7 @@ mod probe;
 mod ready;
 mod series;
 mod spare;
+mod stock;
 mod supervision;
 mod usage;
 mod volume;

@@ -4,7 +4,7 @@
 //! file view some 3 ms: far more than all the rest of a start. So one supervisor has always entered a group of its
 //! own before it is needed, and the process that becomes the program waits in its namespaces.
 
-use super::native;
+use super::{native, stock::Wanted};
 use crate::{
     cgroup::{Cgroups, Group},
     error::StartError,
@@ -22,16 +22,12 @@ use std::{
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     process::{Child, ChildStdin, ChildStdout, Command},
-    sync::Notify,
 };
 use zectre_common::{id::TaskId, state::Reason};
 use zectre_service::tasks::Shutdown;
 
 /// How many wait. One is enough for wakes, which come one by one; a burst pays the price from the second on.
 const WAITING_MAX: usize = 2;
-/// Between a start and what makes up for it. To make a supervisor takes a processor for ten milliseconds, in which the first request, held until
-/// the start was over, is on its way to the program; 20 ms are several times what that takes.
-pub(super) const REFILL_DELAY: Duration = Duration::from_millis(20);
 /// How long a supervisor may take for one answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one that was given up may take to end by itself, and one that was killed to be gone.
@@ -54,7 +50,7 @@ pub(crate) struct Pool {
     cgroups: Cgroups,
     walls: Walls,
     waiting: Mutex<VecDeque<Waiting>>,
-    wanted: Notify,
+    wanted: Wanted,
 }
 
 impl Pool {
@@ -65,7 +61,7 @@ impl Pool {
             cgroups,
             walls,
             waiting: Mutex::default(),
-            wanted: Notify::new(),
+            wanted: Wanted::default(),
         }
     }
 
@@ -92,34 +88,19 @@ impl Pool {
 
     /// Makes up for what was taken; called when a start is over, so as not to slow it down.
     pub(crate) fn refill(&self) {
-        self.wanted.notify_one();
+        self.wanted.tell();
     }
 
     /// Keeps supervisors waiting until `stop`.
     pub(crate) async fn fill(&self, stop: Shutdown) {
-        let mut pause = Duration::from_millis(100);
-        while !stop.is_requested() {
-            if self.waiting().len() >= WAITING_MAX {
-                let wanted = async {
-                    self.wanted.notified().await;
-                    tokio::time::sleep(REFILL_DELAY).await;
-                };
-                stop.or_requested(wanted).await;
-                continue;
-            }
-            // Not torn apart by a stop, which would leave its group behind; it is bounded.
-            match self.make().await {
-                Ok(waiting) => {
-                    self.waiting().push_back(waiting);
-                    pause = Duration::from_millis(100);
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "a supervisor could not be started");
-                    stop.or_requested(tokio::time::sleep(pause)).await;
-                    pause = (pause * 2).min(Duration::from_secs(10));
-                }
-            }
-        }
+        let full = || self.waiting().len() >= WAITING_MAX;
+        // A stop that tore it apart would leave its group behind.
+        let make = || async {
+            let waiting = self.make().await?;
+            self.waiting().push_back(waiting);
+            Ok(())
+        };
+        self.wanted.keep(full, make, &stop).await;
         let waiting = std::mem::take(&mut *self.waiting());
         for mut one in waiting {
             // Without its input it ends by itself.

@@ -4,31 +4,24 @@
 //! ext4 looks at each of those before it gives a number to a new one: half a millisecond a file was measured, more than half of a
 //! wake. Renaming a directory costs 10 µs, whatever was deleted.
 
-use super::{home, pool::REFILL_DELAY};
+use super::{home, stock::Wanted};
 use std::{
     collections::VecDeque,
     fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
-use tokio::sync::Notify;
 use zectre_common::id::TaskId;
 use zectre_service::tasks::Shutdown;
 
 /// How many wait: a few wakes that come at once find one each; more of them pay the price.
 const WAITING_MAX: usize = 8;
-/// The pause before the next try after one could not be made; doubled each time.
-const PAUSE_MIN: Duration = Duration::from_millis(100);
-/// The longest such pause.
-const PAUSE_MAX: Duration = Duration::from_secs(10);
-
 /// The waiting directories.
 #[derive(Debug)]
 pub(crate) struct Spares {
     dir: PathBuf,
     waiting: Mutex<VecDeque<PathBuf>>,
-    wanted: Notify,
+    wanted: Wanted,
 }
 
 impl Spares {
@@ -39,7 +32,7 @@ impl Spares {
         Ok(Self {
             dir,
             waiting: Mutex::default(),
-            wanted: Notify::new(),
+            wanted: Wanted::default(),
         })
     }
 
@@ -64,32 +57,18 @@ impl Spares {
 
     /// Makes up for what was given; called when a start is over, so as not to slow it down.
     pub(crate) fn refill(&self) {
-        self.wanted.notify_one();
+        self.wanted.tell();
     }
 
     /// Keeps directories waiting until `stop`.
     pub(crate) async fn fill(self: Arc<Self>, stop: Shutdown) {
-        let mut pause = PAUSE_MIN;
-        while !stop.is_requested() {
-            if self.waiting().len() >= WAITING_MAX {
-                let wanted = async {
-                    self.wanted.notified().await;
-                    tokio::time::sleep(REFILL_DELAY).await;
-                };
-                stop.or_requested(wanted).await;
-                continue;
-            }
+        let full = || self.waiting().len() >= WAITING_MAX;
+        let make = || async {
             let spares = self.clone();
             let made = tokio::task::spawn_blocking(move || spares.make()).await;
-            match made.map_err(io::Error::other).flatten() {
-                Ok(()) => pause = PAUSE_MIN,
-                Err(error) => {
-                    tracing::warn!(%error, "a directory for a task could not be made");
-                    stop.or_requested(tokio::time::sleep(pause)).await;
-                    pause = (pause * 2).min(PAUSE_MAX);
-                }
-            }
-        }
+            made.map_err(io::Error::other).flatten()
+        };
+        self.wanted.keep(full, make, &stop).await;
     }
 
     fn make(&self) -> io::Result<()> {
