@@ -114,45 +114,44 @@ async fn deploys_of_a_new_name_at_once_are_of_one_project_and_a_slip_makes_no_en
         deployed.success();
         deployed.stderr.contains("Created the project default/shop")
     };
-    let [a, b, c, d, e] = &places;
-    let made = tokio::join!(deploy(a), deploy(b), deploy(c), deploy(d), deploy(e));
-    let made = [made.0, made.1, made.2, made.3, made.4];
+    let made = futures_util::future::join_all(places.iter().map(|place| deploy(place))).await;
+    let [place, ..] = &places;
     assert_eq!(
         made.iter().filter(|made| **made).count(),
         1,
         "one of them made it"
     );
-    let projects = cli.run(a, &["projects", "list", "--json"]).await;
+    let projects = cli.run(place, &["projects", "list", "--json"]).await;
     let projects: Value = serde_json::from_str(projects.success()).expect("JSON");
     assert_eq!(projects.as_array().map(Vec::len), Some(1), "{projects}");
 
     let slip = ["deploy", "--artifact", &server, "--env", "prodution"];
-    let refused = cli.run(a, &slip).await;
+    let refused = cli.run(place, &slip).await;
     assert_eq!(refused.code, 2, "{}", refused.stderr);
     assert!(
         refused.stderr.contains("`--env production`"),
         "{}",
         refused.stderr
     );
-    let environments = cli.run(a, &["environments", "list"]).await;
+    let environments = cli.run(place, &["environments", "list"]).await;
     assert!(
         !environments.success().contains("prodution"),
         "{}",
         environments.stdout
     );
 
-    cli.run(a, &["deploy", "--artifact", &server, "--prod", "--wait"])
+    cli.run(place, &["deploy", "--artifact", &server, "--prod", "--wait"])
         .await
         .success();
     // Both are in use now: who names none is told which it is.
-    let bare = cli.run(a, &["logs"]).await;
+    let bare = cli.run(place, &["logs"]).await;
     bare.success();
     assert!(
         bare.stderr.contains("development of default/shop"),
         "{}",
         bare.stderr
     );
-    let quiet = cli.run(a, &["logs", "--quiet"]).await;
+    let quiet = cli.run(place, &["logs", "--quiet"]).await;
     quiet.success();
     assert_eq!(quiet.stderr, "");
 }
