@@ -95,6 +95,30 @@ async fn a_deploy_is_waited_for_through_a_restart_of_the_api() {
     assert_eq!(shown["status"], "succeeded", "{shown:#}");
 }
 
+/// Nobody who asks for a page has to wait for the API.
+#[tokio::test]
+async fn what_sleeps_wakes_without_an_api() {
+    let mut platform = Daemons::start().await;
+    let http = platform.http();
+    let app = App::create(&http, "sleepy").await;
+    let deployment = app.deploy_program(&server_program(), json!({})).await.succeeded();
+    let sleep = format!("/deployments/{}/sleep", deployment.id());
+    http.post(&sleep, json!({})).await.expect_ok();
+    app.wait_asleep(deployment.id()).await;
+    assert!(tasks_of(deployment.id()).is_empty());
+    platform.kill("zectre-api").await;
+    // A proxy that began before a leader was elected learns of it within two seconds.
+    wait_until(Duration::from_secs(60), "it wakes", async || {
+        let answer = http.app(&app.subdomain, "/").await;
+        (answer.status == 200).then_some(())
+    })
+    .await;
+    assert_eq!(tasks_of(deployment.id()).len(), 1, "it was started");
+    platform.start_service("zectre-api");
+    platform.wait_ready("zectre-api").await;
+    app.wait_running(deployment.id(), 1).await;
+}
+
 #[tokio::test]
 async fn a_lost_hint_only_delays() {
     let mut platform = Daemons::start().await;
