@@ -5,8 +5,13 @@
 //! When none fits, the task waits and says what is short (`shortage`).
 
 use super::{
-    Cluster, Command, Happening, Task, drain, report, shelf::Key, shelves::is_suitable, shortage::shortage,
-    sleep, succession, timer::Timer, waiting::Kind,
+    Cluster, Command, Happening, Task, drain, report,
+    shelf::Key,
+    shelves::is_suitable,
+    shortage::{is_passing, shortage},
+    sleep, succession,
+    timer::Timer,
+    waiting::Kind,
 };
 use std::time::Duration;
 use zectre_common::{
@@ -234,7 +239,8 @@ fn tell_shortage(
     cluster.update_task(id, |task| {
         (task.reason, task.message) = (Some(reason), Some(said));
     });
-    if cluster.count_ready(deployment_id) == 0 {
+    let deployment = cluster.deployments.get(&deployment_id);
+    if cluster.count_ready(deployment_id) == 0 && !deployment.is_some_and(|of| is_passing(cluster, of)) {
         cluster.say(Command::WakeFailed {
             deployment_id,
             reason,

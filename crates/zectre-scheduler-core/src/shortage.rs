@@ -9,11 +9,13 @@ use super::{Cluster, Deployment, Node, shelves::is_suitable};
 use zectre_common::{
     quantity::MemoryBytes,
     spec::ProcessType,
-    state::{NodeStatus, Reason},
+    state::{Eligibility, NodeStatus, Reason, Wanted},
 };
 
 /// So many nodes are named in a sentence.
 const NAMES_MAX: usize = 3;
+/// So many nodes are looked at for room to come: only whether a wake waits depends on it.
+const LOOKED_AT_MAX: usize = 100;
 
 /// Why no node takes one more task of `deployment`.
 pub(super) fn shortage(cluster: &Cluster, deployment: &Deployment) -> (Reason, String) {
@@ -54,6 +56,31 @@ pub(super) fn is_too_large(cluster: &Cluster, deployment: &Deployment) -> bool {
 fn is_large(node: &Node, deployment: &Deployment) -> bool {
     let (has, needs) = (node.facts.capacity, deployment.spec.resources);
     has.memory >= needs.memory && has.cpu >= needs.cpu
+}
+
+/// Whether room for one more task of it is about to be free: a node still ends what was on it. Whoever waits for a wake is not sent away
+/// then; the scheduler's own deadline of the wake bounds that.
+pub(super) fn is_passing(cluster: &Cluster, deployment: &Deployment) -> bool {
+    let suitable = cluster.nodes.values().filter(|node| {
+        let is_open = node.status == NodeStatus::Ready && node.eligibility == Eligibility::Eligible;
+        is_open && is_suitable(node, deployment) && is_large(node, deployment)
+    });
+    suitable
+        .take(LOOKED_AT_MAX)
+        .any(|node| node.has_extras || will_fit(cluster, node, deployment))
+}
+
+/// Whether one task of it fits once those of the node have ended that are to end; false when none is.
+fn will_fit(cluster: &Cluster, node: &Node, deployment: &Deployment) -> bool {
+    let needs = deployment.spec.resources;
+    let held = node.tasks.iter().filter_map(|id| cluster.tasks.get(id));
+    let ending: Vec<_> = held
+        .filter(|task| task.wanted == Wanted::Stop)
+        .filter_map(|task| Some(cluster.deployments.get(&task.deployment_id)?.spec.resources))
+        .collect();
+    let memory = ending.iter().map(|held| held.memory.0).sum::<u64>() + node.free_memory();
+    let cpu = ending.iter().map(|held| held.cpu.0).sum::<u32>() + node.free_cpu();
+    !ending.is_empty() && memory >= needs.memory.0 && cpu >= needs.cpu.0
 }
 
 /// What of the task is too large for these nodes, and how large it may be.
@@ -109,7 +136,7 @@ fn no_capacity(cluster: &Cluster, suitable: &[&Node], deployment: &Deployment) -
     if open.is_empty() {
         let stray = suitable
             .iter()
-            .filter(|node| node.eligibility == zectre_common::state::Eligibility::Eligible)
+            .filter(|node| node.eligibility == Eligibility::Eligible)
             .count();
         return match stray {
             0 => format!("all {} suitable nodes are cordoned or draining", suitable.len()),

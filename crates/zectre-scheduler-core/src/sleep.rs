@@ -1,7 +1,7 @@
 //! Sleep when idle, wake on request. However many requests wait, a wake starts each replica once: it only
 //! clears `asleep`, and what is missing is made by the same look that makes everything else.
 
-use super::{Cluster, Command, Deployment, Happening, retreat, succession};
+use super::{Cluster, Command, Deployment, Happening, retreat, shortage::is_passing, succession};
 use std::{collections::BTreeSet, time::Duration};
 use zectre_common::{
     id::{DeploymentId, NodeId},
@@ -142,7 +142,13 @@ fn refuse_in_vain(cluster: &mut Cluster, id: DeploymentId) {
     };
     let why = wanted().find_map(|task| Some((task.reason?, task.message.clone()?)));
     let in_vain = wanted().all(|task| task.state == TaskState::Pending && task.reason.is_some());
-    if let Some((reason, message)) = why.filter(|_| in_vain) {
+    let passes = || {
+        let deployment = cluster.deployments.get(&id);
+        deployment.is_some_and(|deployment| is_passing(cluster, deployment))
+    };
+    if let Some((reason, message)) = why.filter(|_| in_vain)
+        && !(reason == Reason::NoCapacity && passes())
+    {
         cluster.say(Command::WakeFailed {
             deployment_id: id,
             reason,

@@ -400,6 +400,67 @@ fn a_second_wake_during_a_known_shortage_is_answered_at_once() {
     assert_eq!(world.answers, [Command::Ready(id)]);
 }
 
+/// What is to end leaves its room: a request waits for that as for any start.
+#[test]
+fn a_wake_waits_for_room_that_is_about_to_be_free() {
+    let mut world = World::new(1, 1);
+    let id = world.deploy(r#"{"resources":{"cpu":"1000m"}}"#, Program::Serves);
+    world.calm(5);
+    world.ask(OperationKind::Sleep, id);
+    world.proxy_applies(0, true);
+    assert_eq!(world.cluster.tasks_of(id).count(), 1, "it is told to stop");
+    for wake in 1..=2 {
+        world.answers.clear();
+        world.wake(id);
+        assert_eq!(world.answers, [], "wake {wake} waits");
+    }
+    world.deliver();
+    world.deliver();
+    assert_eq!(world.answers, [Command::Ready(id)]);
+
+    // What another one holds is not about to be free.
+    world.ask(OperationKind::Sleep, id);
+    world.calm(5);
+    let other = world.deploy(
+        r#"{"resources":{"cpu":"1000m"},"strategy":"recreate"}"#,
+        Program::Serves,
+    );
+    world.calm(5);
+    assert_eq!(world.ready(other), 1);
+    world.answers.clear();
+    world.wake(id);
+    assert!(
+        matches!(
+            &world.answers[..],
+            [Command::WakeFailed {
+                reason: Reason::NoCapacity,
+                ..
+            }]
+        ),
+        "{:?}",
+        world.answers
+    );
+}
+
+/// A new leader doesn't know yet what else runs on a node.
+#[test]
+fn a_wake_waits_for_the_first_digest_that_a_new_leader_hears() {
+    let mut world = World::new(1, 1);
+    let id = world.deploy("{}", Program::Serves);
+    world.calm(5);
+    world.ask(OperationKind::Sleep, id);
+    world.calm(5);
+    world.reload();
+    for wake in 1..=2 {
+        world.answers.clear();
+        world.wake(id);
+        assert_eq!(world.answers, [], "wake {wake} waits");
+    }
+    world.heartbeat(0);
+    world.deliver();
+    assert_eq!(world.answers, [Command::Ready(id)]);
+}
+
 #[test]
 fn a_wake_during_the_pause_of_a_crash_loop_is_answered_at_once() {
     let mut world = World::new(1, 1);
