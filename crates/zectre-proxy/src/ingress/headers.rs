@@ -50,13 +50,14 @@ static END_TO_END: [HeaderName; 13] = [
 /// Headers that a request has mostly more when it leaves: those of `Forwarded`'s kind, its id and its trace.
 const ADDED: usize = 5;
 
-/// Whether the head of a request of HTTP/2 or HTTP/3 is as small as it must be, counted as they do (RFC 9113, section 6.5.2).
+/// Whether the head of a request is as small as it must be, counted as HTTP/2 and HTTP/3 do (RFC 9113, section 6.5.2), or about as it
+/// was sent over HTTP/1.1. The library holds the latter to its buffer, which is filled with more than that at once.
 pub(super) fn check_size<B>(request: &Request<B>, bytes_max: usize) -> Result<(), Refusal> {
-    const EACH: usize = 32;
-    if ![Version::HTTP_2, Version::HTTP_3].contains(&request.version()) {
-        return Ok(());
-    }
-    let line = |name: usize, value: usize| name + value + EACH;
+    let each = match request.version() {
+        Version::HTTP_2 | Version::HTTP_3 => 32,
+        _ => ": \r\n".len(),
+    };
+    let line = |name: usize, value: usize| name + value + each;
     let uri = request.uri();
     let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
     let authority = uri.authority().map_or(0, |authority| authority.as_str().len());

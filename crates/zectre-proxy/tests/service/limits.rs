@@ -256,6 +256,24 @@ async fn headers_are_counted() {
 }
 
 #[tokio::test]
+async fn bytes_of_a_head_are_counted() {
+    let mut world = World::new().await;
+    world.configure("[proxy]\nheader_bytes_max = 65536");
+    let proxy = world.start().await;
+    for (bytes, status) in [(64_000, 404), (66_000, 431), (100_000, 431), (140_000, 431)] {
+        for name in ["x", "cookie"] {
+            let value = "y".repeat(bytes);
+            let head =
+                format!("GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n{name}: {value}\r\n\r\n");
+            let answer = raw(proxy.address, head.as_bytes()).await;
+            let line = answer.lines().next().unwrap_or_default();
+            assert!(line.starts_with(&format!("HTTP/1.1 {status}")), "{bytes}: {line}");
+        }
+    }
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn as_many_headers_pass_as_may_and_no_more() {
     const MAX: usize = 300;
     let mut world = World::new().await;
