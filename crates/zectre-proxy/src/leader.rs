@@ -6,8 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long one that did not answer is passed over. A leader that is gone has a successor within five seconds, at another address.
-const SHUNNED: Duration = Duration::from_secs(10);
+/// How long one that did not answer is passed over, at first. A leader that is gone has a successor within five seconds, at another address.
+const SHUNNED_MIN: Duration = Duration::from_secs(10);
+/// The most, where it never answers: doubled each time, for it may be that no way leads there from this proxy, and each try is a wake that waits.
+const SHUNNED_MAX: Duration = Duration::from_mins(10);
 
 /// The leader, as far as this proxy knows.
 #[derive(Debug, Default)]
@@ -17,8 +19,14 @@ pub struct Leader(Mutex<Known>);
 struct Known {
     /// Without a slash at the end.
     url: Option<Arc<str>>,
-    /// It did not answer then.
-    silent: Option<Instant>,
+    /// It did not answer, the last time that it was asked.
+    silent: Option<Silence>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Silence {
+    since: Instant,
+    shunned: Duration,
 }
 
 impl Leader {
@@ -45,7 +53,7 @@ impl Leader {
         let known = self.known();
         let is_shunned = known
             .silent
-            .is_some_and(|since| now.saturating_duration_since(since) < SHUNNED);
+            .is_some_and(|silence| now.saturating_duration_since(silence.since) < silence.shunned);
         known.url.clone().filter(|_| !is_shunned)
     }
 
@@ -53,7 +61,18 @@ impl Leader {
     pub fn is_silent(&self, url: &str, now: Instant) {
         let mut known = self.known();
         if known.url.as_deref() == Some(url) {
-            known.silent = Some(now);
+            let shunned = known
+                .silent
+                .map_or(SHUNNED_MIN, |silence| (silence.shunned * 2).min(SHUNNED_MAX));
+            known.silent = Some(Silence { since: now, shunned });
+        }
+    }
+
+    /// The one at `url` answered.
+    pub fn has_answered(&self, url: &str) {
+        let mut known = self.known();
+        if known.url.as_deref() == Some(url) {
+            known.silent = None;
         }
     }
 }
@@ -93,8 +112,24 @@ mod tests {
             None,
             "also when the database has nothing new to say"
         );
-        assert!(leader.url(now + SHUNNED).is_some());
+        assert!(leader.url(now + SHUNNED_MIN).is_some());
         leader.is_at(Some("http://c:1"));
         assert_eq!(at(&leader, now).as_deref(), Some("http://c:1"));
+    }
+
+    #[test]
+    fn one_that_never_answers_is_tried_ever_more_rarely() {
+        let (leader, mut now) = (Leader::default(), Instant::now());
+        leader.is_at(Some("http://a:1"));
+        for secs in [10, 20, 40, 80, 160, 320, 600, 600] {
+            leader.is_silent("http://a:1", now);
+            let (shunned, before) = (Duration::from_secs(secs), Duration::from_secs(secs - 1));
+            assert!(leader.url(now + before).is_none(), "{secs} s");
+            now += shunned;
+            assert!(leader.url(now).is_some(), "{secs} s");
+        }
+        leader.has_answered("http://a:1");
+        leader.is_silent("http://a:1", now);
+        assert!(leader.url(now + SHUNNED_MIN).is_some(), "as at first");
     }
 }

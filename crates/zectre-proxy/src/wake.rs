@@ -215,15 +215,17 @@ impl Waker {
         };
         let url = format!("{leader}/api/v1/scheduler/wake");
         let answer = self.caller.post_json(&url, name::SCHEDULER, &body, left).await;
+        match &answer {
+            Ok(_) | Err(CallError::Refused { .. }) => self.leader.has_answered(&leader),
+            Err(CallError::Unreachable { .. } | CallError::Nonsense { .. }) => {
+                self.leader.is_silent(&leader, Instant::now());
+            }
+        }
         let Err(error) = &answer else {
             return Some(answer);
         };
-        match error {
-            _ if is_final(error) => return Some(answer),
-            CallError::Refused { .. } => {}
-            CallError::Unreachable { .. } | CallError::Nonsense { .. } => {
-                self.leader.is_silent(&leader, Instant::now());
-            }
+        if is_final(error) {
+            return Some(answer);
         }
         tracing::debug!(deployment = %id, %error, "the API is asked for a wake");
         None
