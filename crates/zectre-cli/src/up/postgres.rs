@@ -44,7 +44,7 @@ const ASK_AGAIN_EVERY: Duration = Duration::from_secs(1);
 const RESTART_TIMEOUT: Duration = Duration::from_secs(30);
 const RESTART_PAUSE: Duration = Duration::from_millis(100);
 /// The longest such pause while only the remains of a killed one are in the way.
-const REMAINS_PAUSE_MAX: Duration = Duration::from_millis(250);
+const RESTART_PAUSE_MAX: Duration = Duration::from_millis(250);
 /// How often a starting server is tried.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// How long what a killed initdb started may go on.
@@ -193,20 +193,9 @@ impl Postgres {
         binaries: &Binaries,
         data: &DataDir,
     ) -> Result<(), UpError> {
-        let deadline = Instant::now() + RESTART_TIMEOUT;
-        let mut pause = RESTART_PAUSE;
-        loop {
-            match Self::start(slot, binaries, data).await {
-                Err(UpError::PostgresStart { why, .. })
-                    if tells_of_remains(&why) && Instant::now() < deadline =>
-                {
-                    tracing::warn!(why, "a PostgreSQL that was killed is not gone yet");
-                }
-                result => return result,
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(REMAINS_PAUSE_MAX);
-        }
+        let tells_of_remains =
+            |error: &UpError| matches!(error, UpError::PostgresStart { why, .. } if tells_of_remains(why));
+        Self::start_while(slot, binaries, data, tells_of_remains).await
     }
 
     /// Starts it after it has died. What it leaves (children, shared memory) goes within moments, and until then a start
@@ -216,17 +205,27 @@ impl Postgres {
         binaries: &Binaries,
         data: &DataDir,
     ) -> Result<(), UpError> {
+        Self::start_while(slot, binaries, data, |_| true).await
+    }
+
+    /// Starts it, and again after each failure that `passes` holds for one that passes, for `RESTART_TIMEOUT`.
+    async fn start_while(
+        slot: &mut Option<Self>,
+        binaries: &Binaries,
+        data: &DataDir,
+        passes: impl Fn(&UpError) -> bool,
+    ) -> Result<(), UpError> {
         let deadline = Instant::now() + RESTART_TIMEOUT;
         let mut pause = RESTART_PAUSE;
         loop {
             match Self::start(slot, binaries, data).await {
-                Err(error) if Instant::now() < deadline => {
+                Err(error) if Instant::now() < deadline && passes(&error) => {
                     tracing::warn!(%error, "PostgreSQL does not start yet");
                 }
                 result => return result,
             }
             tokio::time::sleep(pause).await;
-            pause *= 2;
+            pause = (pause * 2).min(RESTART_PAUSE_MAX);
         }
     }
 
