@@ -78,8 +78,8 @@ pub enum Refusal {
     /// The table has not been read yet.
     #[error("the proxy has just started and knows no routes yet; try again")]
     NoTable,
-    /// The only deployment there is failed.
-    #[error("version {version} never served{}: `zectre status` says more to those who may see it",
+    /// The deployment that is asked for failed or was cancelled.
+    #[error("version {version} does not serve{}: `zectre status` says more to those who may see it",
         reason.map(|reason| format!(" ({reason}): {}", publicly(reason))).unwrap_or_default())]
     DeploymentFailed {
         /// Its number.
@@ -374,7 +374,7 @@ mod tests {
         };
         assert_eq!(
             refusal.to_string(),
-            "version 3 never served (port_never_opened): it did not open its port: `zectre status` says more to those who \
+            "version 3 does not serve (port_never_opened): it did not open its port: `zectre status` says more to those who \
              may see it"
         );
     }
