@@ -11,6 +11,7 @@ use super::{
     shelves::Shelves,
     timer::{Timer, Timers},
     waiting::Waiting,
+    withheld::Withheld,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
@@ -55,6 +56,8 @@ pub struct Cluster {
     pub(super) shelves: Shelves,
     /// Tasks that found no place; tried again when room appears.
     pub(super) waiting: Waiting,
+    /// Whose wake is not refused yet although it waits. Not stored: nobody waits at a new leader.
+    pub(super) withheld: Withheld,
     /// Tasks taken out of routing that may not be told to stop yet.
     pub(super) draining: Acks<TaskId>,
     /// Those of them whose drain time is over.
@@ -87,6 +90,9 @@ pub struct Cluster {
     /// Searches for a place so far: tests bound them.
     #[cfg(test)]
     pub(super) searches: u64,
+    /// Looks for room to come so far.
+    #[cfg(test)]
+    pub(super) looks_for_passing: u64,
     counts: BTreeMap<TaskState, usize>,
     applied: BTreeSet<i64>,
     resting: Resting,
@@ -117,6 +123,7 @@ impl Cluster {
             rosters: BTreeMap::new(),
             shelves: Shelves::default(),
             waiting: Waiting::default(),
+            withheld: Withheld::default(),
             draining: Acks::default(),
             overdue: Acks::default(),
             revived: BTreeSet::new(),
@@ -132,6 +139,8 @@ impl Cluster {
             routing_epoch,
             #[cfg(test)]
             searches: 0,
+            #[cfg(test)]
+            looks_for_passing: 0,
             counts: BTreeMap::new(),
             applied: BTreeSet::new(),
             resting: Resting::default(),
@@ -206,8 +215,11 @@ impl Cluster {
             return;
         };
         let (routed, address, port) = (task.routed, task.address.clone(), task.port);
-        let (before, state) = (Standing::of(task), task.state);
+        let (before, state, wanted) = (Standing::of(task), task.state, task.wanted);
         change(task);
+        if wanted != task.wanted {
+            self.waiting.room_to_come();
+        }
         if state != task.state {
             *self.counts.entry(state).or_default() -= 1;
             *self.counts.entry(task.state).or_default() += 1;
@@ -339,11 +351,15 @@ impl Cluster {
         let Some(node) = self.nodes.get_mut(&id) else {
             return;
         };
-        let (before, room) = (
+        let (before, had_extras, room) = (
             node.place(),
+            node.has_extras,
             (node.free_memory(), node.free_cpu(), node.free_ports()),
         );
         change(node);
+        if node.has_extras && !had_extras {
+            self.waiting.room_to_come();
+        }
         let grew = room.0 < node.free_memory() || room.1 < node.free_cpu() || room.2 < node.free_ports();
         let opened = node.place().is_some() && (before.is_none() || grew);
         if opened {
@@ -401,6 +417,7 @@ impl Cluster {
         self.rosters.remove(&id);
         self.resting.remove(id);
         self.waiting.forget(id);
+        self.withheld.remove(id);
         self.confirming.remove(id);
         self.timers.arm(Timer::Deployment(id), None);
         self.pass.deployments.remove(&id);

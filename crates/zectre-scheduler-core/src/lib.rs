@@ -41,6 +41,7 @@ mod succession;
 mod task;
 mod timer;
 mod waiting;
+mod withheld;
 
 #[cfg(test)]
 mod tests;

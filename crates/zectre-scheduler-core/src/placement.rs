@@ -5,13 +5,8 @@
 //! When none fits, the task waits and says what is short (`shortage`).
 
 use super::{
-    Cluster, Command, Happening, Task, drain, report,
-    shelf::Key,
-    shelves::is_suitable,
-    shortage::{is_passing, shortage},
-    sleep, succession,
-    timer::Timer,
-    waiting::Kind,
+    Cluster, Command, Happening, Task, drain, report, shelf::Key, shelves::is_suitable, shortage::shortage,
+    sleep, succession, timer::Timer, waiting::Kind, withheld,
 };
 use std::time::Duration;
 use zectre_common::{
@@ -175,7 +170,7 @@ fn put(cluster: &mut Cluster, search: &Search, id: TaskId, node_id: NodeId, now:
 fn wait_for_room(cluster: &mut Cluster, kind: &Kind, deployment_id: DeploymentId, id: TaskId, now: Time) {
     cluster.waiting.add(kind, deployment_id, id, now);
     if let Some((reason, message)) = shortage_of_kind(cluster, kind, deployment_id, now) {
-        tell_shortage(cluster, deployment_id, id, reason, message);
+        tell_shortage(cluster, deployment_id, id, reason, message, now);
     }
 }
 
@@ -187,7 +182,7 @@ pub(super) fn tell_again(cluster: &mut Cluster, id: DeploymentId, now: Time) {
     };
     let kind = Kind::of(deployment);
     if let Some((reason, message)) = shortage_of_kind(cluster, &kind, id, now) {
-        tell_shortage(cluster, id, first, reason, message);
+        tell_shortage(cluster, id, first, reason, message, now);
     }
 }
 
@@ -212,6 +207,7 @@ fn tell_shortage(
     id: TaskId,
     reason: Reason,
     message: String,
+    now: Time,
 ) {
     let is_told = |said: Option<&String>| said.is_some_and(|said| *said == message);
     // Of many that wait for the same only the first one is told every change: each is a row.
@@ -239,13 +235,8 @@ fn tell_shortage(
     cluster.update_task(id, |task| {
         (task.reason, task.message) = (Some(reason), Some(said));
     });
-    let deployment = cluster.deployments.get(&deployment_id);
-    if cluster.count_ready(deployment_id) == 0 && !deployment.is_some_and(|of| is_passing(cluster, of)) {
-        cluster.say(Command::WakeFailed {
-            deployment_id,
-            reason,
-            message,
-        });
+    if cluster.count_ready(deployment_id) == 0 {
+        withheld::refuse(cluster, deployment_id, reason, message, now);
     }
 }
 

@@ -68,6 +68,8 @@ pub enum Planted {
     StartNotRepeated,
     /// Tasks that found no place are not tried again.
     UnplacedForgotten,
+    /// Who waits for room that another one gets is not told.
+    RefusalForgotten,
     /// All successors of a deployment start at once.
     SuccessorsAllAtOnce,
     /// A server whose time is nearly over gets no successor.
@@ -153,6 +155,7 @@ impl Planted {
         Self::EndUnheard,
         Self::StartNotRepeated,
         Self::UnplacedForgotten,
+        Self::RefusalForgotten,
         Self::SuccessorsAllAtOnce,
         Self::ReliefForgotten,
         Self::ReliefRepeated,

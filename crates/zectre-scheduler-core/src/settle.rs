@@ -1,6 +1,6 @@
 //! After an event: every deployment that it touched is brought closer to what is wanted, until nothing moves.
 
-use super::{Cluster, health, job, placement, progress, replicas, rollout, sleep, timer::Timer};
+use super::{Cluster, health, job, placement, progress, replicas, rollout, sleep, timer::Timer, withheld};
 use zectre_common::{id::DeploymentId, time::Time};
 
 /// The most looks at deployments within one step. Each look moves something or is the last; what is left
@@ -28,7 +28,9 @@ pub(super) fn settle(cluster: &mut Cluster, now: Time) {
             break;
         }
     }
+    withheld::look_again(cluster, now);
     cluster.timers.arm(Timer::Words, cluster.waiting.tells_at(now));
+    cluster.timers.arm(Timer::Withheld, cluster.withheld.next());
     if cluster.is_unsettled() {
         cluster.timers.arm(Timer::Rest, Some(now));
     }

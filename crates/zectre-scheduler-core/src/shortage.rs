@@ -14,8 +14,9 @@ use zectre_common::{
 
 /// So many nodes are named in a sentence.
 const NAMES_MAX: usize = 3;
-/// So many nodes are looked at for room to come: only whether a wake waits depends on it.
-const LOOKED_AT_MAX: usize = 100;
+/// So many nodes are looked at for room to come, and the tasks of so many that suit: only whether a wake waits depends on it.
+const LOOKED_AT_MAX: usize = 1_000;
+const SUITABLE_MAX: usize = 100;
 
 /// Why no node takes one more task of `deployment`.
 pub(super) fn shortage(cluster: &Cluster, deployment: &Deployment) -> (Reason, String) {
@@ -61,12 +62,12 @@ fn is_large(node: &Node, deployment: &Deployment) -> bool {
 /// Whether room for one more task of it is about to be free: a node still ends what was on it. Whoever waits for a wake is not sent away
 /// then; the scheduler's own deadline of the wake bounds that.
 pub(super) fn is_passing(cluster: &Cluster, deployment: &Deployment) -> bool {
-    let suitable = cluster.nodes.values().filter(|node| {
+    let suitable = cluster.nodes.values().take(LOOKED_AT_MAX).filter(|node| {
         let is_open = node.status == NodeStatus::Ready && node.eligibility == Eligibility::Eligible;
         is_open && is_suitable(node, deployment) && is_large(node, deployment)
     });
     suitable
-        .take(LOOKED_AT_MAX)
+        .take(SUITABLE_MAX)
         .any(|node| node.has_extras || will_fit(cluster, node, deployment))
 }
 

@@ -1,7 +1,7 @@
 //! Sleep when idle, wake on request. However many requests wait, a wake starts each replica once: it only
 //! clears `asleep`, and what is missing is made by the same look that makes everything else.
 
-use super::{Cluster, Command, Deployment, Happening, retreat, shortage::is_passing, succession};
+use super::{Cluster, Command, Deployment, Happening, retreat, succession, withheld};
 use std::{collections::BTreeSet, time::Duration};
 use zectre_common::{
     id::{DeploymentId, NodeId},
@@ -129,32 +129,20 @@ pub(super) fn wake_on_request(cluster: &mut Cluster, id: DeploymentId, now: Time
         }),
         None => {
             wake(cluster, id, now);
-            refuse_in_vain(cluster, id);
+            withheld::refuse_in_vain(cluster, id, now);
         }
     }
 }
 
-/// None of its tasks has a place, or may start yet, and why was told before: whoever asks now is told at once.
-fn refuse_in_vain(cluster: &mut Cluster, id: DeploymentId) {
+/// Why none of its tasks has a place, or may start yet, where that was told before.
+pub(super) fn why_in_vain(cluster: &Cluster, id: DeploymentId) -> Option<(Reason, String)> {
     let wanted = || {
         let tasks = cluster.tasks_of(id);
         tasks.filter(|task| task.wanted == Wanted::Run)
     };
     let why = wanted().find_map(|task| Some((task.reason?, task.message.clone()?)));
     let in_vain = wanted().all(|task| task.state == TaskState::Pending && task.reason.is_some());
-    let passes = || {
-        let deployment = cluster.deployments.get(&id);
-        deployment.is_some_and(|deployment| is_passing(cluster, deployment))
-    };
-    if let Some((reason, message)) = why.filter(|_| in_vain)
-        && !(reason == Reason::NoCapacity && passes())
-    {
-        cluster.say(Command::WakeFailed {
-            deployment_id: id,
-            reason,
-            message,
-        });
-    }
+    why.filter(|_| in_vain)
 }
 
 /// Lets it run again. False when it doesn't sleep.

@@ -31,6 +31,8 @@ pub(super) enum Timer {
     Ports(NodeId),
     /// Why tasks wait is told anew.
     Words,
+    /// Refusals that are held back are looked at again.
+    Withheld,
     /// What the bound of a step left over.
     Rest,
 }
@@ -112,7 +114,7 @@ pub(super) fn fire_due(cluster: &mut Cluster, now: Time) {
             Some(Timer::Deployment(id)) => cluster.touch(id),
             Some(Timer::Ports(id)) => failure::wake_ports(cluster, id, now),
             // Told when this step settles.
-            Some(Timer::Words) => {}
+            Some(Timer::Words | Timer::Withheld) => {}
             // Deployments are settled after any event; draining tasks are not.
             Some(Timer::Rest) => drain::stop_all_drained(cluster, now),
         }

@@ -67,6 +67,18 @@ struct Group {
     /// With the room of this version these could do nothing with a place, up to this one.
     passed: Option<(u64, DeploymentId)>,
     found: Option<(Versions, Time, (Reason, String))>,
+    /// Whether room for it was about to be free.
+    passing: Option<Passing>,
+}
+
+/// What was found of room to come.
+#[derive(Debug, Clone, Copy)]
+struct Passing {
+    fleet: u64,
+    /// Counts what was to end until then.
+    ending: u64,
+    at: Time,
+    found: bool,
 }
 
 impl Group {
@@ -96,6 +108,8 @@ pub(super) struct Waiting {
     /// What was so when each was told why it waits; whoever was told first is told anew first.
     words: BTreeSet<(Versions, DeploymentId)>,
     versions: Versions,
+    /// Counts up with what is to end, and so with room that will be free.
+    ending: u64,
     /// Since when is counted how many were told anew, and how many those are.
     telling: Option<(Time, u32)>,
 }
@@ -150,6 +164,7 @@ impl Waiting {
                 tried: room,
                 passed: None,
                 found: None,
+                passing: None,
             };
             self.groups.insert(kind.clone(), group);
         }
@@ -197,6 +212,11 @@ impl Waiting {
     /// Someone may fit now.
     pub(super) fn room_appeared(&mut self) {
         self.versions.room += 1;
+    }
+
+    /// Something is to end, or may be there to be ended.
+    pub(super) fn room_to_come(&mut self) {
+        self.ending += 1;
     }
 
     /// A node came, went, or may be used otherwise: what was said of the shortage may be wrong now.
@@ -257,6 +277,29 @@ impl Waiting {
         let versions = self.versions;
         if let Some(group) = self.groups.get_mut(kind) {
             group.found = Some((versions, now, found));
+        }
+    }
+
+    /// Whether room for those of this kind was about to be free, as long as that holds. That none was holds only until something
+    /// more is to end.
+    pub(super) fn is_passing(&self, kind: &Kind, now: Time) -> Option<bool> {
+        let known = self.groups.get(kind)?.passing?;
+        let is_fresh = known.fleet == self.versions.fleet
+            && now.since(known.at) < FINDING_MAX_AGE
+            && (known.found || known.ending == self.ending);
+        is_fresh.then_some(known.found)
+    }
+
+    /// It was looked whether room for those of this kind is about to be free.
+    pub(super) fn note_passing(&mut self, kind: &Kind, found: bool, now: Time) {
+        let (fleet, ending) = (self.versions.fleet, self.ending);
+        if let Some(group) = self.groups.get_mut(kind) {
+            group.passing = Some(Passing {
+                fleet,
+                ending,
+                at: now,
+                found,
+            });
         }
     }
 

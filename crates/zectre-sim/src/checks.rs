@@ -13,6 +13,7 @@
 mod batch;
 mod before;
 mod machine;
+mod refusals;
 mod rest;
 mod slots;
 mod state;
@@ -56,6 +57,8 @@ pub(crate) struct Checks {
     taken_over: BTreeMap<DeploymentId, u64>,
     /// Servers whose time is nearly over and who have no successor: the term that saw it first, and when.
     unrelieved: BTreeMap<TaskId, (u64, Time)>,
+    /// For which deployments requests wait in vain: the term, and since when.
+    unrefused: BTreeMap<DeploymentId, (u64, Time)>,
     /// Looks in a row that found nothing moving.
     calm_looks: u32,
     /// The reason codes that were given to a task, to a deployment or to the activity feed.

@@ -148,6 +148,54 @@ fn a_try_in_vain_is_one_search_for_each_kind_of_need_however_many_wait() {
     );
 }
 
+/// Whether room is about to be free is looked for once, too.
+#[test]
+fn a_look_for_room_to_come_answers_for_all_that_need_the_same() {
+    const DEPLOYMENTS: u128 = 1_000;
+    let whole = r#"{"resources":{"cpu":"1000m","memory":"4Mi"}}"#;
+    let mut world = World::new(1, 0);
+    bring(&mut world, 0, whole);
+    settle(&mut world);
+    let looks = |world: &World| world.cluster.looks_for_passing;
+    for number in 1..=DEPLOYMENTS {
+        bring(&mut world, number, whole);
+    }
+    settle(&mut world);
+    assert_eq!(world.cluster.count_in(TaskState::Pending), DEPLOYMENTS as usize);
+    assert_eq!(looks(&world), 1, "nothing is about to be free");
+    // Something is to end: all who ask wait for its room.
+    let (ends, waiting): (Vec<_>, Vec<_>) = world
+        .cluster
+        .deployments()
+        .map(|deployment| deployment.id)
+        .partition(|id| {
+            world
+                .cluster
+                .tasks_of(*id)
+                .any(|task| task.state == TaskState::Starting)
+        });
+    let task = world.cluster.tasks_of(ends[0]).next().expect("one").id;
+    crate::drain::stop_task(&mut world.cluster, task, None, None, world.now);
+    let ask = |world: &mut World| -> usize {
+        let answers = waiting
+            .iter()
+            .flat_map(|id| step(&mut world.cluster, Event::Wake(*id), world.now));
+        answers
+            .filter(|answer| matches!(answer, Command::WakeFailed { .. }))
+            .count()
+    };
+    assert_eq!((ask(&mut world), looks(&world)), (0, 2));
+    for more in 1..=3 {
+        world.now = world.now.plus(Duration::from_secs(1));
+        let (steps, rows) = settle(&mut world);
+        assert_eq!(
+            (looks(&world), rows),
+            (2 + more, 0),
+            "one look a second, in {steps} steps"
+        );
+    }
+}
+
 #[test]
 fn who_waits_in_vain_is_told_anew_in_turn_and_not_all_at_once() {
     let mut world = World::new(0, 0);

@@ -3,7 +3,7 @@
 use super::world::{Program, World, facts, settings};
 use crate::{Cluster, Command, Event, Snapshot, Source, step};
 use zectre_common::{
-    id::{EnvironmentId, NodeId},
+    id::{DeploymentId, EnvironmentId, NodeId},
     state::{DeploymentStatus, Eligibility, OperationKind, Reason, TaskState},
 };
 
@@ -440,6 +440,96 @@ fn a_wake_waits_for_room_that_is_about_to_be_free() {
         "{:?}",
         world.answers
     );
+}
+
+/// Environments of their own with a program each that needs a whole node, and sleeps.
+fn sleepers<const COUNT: usize>(world: &mut World) -> [DeploymentId; COUNT] {
+    std::array::from_fn(|number| {
+        world.environment = EnvironmentId::from_uuid(uuid::Uuid::from_u128(1 << 100 | number as u128));
+        let id = world.deploy(r#"{"resources":{"cpu":"1000m"}}"#, Program::Serves);
+        world.calm(5);
+        world.ask(OperationKind::Sleep, id);
+        if number + 1 < COUNT {
+            world.calm(5);
+        }
+        id
+    })
+}
+
+fn is_refused(answer: &Command, id: DeploymentId) -> bool {
+    matches!(
+        answer,
+        Command::WakeFailed { deployment_id, reason: Reason::NoCapacity, .. } if *deployment_id == id
+    )
+}
+
+/// Of two that wait for the room of one that ends, one gets it: the other one is told, and not left to its time-out.
+#[test]
+fn who_waits_for_room_that_another_one_gets_is_told_soon() {
+    let mut world = World::new(1, 1);
+    let [first, second, ends] = sleepers(&mut world);
+    world.proxy_applies(0, true);
+    assert_eq!(world.cluster.tasks_of(ends).count(), 1, "it is told to stop");
+    world.answers.clear();
+    for id in [first, second, first, second] {
+        world.wake(id);
+    }
+    assert_eq!(world.answers, [], "both wait");
+    world.calm(6);
+    let (ready, refused): (Vec<_>, Vec<_>) =
+        (world.answers.iter()).partition(|answer| matches!(answer, Command::Ready(_)));
+    let [Command::Ready(served)] = ready[..] else {
+        panic!("{:?}", world.answers)
+    };
+    let lost = if *served == first { second } else { first };
+    assert!(
+        matches!(refused[..], [answer] if is_refused(answer, lost)),
+        "{:?}",
+        world.answers
+    );
+    assert_eq!(world.ready(*served), 1);
+}
+
+/// What was to end goes on: no room will be free.
+#[test]
+fn who_waits_for_room_of_what_goes_on_after_all_is_told_soon() {
+    let mut world = World::new(1, 1);
+    let [waits, ends] = sleepers(&mut world);
+    world.proxy_applies(0, false);
+    world.answers.clear();
+    world.wake(waits);
+    assert_eq!(world.answers, [], "it waits");
+    world.wake(ends);
+    assert_eq!(world.ready(ends), 1, "its task is taken back");
+    world.answers.clear();
+    world.calm(3);
+    assert!(
+        matches!(&world.answers[..], [answer] if is_refused(answer, waits)),
+        "{:?}",
+        world.answers
+    );
+    assert_eq!(world.cluster.next_deadline().map(|at| at > world.now), Some(true));
+}
+
+/// Whoever waits is served by the first of its tasks, whatever the others wait for.
+#[test]
+fn a_wake_of_which_only_some_replicas_find_room_is_not_refused() {
+    let mut world = World::new(1, 1);
+    let id = world.deploy(r#"{"resources":{"cpu":"600m"}}"#, Program::Serves);
+    world.calm(5);
+    world.ask(OperationKind::Sleep, id);
+    world.calm(5);
+    world.change(id, |deployment| deployment.replicas = 2);
+    world.answers.clear();
+    world.wake(id);
+    assert_eq!(world.answers, [], "one starts");
+    world.calm(5);
+    assert!(
+        world.answers.iter().all(|answer| *answer == Command::Ready(id)),
+        "{:?}",
+        world.answers
+    );
+    assert_eq!(world.ready(id), 1);
 }
 
 /// A new leader doesn't know yet what else runs on a node.

@@ -73,6 +73,7 @@ impl Sim {
             self.fail(promise, format!("scheduler {index}: {detail}"));
         }
         self.check_relief(id, unrelieved, before.is_tick, now);
+        self.check_refusals(index, id, commands, now);
     }
 
     /// In a calm world no node is silent about a start: what was lost on its way is ordered again.

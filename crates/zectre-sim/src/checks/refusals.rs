@@ -1,0 +1,66 @@
+//! Who waits for a deployment without room is told so, as soon as no room is about to be free.
+
+use crate::sim::Sim;
+use std::{collections::BTreeSet, time::Duration};
+use zectre_common::{
+    id::DeploymentId,
+    state::{Eligibility, NodeStatus, Reason, TaskState, Wanted},
+    time::Time,
+};
+use zectre_scheduler_core::{Cluster, Command};
+
+/// The scheduler looks every second.
+const REFUSAL_LATE: Duration = Duration::from_secs(3);
+
+impl Sim {
+    /// Of those who wait in the term under way. What `commands` answer is answered after this look.
+    pub(super) fn check_refusals(&mut self, index: usize, id: u64, commands: &[Command], now: Time) {
+        let known = std::mem::take(&mut self.checks.unrefused);
+        let Some(term) = self.schedulers[index].term.as_ref().filter(|term| term.id == id) else {
+            return;
+        };
+        let Some(cluster) = term.cluster.as_ref() else {
+            return;
+        };
+        let answered: BTreeSet<DeploymentId> = commands.iter().filter_map(answered).collect();
+        let waiting = term.waiters.keys().copied();
+        let in_vain = waiting.filter(|id| !answered.contains(id) && waits_in_vain(cluster, *id));
+        let since = |deployment: DeploymentId| {
+            let before = known.get(&deployment).copied().filter(|(of, _)| *of == id);
+            (deployment, before.unwrap_or((id, now)))
+        };
+        self.checks.unrefused = in_vain.map(since).collect();
+        let mut all = self.checks.unrefused.iter();
+        if let Some((deployment, (_, since))) = all.find(|(_, (_, since))| now.since(*since) > REFUSAL_LATE) {
+            let detail = format!("{deployment} has no room since {since}, and requests wait for it");
+            self.fail("who waits for room that does not come is told", detail);
+        }
+    }
+}
+
+fn answered(command: &Command) -> Option<DeploymentId> {
+    match command {
+        Command::Ready(id) => Some(*id),
+        Command::WakeFailed { deployment_id, .. } => Some(*deployment_id),
+        _ => None,
+    }
+}
+
+/// All that is wanted of it finds no room, and nothing is on any node that is to end.
+fn waits_in_vain(cluster: &Cluster, id: DeploymentId) -> bool {
+    let finds_none =
+        |reason: Option<Reason>| matches!(reason, Some(Reason::NoCapacity | Reason::NoEligibleNode));
+    let mut wanted = cluster
+        .tasks_of(id)
+        .filter(|task| task.wanted == Wanted::Run)
+        .peekable();
+    let in_vain = wanted.peek().is_some()
+        && wanted.all(|task| task.state == TaskState::Pending && finds_none(task.reason));
+    let ends = || cluster.tasks().any(|task| task.wanted == Wanted::Stop);
+    let is_unknown = || {
+        cluster.nodes().any(|node| {
+            node.has_extras && node.status == NodeStatus::Ready && node.eligibility == Eligibility::Eligible
+        })
+    };
+    in_vain && !ends() && !is_unknown()
+}
