@@ -174,11 +174,32 @@ fn make_dirs(dir: &Path) -> io::Result<()> {
     make(&dir.join(WORK_DIR), 0o700)
 }
 
+/// The files that a start writes first.
+fn first_files(dir: &Path) -> impl Iterator<Item = PathBuf> {
+    let records = [KEPT_FILE, REPORT_FILE, STARTED_FILE].map(|name| record::beside(&dir.join(name)));
+    records.into_iter().chain(Spool::first_files(dir))
+}
+
+/// Removes what [`lay_out`] made and could not finish. By their names: a process without room for one more open file can't list a
+/// directory.
+pub(super) fn clear_away(dir: &Path) {
+    for path in first_files(dir) {
+        // Those that were never made are not there.
+        let _ = fs::remove_file(path);
+    }
+    for dir in [&dir.join(WORK_DIR), dir] {
+        if let Err(error) = fs::remove_dir(dir)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::debug!(%error, dir = %dir.display(), "half a directory stays");
+        }
+    }
+}
+
 /// Makes the directory of a task to come, with an empty file wherever its start will write.
 pub(super) fn lay_out(dir: &Path) -> io::Result<()> {
     make_dirs(dir)?;
-    let records = [KEPT_FILE, REPORT_FILE, STARTED_FILE].map(|name| record::beside(&dir.join(name)));
-    for path in records.into_iter().chain(Spool::first_files(dir)) {
+    for path in first_files(dir) {
         fs::OpenOptions::new()
             .write(true)
             .create_new(true)

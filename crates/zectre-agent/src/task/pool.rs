@@ -1,8 +1,8 @@
 //! Supervisors that wait in their control group for a task.
 //!
 //! Entering a control group costs 7 ms on an idle machine (the kernel waits for a grace period), namespaces and a
-//! file view some 3 ms: far more than all the rest of a start. So one supervisor has always entered a group of its
-//! own before it is needed, and the process that becomes the program waits in its namespaces.
+//! file view some 3 ms: far more than all the rest of a start. So two supervisors have always entered a group of
+//! their own before they are needed, and the process that becomes the program waits in its namespaces.
 
 use super::{native, stock::Wanted};
 use crate::{
@@ -26,7 +26,7 @@ use tokio::{
 use zectre_common::{id::TaskId, state::Reason};
 use zectre_service::tasks::Shutdown;
 
-/// How many wait. One is enough for wakes, which come one by one; a burst pays the price from the second on.
+/// How many wait. One is enough for wakes that come one by one; of a burst the third pays the price.
 const WAITING_MAX: usize = 2;
 /// How long a supervisor may take for one answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);

@@ -72,8 +72,12 @@ impl Spares {
     }
 
     fn make(&self) -> io::Result<()> {
-        let spare = self.dir.join(TaskId::new().to_string());
-        home::lay_out(&spare)?;
+        self.make_at(self.dir.join(TaskId::new().to_string()))
+    }
+
+    /// The next try has another name: half a directory would stay, and one more with each try.
+    fn make_at(&self, spare: PathBuf) -> io::Result<()> {
+        home::lay_out(&spare).inspect_err(|_| home::clear_away(&spare))?;
         self.waiting().push_back(spare);
         Ok(())
     }
@@ -131,6 +135,22 @@ mod tests {
             spares.give(&dir.path().join("other")),
             "it waits for the next one"
         );
+    }
+
+    #[test]
+    fn one_that_can_not_be_finished_leaves_nothing_behind() {
+        let (dir, spares) = spares();
+        let whole = dir.path().join("whole");
+        home::lay_out(&whole).expect("it is made");
+        let (second, _) = files(&whole).swap_remove(1);
+        let half = dir.path().join("spares/half");
+        fs::create_dir(&half).expect("it is made");
+        fs::write(half.join(second), "").expect("it is written");
+        spares
+            .make_at(half)
+            .expect_err("one of its files is there already");
+        assert_eq!(files(&dir.path().join("spares")), Vec::new());
+        assert!(!spares.give(&dir.path().join("home")), "none waits");
     }
 
     #[test]
