@@ -10,6 +10,7 @@ use crate::{
     routes::{self, App},
     store::Store,
     usage::UsageBoard,
+    wake::WAITERS_MAX,
 };
 use axum::Router;
 use sqlx::postgres::PgConnectOptions;
@@ -30,6 +31,17 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Heartbeats handled at once, beside all other requests: as many as the engine's queue holds. An agent sends one at a
 /// time, and what a fleet has to tell besides may wait for commits in every other place.
 const HEARTBEATS_MAX: usize = QUEUE_MAX;
+/// What has room of its own: the signs of life, and what may wait for as long as a start takes.
+const APART: [Apart; 2] = [
+    Apart {
+        path: routes::HEARTBEAT,
+        concurrency_max: HEARTBEATS_MAX,
+    },
+    Apart {
+        path: routes::WAKE,
+        concurrency_max: WAITERS_MAX,
+    },
+];
 /// Open connections: an agent keeps one for its heartbeats, and another for its news while there are any.
 const CONNECTIONS_MAX: usize = 16_384;
 
@@ -45,10 +57,7 @@ pub struct Service {
 
 fn limits() -> Limits {
     Limits {
-        apart: Some(Apart {
-            path: routes::HEARTBEAT,
-            concurrency_max: HEARTBEATS_MAX,
-        }),
+        apart: &APART,
         connections_max: CONNECTIONS_MAX,
         ..Limits::default()
     }
@@ -157,5 +166,22 @@ impl Service {
         shutdown.requested().await;
         tasks.stop(STOP_TIMEOUT).await;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A wake holds its place for as long as a start takes: of those there are as many places as may wait.
+    #[test]
+    fn what_waits_and_what_lives_has_room_apart_from_all_else() {
+        let room = |path| {
+            let own = limits().apart.iter().find(|apart| apart.path == path);
+            own.map(|apart| apart.concurrency_max)
+        };
+        assert_eq!(room(routes::WAKE), Some(WAITERS_MAX));
+        assert_eq!(room(routes::HEARTBEAT), Some(HEARTBEATS_MAX));
+        assert_eq!(room("/api/v1/scheduler/deploy"), None);
     }
 }

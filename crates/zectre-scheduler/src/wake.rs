@@ -10,7 +10,7 @@ use zectre_common::{
 };
 
 /// The most that wait for all deployments together; proxies send one call a deployment.
-const WAITERS_MAX: usize = 10_000;
+pub const WAITERS_MAX: usize = 10_000;
 
 /// The answer to a wake.
 #[derive(Debug)]

@@ -80,7 +80,7 @@ pub struct Limits {
     /// Requests handled at once; more are answered with 503.
     pub concurrency_max: usize,
     /// Requests that have room of their own beside those: others can't crowd them out, nor they others.
-    pub apart: Option<Apart>,
+    pub apart: &'static [Apart],
     /// Open connections; more wait.
     pub connections_max: usize,
     /// Time for a client to send its headers.
@@ -95,7 +95,7 @@ impl Default for Limits {
             body_bytes_max: 16 << 20,
             request_timeout: Some(Duration::from_secs(60)),
             concurrency_max: 1_024,
-            apart: None,
+            apart: &[],
             connections_max: 4_096,
             header_timeout: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(10),
@@ -274,7 +274,7 @@ async fn observe(State(observed): State<Observed>, mut request: Request, next: N
 /// Room for requests, by their path.
 struct Slots {
     common: Semaphore,
-    apart: Option<(&'static str, Semaphore)>,
+    apart: Vec<(&'static str, Semaphore)>,
 }
 
 /// Whether a request may be handled, and what it gives back at its end.
@@ -289,17 +289,15 @@ enum Slot<'a> {
 
 impl Slots {
     fn new(limits: &Limits) -> Self {
-        let apart = limits
-            .apart
-            .map(|apart| (apart.path, Semaphore::new(apart.concurrency_max)));
+        let own = |apart: &Apart| (apart.path, Semaphore::new(apart.concurrency_max));
         Self {
             common: Semaphore::new(limits.concurrency_max),
-            apart,
+            apart: limits.apart.iter().map(own).collect(),
         }
     }
 
     fn take(&self, path: &str) -> Slot<'_> {
-        let apart = self.apart.as_ref().filter(|(own, _)| *own == path);
+        let apart = self.apart.iter().find(|(own, _)| *own == path);
         let room = apart.map_or(&self.common, |(_, room)| room);
         match room.try_acquire() {
             Ok(place) => Slot::Taken { _place: place },
@@ -412,10 +410,16 @@ mod tests {
     fn neither_room_is_crowded_by_the_other() {
         let limits = Limits {
             concurrency_max: 1,
-            apart: Some(Apart {
-                path: "/beat",
-                concurrency_max: 2,
-            }),
+            apart: &[
+                Apart {
+                    path: "/beat",
+                    concurrency_max: 2,
+                },
+                Apart {
+                    path: "/wait",
+                    concurrency_max: 1,
+                },
+            ],
             ..Limits::default()
         };
         let slots = Slots::new(&limits);
@@ -424,6 +428,8 @@ mod tests {
         assert!(matches!(news, Slot::Taken { .. }) && !taken("/news") && !taken("/beat/more"));
         let beats = (slots.take("/beat"), slots.take("/beat"));
         assert!(matches!(beats.1, Slot::Taken { .. }) && !taken("/beat"));
+        let wait = slots.take("/wait");
+        assert!(matches!(wait, Slot::Taken { .. }) && !taken("/wait"));
         assert!(matches!(slots.take("/ready"), Slot::NotNeeded));
         drop(news);
         assert!(taken("/news") && taken("/ready") && !taken("/beat"));

@@ -108,13 +108,16 @@ pub struct NudgeRequest {
     pub deployment_id: Option<DeploymentId>,
 }
 
+/// The longest that the scheduler waits for a wake, in milliseconds: it answers before its callers' connections are given up.
+pub const WAKE_WAIT_MS_MAX: u64 = 55_000;
+
 /// `POST /scheduler/wake`
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WakeRequest {
     /// Which deployment.
     pub deployment_id: DeploymentId,
-    /// How long to wait for a ready task; 0 answers at once.
+    /// How long to wait for a ready task, at most [`WAKE_WAIT_MS_MAX`]; 0 answers at once.
     pub wait_ms: u64,
     /// A proxy asks, for a request: a superseded version that sleeps is refused as [`SUPERSEDED`]. That it counts again has to be
     /// written down first, which the API does.

@@ -101,7 +101,7 @@ pub enum Refusal {
     )]
     ServesNothing(i32),
     /// The wake call failed.
-    #[error("the application is asleep and could not be woken: {}", .0.detail)]
+    #[error("the application could not be started: {}", .0.detail)]
     WakeFailed(Arc<WakeFailure>),
     /// A browser that has waited for a wake for a while: it asks again by itself.
     #[error("the application was asleep and is starting; this page opens it as soon as it is there")]

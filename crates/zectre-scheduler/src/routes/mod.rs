@@ -28,6 +28,8 @@ use zectre_service::{
 
 /// Where nodes say that they live; there is room for them apart from all others.
 pub const HEARTBEAT: &str = "/api/v1/nodes/heartbeat";
+/// Where wakes are asked for, and waited for; there is room for those apart, too.
+pub const WAKE: &str = "/api/v1/scheduler/wake";
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -80,7 +82,7 @@ pub fn router(app: App) -> Router {
         .route("/api/v1/scheduler/status", get(scheduler::status))
         .layer(middleware::from_fn_with_state(guarded, guard));
     let wakes = Router::new()
-        .route("/api/v1/scheduler/wake", post(scheduler::wake))
+        .route(WAKE, post(scheduler::wake))
         .layer(middleware::from_fn_with_state(app.clone(), forward::to_leader))
         .layer(middleware::from_fn_with_state(woken_by, guard));
     // Their bearer says which node it is; the handlers hold them to it.

@@ -6,20 +6,14 @@ use axum::extract::State;
 use http::StatusCode;
 use std::time::Duration;
 use uuid::Uuid;
-use zectre_common::{
-    id::DeploymentId,
-    wire::{
-        deployment::WakeResponse,
-        scheduler::{NudgeRequest, SchedulerStatus, WakeRequest},
-    },
+use zectre_common::wire::{
+    deployment::WakeResponse,
+    scheduler::{NudgeRequest, SchedulerStatus, WAKE_WAIT_MS_MAX, WakeRequest},
 };
 use zectre_service::{
     extract::{Json, Path},
     problem::Failure,
 };
-
-/// The longest that a wake is waited for.
-const WAKE_WAIT_MS_MAX: u64 = 55_000;
 
 /// `POST /scheduler/deploy` and `/assign-pending`: what is wanted is in the database already.
 pub(super) async fn nudge(
@@ -45,7 +39,7 @@ pub(super) async fn wake(
     let id = request.deployment_id;
     let wait_ms = request.wait_ms.min(WAKE_WAIT_MS_MAX);
     if wait_ms == 0 {
-        return wake_later(&app, &engine, id).await;
+        return wake_later(&app, &engine, request).await;
     }
     let woken = async {
         let reply = engine.wake(id, request.unless_superseded).await?;
@@ -70,12 +64,16 @@ pub(super) async fn wake(
 }
 
 /// Hands it in without waiting for a task.
-async fn wake_later(app: &App, engine: &Handle, id: DeploymentId) -> Result<Json<WakeResponse>, Failure> {
+async fn wake_later(app: &App, engine: &Handle, request: WakeRequest) -> Result<Json<WakeResponse>, Failure> {
+    let id = request.deployment_id;
     let known = engine
         .look(move |cluster| cluster.deployment(id).is_some())
         .await?;
     if !known && sync::load(&app.store, engine, vec![id]).await? == 0 {
         return Err(Error::NotFound(format!("there is no deployment {id}")).into());
+    }
+    if request.unless_superseded && engine.look(move |cluster| cluster.comes_back(id)).await? {
+        return Err(Error::Superseded(id).into());
     }
     engine.apply(Event::Wake(id)).await?;
     Ok(Json(WakeResponse::default()))

@@ -83,21 +83,24 @@ async fn a_proxys_request_brings_no_superseded_version_back() {
     })
     .await;
     let proxy = Caller::new(name::PROXY, world.key.clone());
-    let ask = async |deployment_id| {
+    let ask_for = async |deployment_id, wait_ms| {
         let url = format!("{}/api/v1/scheduler/wake", scheduler.url);
         let body = WakeRequest {
             deployment_id,
-            wait_ms: 10_000,
+            wait_ms,
             unless_superseded: true,
         };
         let answer: Result<WakeResponse, _> = proxy.post_json(&url, name::SCHEDULER, &body, PATIENCE).await;
         answer
     };
-    let refused = ask(old).await.expect_err("it is superseded");
-    let problem = refused
-        .problem()
-        .map(|problem| (problem.status, problem.code.as_str()));
-    assert_eq!(problem, Some((409, SUPERSEDED)));
+    let ask = async |deployment_id| ask_for(deployment_id, 10_000).await;
+    for wait_ms in [0, 10_000] {
+        let refused = ask_for(old, wait_ms).await.expect_err("it is superseded");
+        let problem = refused
+            .problem()
+            .map(|problem| (problem.status, problem.code.as_str()));
+        assert_eq!(problem, Some((409, SUPERSEDED)), "waiting {wait_ms} ms");
+    }
     assert_eq!(ask(current).await.expect("it serves").backends.len(), 1);
     assert_eq!(agent.starts(), [1, 1], "nothing was started for it");
     wake(&scheduler, &world, old).await.expect("the API may");
