@@ -20,7 +20,7 @@ use zectre_common::{
     id::{DeploymentId, TaskId},
     manifest::Manifest,
     spec::Strategy,
-    state::{DeploymentStatus, Health, TaskState, Wanted},
+    state::{DeploymentStatus, Health, Reason, TaskState, Wanted},
     wire::{
         app::{App, Environment},
         deployment::{Deployment, UpdateDeploymentRequest},
@@ -30,6 +30,8 @@ use zectre_common::{
 
 /// How long the platform may take to begin a rollback that it has accepted.
 const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(30);
+/// So many failures of what a restart started are enough, as they are of a deployment.
+const FAILURES_MAX: usize = 3;
 /// How often it is looked whether it has.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -338,7 +340,8 @@ pub(crate) async fn restart(
 ) -> Result<Shown, CliError> {
     let (app, _, deployment) = project::serving(context, args).await?;
     refuse_job(&app, &deployment, "`zectre deploy` runs it again")?;
-    let old = live_tasks(context, deployment.id, is_wanted).await?;
+    let known = tasks(context, deployment.id).await?;
+    let old = live(&known, is_wanted);
     begun.asks(Work::Restart);
     let accepted = context.client.restart(deployment.id).await?;
     let name = format!("{} ({})", app.name, accepted.environment);
@@ -352,8 +355,11 @@ pub(crate) async fn restart(
     let mut progress = context.output.progress(format!("Restarting {name}"));
     let is_done = async |now: &Deployment| {
         refuse_if_left(&app, &accepted, now)?;
-        let live = live_tasks(context, now.id, |_| true).await?;
-        Ok(old.is_disjoint(&live) && matches!(now.health, Health::Healthy | Health::Asleep))
+        let all = tasks(context, now.id).await?;
+        if let Some(why) = given_up(&known, &all) {
+            return Err(CliError::DeploymentFailed(not_restarted(now, &why)));
+        }
+        Ok(old.is_disjoint(&live(&all, |_| true)) && matches!(now.health, Health::Healthy | Health::Asleep))
     };
     let now = wait::until(context, accepted.clone(), &mut progress, is_done).await?;
     let replaced = describe::counted(old.len(), "task");
@@ -361,17 +367,39 @@ pub(crate) async fn restart(
     Ok(show(context, &now))
 }
 
+async fn tasks(context: &Context, id: DeploymentId) -> Result<Vec<Task>, CliError> {
+    Ok(collect(async |paging| context.client.deployment_tasks(id, paging).await).await?)
+}
+
 /// Those that pass a test, of the tasks that have not ended.
-async fn live_tasks(
-    context: &Context,
-    id: DeploymentId,
-    is_meant: fn(&Task) -> bool,
-) -> Result<HashSet<TaskId>, CliError> {
-    let tasks = collect(async |paging| context.client.deployment_tasks(id, paging).await).await?;
+fn live(tasks: &[Task], is_meant: fn(&Task) -> bool) -> HashSet<TaskId> {
     let live = tasks
         .iter()
         .filter(|task| !task.state.is_ended() && is_meant(task));
-    Ok(live.map(|task| task.id).collect())
+    live.map(|task| task.id).collect()
+}
+
+/// Why a restart leads nowhere, if it does: what it started fails again and again. Only what is not among the tasks `known` before
+/// counts: a program may be restarted because it crashed.
+fn given_up(known: &[Task], now: &[Task]) -> Option<String> {
+    let known: HashSet<TaskId> = known.iter().map(|task| task.id).collect();
+    let started = || now.iter().filter(|task| !known.contains(&task.id));
+    let failed = started().filter(|task| task.state == TaskState::Failed).count();
+    let pauses = |task: &&Task| task.state == TaskState::Pending && task.reason == Some(Reason::CrashLoop);
+    let pausing = started().find(pauses)?;
+    (failed >= FAILURES_MAX)
+        .then(|| pausing.message.clone())
+        .flatten()
+}
+
+fn not_restarted(deployment: &Deployment, why: &str) -> String {
+    let mut lines = describe::failure(deployment);
+    lines[0] = format!("version {} does not keep running: {why}", deployment.version);
+    lines.push(format!(
+        "The platform goes on trying. `zectre logs --deployment {}` shows all it printed.",
+        deployment.version
+    ));
+    lines.join("\n")
 }
 
 /// A task that only drains (after a scaling, say) is on its way out by itself, and has none to take its place.
@@ -391,6 +419,8 @@ pub(super) fn show(context: &Context, deployment: &Deployment) -> Shown {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::describe::tests::{deployment, task};
+    use serde_json::json;
     use zectre_common::id::EnvironmentId;
 
     #[test]
@@ -423,6 +453,32 @@ mod tests {
         assert_eq!(told(3, &NextDeploy::Manifest(Some(3))), "");
         assert_eq!(told(1, &NextDeploy::Manifest(None)), "");
         assert_eq!(told(3, &NextDeploy::Unknown), "");
+    }
+
+    #[test]
+    fn a_restart_is_given_up_once_what_it_started_is_in_a_crash_loop() {
+        let failed = || task("failed", "stop", Some("exited"), Some(3));
+        let mut pausing = task("pending", "run", Some("crash_loop"), None);
+        pausing.message = Some("its last 3 tasks failed one after the other".into());
+        let known = vec![failed(), failed(), failed(), pausing.clone()];
+        let with = |more: Vec<Task>| [known.clone(), more].concat();
+        assert_eq!(given_up(&known, &known), None, "that was so before");
+        assert_eq!(given_up(&known, &with(vec![failed(), failed(), failed()])), None);
+        let mut next = pausing.clone();
+        next.id = TaskId::new();
+        assert_eq!(given_up(&known, &with(vec![failed(), next.clone()])), None);
+        let why = given_up(&known, &with(vec![failed(), failed(), failed(), next]));
+        assert_eq!(why, pausing.message);
+        let looping = deployment(
+            "always",
+            &json!({"status": "succeeded", "reason": "crash_loop", "message": "3 tasks failed", "evidence":
+                {"task_id": TaskId::new(), "exit_code": 3, "log_tail": []}}),
+        );
+        let said = not_restarted(&looping, &why.expect("it is"));
+        assert!(
+            said.contains("does not keep running: its last 3 tasks") && said.contains("exit code 3"),
+            "{said}"
+        );
     }
 
     #[test]

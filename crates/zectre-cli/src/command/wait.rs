@@ -148,7 +148,7 @@ pub(crate) async fn until(
                 waits_for = why;
             }
             if let Some(why) = &waits_for {
-                progress.update(format!("Waiting for a place: {why}"));
+                progress.update(format!("{}: {why}", waiting::what(&deployment)));
             }
         }
         let pause = if began.elapsed() < SOON {

@@ -3,9 +3,17 @@
 use crate::{context::Context, describe::counted, error::CliError};
 use zectre_client::collect;
 use zectre_common::{
-    state::{DeploymentStatus, TaskState, Wanted},
+    state::{DeploymentStatus, Reason, TaskState, Wanted},
     wire::{deployment::Deployment, task::Task},
 };
+
+/// What is waited for: a place, or the end of the pause after failures.
+pub(crate) fn what(deployment: &Deployment) -> &'static str {
+    match deployment.reason {
+        Some(Reason::CrashLoop) => "Waiting for the next try",
+        _ => "Waiting for a place",
+    }
+}
 
 /// How many of its tasks have no place, and why the first has none; `None` when all have one.
 pub(crate) async fn why(context: &Context, deployment: &Deployment) -> Result<Option<String>, CliError> {
@@ -47,6 +55,8 @@ mod tests {
 
     #[test]
     fn all_that_wait_are_counted_and_not_only_the_one_that_was_made() {
+        let looping = json!({"status": "succeeded", "reason": "crash_loop"});
+        assert_eq!(what(&deployment("always", &looping)), "Waiting for the next try");
         let mut waits = task("pending", "run", Some("no_capacity"), None);
         waits.message = Some("none of 1 suitable nodes has 100m cpu free".into());
         let mut tasks = vec![task("running", "run", None, None); 30];
