@@ -69,6 +69,7 @@ use utoipa_axum::router::OpenApiRouter;
 use zectre_common::{config::Config, db, wire::quota::Amounts};
 use zectre_service::{
     call::Caller,
+    forwarded::{self, Trust},
     key::Keys,
     server::{self, Base, Limits},
     tasks::{Shutdown, Tasks},
@@ -86,6 +87,8 @@ pub struct Service {
     address: SocketAddr,
     context: Context,
     logs: LogBounds,
+    /// Whose word counts on who a request is from.
+    trust: Trust,
     /// How long a build waits while no worker lives.
     worker_timeout: Duration,
     /// Ends streams before the listener drains.
@@ -159,6 +162,10 @@ impl Service {
                 days: config.logs.task_retention_days,
                 bytes_max: config.logs.task_bytes_max,
             },
+            trust: Trust {
+                peers: config.api.trusted_peers.clone(),
+                header: config.api.trusted_header,
+            },
             worker_timeout: Duration::from_secs(config.build.worker_timeout_secs),
             streams,
         })
@@ -223,7 +230,8 @@ impl Service {
             }
         });
         tracing::info!(address = %self.address, "listening");
-        let router = self.base.wrap(router(&context), self.limits);
+        let router = forwarded::believing(router(&context), self.trust);
+        let router = self.base.wrap(router, self.limits);
         server::serve(self.listener, router, self.limits, shutdown).await;
         tasks.stop(STOP_DEADLINE).await;
         pool.close().await;

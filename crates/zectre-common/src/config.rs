@@ -52,7 +52,7 @@ sections! {
     /// `[api]`
     ApiConfig {
         host: String, port: u16, public_url: String, body_bytes_max: usize, request_timeout_ms: u64,
-        concurrency_max: usize, stream_recheck_ms: u64,
+        concurrency_max: usize, stream_recheck_ms: u64, trusted_peers: Vec<Cidr>, trusted_header: TrustedHeader,
     }
     /// `[scheduler]`
     SchedulerConfig {

@@ -93,6 +93,8 @@ impl Service {
         // Transfers take as long as they take; each wait for a client has its own deadline.
         let limits = Limits {
             request_timeout: None,
+            // The API hands on to clients of its own, and takes nothing while a slow one has not taken what it has.
+            write_timeout: Duration::from_secs(600),
             ..Limits::default()
         };
         let pool = self.app.pool.clone();

@@ -5,6 +5,7 @@ use crate::{
     health::Health,
     key::MetricsKey,
     metrics::{self, HttpMetrics, Registry},
+    patience::Patient,
     problem::Failure,
     request_id,
     tasks::Shutdown,
@@ -85,6 +86,8 @@ pub struct Limits {
     pub connections_max: usize,
     /// Time for a client to send its headers.
     pub header_timeout: Duration,
+    /// A client that takes nothing of an answer for so long is cut off; however slow, it may take its time.
+    pub write_timeout: Duration,
     /// How long requests under way may take to finish at shutdown.
     pub drain_timeout: Duration,
 }
@@ -98,6 +101,7 @@ impl Default for Limits {
             apart: &[],
             connections_max: 4_096,
             header_timeout: Duration::from_secs(10),
+            write_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(10),
         }
     }
@@ -354,7 +358,7 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdo
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.header_timeout)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(Patient::new(stream, limits.write_timeout)), service);
         let watched = graceful.watch(connection);
         tasks.spawn_brief("connection", async move {
             // An error here is the client's: gone, or not speaking HTTP.

@@ -23,6 +23,9 @@ use zectre_service::{
     token,
 };
 
+/// More than the buffers of two kernels hold.
+static LARGE: &[u8] = &[b'x'; 32 << 20];
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Wanted {
@@ -52,6 +55,7 @@ impl Server {
                 get(async |Path(number): Path<u32>| number.to_string()),
             )
             .route("/panic", get(async || -> &'static str { panic!("on purpose") }))
+            .route("/large", get(async || Bytes::from_static(LARGE)))
             .route("/who", get(async || request_id::current().unwrap_or_default()))
             .route(
                 "/wait",
@@ -274,4 +278,54 @@ async fn a_taken_port_is_told_with_what_to_set() {
         error.contains(&port.to_string()) && error.contains("ZECTRE__PROXY__PORT"),
         "{error}"
     );
+}
+
+/// Answers whose client takes nothing; then nobody else would ever be let in.
+#[tokio::test]
+async fn a_client_that_takes_nothing_of_its_answer_gives_its_place_up() {
+    let limits = Limits {
+        connections_max: 1,
+        write_timeout: Duration::from_millis(500),
+        ..Limits::default()
+    };
+    let server = Server::start(limits, Arc::default()).await;
+    let mut silent = TcpStream::connect(server.address).await.expect("it listens");
+    let asks = b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n".repeat(2);
+    silent.write_all(&asks).await.expect("it reads");
+    let next = reqwest::Client::new().get(server.url("/id/7")).send();
+    let next = tokio::time::timeout(Duration::from_secs(60), next).await;
+    let next = next.expect("a place is free in time").expect("an answer");
+    assert_eq!(next.status(), 200);
+    let mut rest = Vec::new();
+    let end = silent.read_to_end(&mut rest).await;
+    assert!(
+        end.is_err() || rest.len() < LARGE.len(),
+        "it was cut off, and not just late"
+    );
+}
+
+/// The kernel takes more only when a good part of its buffer is free: for a slow client that is rarer than the time-out.
+#[tokio::test]
+async fn a_slow_client_of_which_something_moves_gets_all_of_its_answer() {
+    let limits = Limits {
+        write_timeout: Duration::from_secs(2),
+        ..Limits::default()
+    };
+    let server = Server::start(limits, Arc::default()).await;
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(64 << 10).expect("before it connects");
+    let mut slow = socket.connect(server.address).await.expect("it listens");
+    slow.write_all(b"GET /large HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .await
+        .expect("it reads");
+    // So little that the kernel takes nothing more for three time-outs.
+    let mut taken = Vec::with_capacity(LARGE.len() + 1_000);
+    for _ in 0..30 {
+        let mut some = vec![0; 32 << 10];
+        let n = slow.read(&mut some).await.expect("it still writes");
+        taken.extend_from_slice(&some[..n]);
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    slow.read_to_end(&mut taken).await.expect("it still writes");
+    assert!(taken.len() > LARGE.len(), "{} bytes", taken.len());
 }

@@ -108,6 +108,39 @@ async fn a_closed_cluster_takes_no_sign_ups_and_slows_guessing_down() {
 }
 
 #[tokio::test]
+async fn clients_of_a_front_that_is_trusted_count_each_for_itself() {
+    let guess = async |api: &Harness, client: &str| {
+        let body = json!({ "email": "ann@example.org", "password": "wrong enough" });
+        let request = api
+            .request(Method::POST, "/auth/login")
+            .header("X-Forwarded-For", client);
+        api.send(request.json(&body)).await.status.as_u16()
+    };
+    let front = Harness::start_with("api.trusted_peers = ['127.0.0.0/8']").await;
+    // What it says of itself is not believed.
+    for n in 0..10 {
+        assert_eq!(guess(&front, &format!("203.0.113.{n}, 198.51.100.1")).await, 401);
+    }
+    assert_eq!(guess(&front, "198.51.100.1").await, 429);
+    assert_eq!(guess(&front, "198.51.100.2").await, 401);
+    let named = json!({ "name": "hello" });
+    let request = front
+        .request(Method::POST, "/apps")
+        .header("X-API-Key", &front.admin);
+    let request = request.header("X-Forwarded-For", "2001:db8::7");
+    front.send(request.json(&named)).await.expect(201);
+    let events = front.get("/events?action=app.created").await.expect(200).json();
+    assert_eq!(events["data"][0]["source_address"], "2001:db8::7");
+    front.stop().await;
+    let alone = Harness::start_with("api.trusted_peers = ['10.0.0.0/8']").await;
+    for n in 0..10 {
+        assert_eq!(guess(&alone, &format!("203.0.113.{n}")).await, 401);
+    }
+    assert_eq!(guess(&alone, "198.51.100.2").await, 429, "a stranger's word");
+    alone.stop().await;
+}
+
+#[tokio::test]
 async fn guesses_that_wait_together_are_counted_before_they_are_made_and_right_ones_are_not() {
     let api = Harness::start().await;
     let at_once = async |password: &str, many: usize| {
