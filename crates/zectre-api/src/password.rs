@@ -30,11 +30,13 @@ fn hash_now(password: &str) -> Result<String, Error> {
         .map_err(|error| Error::Internal(format!("could not hash a password: {error}")))
 }
 
+/// Does `work` off the runtime when its turn comes. The turn ends with the work, not with whoever waits for it: a client that hangs up
+/// takes its request along, but no hash that has begun.
 async fn work<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     let turn = tokio::time::timeout(TURN_TIMEOUT, TURNS.acquire()).await;
-    let Ok(Ok(_turn)) = turn else {
+    let Ok(Ok(turn)) = turn else {
         return Err(Error::Refused {
             code: &code::OVERLOADED,
             detail: "too many logins at once; try again".into(),
@@ -42,7 +44,11 @@ async fn work<T: Send + 'static>(
             retry_after_secs: Some(1),
         });
     };
-    tokio::task::spawn_blocking(work)
+    let worked = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        work()
+    });
+    worked
         .await
         .map_err(|error| Error::Internal(format!("a hash was cut off: {error}")))?
 }
@@ -73,4 +79,35 @@ pub(crate) async fn verify(password: SecretString, stored: Option<String>) -> Re
             && known)
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    /// Of the whole process: no other test hashes meanwhile, since each has a process of its own (nextest) or waits for its turn.
+    #[tokio::test]
+    async fn whoever_hangs_up_leaves_its_hash_in_its_turn() {
+        let mut releases = Vec::new();
+        for _ in 0..HASHES_AT_ONCE {
+            let (release, released) = mpsc::channel::<()>();
+            let (begin, begun) = tokio::sync::oneshot::channel();
+            let request = work(move || {
+                let _ = begin.send(());
+                // Ends when the test lets go of it.
+                let _ = released.recv();
+                Ok(())
+            });
+            // The request is dropped when its hash has begun.
+            tokio::select! {
+                _ = request => panic!("it ended before the test let go of it"),
+                begun = begun => begun.expect("the hash begins"),
+            }
+            releases.push(release);
+        }
+        assert_eq!(TURNS.available_permits(), 0, "both hashes still go on");
+        drop(releases);
+        assert!(hash("long enough".to_owned().into()).await.is_ok());
+    }
 }
