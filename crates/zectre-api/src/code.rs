@@ -105,6 +105,7 @@ codes! {
     ARTIFACT_IN_USE CONFLICT "A deployment or a build refers to the artifact.";
     ARTIFACT_KIND_MISMATCH CONFLICT "The artifact is of a kind that can't be run, or empty.";
     BUILD_NOT_USABLE CONFLICT "The build failed or was cancelled. Start another one.";
+    TOO_MANY_BUILDS CONFLICT "As many builds of the application wait or are under way as there may be. Wait until one has ended, or cancel one.";
     BUILD_FINISHED CONFLICT "The build has ended.";
     SOURCE_NOT_CONNECTED CONFLICT "The application has no connected repository. Send a tar archive as the body.";
     DEPLOYMENT_FINISHED CONFLICT "The rollout of the deployment has ended.";

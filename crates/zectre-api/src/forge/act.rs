@@ -157,6 +157,8 @@ async fn deploy_commit(
         reference: commit,
         root_dir: &source.root_dir,
     };
+    // What is refused is not written down as received: the forge may send it again.
+    builds::check_open(change.connection(), app).await?;
     planned.wish.check_room_to_build(&mut change).await?;
     build::insert_git(change.connection(), *build_id, app, &git, None).await?;
     let message = format!("a build of `{name}` from commit {commit} is queued");

@@ -77,17 +77,19 @@ impl Names {
         self.usable(name, found.iter().collect(), key)
     }
 
-    /// Those of `all` that may be connected to.
+    /// Those of `all` that may be connected to. What the others are is for the log alone: whoever asks may be a stranger to the
+    /// network that the API looks names up in.
     pub(crate) fn usable(&self, name: &str, all: Vec<IpAddr>, key: &str) -> Result<Vec<IpAddr>, String> {
-        let first = all.first().map_or_else(|| "nothing".into(), ToString::to_string);
+        let first = all.first().copied();
         let usable: Vec<_> = all
             .into_iter()
             .filter(|address| self.private_addresses || is_public(*address))
             .take(ADDRESSES_MAX)
             .collect();
         if usable.is_empty() {
+            tracing::info!(name, address = ?first, "a name from outside leads to no public address: it is not asked");
             return Err(format!(
-                "`{name}` points at {first}, which is no public address and so not asked ({key})"
+                "`{name}` leads to no public address, and so is not asked ({key})"
             ));
         }
         Ok(usable)

@@ -26,7 +26,7 @@ use axum::{
 };
 use http::{HeaderMap, header};
 use serde::Deserialize;
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use std::time::Duration;
 use utoipa::IntoParams;
 use zectre_common::{
@@ -96,6 +96,8 @@ async fn create(
         return from_git(&context, &actor, id, body).await;
     }
     check_archive(&headers, &body)?;
+    // Before anything is sent on; and again below, with the application held.
+    check_open(&mut *context.pool.acquire().await?, id).await?;
     let app = app::get(&context.pool, id)
         .await?
         .ok_or_else(|| gone(Thing::App, id))?
@@ -126,6 +128,7 @@ async fn create(
     app::lock(change.connection(), id)
         .await?
         .ok_or_else(|| gone(Thing::App, id))?;
+    check_open(change.connection(), id).await?;
     build::insert(change.connection(), build_id, id, source, actor.user_id).await?;
     change
         .event(
@@ -142,13 +145,32 @@ async fn create(
     Ok(answer)
 }
 
+/// Refuses one more build of an application that has as many under way as it may. Workers take organizations in turn, so
+/// this bounds what waits, and not how soon others are served.
+pub(crate) async fn check_open(connection: &mut PgConnection, id: ApplicationId) -> Result<(), Error> {
+    if build::open(connection, id).await? < build::OPEN_MAX {
+        return Ok(());
+    }
+    let detail = format!(
+        "{} builds of the application wait or are under way, which is as many as there may be; wait until one has ended, or cancel one",
+        build::OPEN_MAX
+    );
+    Err(refuse(&code::TOO_MANY_BUILDS, detail))
+}
+
 async fn from_git(
     context: &Context,
     actor: &Actor,
     id: ApplicationId,
     body: Body,
 ) -> Result<Response, Error> {
-    let Ok(bytes) = to_bytes(body, context.settings.body_bytes_max).await else {
+    // Nobody else bounds it: an archive may take as long as it needs.
+    let read = to_bytes(body, context.settings.body_bytes_max);
+    let Ok(read) = tokio::time::timeout(context.settings.request_timeout, read).await else {
+        let detail = "the body did not come to its end in time; send it again";
+        return Err(refuse(&code::INVALID_BODY, detail));
+    };
+    let Ok(bytes) = read else {
         return Ok(too_large().into_response());
     };
     let request: BuildFromGitRequest = match bytes.trim_ascii() {
@@ -173,6 +195,7 @@ async fn from_git(
     let owner = ownership::of_app(&context.pool, id)
         .await?
         .ok_or_else(|| gone(Thing::App, id))?;
+    check_open(change.connection(), id).await?;
     quota::check_room_to_build(&mut change, &context.settings.quotas, owner).await?;
     let git = build::Git {
         repository: &source.repository,

@@ -120,6 +120,18 @@ pub(crate) async fn newest_open(
     Ok(query.fetch_optional(connection).await?.map(Build::from))
 }
 
+/// The most builds of one application that may wait or be under way.
+pub(crate) const OPEN_MAX: i64 = 20;
+
+/// How many builds of the application wait or are under way.
+pub(crate) async fn open(connection: &mut PgConnection, app: ApplicationId) -> Result<i64, Error> {
+    let query = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "n!" FROM builds WHERE application_id = $1 AND status IN ('queued', 'running')"#,
+        app as _
+    );
+    Ok(query.fetch_one(connection).await?)
+}
+
 /// Queues one, and tells the workers when the change is committed.
 pub(crate) async fn insert(
     connection: &mut PgConnection,

@@ -3,7 +3,7 @@
 use super::rows::{Lists, page, some};
 use crate::{error::Error, page::Window};
 use sqlx::{PgConnection, PgExecutor, PgPool};
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 use uuid::Uuid;
 use zectre_common::{
     id::{ApplicationId, DeliveryId, EventId, OrganizationId, WebhookId},
@@ -271,6 +271,7 @@ async fn move_cursor(connection: &mut PgConnection, txid: i64, event: EventId) -
 pub(crate) struct Taken {
     pub(crate) id: DeliveryId,
     pub(crate) webhook_id: WebhookId,
+    pub(crate) organization: OrganizationId,
     pub(crate) event_id: EventId,
     /// This one included.
     pub(crate) attempts: i32,
@@ -279,34 +280,57 @@ pub(crate) struct Taken {
     pub(crate) secret: Vec<u8>,
 }
 
-/// Takes up to `most` deliveries that are due, up to `most_each` of a webhook and none of the `busy` ones. Whoever took
-/// one may die: it is due again after `lease`.
-pub(crate) async fn take_due(
-    pool: &PgPool,
-    most: i64,
-    most_each: i64,
-    busy: &[Uuid],
-    lease: Duration,
-) -> Result<Vec<Taken>, Error> {
+/// How many deliveries may be taken.
+pub(crate) struct Room<'a> {
+    pub(crate) most: usize,
+    /// Of one webhook; none of the `busy` ones.
+    pub(crate) most_each: usize,
+    pub(crate) busy: &'a [WebhookId],
+    /// Of one organization, those counted that it has `under_way`.
+    pub(crate) most_of_one: usize,
+    pub(crate) under_way: &'a HashMap<OrganizationId, usize>,
+}
+
+/// Takes deliveries that are due. Organizations have turns: the one with the fewest under way comes first, and of each the one
+/// that has been due for longest. Whoever took one may die: it is due again after `lease`.
+pub(crate) async fn take_due(pool: &PgPool, room: &Room<'_>, lease: Duration) -> Result<Vec<Taken>, Error> {
+    let busy: Vec<Uuid> = room.busy.iter().map(|id| id.get()).collect();
+    let organizations: Vec<Uuid> = room.under_way.keys().map(|id| id.get()).collect();
+    let under_way: Vec<i64> = room.under_way.values().map(|n| *n as i64).collect();
+    // Chosen without a lock, which a row's turn can't be found under; what another API has taken since is passed over.
     let query = sqlx::query_as!(
         Taken,
-        r#"WITH due AS (
-               SELECT next.id FROM webhooks w CROSS JOIN LATERAL (
-                   SELECT d.id FROM webhook_deliveries d
+        r#"WITH candidates AS (
+               SELECT next.id, next.next_attempt_at, w.organization_id,
+                      row_number() OVER (PARTITION BY w.organization_id ORDER BY next.next_attempt_at, next.id) AS place
+               FROM webhooks w CROSS JOIN LATERAL (
+                   SELECT d.id, d.next_attempt_at FROM webhook_deliveries d
                    WHERE d.webhook_id = w.id AND d.state = 'pending' AND d.next_attempt_at <= now()
-                   ORDER BY d.next_attempt_at LIMIT $2 FOR UPDATE SKIP LOCKED) AS next
-               WHERE w.disabled_at IS NULL AND w.id <> ALL($3) LIMIT $1),
+                   ORDER BY d.next_attempt_at LIMIT $2) AS next
+               WHERE w.disabled_at IS NULL AND w.id <> ALL($3)),
+           turns AS (
+               SELECT c.id, c.next_attempt_at, c.place + COALESCE(o.under_way, 0) AS turn
+               FROM candidates c LEFT JOIN UNNEST($5::uuid[], $6::bigint[]) AS o (id, under_way) ON o.id = c.organization_id),
+           due AS (
+               SELECT d.id FROM webhook_deliveries d
+               WHERE d.id IN (SELECT id FROM turns WHERE turn <= $7 ORDER BY turn, next_attempt_at LIMIT $1)
+                 AND d.state = 'pending' AND d.next_attempt_at <= now()
+               FOR UPDATE SKIP LOCKED),
            taken AS (
                UPDATE webhook_deliveries d
                SET attempts = d.attempts + 1, attempted_at = now(), next_attempt_at = now() + make_interval(secs => $4)
                FROM due WHERE d.id = due.id RETURNING d.id, d.webhook_id, d.event_id, d.attempts)
-           SELECT taken.id AS "id!: DeliveryId", w.id AS "webhook_id!: WebhookId", taken.event_id AS "event_id!: EventId",
+           SELECT taken.id AS "id!: DeliveryId", w.id AS "webhook_id!: WebhookId",
+                  w.organization_id AS "organization!: OrganizationId", taken.event_id AS "event_id!: EventId",
                   taken.attempts AS "attempts!", w.url AS "url!", w.secret AS "secret!"
            FROM taken JOIN webhooks w ON w.id = taken.webhook_id"#,
-        most,
-        most_each,
-        busy,
-        lease.as_secs_f64()
+        room.most as i64,
+        room.most_each as i64,
+        &busy,
+        lease.as_secs_f64(),
+        &organizations,
+        &under_way,
+        room.most_of_one as i64
     );
     Ok(query.fetch_all(pool).await?)
 }

@@ -54,9 +54,10 @@ pub(crate) async fn forget_expired(pool: &PgPool, keep_hours: i32) -> Result<u64
     // Long enough for people to see in their list why something stopped working.
     let api_keys = sqlx::query!("DELETE FROM api_keys WHERE expires_at < now() - interval '30 days'");
     forgotten += api_keys.execute(pool).await?.rows_affected();
-    // Announced a day ago and never uploaded: nothing will come any more.
+    // Announced a day ago, and no upload of it goes on: nothing will come any more.
     let artifacts = sqlx::query!(
         "DELETE FROM artifacts a WHERE a.state = 'pending' AND a.created_at < now() - interval '1 day'
+           AND COALESCE(a.upload_until < now(), true)
            AND NOT EXISTS (SELECT 1 FROM builds b WHERE b.source_artifact_id = a.id OR b.artifact_id = a.id)
            AND NOT EXISTS (SELECT 1 FROM deployments d WHERE d.artifact_id = a.id)"
     );
@@ -303,9 +304,11 @@ mod tests {
         .await;
         run(
             &pool,
-            "INSERT INTO artifacts (id, organization_id, name, kind, content_type, created_at)
-             SELECT gen_random_uuid(), id, 'x', 'binary', 'x/y', at
-             FROM organizations, unnest(ARRAY[now(), now() - interval '2 days']) AS at",
+            "INSERT INTO artifacts (id, organization_id, name, kind, content_type, created_at, upload_until)
+             SELECT gen_random_uuid(), id, a.name, 'binary', 'x/y', now() - age, now() + rest
+             FROM organizations, (VALUES ('new', interval '0', NULL::interval), ('never uploaded', interval '2 days', NULL),
+                                         ('broken off', interval '2 days', interval '-1 minute'),
+                                         ('under way', interval '2 days', interval '20 seconds')) AS a(name, age, rest)",
         )
         .await;
         run(&pool, "DELETE FROM routing_changes").await;
@@ -315,10 +318,12 @@ mod tests {
              VALUES ('old.test', now() - interval '2 hours'), ('new.test', now() - interval '50 minutes')",
         )
         .await;
-        assert_eq!(forget_expired(&pool, 24).await.expect("forgot"), 3);
+        assert_eq!(forget_expired(&pool, 24).await.expect("forgot"), 4);
         let left = "SELECT (SELECT count(*) FROM revoked_tokens) + (SELECT count(*) FROM artifacts)
                            + (SELECT count(*) FROM routing_changes)";
-        assert_eq!(count(&pool, left).await, 3);
+        assert_eq!(count(&pool, left).await, 4);
+        let artifacts = "SELECT count(*) FROM artifacts WHERE name IN ('new', 'under way')";
+        assert_eq!(count(&pool, artifacts).await, 2);
     }
 
     #[tokio::test]

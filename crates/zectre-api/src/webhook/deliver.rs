@@ -9,25 +9,35 @@ use crate::{
     outside::{exchange::Answer, post},
     store::{
         change::Change,
-        delivery::{self, Outcome, Taken},
+        delivery::{self, Outcome, Room, Taken},
         event, webhook,
     },
 };
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    hash::Hash,
+    time::Duration,
+};
 use tokio::{
     sync::broadcast::error::RecvError,
     time::{Instant, timeout},
 };
-use uuid::Uuid;
-use zectre_common::{id::WebhookId, state::DeliveryState, time::Time, wire::webhook::WebhookMessage};
+use zectre_common::{
+    id::{OrganizationId, WebhookId},
+    state::DeliveryState,
+    time::Time,
+    wire::webhook::WebhookMessage,
+};
 use zectre_service::{key::random_bytes, seal, tasks::Shutdown};
 
 /// Events that become deliveries in one transaction.
 const EVENTS_BATCH: i64 = 200;
 /// Deliveries under way at once,
 const SENDING_MAX: usize = 32;
+/// those of one organization: its slow receivers must not hold up another one's,
+const SENDING_OF_ONE_MAX: usize = 8;
 /// and those to one webhook: a slow one must not hold the others up.
 const SENDING_EACH_MAX: usize = 4;
 /// How often it is looked for what is due without being told.
@@ -44,14 +54,14 @@ pub(crate) async fn run(context: Context, shutdown: Shutdown) {
     let actor = Actor::platform();
     let mut hints = context.fanout.subscribe();
     let mut sending = FuturesUnordered::new();
-    let mut busy: HashMap<WebhookId, usize> = HashMap::new();
+    let mut busy = Busy::default();
     let mut pause = PAUSE_MIN;
     while !shutdown.is_requested() {
         let looked = Instant::now();
         match look(&context, &busy).await {
             Ok(taken) => {
                 for one in taken {
-                    *busy.entry(one.webhook_id).or_default() += 1;
+                    busy.take(&one);
                     sending.push(send(&context, &actor, one));
                 }
             }
@@ -63,7 +73,7 @@ pub(crate) async fn run(context: Context, shutdown: Shutdown) {
             () = tokio::time::sleep_until(until) => pause = (pause * 2).min(LOOK_EVERY),
             () = context.redelivered.notified() => pause = PAUSE_MIN,
             () = news(&mut hints, looked + PAUSE_MIN) => pause = PAUSE_MIN,
-            Some(webhook) = sending.next() => release(&mut busy, webhook),
+            Some(ended) = sending.next() => busy.release(ended),
         }
     }
     let rest = async { while sending.next().await.is_some() {} };
@@ -87,17 +97,40 @@ async fn news(hints: &mut tokio::sync::broadcast::Receiver<Hint>, earliest: Inst
     while hints.try_recv().is_ok() {}
 }
 
-fn release(busy: &mut HashMap<WebhookId, usize>, webhook: WebhookId) {
-    if let Some(n) = busy.get_mut(&webhook) {
-        *n -= 1;
-        if *n == 0 {
-            busy.remove(&webhook);
+/// What is under way, by whose it is.
+#[derive(Default)]
+struct Busy {
+    webhooks: HashMap<WebhookId, usize>,
+    organizations: HashMap<OrganizationId, usize>,
+}
+
+impl Busy {
+    fn take(&mut self, one: &Taken) {
+        *self.webhooks.entry(one.webhook_id).or_default() += 1;
+        *self.organizations.entry(one.organization).or_default() += 1;
+    }
+
+    fn release(&mut self, (webhook, organization): (WebhookId, OrganizationId)) {
+        one_less(&mut self.webhooks, webhook);
+        one_less(&mut self.organizations, organization);
+    }
+
+    fn all(&self) -> usize {
+        self.webhooks.values().sum()
+    }
+}
+
+fn one_less<K: Hash + Eq>(counted: &mut HashMap<K, usize>, key: K) {
+    if let Entry::Occupied(mut n) = counted.entry(key) {
+        *n.get_mut() -= 1;
+        if *n.get() == 0 {
+            n.remove();
         }
     }
 }
 
 /// Makes deliveries of what has happened, and takes those that are due.
-async fn look(context: &Context, busy: &HashMap<WebhookId, usize>) -> Result<Vec<Taken>, Error> {
+async fn look(context: &Context, busy: &Busy) -> Result<Vec<Taken>, Error> {
     let pool = &context.pool;
     let concerns = |webhook: &delivery::Listening, event: &delivery::Happened| {
         event.organization == Some(webhook.organization)
@@ -105,24 +138,30 @@ async fn look(context: &Context, busy: &HashMap<WebhookId, usize>) -> Result<Vec
             && filter::matches(&webhook.events, &event.action)
     };
     while delivery::fan_out(pool, EVENTS_BATCH, concerns).await? as i64 == EVENTS_BATCH {}
-    let free = SENDING_MAX.saturating_sub(busy.values().sum());
+    let free = SENDING_MAX.saturating_sub(busy.all());
     if free == 0 {
         return Ok(Vec::new());
     }
     // One that has something under way waits until that has ended: so it never has more than its share.
-    let busy: Vec<Uuid> = busy.keys().map(|id| id.get()).collect();
-    let lease = context.poster.timeout() + LEASE_MARGIN;
-    delivery::take_due(pool, free as i64, SENDING_EACH_MAX as i64, &busy, lease).await
+    let webhooks: Vec<WebhookId> = busy.webhooks.keys().copied().collect();
+    let room = Room {
+        most: free,
+        most_each: SENDING_EACH_MAX,
+        busy: &webhooks,
+        most_of_one: SENDING_OF_ONE_MAX,
+        under_way: &busy.organizations,
+    };
+    delivery::take_due(pool, &room, context.poster.timeout() + LEASE_MARGIN).await
 }
 
 /// Sends one, and writes down what came of it; whose it was.
-async fn send(context: &Context, actor: &Actor, taken: Taken) -> WebhookId {
+async fn send(context: &Context, actor: &Actor, taken: Taken) -> (WebhookId, OrganizationId) {
     let began = Instant::now();
     let answer = attempt(context, &taken).await;
     if let Err(error) = settle(context, actor, &taken, answer, began.elapsed()).await {
         tracing::warn!(%error, delivery = %taken.id, "what a webhook answered could not be written down; it will be called again");
     }
-    taken.webhook_id
+    (taken.webhook_id, taken.organization)
 }
 
 /// Why there is no good answer.

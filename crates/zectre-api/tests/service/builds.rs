@@ -102,6 +102,62 @@ async fn what_no_worker_takes_fails_but_not_while_one_is_at_work() {
 }
 
 #[tokio::test]
+async fn an_application_has_so_many_builds_under_way_and_no_more() {
+    let api = Harness::start().await;
+    let (app, other) = (api.app("hello").await, api.app("other").await);
+    let first = api
+        .send(build(&api, &app, "application/gzip", "an archive"))
+        .await
+        .expect(201)
+        .id();
+    let queued = "INSERT INTO builds (id, application_id, source_artifact_id)
+                  SELECT gen_random_uuid(), application_id, source_artifact_id FROM builds, generate_series(1, 19)";
+    sqlx::query(queued).execute(&api.pool).await.expect("valid");
+    let refused = api
+        .send(build(&api, &app, "application/gzip", "an archive"))
+        .await
+        .expect(409);
+    refused.shows("TOO_MANY_BUILDS");
+    let announced: i64 = sqlx::query_scalar("SELECT count(*) FROM artifacts")
+        .fetch_one(&api.pool)
+        .await
+        .expect("readable");
+    assert_eq!(announced, 1, "nothing was sent on");
+    let source =
+        json!({ "repository": "https://github.com/acme/hello", "webhook_secret": "a-secret-of-its-own" });
+    let path = format!("/apps/{app}/source");
+    api.call(&api.admin, Method::PUT, &path, Some(source))
+        .await
+        .expect(200);
+    let from_git = api.send(build(&api, &app, "application/json", "{}")).await;
+    assert_eq!(from_git.expect(409).code(), "TOO_MANY_BUILDS");
+    api.send(build(&api, &other, "application/gzip", "an archive"))
+        .await
+        .expect(201);
+    api.act(&format!("/builds/{first}/cancel")).await.expect(202);
+    api.send(build(&api, &app, "application/json", "{}"))
+        .await
+        .expect(201);
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn a_wish_whose_body_does_not_come_is_not_waited_for() {
+    let api = Harness::start_with("api.request_timeout_ms = 200").await;
+    let app = api.app("hello").await;
+    let never = futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>();
+    let request = api
+        .request(Method::POST, &format!("/apps/{app}/builds"))
+        .header("X-API-Key", &api.admin)
+        .header("Content-Type", "application/json")
+        .body(reqwest::Body::wrap_stream(never));
+    let answer = tokio::time::timeout(Duration::from_secs(20), api.send(request)).await;
+    let answer = answer.expect("it is answered in time");
+    answer.expect(400).shows("INVALID_BODY");
+    api.stop().await;
+}
+
+#[tokio::test]
 async fn deployments_wait_for_a_build_and_learn_of_its_end() {
     let api = Harness::start().await;
     let app = api.app("hello").await;

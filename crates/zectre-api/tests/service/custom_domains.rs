@@ -288,8 +288,17 @@ async fn nothing_inside_is_reached_by_claiming_a_name_that_points_there() {
     let answer = verify(&api, &app, "inside.example.com").await.expect(409).json();
     let detail = answer["detail"].as_str().expect("a text");
     assert!(
-        detail.contains("points at 127.0.0.1, which is no public address"),
-        "{detail}"
+        detail.contains("`inside.example.com` leads to no public address") && !detail.contains("127.0.0.1"),
+        "what the cluster's own DNS says is nobody's business: {detail}"
+    );
+    let shown = api
+        .get(&format!("/apps/{app}/custom-domains"))
+        .await
+        .expect(200)
+        .text;
+    assert!(
+        shown.contains("no public address") && !shown.contains("127.0.0.1"),
+        "{shown}"
     );
     assert_eq!(site.asked(), Vec::<String>::new());
     api.stop().await;

@@ -67,9 +67,8 @@ fn the_committed_error_page_lists_every_code() {
 
 /// Answers that take a machine that is too slow, too busy or broken; tests beside the code, or those of the services that they are of,
 /// look at some of them.
-const NOT_CALLED: [&str; 7] = [
+const NOT_CALLED: [&str; 6] = [
     "INTERNAL",
-    "INVALID_BODY",
     "OVERLOADED",
     "SERVICE_UNAVAILABLE",
     "TIMEOUT",

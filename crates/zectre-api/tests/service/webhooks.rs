@@ -350,8 +350,56 @@ async fn private_addresses_are_not_called_by_whatever_name() {
     .await;
     api.app("hello").await;
     let failed = delivery(&api, text(&made, "id"), |one| one["problem"].is_string()).await;
-    assert!(text(&failed, "problem").contains("no public address"), "{failed}");
+    let problem = text(&failed, "problem");
+    assert!(
+        problem.contains("no public address") && !problem.contains("127.0.0.1"),
+        "what the cluster's own DNS says is nobody's business: {problem}"
+    );
     assert_eq!(receiver.calls().len(), 0);
+    api.stop().await;
+}
+
+/// Takes connections and never answers; how many are open.
+async fn silent() -> (String, JoinSet<()>, Arc<Mutex<usize>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let url = format!("http://{}/", listener.local_addr().expect("it is bound"));
+    let (open, mut serving) = (Arc::<Mutex<usize>>::default(), JoinSet::new());
+    let counted = Arc::clone(&open);
+    serving.spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            held.push(stream);
+            *counted.lock().expect("not poisoned") = held.len();
+        }
+    });
+    (url, serving, open)
+}
+
+#[tokio::test]
+async fn slow_receivers_of_one_organization_hold_up_no_other_ones() {
+    // An attempt outlasts the test.
+    let api = Harness::start_with(&format!("{PRIVATE}\nwebhooks.timeout_ms = 30000")).await;
+    let (url, _serving, open) = silent().await;
+    // More than all that is sent at once.
+    for _ in 0..40 {
+        add(&api, &url, &["app.*"]).await;
+    }
+    api.app("slow").await;
+    let taken = || *open.lock().expect("not poisoned");
+    wait_until(SOON, "the slow ones are called", async || {
+        (taken() >= 8).then_some(())
+    })
+    .await;
+    let other = rows::organization(&api.pool).await;
+    let receiver = Receiver::start(None).await;
+    let hook = json!({ "url": receiver.url(), "events": ["app.*"], "organization": other.slug });
+    let hook = api.post("/webhooks", hook).await.expect(201).id();
+    let app = json!({ "name": "quick", "namespace": other.slug });
+    api.post("/apps", app).await.expect(201);
+    let called = tokio::time::timeout(Duration::from_secs(20), receiver.called(1)).await;
+    called.expect("it waits for nobody");
+    delivery(&api, &hook, |one| one["state"] == "delivered").await;
+    assert_eq!(taken(), 8, "an organization has so many under way and no more");
     api.stop().await;
 }
 

@@ -75,16 +75,27 @@ pub enum Origin {
     Git(GitSource),
 }
 
-/// Takes the oldest build that waits, or whose worker fell silent.
+/// Takes a build that waits, or whose worker fell silent. Organizations have turns, so that nobody's queue holds up the others: the one
+/// with the fewest builds under way comes first, of several the one whose last build was begun longest ago, and of its builds the oldest.
 pub async fn claim(pool: &PgPool, lease_for: Duration) -> Result<Option<Claimed>, Error> {
     let lease = Uuid::now_v7();
     let row = sqlx::query!(
-        r#"UPDATE builds SET status = 'running', lease_owner = $1, attempts = attempts + 1,
+        r#"WITH open AS (
+               SELECT b.id, n.organization_id AS organization
+               FROM builds b JOIN applications a ON a.id = b.application_id JOIN namespaces n ON n.id = a.namespace_id
+               WHERE b.status = 'queued' OR (b.status = 'running' AND b.lease_expires_at < now())),
+           turns AS (
+               SELECT n.organization_id AS organization, max(b.started_at) AS last,
+                      count(*) FILTER (WHERE b.status = 'running' AND b.lease_expires_at >= now()) AS under_way
+               FROM builds b JOIN applications a ON a.id = b.application_id JOIN namespaces n ON n.id = a.namespace_id
+               WHERE n.organization_id IN (SELECT organization FROM open) GROUP BY n.organization_id)
+           UPDATE builds SET status = 'running', lease_owner = $1, attempts = attempts + 1,
                message = CASE WHEN status = 'running' AND NOT cancel_requested THEN $3 ELSE message END,
                lease_expires_at = now() + $2 * interval '1 millisecond', started_at = coalesce(started_at, now())
-           WHERE id = (SELECT id FROM builds
-                       WHERE status = 'queued' OR (status = 'running' AND lease_expires_at < now())
-                       ORDER BY created_at LIMIT 1 FOR UPDATE SKIP LOCKED)
+           WHERE id = (SELECT b.id FROM builds b JOIN open ON open.id = b.id JOIN turns USING (organization)
+                       WHERE b.status = 'queued' OR (b.status = 'running' AND b.lease_expires_at < now())
+                       ORDER BY turns.under_way, turns.last NULLS FIRST, b.created_at
+                       LIMIT 1 FOR UPDATE OF b SKIP LOCKED)
            RETURNING id AS "id: BuildId", application_id AS "application: ApplicationId",
                source_artifact_id AS "source: ArtifactId", git_repository, git_ref, git_root_dir, attempts,
                cancel_requested"#,
@@ -325,4 +336,73 @@ pub async fn ping(pool: &PgPool) -> Result<(), Error> {
         .fetch_one(pool)
         .await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zectre_testkit::TestDatabase;
+
+    /// An organization with an application; the application's id.
+    async fn application(pool: &PgPool, name: &str) -> ApplicationId {
+        let id = ApplicationId::new();
+        let made = sqlx::query(
+            "WITH organization AS (INSERT INTO organizations (id, slug, name) VALUES (gen_random_uuid(), $2, $2) RETURNING id),
+                  namespace AS (INSERT INTO namespaces (id, organization_id, name)
+                                SELECT gen_random_uuid(), id, $2 FROM organization RETURNING id)
+             INSERT INTO applications (id, namespace_id, name, subdomain) SELECT $1, id, $2, $2 FROM namespace",
+        );
+        made.bind(id).bind(name).execute(pool).await.expect("valid");
+        id
+    }
+
+    async fn queue(pool: &PgPool, application: ApplicationId) {
+        let queued = sqlx::query(
+            "INSERT INTO builds (id, application_id, git_repository, git_ref, git_root_dir)
+             VALUES ($1, $2, 'https://git.test/x', 'HEAD', '')",
+        );
+        let queued = queued.bind(BuildId::new()).bind(application);
+        queued.execute(pool).await.expect("valid");
+    }
+
+    async fn next(pool: &PgPool) -> Option<Claimed> {
+        claim(pool, Duration::from_secs(60)).await.expect("it answers")
+    }
+
+    #[tokio::test]
+    async fn organizations_have_turns() {
+        let database = TestDatabase::create().await;
+        let pool = database.pool().await;
+        let (crowd, other) = (
+            application(&pool, "crowd").await,
+            application(&pool, "other").await,
+        );
+        for of in [crowd, crowd, crowd, crowd, other] {
+            queue(&pool, of).await;
+        }
+        // One slot: each ends before the next one is taken.
+        let mut taken = Vec::new();
+        for _ in 0..3 {
+            let claimed = next(&pool).await.expect("one waits");
+            assert!(end(&pool, &claimed, &End::cancelled()).await.expect("it answers"));
+            taken.push(claimed.application);
+        }
+        assert_eq!(taken, [crowd, other, crowd]);
+        // Two slots: who has one under way waits for who has none, however long ago that one's last was.
+        let first = next(&pool).await.expect("one waits");
+        queue(&pool, other).await;
+        let second = next(&pool).await.expect("one waits");
+        let third = next(&pool).await.expect("one waits");
+        let taken = [first, second.clone(), third].map(|claimed| claimed.application);
+        assert_eq!(taken, [crowd, other, crowd]);
+        assert!(next(&pool).await.is_none());
+        // Workers that fell silent have nothing under way: only whose turn was last counts.
+        sqlx::query(
+            "UPDATE builds SET lease_expires_at = now() - interval '1 second' WHERE status = 'running'",
+        )
+        .execute(&pool)
+        .await
+        .expect("valid");
+        assert_eq!(next(&pool).await.expect("one waits").id, second.id);
+    }
 }

@@ -242,3 +242,27 @@ async fn one_repository_may_be_the_source_of_several_applications() {
     assert_eq!(builds(&api, &web).await.len(), 1);
     api.stop().await;
 }
+
+#[tokio::test]
+async fn a_push_finds_no_room_behind_a_queue_and_may_be_sent_again() {
+    let connected = Connected::start_with("", json!({ "branches": { "main": "production" } })).await;
+    let queued = "INSERT INTO builds (id, application_id, git_repository, git_ref, git_root_dir)
+                  SELECT gen_random_uuid(), id, 'https://github.com/acme/shop', 'HEAD', '' FROM applications, generate_series(1, 20)";
+    let pool = &connected.api.pool;
+    sqlx::query(queued).execute(pool).await.expect("valid");
+    let (delivery, payload) = (fresh(), push("main", COMMIT));
+    let send = async || {
+        let answer = call(&connected.api, SECRET, "push", &delivery, &payload).await;
+        answer.expect(202).json()["results"][0].clone()
+    };
+    let failed = send().await;
+    assert_eq!(failed["outcome"], "failed");
+    let message = failed["message"].as_str().expect("a sentence");
+    assert!(message.starts_with("20 builds of the application"), "{message}");
+    sqlx::query("UPDATE builds SET status = 'failed', finished_at = now()")
+        .execute(pool)
+        .await
+        .expect("valid");
+    assert_eq!(send().await["outcome"], "deployed");
+    connected.api.stop().await;
+}
