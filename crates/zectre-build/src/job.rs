@@ -61,14 +61,14 @@ impl Workshop {
     /// Builds; the outcome of everything that can go wrong is the error.
     pub async fn build(&self, claimed: &Claimed, log: &Log) -> Result<ArtifactId, Outcome> {
         // First of all: it tells the next worker what this one had, should it be killed.
-        let dir = self.directory(claimed)?;
+        let dir = Arc::new(self.directory(claimed)?);
         let ready = self.preparer.ready(log).await;
         let ready = ready.map_err(|reason| Outcome::refused(Reason::BuildWorkerFailed, reason))?;
         if let Some(weakness) = self.sandbox.weakness() {
             log.say(format!("this build has no memory limit: {weakness}"))
                 .await;
         }
-        let built = tokio::time::timeout(self.timeout, self.steps(claimed, dir, &ready, log)).await;
+        let built = tokio::time::timeout(self.timeout, self.steps(claimed, &dir, &ready, log)).await;
         built.unwrap_or_else(|_| {
             let message = format!(
                 "the build took longer than {} s (build.timeout_secs)",
@@ -79,11 +79,11 @@ impl Workshop {
     }
 
     /// The build's own directory, named by the claim.
-    fn directory(&self, claimed: &Claimed) -> Result<TempDir, Outcome> {
+    fn directory(&self, claimed: &Claimed) -> Result<Place, Outcome> {
         let name = claimed.claim().name();
         let mut builder = tempfile::Builder::new();
         let dir = builder.prefix(&name).rand_bytes(0).tempdir_in(&self.work_dir);
-        dir.map_err(|source| {
+        dir.map(|dir| Place(Some(dir))).map_err(|source| {
             broken(&Error::WorkDir {
                 path: self.work_dir.clone(),
                 source,
@@ -94,26 +94,23 @@ impl Workshop {
     async fn steps(
         &self,
         claimed: &Claimed,
-        dir: TempDir,
+        dir: &Arc<Place>,
         ready: &Ready,
         log: &Log,
     ) -> Result<ArtifactId, Outcome> {
-        let project = self.fetch(claimed, &dir, log).await?;
+        let project = self.fetch(claimed, dir, log).await?;
         let entry = entry(&project)?;
         log.say(format!("compiling {entry}")).await;
-        let program = self.compile(claimed, ready, &dir, &project, &entry, log).await?;
+        let program = self.compile(claimed, ready, dir, &project, &entry, log).await?;
         log.say(format!(
             "storing the program ({:.1} MB)",
             program.size as f64 / 1e6
         ))
         .await;
-        let id = self.store(claimed, &program).await?;
-        // Thousands of files: not on a thread that others wait for.
-        tokio::task::spawn_blocking(move || drop(dir));
-        Ok(id)
+        self.store(claimed, &program).await
     }
 
-    async fn fetch(&self, claimed: &Claimed, dir: &TempDir, log: &Log) -> Result<PathBuf, Outcome> {
+    async fn fetch(&self, claimed: &Claimed, dir: &Arc<Place>, log: &Log) -> Result<PathBuf, Outcome> {
         let (archive, target) = (dir.path().join("source"), dir.path().join("project"));
         let archive = match &claimed.origin {
             Origin::Archive(source) => {
@@ -123,8 +120,10 @@ impl Workshop {
             }
             Origin::Git(source) => self.fetch_commit(claimed, source, dir, log).await?,
         };
-        let bounds = self.bounds;
+        let (bounds, held) = (self.bounds, Arc::clone(dir));
         let unpacked = tokio::task::spawn_blocking(move || {
+            // A build that is given up meanwhile does not take the directory away from under this.
+            let _held = held;
             fs::create_dir(&target).map_err(SourceError::Disk)?;
             let root = source::unpack(&archive, &target, bounds)?;
             fs::remove_file(&archive).map_err(SourceError::Disk)?;
@@ -142,7 +141,7 @@ impl Workshop {
         &self,
         claimed: &Claimed,
         source: &GitSource,
-        dir: &TempDir,
+        dir: &Place,
         log: &Log,
     ) -> Result<PathBuf, Outcome> {
         let at = dir.path().join("git");
@@ -183,7 +182,7 @@ impl Workshop {
         &self,
         claimed: &Claimed,
         ready: &Ready,
-        dir: &TempDir,
+        dir: &Place,
         project: &Path,
         entry: &str,
         log: &Log,
@@ -237,6 +236,26 @@ impl Workshop {
             tracing::warn!(artifact = %id, %error, "an announced artifact stays without content");
         }
         stored.map(|()| id)
+    }
+}
+
+/// A build's directory, which goes with the last of those who work in it. It may hold tens of thousands of files: they go on a
+/// thread that nobody waits for, whichever way the build ends.
+struct Place(Option<TempDir>);
+
+impl Place {
+    fn path(&self) -> &Path {
+        self.0.as_ref().expect("it goes in `drop` alone").path()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let dir = self.0.take();
+        // Without a runtime nobody waits for this thread either.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn_blocking(move || drop(dir));
+        }
     }
 }
 
@@ -309,6 +328,36 @@ mod tests {
             }) => (message, diagnostics),
             other => panic!("it must be refused, not {other:?}"),
         }
+    }
+
+    #[test]
+    fn a_build_that_is_given_up_holds_no_thread_of_the_runtime_up() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .max_blocking_threads(1)
+            .build()
+            .expect("it starts");
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        runtime.block_on(async {
+            // The only thread for what blocks has something else to do: what is to go now has to wait for it.
+            let other = tokio::task::spawn_blocking(move || released.recv());
+            let dir = project(&[("a", "")]);
+            let path = dir.path().to_owned();
+            let place = Arc::new(Place(Some(dir)));
+            let given_up = async {
+                let _place = place;
+                std::future::pending::<()>().await;
+            };
+            let ended = tokio::time::timeout(Duration::ZERO, given_up);
+            assert!(ended.await.is_err());
+            assert!(path.exists(), "it was removed where everybody waits");
+            release.send(()).expect("it is waited for");
+            other.await.expect("it ends").expect("it was told");
+            tokio::task::spawn_blocking(|| ())
+                .await
+                .expect("after what was before it");
+            assert!(!path.exists());
+        });
     }
 
     #[test]

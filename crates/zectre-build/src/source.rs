@@ -18,6 +18,8 @@ const PATH_BYTES_MAX: usize = 1_024;
 const PART_BYTES_MAX: usize = 255;
 /// The deepest nesting.
 const DEPTH_MAX: usize = 64;
+/// Headers for each file that an archive may hold: of a file's and its directory's own, and those that come before them.
+const HEADERS_EACH_MAX: u32 = 8;
 /// The largest extension header (long names and the like).
 const EXTENSION_BYTES_MAX: u64 = 64 * 1024;
 
@@ -26,7 +28,7 @@ const EXTENSION_BYTES_MAX: u64 = 64 * 1024;
 pub struct Bounds {
     /// Bytes of all files together (`build.unpacked_bytes_max`).
     pub unpacked_bytes_max: u64,
-    /// Entries (`build.files_max`).
+    /// Files, and, counted on their own, the directories that are made for them (`build.files_max`).
     pub files_max: u32,
 }
 
@@ -63,7 +65,8 @@ pub fn unpack(archive: &Path, target: &Path, bounds: Bounds) -> Result<PathBuf, 
         bounds,
         seen: HashSet::new(),
         bytes: 0,
-        entries: 0,
+        files: 0,
+        directories: 0,
     };
     unpacking.run(&mut rest)?;
     drain(&mut rest, bounds)?;
@@ -97,7 +100,8 @@ struct Unpacking<'a> {
     bounds: Bounds,
     seen: HashSet<PathBuf>,
     bytes: u64,
-    entries: u32,
+    files: u32,
+    directories: u32,
 }
 
 impl Unpacking<'_> {
@@ -106,14 +110,13 @@ impl Unpacking<'_> {
         // Raw: the library would read an extension header of any size into memory.
         let entries = archive.entries().map_err(unreadable)?.raw(true);
         let mut long_name: Option<Vec<u8>> = None;
-        let mut files = 0_u32;
-        for entry in entries {
+        let headers_max = self.bounds.files_max.saturating_mul(HEADERS_EACH_MAX);
+        for (n, entry) in (1_u32..).zip(entries) {
             let mut entry = entry.map_err(unreadable)?;
-            self.entries += 1;
-            if self.entries > self.bounds.files_max {
+            // Nothing is written for most of them, but each is looked at.
+            if n > headers_max {
                 return refused(format!(
-                    "the source has more than {} files (build.files_max); leave out what the build doesn't need",
-                    self.bounds.files_max
+                    "the source archive has more than {headers_max} headers ({HEADERS_EACH_MAX} for each file of build.files_max)"
                 ));
             }
             match entry.header().entry_type() {
@@ -125,24 +128,24 @@ impl Unpacking<'_> {
                     let name = long_name
                         .take()
                         .unwrap_or_else(|| entry.path_bytes().into_owned());
-                    files += u32::from(self.entry(&mut entry, kind, &name)?);
+                    self.entry(&mut entry, kind, &name)?;
                 }
             }
         }
-        if files == 0 {
+        if self.files == 0 {
             refused("the source archive holds no files")
         } else {
             Ok(())
         }
     }
 
-    /// Writes one entry; true for a file.
+    /// Writes one entry.
     fn entry(
         &mut self,
         entry: &mut Entry<'_, &mut Box<dyn Read>>,
         kind: EntryType,
         name: &[u8],
-    ) -> Result<bool, SourceError> {
+    ) -> Result<(), SourceError> {
         let path = inside(name)?;
         let what = match kind {
             EntryType::Regular | EntryType::Continuous => None,
@@ -151,7 +154,7 @@ impl Unpacking<'_> {
                 if !path.as_os_str().is_empty() {
                     self.directory(&path)?;
                 }
-                return Ok(false);
+                return Ok(());
             }
             EntryType::Symlink => Some("a symbolic link"),
             EntryType::Link => Some("a hard link"),
@@ -169,23 +172,37 @@ impl Unpacking<'_> {
         if path.as_os_str().is_empty() {
             return refused("the source archive holds a file without a name");
         }
-        self.file(entry, &path, name)?;
-        Ok(true)
+        self.file(entry, &path, name)
     }
 
-    fn directory(&self, path: &Path) -> Result<(), SourceError> {
+    /// Makes it and those above it, where they are not there.
+    fn directory(&mut self, path: &Path) -> Result<(), SourceError> {
         let mut made = self.target.to_owned();
         for part in path.components() {
             made.push(part);
             match fs::create_dir(&made) {
                 // Whatever this worker's umask: the build reads it as another user.
-                Ok(()) => fs::set_permissions(&made, fs::Permissions::from_mode(0o755))
-                    .map_err(SourceError::Disk)?,
+                Ok(()) => {
+                    fs::set_permissions(&made, fs::Permissions::from_mode(0o755))
+                        .map_err(SourceError::Disk)?;
+                    self.directories += 1;
+                    self.check(self.directories, "directories")?;
+                }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists && made.is_dir() => {}
                 Err(error) => return Err(clash(path, error)),
             }
         }
         Ok(())
+    }
+
+    fn check(&self, number: u32, what: &str) -> Result<(), SourceError> {
+        let most = self.bounds.files_max;
+        if number <= most {
+            return Ok(());
+        }
+        refused(format!(
+            "the source has more than {most} {what} (build.files_max); leave out what the build doesn't need"
+        ))
     }
 
     fn file(
@@ -194,6 +211,8 @@ impl Unpacking<'_> {
         path: &Path,
         name: &[u8],
     ) -> Result<(), SourceError> {
+        self.files += 1;
+        self.check(self.files, "files")?;
         let size = entry.size();
         self.bytes = self.bytes.saturating_add(size);
         if self.bytes > self.bounds.unpacked_bytes_max {

@@ -288,6 +288,42 @@ fn bombs_and_crowds_are_refused() {
 }
 
 #[test]
+fn what_is_written_counts_and_not_how_it_is_told() {
+    // Each with directories of its own: few entries, many of what a disk must hold.
+    let deep = |n: u32| format!("{n}/{}f", "d/".repeat(40));
+    let crowd = (0..50).fold(Case::new(), |case, n| case.file(&deep(n), b""));
+    let (dir, unpacked) = crowd.unpack();
+    let message = unpacked.expect_err("2,050 directories").to_string();
+    assert!(
+        message.contains("more than 100 directories (build.files_max)"),
+        "{message}"
+    );
+    assert!(!dir.path().join("target").join("3").exists(), "it stops there");
+    // Names that take a header of their own, in directories that are told too.
+    let long = |n: u32| format!("{}/{}/f{n}", "d".repeat(120), "e".repeat(120));
+    let mut case = Case::new();
+    for n in 0..BOUNDS.files_max {
+        let mut header = Header::new_gnu();
+        header.set_size(0);
+        case.tar
+            .append_data(&mut header, long(n), &b""[..])
+            .expect("in memory");
+        case = case.raw(b"src/", EntryType::Directory, "", b"");
+    }
+    let (_dir, root) = case.unpack();
+    assert!(
+        root.expect("as many files as there may be")
+            .join(long(99))
+            .is_file()
+    );
+    // An end there is all the same.
+    let headers = (0..801).fold(Case::new(), |case, _| {
+        case.raw(b"./", EntryType::Directory, "", b"")
+    });
+    assert!(headers.refused().contains("more than 800 headers"));
+}
+
+#[test]
 fn a_gzip_bomb_stops_at_the_bound() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut header = Header::new_ustar();
