@@ -204,6 +204,13 @@ async fn a_canary_is_told_as_what_it_is() {
         "{}",
         restarted.stderr
     );
+
+    // What is given up answers nowhere: the URL is that of what goes on serving.
+    zectre(&["deploy", "--artifact", &server, "--prod", "--wait"])
+        .await
+        .success();
+    let cancelled = zectre(&["cancel", "--prod", "-q"]).await;
+    assert_eq!(cancelled.success(), restarted.success());
 }
 
 #[tokio::test]

@@ -454,6 +454,9 @@ async fn the_examples_build_and_do_what_they_say() {
     for name in ["hello", "json-api", "job"] {
         let copy = platform.directory().join(name);
         copy_dir(&example(name), &copy);
+        let added = cli.run(&copy, &["projects", "add"]).await;
+        // A job answers nowhere.
+        assert_eq!(added.success().is_empty(), name == "job", "{}", added.stdout);
         cli.run(&copy, &["deploy", "--prod", "--wait"]).await.success();
     }
     assert_eq!(http.app("hello-default", "/").await.status, 200);

@@ -4,10 +4,10 @@ use crate::{
     args::PickArgs,
     command::{
         begun::{Begun, Work},
-        rollout::show,
         wait,
     },
     context::Context,
+    describe,
     error::CliError,
     output::Shown,
     project,
@@ -44,7 +44,23 @@ pub(crate) async fn run(args: &PickArgs, context: &Context, begun: &Begun) -> Re
         )));
     }
     progress.done(&format!("{name} was cancelled"));
-    Ok(show(context, &now))
+    // What was cancelled answers nowhere any more: shown is where its environment does.
+    let serves = serving(context, &app, &now.environment).await?;
+    Ok(context.output.value(&now, |_| {
+        if let Some(url) = serves.as_ref().and_then(describe::url) {
+            context.output.data(url);
+        }
+    }))
+}
+
+/// What the environment's requests go to; none where nothing has taken over there yet.
+async fn serving(context: &Context, app: &App, slug: &str) -> Result<Option<Deployment>, CliError> {
+    let all = context.client.environments(app.id).await?.data;
+    let environment = all.iter().find(|one| one.slug == slug);
+    match environment.and_then(|one| one.current_deployment_id) {
+        Some(id) => project::absent_is_none(context.client.deployment(id).await),
+        None => Ok(None),
+    }
 }
 
 fn nothing_is_under_way(app: &App, environment: &Environment) -> CliError {
