@@ -7,7 +7,8 @@ use crate::{
     code,
     context::Context,
     error::{Error, refuse},
-    identity::{Actor, fingerprint},
+    identity::{Actor, enabled, fingerprint},
+    let_in::LetIn,
     store::{
         account, api_key,
         change::{About, Change},
@@ -111,17 +112,19 @@ pub(crate) enum Decision {
 pub(crate) async fn decide(
     context: &Context,
     actor: &Actor,
-    (user, email): (UserId, &str),
+    (who, email): (LetIn, &str),
     typed: &str,
     decision: Decision,
 ) -> Result<CliLogin, Error> {
     let approved = matches!(decision, Decision::Approve { .. });
+    let user = who.user();
     let actor = actor.known_as(user, email);
     let look = async {
         let Some(code) = user_code(typed) else {
             return Ok(None);
         };
         let mut change = Change::begin(&context.pool, &actor).await?;
+        who.hold(&mut change).await?;
         let decided = cli_login::decide(change.connection(), &code, user, decision).await?;
         Ok(decided.map(|decided| (change, decided)))
     };
@@ -186,10 +189,13 @@ pub(crate) async fn fetch(context: &Context, actor: &Actor, device_code: &str) -
 /// Makes the key, in the name of who approved.
 async fn hand_over(context: &Context, actor: &Actor, user: UserId, asked: &Asked) -> Result<CliToken, Error> {
     let account = account::by_id(&context.pool, user).await?;
-    let account = account.ok_or_else(|| refuse(&code::ACCESS_DENIED, "the account is gone"))?;
-    crate::identity::enabled(account.disabled)?;
+    let gone = || refuse(&code::ACCESS_DENIED, "the account is gone");
+    let account = account.ok_or_else(gone)?;
     let actor = actor.known_as(user, &account.email);
     let mut change = Change::begin(&context.pool, &actor).await?;
+    // Before what was approved, as whoever sets a password takes it back.
+    let held = account::hold(change.connection(), user).await?;
+    enabled(held.ok_or_else(gone)?.disabled)?;
     if !cli_login::take(change.connection(), asked.id).await? {
         return Err(refuse(
             &code::DEVICE_CODE_EXPIRED,

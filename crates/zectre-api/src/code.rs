@@ -49,7 +49,7 @@ codes! {
     ACCOUNT_DISABLED FORBIDDEN "An admin has disabled this account: its password, logins and API keys are right, but not taken.";
     CATALOG_ACCOUNT_REFUSED FORBIDDEN "The catalog's token is good, but makes no account here: the address belongs to an account of this cluster, or is not verified.";
     CATALOG_ROLES_LAPSED FORBIDDEN "The catalog has not told of your roles for longer than `auth.catalog_roles_ttl_secs`, so they don't count for this credential any more. Sign in by the catalog again.";
-    INSUFFICIENT_SCOPE FORBIDDEN "The API key's scopes do not allow this, whatever its owner may do.";
+    INSUFFICIENT_SCOPE FORBIDDEN "The API key's scopes, or that it ends, do not allow this, whatever its owner may do.";
     ACCESS_DENIED FORBIDDEN "The login of this command line was denied.";
     INVITATION_REQUIRED FORBIDDEN "This cluster takes sign-ups with an invitation only: send its token as `invitation`.";
     SIGNUP_CLOSED FORBIDDEN "This cluster takes no sign-ups. Ask its admin for an account.";

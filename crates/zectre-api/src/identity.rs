@@ -18,7 +18,7 @@ use std::net::IpAddr;
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
 use zectre_common::{
-    id::{NodeId, UserId},
+    id::{ApiKeyId, NodeId, UserId},
     state::Role,
     time::Time,
     wire::auth::Membership,
@@ -54,6 +54,7 @@ pub(crate) enum Credential {
     Login { token_id: Uuid, expires_at: Time },
     /// An API key, with the most that its scopes allow (`None` for one without any), and when it ends.
     ApiKey {
+        id: ApiKeyId,
         cap: Option<Cap>,
         expires_at: Option<Time>,
     },
@@ -91,6 +92,8 @@ pub(crate) struct Person {
     pub(crate) is_admin: bool,
     pub(crate) created_at: Time,
     pub(crate) memberships: Vec<Membership>,
+    /// The epoch of their logins when they were let in.
+    pub(crate) login_epoch: i64,
     pub(crate) credential: Credential,
 }
 
@@ -212,9 +215,9 @@ async fn by_api_key(context: &Context, key: &str) -> Result<Person, Error> {
         api_key::used(&context.pool, found.id).await?;
     }
     let cap = Cap::of(&found.scopes);
-    let expires_at = found.expires_at;
+    let (id, expires_at) = (found.id, found.expires_at);
     let account = heard_of(context, found.account)?;
-    let mut person = account.into_person(Credential::ApiKey { cap, expires_at });
+    let mut person = account.into_person(Credential::ApiKey { id, cap, expires_at });
     person.is_admin &= cap.is_none_or(|cap| cap.cluster);
     Ok(person)
 }

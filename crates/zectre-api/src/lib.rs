@@ -19,6 +19,7 @@ mod forge;
 mod handler;
 mod idempotency;
 mod identity;
+mod let_in;
 mod login_token;
 mod maintenance;
 mod metrics;

@@ -1,7 +1,12 @@
 //! What an API key with scopes may do. A pure decision, made before anything is looked up: so its answer says nothing
 //! about what there is.
 
-use crate::policy::Policy;
+use crate::{
+    code,
+    error::{Error, refuse},
+    identity::Credential,
+    policy::Policy,
+};
 use zectre_common::state::{Role, Scope};
 
 /// The most that a key with scopes may do.
@@ -48,6 +53,19 @@ impl Cap {
     pub(crate) fn lower(self, role: Role) -> Option<Role> {
         self.role.map(|most| most.min(role))
     }
+}
+
+/// Refuses to make an admin of the cluster, or set the password of one, with what may not do everything for as long as its owner
+/// may: by a login as an admin it could.
+pub(crate) fn may_make_admins(credential: &Credential) -> Result<(), Error> {
+    if credential.cap().is_none() && credential.keys_until().is_none() {
+        return Ok(());
+    }
+    Err(refuse(
+        &code::INSUFFICIENT_SCOPE,
+        "an API key with scopes, or that ends, makes no admin of the cluster and resets no admin's password; log in with e-mail and \
+         password, or use a key with neither",
+    ))
 }
 
 #[cfg(test)]

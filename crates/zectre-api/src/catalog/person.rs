@@ -13,6 +13,7 @@ use crate::{
     store::{
         account, catalog,
         change::{About, Change},
+        member,
     },
 };
 use sha2::{Digest, Sha256};
@@ -113,7 +114,10 @@ async fn take_up(context: &Context, trusted: &Catalog, claims: &Claims) -> Resul
     let user = known.user_id;
     catalog::update_user(change.connection(), user, claims, &hash(claims)).await?;
     let mut given = Vec::with_capacity(claims.orgs.len());
-    for org in &claims.orgs {
+    // In one order: two people who come at once hold the same organizations.
+    let mut orgs: Vec<_> = claims.orgs.iter().collect();
+    orgs.sort_by(|a, b| a.slug.cmp(&b.slug));
+    for org in orgs {
         let place = catalog::organization(change.connection(), &org.slug, &org.name, issuer).await?;
         let is_its = place.issuer.as_deref() == Some(issuer) || trusted.shared.contains(&org.slug);
         let about = About::organization(place.id);
@@ -130,6 +134,11 @@ async fn take_up(context: &Context, trusted: &Catalog, claims: &Claims) -> Resul
             change.event("organization.created", about, &message).await?;
         }
         given.push(place.id);
+        if catalog::is_settled(change.connection(), place.id, user, org.role, issuer).await? {
+            continue;
+        }
+        // Who changes members does one after the other.
+        member::hold(change.connection(), place.id).await?;
         if catalog::grant(change.connection(), place.id, user, org.role, issuer).await? {
             let message = format!("{} is {} by the catalog", claims.email, org.role);
             change.event("member.changed", about, &message).await?;

@@ -8,6 +8,7 @@ use crate::{
     endpoint::{Endpoint, endpoint},
     error::{Error, invalid_field, refuse},
     identity::{Actor, Person, fingerprint},
+    let_in::LetIn,
     page::list_query,
     policy::Policy,
     store::{
@@ -86,6 +87,7 @@ async fn create(
     let (key, prefix) = new_api_key();
     let hash = fingerprint(key.expose_secret());
     let mut change = Change::begin(&context.pool, &actor).await?;
+    LetIn::of(&person).hold(&mut change).await?;
     let new = api_key::New {
         user_id: person.id,
         name,

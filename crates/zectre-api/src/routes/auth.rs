@@ -12,7 +12,7 @@ use crate::{
     identity::{self, Actor, Credential, Person},
     login_token, password,
     policy::Policy,
-    sign_in,
+    scope, sign_in,
     store::{
         account,
         change::{About, Change},
@@ -58,8 +58,8 @@ impl From<Person> for User {
 
 /// Makes an account.
 ///
-/// Where sign-up is closed only an admin of the cluster may, with their credential; they alone may set `is_admin`. Where
-/// it takes invitations, so may whoever has one of this address.
+/// Where sign-up is closed only an admin of the cluster may, with their credential; they alone may set `is_admin`, though not with
+/// an API key that has scopes or ends. Where it takes invitations, so may whoever has one of this address.
 #[utoipa::path(post, path = "/auth/signup", tag = "auth", request_body = SignupRequest,
                responses((status = 201, description = "The account", body = User)))]
 async fn signup(
@@ -69,7 +69,7 @@ async fn signup(
     Json(request): Json<SignupRequest>,
 ) -> Result<Response, Error> {
     let admin = calling_admin(&context, &headers).await?;
-    let email = wished(&context, &request, admin.is_some())?;
+    let email = wished(&context, &request, admin.as_ref())?;
     if let Some(answer) = made_before(&context, &headers, &request, actor.address).await? {
         return Ok(answer);
     }
@@ -130,15 +130,23 @@ async fn signup(
 }
 
 /// The address that the sign-up is for, if it may be made at all.
-fn wished<'r>(context: &Context, request: &'r SignupRequest, by_admin: bool) -> Result<&'r str, Error> {
-    if !by_admin {
-        may_sign_up(context.settings.signup, request.invitation.is_some())?;
-    }
-    if request.is_admin.is_some() && !by_admin {
-        return Err(refuse(
-            &code::FORBIDDEN,
-            "only an admin of the cluster says who else is one; leave `is_admin` out",
-        ));
+fn wished<'r>(
+    context: &Context,
+    request: &'r SignupRequest,
+    admin: Option<&Person>,
+) -> Result<&'r str, Error> {
+    match admin {
+        Some(admin) if request.is_admin == Some(true) => scope::may_make_admins(&admin.credential)?,
+        Some(_) => {}
+        None => {
+            may_sign_up(context.settings.signup, request.invitation.is_some())?;
+            if request.is_admin.is_some() {
+                return Err(refuse(
+                    &code::FORBIDDEN,
+                    "only an admin of the cluster says who else is one; leave `is_admin` out",
+                ));
+            }
+        }
     }
     let email = request.email.trim();
     if !email::is_plausible(email) {

@@ -7,6 +7,7 @@ use crate::{
     endpoint::{Endpoint, endpoint},
     error::{Error, invalid_field},
     identity::{Actor, Person},
+    let_in::LetIn,
     policy::Policy,
 };
 use axum::extract::State;
@@ -65,7 +66,7 @@ async fn approve(
     } else {
         Decision::Deny
     };
-    let who = (person.id, person.email.as_str());
+    let who = (LetIn::of(&person), person.email.as_str());
     let decided = cli_login::decide(&context, &actor, who, &request.user_code, decision).await?;
     Ok(Json(decided))
 }

@@ -8,6 +8,7 @@ use crate::{
     context::Context,
     error::Error,
     identity::Actor,
+    let_in::LetIn,
     openapi::escape,
     policy::{Guard, Policy, enforce},
     sign_in,
@@ -127,7 +128,8 @@ async fn decided(context: &Context, actor: &Actor, form: Filled) -> Result<bool,
     } else {
         Decision::Deny
     };
-    cli_login::decide(context, actor, (login.id, email), &form.code, decision).await?;
+    let who = (LetIn::by_password(&login), email);
+    cli_login::decide(context, actor, who, &form.code, decision).await?;
     Ok(approved)
 }
 

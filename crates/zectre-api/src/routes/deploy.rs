@@ -185,10 +185,11 @@ pub(crate) async fn make(
             );
             refuse(&code::ENVIRONMENT_NOT_FOUND, detail)
         })?;
+    // The organization before the routing epoch, which a port raises: the order that `Change` tells.
+    let watch = Watch::begin(change, quotas, *owner, Resource::Work).await?;
     if spec.networking.protocol == Protocol::Tcp && spec.restart != RestartPolicy::Never {
         assign_port(change, environment_id, *tcp_ports).await?;
     }
-    let watch = Watch::begin(change, quotas, *owner, Resource::Work).await?;
     let program = choose_program(change.connection(), id, *owner, wanted, spec.process_type).await?;
     let mut made = None;
     for _ in 0..LABEL_TRIES {

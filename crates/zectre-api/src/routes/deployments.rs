@@ -13,9 +13,10 @@ use crate::{
     quota::{Resource, Watch},
     scheduler,
     store::{
+        app,
         change::{About, Change},
-        deployment::{self, Standing},
-        ownership, task,
+        deployment::{self, Place, Standing},
+        task,
     },
 };
 use axum::{
@@ -145,9 +146,12 @@ async fn update(
         return Ok(Json(show(&context, id).await?));
     }
     let mut change = Change::begin(&context.pool, &actor).await?;
-    let standing = deployment::lock(change.connection(), id)
-        .await?
-        .ok_or_else(|| gone(Thing::Deployment, id))?;
+    let place = hold_application(&mut change, id).await?;
+    let watch = match request.replicas {
+        Some(_) => watch_work(&context, &mut change, &place).await?,
+        None => None,
+    };
+    let standing = lock(&mut change, id).await?;
     if let Some(refusal) = unless_usable(&standing) {
         return Err(refusal);
     }
@@ -157,11 +161,7 @@ async fn update(
             "it runs to completion, as often as it was deployed for; `cancel` ends it, and another deployment runs it again",
         ));
     }
-    let about = About::deployment(standing.application_id, id);
-    let watch = match request.replicas {
-        Some(_) => watch_work(&context, &mut change, id).await?,
-        None => None,
-    };
+    let about = About::deployment(place.application_id, id);
     deployment::update(change.connection(), id, request).await?;
     if let Some(watch) = watch {
         watch.check(&mut change).await?;
@@ -197,27 +197,26 @@ async fn act(context: &Context, actor: &Actor, id: DeploymentId, action: Action)
 
 async fn write_down(context: &Context, actor: &Actor, id: DeploymentId, action: Action) -> Result<(), Error> {
     let mut change = Change::begin(&context.pool, actor).await?;
-    let standing = deployment::lock(change.connection(), id)
-        .await?
-        .ok_or_else(|| gone(Thing::Deployment, id))?;
-    if let Some(refusal) = (action.refuses)(&standing) {
-        return Err(refusal);
-    }
+    let place = hold_application(&mut change, id).await?;
     // Of requests that came at once, by as many proxies, one is written down.
     let is_request = action.kind == OperationKind::Wake && is_of_a_request(actor);
     if is_request && !deployment::wakes_beside(change.connection(), id).await? {
         return Ok(());
     }
-    let about = About::deployment(standing.application_id, id);
     let brings_back = matches!(
         action.kind,
         OperationKind::Promote | OperationKind::Rollback | OperationKind::Wake
     );
     let watch = if brings_back {
-        watch_work(context, &mut change, id).await?
+        watch_work(context, &mut change, &place).await?
     } else {
         None
     };
+    let standing = lock(&mut change, id).await?;
+    if let Some(refusal) = (action.refuses)(&standing) {
+        return Err(refusal);
+    }
+    let about = About::deployment(place.application_id, id);
     change.operation(action.kind, about).await?;
     if let Some(watch) = watch {
         watch.check(&mut change).await?;
@@ -239,16 +238,28 @@ fn is_of_a_request(actor: &Actor) -> bool {
     actor.name == name::PROXY
 }
 
+/// Holds the deployment's application, so that neither that nor the environment is deleted meanwhile.
+async fn hold_application(change: &mut Change<'_>, id: DeploymentId) -> Result<Place, Error> {
+    let unknown = || gone(Thing::Deployment, id);
+    let place = deployment::place(change.connection(), id).await?;
+    let place = place.ok_or_else(unknown)?;
+    let application = app::lock(change.connection(), place.application_id).await?;
+    application.map(|_| place).ok_or_else(unknown)
+}
+
 /// Watches what the organization's tasks reserve, in a change of one of its deployments.
 async fn watch_work(
     context: &Context,
     change: &mut Change<'_>,
-    id: DeploymentId,
+    place: &Place,
 ) -> Result<Option<Watch>, Error> {
-    match ownership::of_deployment(&context.pool, id).await? {
-        Some(owner) => Watch::begin(change, &context.settings.quotas, owner, Resource::Work).await,
-        None => Ok(None),
-    }
+    let quotas = &context.settings.quotas;
+    Watch::begin(change, quotas, place.organization_id, Resource::Work).await
+}
+
+async fn lock(change: &mut Change<'_>, id: DeploymentId) -> Result<Standing, Error> {
+    let standing = deployment::lock(change.connection(), id).await?;
+    standing.ok_or_else(|| gone(Thing::Deployment, id))
 }
 
 /// The same for what only a server does.

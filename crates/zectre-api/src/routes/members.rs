@@ -386,10 +386,13 @@ pub(super) async fn take_up(
     user: UserId,
     email: &str,
 ) -> Result<Membership, Error> {
-    let offer = invitation::take(change.connection(), &fingerprint(token), email).await?;
+    let (connection, token) = (change.connection(), fingerprint(token));
+    let whose = invitation::organization_of(connection, &token, email).await?;
+    // Before the invitation, as whoever invites the address again holds it: or the two wait for each other.
+    member::hold(connection, whose.ok_or_else(no_invitation)?).await?;
+    let offer = invitation::take(connection, &token, email).await?;
     let offer = offer.ok_or_else(no_invitation)?;
     let organization = offer.organization_id;
-    member::hold(change.connection(), organization).await?;
     let before = member::get(change.connection(), organization, user).await?;
     let role = before.map_or(offer.role, |member| member.role.max(offer.role));
     member::set(change.connection(), organization, user, role).await?;

@@ -10,7 +10,7 @@ use crate::{
     identity::{Actor, Person, enabled, fingerprint},
     login_token, password,
     policy::Policy,
-    sign_in,
+    scope, sign_in,
     store::{
         account,
         change::{About, Change},
@@ -84,7 +84,8 @@ async fn change_password(
 
 /// Makes a token with which the account's owner sets a new password, once, within an hour.
 ///
-/// This answer is the only time that it is shown. It replaces an earlier one.
+/// This answer is the only time that it is shown. It replaces an earlier one. An API key with scopes, or that ends, makes none for an admin
+/// of the cluster.
 #[utoipa::path(post, path = "/users/{id}/reset-password", tag = "users", params(("id" = UserId, Path, description = "The account")),
                responses((status = 201, description = "The token", body = PasswordReset)))]
 async fn make_reset(
@@ -98,6 +99,9 @@ async fn make_reset(
     let mut change = Change::begin(&context.pool, &actor).await?;
     let account = account::shown(change.connection(), id).await?;
     let account = account.ok_or_else(|| super::users::no_user(id))?;
+    if account.is_admin {
+        scope::may_make_admins(&person.credential)?;
+    }
     let hash = fingerprint(token.expose_secret());
     password_reset::insert(change.connection(), id, &hash, person.id, expires_at).await?;
     let what = format!("a token to reset the password of {} was made", account.email);
@@ -130,15 +134,12 @@ async fn reset(
     let counter = [attempts::of_address(Kind::Address, actor.address)];
     let token_hash = fingerprint(&request.token);
     // A hash is work: not for tokens that are none.
-    let look = async {
-        Ok(password_reset::holds(&context.pool, &token_hash)
-            .await?
-            .then_some(()))
-    };
-    let held = context.attempts.guess(counter, look).await?;
-    held.ok_or_else(unknown)?;
+    let look = password_reset::whose(&context.pool, &token_hash);
+    let whose = context.attempts.guess(counter, look).await?.ok_or_else(unknown)?;
     let hash = password::hash(SecretString::from(request.new_password)).await?;
     let mut taking = context.pool.begin().await?;
+    // The account first, as whoever changes its password has it: or the two wait for each other.
+    account::hold(&mut taking, whose).await?;
     let id = password_reset::take(&mut taking, &token_hash)
         .await?
         .ok_or_else(unknown)?;
@@ -163,9 +164,11 @@ async fn set(
     expected: Option<i64>,
 ) -> Result<Option<i64>, Error> {
     let connection = change.connection();
+    // The account first: what someone approves until it is held is forgotten here, and nothing is approved from then on.
+    let epoch = account::set_password(connection, id, hash, expected).await?;
     cli_login::forget_of(connection, id).await?;
     password_reset::forget_of(connection, id).await?;
-    account::set_password(connection, id, hash, expected).await
+    Ok(epoch)
 }
 
 /// Refuses a password that is too short to be one.

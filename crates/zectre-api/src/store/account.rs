@@ -86,6 +86,7 @@ impl Account {
             is_admin: self.is_admin,
             created_at: self.created_at,
             memberships: Self::memberships(self.memberships.0),
+            login_epoch: self.login_epoch,
             credential,
         }
     }
@@ -167,6 +168,32 @@ pub(crate) async fn insert(
         Err(error) if is_duplicate(&error) => Ok(false),
         Err(error) => Err(error.into()),
     }
+}
+
+/// What of an account decides whether anyone acts for it.
+pub(crate) struct Standing {
+    pub(crate) disabled: bool,
+    pub(crate) login_epoch: i64,
+}
+
+/// How the account stands, which is held until the transaction ends: its logins don't end meanwhile, and of its keys that are made at
+/// once each sees the others.
+pub(crate) async fn hold(connection: &mut PgConnection, id: UserId) -> Result<Option<Standing>, Error> {
+    let query = sqlx::query_as!(
+        Standing,
+        "SELECT disabled, login_epoch FROM users WHERE id = $1 FOR NO KEY UPDATE",
+        id as _
+    );
+    Ok(query.fetch_optional(connection).await?)
+}
+
+/// Whether a login was ended before its time.
+pub(crate) async fn is_revoked(connection: &mut PgConnection, token_id: Uuid) -> Result<bool, Error> {
+    let query = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT 1 FROM revoked_tokens WHERE token_id = $1) AS "x!""#,
+        token_id
+    );
+    Ok(query.fetch_one(connection).await?)
 }
 
 /// Ends a login before its time.

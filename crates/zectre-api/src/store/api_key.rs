@@ -113,7 +113,22 @@ impl From<Row> for ApiKey {
     }
 }
 
-/// Stores a key's hash; `None` when the user has as many as they may.
+/// Whether it still is one of the user's that works.
+pub(crate) async fn holds(
+    connection: &mut PgConnection,
+    user_id: UserId,
+    id: ApiKeyId,
+) -> Result<bool, Error> {
+    let query = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT 1 FROM api_keys
+                          WHERE id = $1 AND user_id = $2 AND (expires_at IS NULL OR expires_at > now())) AS "x!""#,
+        id as _,
+        user_id as _
+    );
+    Ok(query.fetch_one(connection).await?)
+}
+
+/// Stores a key's hash; `None` when the user, who is held, has as many as they may.
 pub(crate) async fn insert(connection: &mut PgConnection, new: &New<'_>) -> Result<Option<ApiKey>, Error> {
     let scopes: Vec<String> = new.scopes.iter().map(ToString::to_string).collect();
     let row = sqlx::query_as!(

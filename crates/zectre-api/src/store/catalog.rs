@@ -59,7 +59,8 @@ pub(crate) async fn standing(pool: &PgPool, issuer: &str, subject: &str) -> Resu
     Ok(query.fetch_optional(pool).await?)
 }
 
-/// The same, held until the transaction ends.
+/// The same, held until the transaction ends; what refers to the user can still be written meanwhile: who changes members holds the
+/// organization, and writes a membership.
 pub(crate) async fn hold(
     connection: &mut PgConnection,
     issuer: &str,
@@ -69,7 +70,7 @@ pub(crate) async fn hold(
         Standing,
         r#"SELECT id AS "user_id: UserId", catalog_issued_at AS issued_at, catalog_claims AS claims, disabled,
                   floor(extract(epoch FROM logins_ended_at))::bigint AS logins_ended_at
-           FROM users WHERE external_issuer = $1 AND external_subject = $2 FOR UPDATE"#,
+           FROM users WHERE external_issuer = $1 AND external_subject = $2 FOR NO KEY UPDATE"#,
         issuer,
         subject
     );
@@ -163,6 +164,25 @@ pub(crate) async fn organization(
         issuer: found.catalog_issuer,
         is_new: false,
     })
+}
+
+/// Whether there is nothing to give: it is so already, or someone here gave a role, which stays.
+pub(crate) async fn is_settled(
+    connection: &mut PgConnection,
+    organization: OrganizationId,
+    user: UserId,
+    role: Role,
+    issuer: &str,
+) -> Result<bool, Error> {
+    let query = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT 1 FROM memberships WHERE user_id = $1 AND organization_id = $2
+                          AND (catalog_issuer IS DISTINCT FROM $4 OR role = $3)) AS "x!""#,
+        user as _,
+        organization as _,
+        role.as_str(),
+        issuer
+    );
+    Ok(query.fetch_one(connection).await?)
 }
 
 /// Gives the role; false when it is so already, or someone here gave another one, which stays.

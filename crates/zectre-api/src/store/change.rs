@@ -1,4 +1,8 @@
 //! A write: one transaction with what is wanted, the operation for the scheduler, and the event.
+//!
+//! Rows are locked in one order, whoever locks them and for what: the account, the application, the organization, the routing epoch,
+//! then environments and deployments, then the rest. In two orders two changes would wait for each other, until the server ends one of
+//! them after a second. (The scheduler's commits begin with the epoch.)
 
 use crate::{error::Error, identity::Actor};
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};

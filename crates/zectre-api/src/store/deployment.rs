@@ -4,7 +4,7 @@ use super::rows::{Lists, page, some};
 use crate::{error::Error, page::Window, urls::Urls};
 use sqlx::{PgConnection, PgExecutor, types::Json};
 use zectre_common::{
-    id::{ApplicationId, ArtifactId, BuildId, DeploymentId, EnvironmentId, UserId},
+    id::{ApplicationId, ArtifactId, BuildId, DeploymentId, EnvironmentId, OrganizationId, UserId},
     spec::DeploymentSpec,
     state::{DeploymentStatus, Health, Reason},
     time::Time,
@@ -129,9 +129,26 @@ pub(crate) async fn get(executor: impl PgExecutor<'_>, id: DeploymentId) -> Resu
         .await?)
 }
 
+/// Whose a deployment is: neither ever changes.
+pub(crate) struct Place {
+    pub(crate) application_id: ApplicationId,
+    pub(crate) organization_id: OrganizationId,
+}
+
+/// Where it belongs, whether or not that is deleted.
+pub(crate) async fn place(connection: &mut PgConnection, id: DeploymentId) -> Result<Option<Place>, Error> {
+    let query = sqlx::query_as!(
+        Place,
+        r#"SELECT d.application_id AS "application_id: ApplicationId", n.organization_id AS "organization_id: OrganizationId"
+           FROM deployments d JOIN applications a ON a.id = d.application_id JOIN namespaces n ON n.id = a.namespace_id
+           WHERE d.id = $1"#,
+        id as _
+    );
+    Ok(query.fetch_optional(connection).await?)
+}
+
 /// What decides whether an action makes sense.
 pub(crate) struct Standing {
-    pub(crate) application_id: ApplicationId,
     pub(crate) version: i32,
     pub(crate) status: DeploymentStatus,
     pub(crate) current: bool,
@@ -142,16 +159,18 @@ pub(crate) struct Standing {
     pub(crate) is_job: bool,
 }
 
-/// How the deployment stands; its row stays locked until the change ends.
+/// How the deployment stands; its row stays locked until the change ends. `None` where its environment is deleted: the application's lock,
+/// which the caller has, keeps that from happening meanwhile (a wait for this row would not notice it).
 pub(crate) async fn lock(connection: &mut PgConnection, id: DeploymentId) -> Result<Option<Standing>, Error> {
     let query = sqlx::query_as!(
         Standing,
-        r#"SELECT d.application_id AS "application_id: ApplicationId", d.version, d.status AS "status: DeploymentStatus",
+        r#"SELECT d.version, d.status AS "status: DeploymentStatus",
                   (e.current_deployment_id IS NOT DISTINCT FROM d.id) AS "current!",
                   (e.target_deployment_id IS NOT DISTINCT FROM d.id) AS "target!",
                   d.previous_deployment_id AS "previous_deployment_id: DeploymentId", d.replicas,
                   COALESCE(d.spec->>'restart' = 'never', false) AS "is_job!"
-           FROM deployments d JOIN environments e ON e.id = d.environment_id WHERE d.id = $1 FOR UPDATE OF d"#,
+           FROM deployments d JOIN environments e ON e.id = d.environment_id
+           WHERE d.id = $1 AND e.deleted_at IS NULL FOR UPDATE OF d"#,
         id as _
     );
     Ok(query.fetch_optional(connection).await?)

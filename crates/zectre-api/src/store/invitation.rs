@@ -126,6 +126,21 @@ pub(crate) async fn delete(
     Ok(query.fetch_optional(connection).await?)
 }
 
+/// Which organization a token invites the account of this address to.
+pub(crate) async fn organization_of(
+    connection: &mut PgConnection,
+    token_hash: &[u8],
+    email: &str,
+) -> Result<Option<OrganizationId>, Error> {
+    let query = sqlx::query_scalar!(
+        r#"SELECT organization_id AS "id: OrganizationId" FROM invitations
+           WHERE token_hash = $1 AND lower(email) = lower($2) AND expires_at > now()"#,
+        token_hash,
+        email
+    );
+    Ok(query.fetch_optional(connection).await?)
+}
+
 /// What a token offers.
 pub(crate) struct Offer {
     pub(crate) organization_id: OrganizationId,

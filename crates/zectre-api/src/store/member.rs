@@ -61,7 +61,8 @@ pub(crate) async fn get(
     Ok(query.fetch_optional(connection).await?)
 }
 
-/// Whether someone else owns it, too, whose account is not disabled.
+/// Whether someone else owns it, too, whose account is not disabled. An owner whom a catalog gave counts in what that catalog made only: it
+/// takes its owners back as it likes, and nobody here is asked.
 pub(crate) async fn has_other_owner(
     connection: &mut PgConnection,
     organization: OrganizationId,
@@ -69,7 +70,9 @@ pub(crate) async fn has_other_owner(
 ) -> Result<bool, Error> {
     let query = sqlx::query_scalar!(
         r#"SELECT EXISTS (SELECT 1 FROM memberships m JOIN users u ON u.id = m.user_id
-                          WHERE m.organization_id = $1 AND m.user_id <> $2 AND m.role = 'owner' AND NOT u.disabled) AS "x!""#,
+                                                  JOIN organizations o ON o.id = m.organization_id
+                          WHERE m.organization_id = $1 AND m.user_id <> $2 AND m.role = 'owner' AND NOT u.disabled
+                            AND (m.catalog_issuer IS NULL OR m.catalog_issuer = o.catalog_issuer)) AS "x!""#,
         organization as _,
         user as _
     );

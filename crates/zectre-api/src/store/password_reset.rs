@@ -26,13 +26,13 @@ pub(crate) async fn insert(
     Ok(())
 }
 
-/// Whether the token still holds.
-pub(crate) async fn holds(pool: &PgPool, token_hash: &[u8]) -> Result<bool, Error> {
+/// Whose the token is, if it still holds.
+pub(crate) async fn whose(pool: &PgPool, token_hash: &[u8]) -> Result<Option<UserId>, Error> {
     let query = sqlx::query_scalar!(
-        r#"SELECT EXISTS (SELECT 1 FROM password_resets WHERE token_hash = $1 AND expires_at > now()) AS "holds!""#,
+        r#"SELECT user_id AS "user_id: UserId" FROM password_resets WHERE token_hash = $1 AND expires_at > now()"#,
         token_hash
     );
-    Ok(query.fetch_one(pool).await?)
+    Ok(query.fetch_optional(pool).await?)
 }
 
 /// Takes the token: whose it was. It is gone then, so no second one has it.

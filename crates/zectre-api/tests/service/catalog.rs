@@ -96,8 +96,12 @@ impl Keys {
     }
 
     async fn api(&self) -> Harness {
+        self.api_with("").await
+    }
+
+    async fn api_with(&self, config: &str) -> Harness {
         Harness::start_with(&format!(
-            "auth.catalog_jwks_url = {:?}\nauth.jwt_expected_iss = {ISSUER:?}\nauth.jwt_expected_aud = {AUDIENCE:?}\n",
+            "auth.catalog_jwks_url = {:?}\nauth.jwt_expected_iss = {ISSUER:?}\nauth.jwt_expected_aud = {AUDIENCE:?}\n{config}",
             self.url
         ))
         .await
@@ -244,6 +248,46 @@ async fn an_api_key_has_a_catalog_s_roles_only_while_it_tells_of_them() {
     let token = key.sign(&claims("ann", 0, &json!([org("acme", "owner")])));
     user(&api, &token).await.expect(200);
     members().await.expect(200);
+    api.stop().await;
+}
+
+/// The catalog takes its owners back as it likes; where it made the organization, that is its business.
+#[tokio::test]
+async fn an_owner_by_the_catalog_does_not_stand_for_the_last_one_from_here() {
+    let key = Key::new("a");
+    let catalog = Keys::start(&[&key]).await;
+    let api = catalog.api_with("auth.catalog_organizations = ['shop']").await;
+    let (ann, ann_key) = rows::user(&api.pool, false).await;
+    let shop = json!({ "slug": "shop" });
+    api.call(&ann_key, Method::POST, "/orgs", Some(shop))
+        .await
+        .expect(201);
+    let both = json!([org("acme", "owner"), org("shop", "owner")]);
+    let bob = key.sign(&claims("bob", 50, &both));
+    assert_eq!(
+        roles(&api, &bob).await,
+        [pair("acme", "owner"), pair("shop", "owner")]
+    );
+    let leave = async |slug: &str| {
+        let path = format!("/orgs/{slug}/membership");
+        api.call(&ann_key, Method::DELETE, &path, None).await
+    };
+    assert_eq!(leave("shop").await.expect(409).code(), "LAST_OWNER");
+    // In what the catalog made its owner is one like any other.
+    let path = format!("/orgs/acme/members/{ann}");
+    api.call(&api.admin, Method::PUT, &path, Some(json!({ "role": "owner" })))
+        .await
+        .expect(200);
+    leave("acme").await.expect(204);
+
+    let out = key.sign(&claims("bob", 40, &json!([])));
+    assert_eq!(roles(&api, &out).await, []);
+    let members = api.call(&ann_key, Method::GET, "/orgs/shop/members", None).await;
+    let members = members.expect(200).json();
+    assert_eq!(
+        (&members["total"], &members["data"][0]["role"]),
+        (&json!(1), &json!("owner"))
+    );
     api.stop().await;
 }
 

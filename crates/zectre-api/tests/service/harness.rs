@@ -209,6 +209,11 @@ impl Harness {
         self.http.request(method, format!("{}{path}", self.base))
     }
 
+    /// Host and port that it listens on.
+    pub(crate) fn authority(&self) -> &str {
+        self.base.trim_start_matches("http://")
+    }
+
     /// Sends it and reads the answer.
     pub(crate) async fn send(&self, request: RequestBuilder) -> Answer {
         let response = request.send().await.expect("the service answers");

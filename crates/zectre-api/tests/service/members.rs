@@ -6,7 +6,12 @@ use crate::{
 };
 use reqwest::Method;
 use serde_json::{Value, json};
+use std::time::Duration;
 use uuid::Uuid;
+use zectre_testkit::wait_until;
+
+/// For what comes at once on an idle machine.
+const SOON: Duration = Duration::from_secs(60);
 
 /// An organization with a member of each role, and calls on its members.
 struct Team {
@@ -252,6 +257,40 @@ async fn an_invitation_is_for_one_address_and_taken_once() {
         team.accept(&ann_key, &token(&lower)).await.expect(200).json()["role"],
         "developer"
     );
+    team.api.stop().await;
+}
+
+/// Whoever invites the address again holds the organization, and then deletes the invitation.
+#[tokio::test]
+async fn who_accepts_waits_for_the_organization_before_the_invitation_is_theirs() {
+    let team = Team::start().await;
+    let (_, admin_key) = team.member("admin").await;
+    let (ann, ann_key) = rows::user(&team.api.pool, false).await;
+    let email = format!("{ann}@example.org");
+    let made = team.invite(&admin_key, &email, "viewer").await.expect(201).json();
+    let mut again = team.api.pool.begin().await.expect("the database is there");
+    for hold in [
+        "SET LOCAL lock_timeout = '200ms'",
+        "SELECT 1 FROM organizations FOR UPDATE",
+    ] {
+        sqlx::query(hold).execute(&mut *again).await.expect(hold);
+    }
+    let replaced = async {
+        wait_until(SOON, "the other one waits", async || {
+            (rows::waiting(&team.api.pool).await == 1).then_some(())
+        })
+        .await;
+        sqlx::query("DELETE FROM invitations")
+            .execute(&mut *again)
+            .await
+            .expect("nobody else has it");
+        again.commit().await.expect("it is committed");
+    };
+    let offered = token(&made);
+    let (accepted, ()) = tokio::join!(team.accept(&ann_key, &offered), replaced);
+    refused(&accepted, 404, "INVITATION_NOT_FOUND");
+    let anew = team.invite(&admin_key, &email, "viewer").await.expect(201).json();
+    team.accept(&ann_key, &token(&anew)).await.expect(200);
     team.api.stop().await;
 }
 

@@ -175,3 +175,52 @@ async fn a_key_makes_none_that_outlives_it() {
     assert!(longest);
     api.stop().await;
 }
+
+/// Or it would be one of its owner's passwords, and a login that no scope and no end holds back.
+#[tokio::test]
+async fn a_key_that_may_not_do_everything_makes_no_admin_and_takes_over_none() {
+    let api = Harness::start().await;
+    let own = api.get("/user").await.expect(200).id();
+    let (other, _) = rows::user(&api.pool, true).await;
+    let (ann, _) = rows::user(&api.pool, false).await;
+    let ending = json!({ "name": "ending", "expires_at": "2101-01-01T00:00:00Z" });
+    let ending = api.post("/api-keys", ending).await.expect(201).json();
+    let ending = ending["key"].as_str().expect("shown once").to_owned();
+    let reset = async |key: &str, of: &str| {
+        let path = format!("/users/{of}/reset-password");
+        api.call(key, Method::POST, &path, None).await
+    };
+    let sign_up = async |key: &str, email: &str, is_admin: Option<bool>| {
+        let body = json!({ "email": email, "password": "long enough", "is_admin": is_admin });
+        api.call(key, Method::POST, "/auth/signup", Some(body)).await
+    };
+    let offered = async || -> i64 {
+        let count = "SELECT count(*) FROM password_resets";
+        sqlx::query_scalar(count)
+            .fetch_one(&api.pool)
+            .await
+            .expect("a number")
+    };
+    let (other, ann) = (other.to_string(), ann.to_string());
+    for (n, key) in [key(&api, &["cluster"]).await, ending].iter().enumerate() {
+        for admin in [&own, &other] {
+            let refused = reset(key, admin).await.expect(403);
+            assert_eq!(refused.code(), "INSUFFICIENT_SCOPE", "{}", refused.text);
+        }
+        let refused = sign_up(key, "eve@example.org", Some(true)).await.expect(403);
+        assert_eq!(refused.code(), "INSUFFICIENT_SCOPE", "{}", refused.text);
+        assert_eq!(offered().await, n as i64, "none, but for the one that was ann's");
+        // Whoever is no admin is theirs to manage.
+        reset(key, &ann).await.expect(201);
+        sign_up(key, &format!("{n}@example.org"), None).await.expect(201);
+        sign_up(key, &format!("not{n}@example.org"), Some(false))
+            .await
+            .expect(201);
+    }
+    for admin in [&own, &other] {
+        reset(&api.admin, admin).await.expect(201);
+    }
+    let made = sign_up(&api.admin, "bob@example.org", Some(true)).await;
+    assert_eq!(made.expect(201).json()["is_admin"], true);
+    api.stop().await;
+}
