@@ -2,9 +2,15 @@
 //! a client that goes away doesn't take it along.
 //!
 //! The scheduler that leads is asked: each stop on the way there and back costs a request a third of a millisecond. Where it doesn't
-//! answer or doesn't lead any more, and for a superseded version, whose coming back has to be written down first, it is the API.
+//! answer or doesn't lead any more, or somebody else answers in its place, and for a superseded version, whose coming back has to be written down first, it is the API.
 
-use crate::{ingress::cause::publicly, leader::Leader, metrics::Metrics, table::Deployment, tables::Tables};
+use crate::{
+    ingress::cause::publicly,
+    leader::{Leader, Term},
+    metrics::Metrics,
+    table::Deployment,
+    tables::Tables,
+};
 use std::{
     sync::{Arc, PoisonError},
     time::{Duration, Instant},
@@ -14,16 +20,24 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use zectre_common::{
     config::ProxyConfig,
     id::DeploymentId,
+    state::Reason,
     wire::{deployment::WakeResponse, scheduler::WakeRequest, task::Phases},
 };
 use zectre_service::{
-    call::{CallError, Caller},
+    call::{CallError, Caller, UNEXPECTED_ANSWER},
     request_id,
     token::name,
 };
 
-/// The most by which the scheduler gives up before this proxy does: whoever is nearer to the cause tells it.
+/// The most by which whoever is asked gives up before this proxy does.
 const MARGIN_MAX: Duration = Duration::from_secs(1);
+/// Between two tries where nobody could say anything: at first, and at most.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// With less time left nobody could answer.
+const ASKED_WITHIN_MIN: Duration = Duration::from_millis(20);
+/// What the scheduler and the API say when no task was ready in time.
+const WAKE_TIMEOUT: &str = "WAKE_TIMEOUT";
 
 /// Why a deployment could not be woken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,7 +169,12 @@ impl Waker {
             Err(error) => {
                 self.metrics.wakes_failed.inc();
                 tracing::warn!(deployment = %deployment.id, %error, "a deployment could not be woken");
-                Err(Arc::new(explain(&error)))
+                let failure = if self.left(started).is_zero() {
+                    too_late()
+                } else {
+                    explain(&error)
+                };
+                Err(Arc::new(failure))
             }
         };
         // First the replicas, then the slot, then the news: a request in between finds one or the other.
@@ -170,19 +189,30 @@ impl Waker {
 
 impl Waker {
     /// Asks, and once more when the table was newer than the answer, whose tasks may be gone by then. A second such answer means
-    /// that the table is about to tell of them.
+    /// that the table is about to tell of them. Where nobody can say anything now (a part of the platform is started again, say),
+    /// it is asked until somebody can, as long as there is time: whoever waits for it has nothing better.
     async fn ask(&self, deployment: &Deployment, started: Instant) -> Result<Phases, CallError> {
-        let mut is_second = false;
+        let (mut is_second, mut pause) = (false, PAUSE_MIN);
         loop {
             let answer = match self.ask_scheduler(deployment.id, started).await {
-                Some(answer) => answer?,
-                None => self.ask_api(deployment.id, started).await?,
+                Some(answer) => answer,
+                None => self.ask_api(deployment.id, started).await,
             };
-            let ledger = self.tables.ledger();
-            if ledger.wake(&deployment.traffic, deployment.http2, &answer) || is_second {
-                return Ok(answer.phases);
+            match answer {
+                Ok(answer) => {
+                    let ledger = self.tables.ledger();
+                    if ledger.wake(&deployment.traffic, deployment.http2, &answer) || is_second {
+                        return Ok(answer.phases);
+                    }
+                    is_second = true;
+                }
+                Err(error) if passes(&error) && pause < less_a_margin(self.left(started)) => {
+                    tracing::debug!(deployment = %deployment.id, %error, "a wake is asked for again");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                }
+                Err(error) => return Err(error),
             }
-            is_second = true;
         }
     }
 }
@@ -200,26 +230,45 @@ impl Waker {
             .await
     }
 
-    /// What the leader says of the deployment; `None` where the API has to be asked.
+    /// What the leader says of the deployment; `None` where the API has to be asked. Whoever leads next is asked once more: one that is cut
+    /// off says nothing, not even that it is gone, and a second wake has no second effect.
     async fn ask_scheduler(
         &self,
         id: DeploymentId,
         started: Instant,
     ) -> Option<Result<WakeResponse, CallError>> {
-        let leader = self.leader.url(Instant::now())?;
-        let left = self.left(started);
+        loop {
+            let term = self.leader.term(Instant::now())?;
+            let left = self.left(started);
+            if left < ASKED_WITHIN_MIN {
+                return None;
+            }
+            tokio::select! {
+                biased;
+                answer = self.ask_leader(&term, id, left) => return answer,
+                () = self.leader.is_over(&term) => {}
+            }
+        }
+    }
+
+    async fn ask_leader(
+        &self,
+        term: &Term,
+        id: DeploymentId,
+        left: Duration,
+    ) -> Option<Result<WakeResponse, CallError>> {
         let body = WakeRequest {
             deployment_id: id,
-            wait_ms: left.saturating_sub((left / 10).min(MARGIN_MAX)).as_millis() as u64,
+            wait_ms: less_a_margin(left).as_millis() as u64,
             unless_superseded: true,
         };
-        let url = format!("{leader}/api/v1/scheduler/wake");
+        let url = format!("{}/api/v1/scheduler/wake", term.url);
+        let asked = Instant::now();
         let answer = self.caller.post_json(&url, name::SCHEDULER, &body, left).await;
         match &answer {
-            Ok(_) | Err(CallError::Refused { .. }) => self.leader.has_answered(&leader),
-            Err(CallError::Unreachable { .. } | CallError::Nonsense { .. }) => {
-                self.leader.is_silent(&leader, Instant::now());
-            }
+            Ok(_) => self.leader.has_answered(term),
+            Err(error) if is_ours(error) => self.leader.has_answered(term),
+            Err(_) => self.leader.is_silent(term, asked, Instant::now()),
         }
         let Err(error) = &answer else {
             return Some(answer);
@@ -232,20 +281,57 @@ impl Waker {
     }
 }
 
+/// What is left of that for somebody who is asked, so that whoever is nearer to the cause tells it.
+fn less_a_margin(left: Duration) -> Duration {
+    left.saturating_sub((left / 10).min(MARGIN_MAX))
+}
+
+/// Whether nothing was said about the deployment, and something may be in a moment.
+fn passes(error: &CallError) -> bool {
+    match error {
+        CallError::Unreachable { .. } => true,
+        CallError::Refused { problem, .. } => problem.status >= 500 && !is_final(error),
+        CallError::Nonsense { .. } => false,
+    }
+}
+
+/// Whether a part of the platform has spoken, and not something that stands before it.
+fn is_ours(error: &CallError) -> bool {
+    error
+        .problem()
+        .is_some_and(|problem| problem.code != UNEXPECTED_ANSWER)
+}
+
 /// Whether the scheduler has spoken about the deployment, so that the API could say nothing else.
 fn is_final(error: &CallError) -> bool {
     let problem = error.problem();
-    problem.is_some_and(|problem| problem.status == 503 && problem.code != "NOT_LEADER")
+    problem.is_some_and(|problem| {
+        let is_word = problem.code == WAKE_TIMEOUT || reason(&problem.code).is_some();
+        problem.status == 503 && is_word
+    })
+}
+
+/// The reason of a deployment that a code stands for.
+fn reason(code: &str) -> Option<Reason> {
+    code.to_ascii_lowercase().parse().ok()
+}
+
+/// The time is over, whoever was asked.
+fn too_late() -> WakeFailure {
+    WakeFailure {
+        code: WAKE_TIMEOUT.into(),
+        detail: "no task was ready in time; it may still become so".into(),
+    }
 }
 
 fn explain(error: &CallError) -> WakeFailure {
     match error.problem() {
-        // That the platform's parts don't trust each other is no visitor's business.
-        Some(problem) if !matches!(problem.status, 401 | 403) => WakeFailure {
+        // That the platform's parts don't trust each other is no visitor's business, nor is what they have trouble with.
+        Some(problem) if !matches!(problem.status, 401 | 403) && !passes(error) => WakeFailure {
             code: problem.code.clone(),
-            detail: match problem.code.to_ascii_lowercase().parse() {
-                Ok(reason) => publicly(reason).into(),
-                Err(_) => problem.detail.clone(),
+            detail: match reason(&problem.code) {
+                Some(reason) => publicly(reason).into(),
+                None => problem.detail.clone(),
             },
         },
         _ => WakeFailure {

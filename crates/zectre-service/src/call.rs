@@ -19,6 +19,9 @@ const TOKEN_REUSE: Duration = Duration::from_secs(token::TOKEN_TTL_SECS / 2);
 /// The largest answer of another service that is read into memory.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
+/// The code of an error answer that is no problem of ours: whatever stands before a service has spoken.
+pub const UNEXPECTED_ANSWER: &str = "UNEXPECTED_ANSWER";
+
 /// A call did not give the answer.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
@@ -243,7 +246,7 @@ async fn send<A: DeserializeOwned>(
 pub fn problem_of(status: StatusCode, body: &[u8]) -> Problem {
     serde_json::from_slice(body).unwrap_or_else(|_| {
         let text: String = String::from_utf8_lossy(body).chars().take(200).collect();
-        Problem::new(status, "UNEXPECTED_ANSWER", text)
+        Problem::new(status, UNEXPECTED_ANSWER, text)
     })
 }
 

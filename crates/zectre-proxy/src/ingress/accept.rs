@@ -102,7 +102,8 @@ pub async fn run(
     }
 }
 
-/// One of the slots, waited for where all are taken; `None` when the shutdown comes first.
+/// One of the slots, waited for where all are taken. One more than there are where the shutdown comes first: whoever was accepted can be
+/// served by nobody else.
 async fn place(
     slots: &Arc<Semaphore>,
     metrics: &Metrics,
@@ -115,7 +116,7 @@ async fn place(
     metrics.connections_waited.inc();
     match shutdown.or_requested(Arc::clone(slots).acquire_owned()).await {
         Some(slot) => slot.ok(),
-        None => free(),
+        None => free().or_else(|| Arc::new(Semaphore::new(1)).try_acquire_owned().ok()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Bodies in both directions, streamed: nothing is gathered, and a request counts as under way until its last byte.
 
-use super::{expect::Gate, inflow::Inflow, pace::Pace, refusal::Refusal, spare::Tap, watch::Watch};
+use super::{expect::Gate, headers, inflow::Inflow, pace::Pace, refusal::Refusal, spare::Tap, watch::Watch};
 use crate::{
     live::{Lease, Visit},
     metrics::Counted,
@@ -73,9 +73,9 @@ impl BodyBounds {
     }
 
     /// Refuses a request that says itself that it is too long.
-    pub(super) fn check(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+    pub(super) fn check(&self, head: &HeaderMap) -> Result<(), Refusal> {
         let Some(max) = self.bytes_max else { return Ok(()) };
-        let length = headers.get(header::CONTENT_LENGTH);
+        let length = head.get(header::CONTENT_LENGTH);
         let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
         if length.is_some_and(|length| length > max) {
             return Err(Refusal::BodyTooLarge(max));
@@ -134,7 +134,8 @@ impl Progress {
         })
     }
 
-    fn moved(&self) {
+    /// A frame has moved, or an attempt begins with those that were kept.
+    pub fn moved(&self) {
         self.moved_ms
             .store(self.started.elapsed().as_millis() as u64, Relaxed);
     }
@@ -164,7 +165,7 @@ impl Progress {
         self.answered.store(true, Relaxed);
     }
 
-    /// Milliseconds since a frame last moved, or since the start.
+    /// Milliseconds since a frame last moved, or since the last attempt began.
     pub fn quiet_ms(&self) -> u64 {
         (self.started.elapsed().as_millis() as u64).saturating_sub(self.moved_ms.load(Relaxed))
     }
@@ -322,7 +323,10 @@ impl Stream {
                 self.progress.fault.store(Fault::Broken as u8, Relaxed);
                 Some(Err(error))
             }
-            Some(Ok(frame)) => {
+            Some(Ok(mut frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    headers::strip_trailers(trailers);
+                }
                 let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
                 let total = self.progress.bytes.fetch_add(bytes, Relaxed) + bytes;
                 let slow = self.watch.as_mut().is_some_and(|watch| watch.moved(bytes));

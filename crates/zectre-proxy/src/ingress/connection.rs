@@ -7,13 +7,14 @@ use super::{
     client::Client,
     frames::Allowance,
     guard::{Guarded, Version},
+    hourglass::Hourglass,
     inflow::Inflow,
     linger::{PATIENCE, linger},
     pace::Pace,
     rate::Rate,
     shelf::Shelf,
     streams::Streams,
-    vigil::{Place, REST_AFTER, Stage, Times, Vigil, Watched},
+    vigil::{Place, Stage, Times, Vigil, Watched},
     watch::Watch,
 };
 use crate::metrics::{Closed, Counted};
@@ -32,7 +33,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -133,9 +134,13 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     bounds: Bounds,
     shutdown: Shutdown,
 ) {
-    let client = Arc::new(client);
     let closed = &ingress.metrics.closed;
     let vigil = Vigil::new(closed[Closed::WriteTimeout as usize].clone(), Some(place));
+    let visitor = Arc::new(Visitor {
+        ingress: Arc::clone(&ingress),
+        client,
+        vigil: Arc::clone(&vigil),
+    });
     let mut stream = Guarded::new(
         stream,
         bounds.header_bytes_max,
@@ -153,18 +158,18 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         vigil.serve(version == Version::Http1);
         let shelf = Shelf::new();
         let lent = TokioIo::new(shelf.lend(stream));
-        let (serving, visitor, watch) = (Arc::clone(&ingress), Arc::clone(&client), Arc::clone(&vigil));
+        let served = Arc::clone(&visitor);
+        // Not boxed: the library keeps room for it, and only for as long as the connection does not rest.
         let service = service_fn(move |request: Request<Incoming>| {
-            let turn = watch.begin();
-            let (ingress, client, vigil) = (Arc::clone(&serving), Arc::clone(&visitor), Arc::clone(&watch));
-            // Boxed, since the library keeps room for it as long as the connection lives, and most are idle.
-            Box::pin(async move {
-                let response = ingress.serve(request.map(Inflow::Http), &client).await;
+            let (turn, visitor) = (served.vigil.begin(), Arc::clone(&served));
+            async move {
+                let serving = visitor.ingress.serve(request.map(Inflow::Http), &visitor.client);
+                let response = serving.await;
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                    vigil.set_upgraded();
+                    visitor.vigil.set_upgraded();
                 }
                 Ok::<_, Infallible>(response.map(|body| Watched::new(body, turn)))
-            })
+            }
         });
         // Boxed, so that nothing of it is kept while it rests.
         let ended = match version {
@@ -180,28 +185,43 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
                     .await
             }
         };
-        match (ended, shelf.take()) {
+        let unfinished = match (ended, shelf.take()) {
             // A request that somebody has read, and nobody begun with, is lost: what comes next could be its body.
             (Some(Ok(())), Some(back)) if vigil.is_resting() && vigil.all_begun() && !attendant.draining => {
                 stream = back;
+                continue;
             }
-            (Some(ended), back) => {
-                // An error here is the client's: gone, or not speaking HTTP.
-                if let Err(error) = &ended {
-                    tracing::trace!(%error, client = ?client.address_header, "a connection ended");
-                    count_unreadable(&ingress, error, &vigil);
-                }
-                let is_told = ended.as_ref().err().is_none_or(hyper::Error::is_parse)
-                    && !(vigil.is_late() || vigil.is_resting());
-                if let Some(unfinished) = back.filter(|_| is_told).and_then(Guarded::unfinished) {
-                    Box::pin(linger(unfinished, PATIENCE, &shutdown)).await;
-                }
-                break;
-            }
-            (None, _) => break,
+            (Some(ended), back) => visitor.leaves(&ended, back),
+            (None, _) => None,
+        };
+        if let Some(unfinished) = unfinished {
+            Box::pin(linger(unfinished, PATIENCE, &shutdown)).await;
         }
+        break;
     }
     count_flood(&ingress, &vigil);
+}
+
+/// What each request of a connection needs of it: one count of references, where each of these would have its own.
+struct Visitor {
+    ingress: Arc<Ingress>,
+    client: Client,
+    vigil: Arc<Vigil>,
+}
+
+impl Visitor {
+    /// Its connection has ended so; what is left of it, where the client was told something while it still sends.
+    fn leaves<S>(&self, ended: &hyper::Result<()>, back: Option<Guarded<S>>) -> Option<S> {
+        let vigil = &self.vigil;
+        // An error here is the client's: gone, or not speaking HTTP.
+        if let Err(error) = ended {
+            tracing::trace!(%error, client = ?self.client.address_header, "a connection ended");
+            count_unreadable(&self.ingress, error, vigil);
+        }
+        let is_told = ended.as_ref().err().is_none_or(hyper::Error::is_parse)
+            && !(vigil.is_late() || vigil.is_resting());
+        back.filter(|_| is_told).and_then(Guarded::unfinished)
+    }
 }
 
 /// Until a client says something, at first or again.
@@ -399,42 +419,5 @@ impl Farewell {
             Some(_) if matches!(vigil.stage().0, Stage::Busy | Stage::Stalled) => Poll::Ready(()),
             Some(linger) => linger.as_mut().poll(cx),
         }
-    }
-}
-
-/// Runs out when a stage of a connection has lasted too long. What begins a stage is not known to wake it, so it looks by
-/// itself: as often as the shortest bound is long, so that none is over before it looks; more often where it could find
-/// that the connection may rest.
-struct Hourglass {
-    vigil: Arc<Vigil>,
-    times: Times,
-    timer: Pin<Box<Sleep>>,
-}
-
-impl Hourglass {
-    fn new(vigil: Arc<Vigil>, times: Times) -> Self {
-        let timer = Box::pin(tokio::time::sleep(times.shortest().min(REST_AFTER)));
-        Self { vigil, times, timer }
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Call> {
-        while self.timer.as_mut().poll(cx).is_ready() {
-            let (stage, since) = self.vigil.stage();
-            let now = Instant::now();
-            let mut next = now + self.times.shortest();
-            if stage == Stage::Idle && self.vigil.is_restful() {
-                next = next.min(now + REST_AFTER);
-            }
-            let over = self.times.of(stage).map_or(next, |time| since + time);
-            if over <= now {
-                self.timer.as_mut().reset(next.into());
-                return Poll::Ready(Call::Over(stage));
-            }
-            self.timer.as_mut().reset(next.min(over).into());
-            if self.vigil.may_rest(now) {
-                return Poll::Ready(Call::Rest);
-            }
-        }
-        Poll::Pending
     }
 }

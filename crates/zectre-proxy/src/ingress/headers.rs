@@ -152,6 +152,20 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     strip(headers, |_| false);
 }
 
+/// Removes from a client's trailers what the head that is passed on says, or must not say: there are programs that take the one for the
+/// other (RFC 9110, section 6.5.1).
+pub(super) fn strip_trailers(trailers: &mut HeaderMap) {
+    let ours = [
+        &FORWARDED_FOR,
+        &FORWARDED_PROTO,
+        &FORWARDED_HOST,
+        &request_id::HEADER,
+    ];
+    strip(trailers, |name| {
+        ours.contains(&name) || UNTRUSTED.contains(name) || END_TO_END.contains(name) || is_look_alike(name)
+    });
+}
+
 /// Removes what belongs to the connection it came on, and what else is `unwanted`. One look at each header that is there
 /// costs less than one for each that could be.
 fn strip(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {

@@ -211,6 +211,8 @@ impl Ingress {
                     let is_first = waiting.visit.is_none();
                     waiting.visit = Some(found.traffic.visit());
                     waiting.entry.led_to(&found.traffic);
+                    // Another one's wake says nothing about this one.
+                    (waiting.woken, waiting.waking) = (None, None);
                     if is_first {
                         self.door.admit_to(&found.traffic, || self.now_ns())?;
                     }

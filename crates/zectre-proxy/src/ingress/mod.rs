@@ -37,6 +37,7 @@ mod headers;
 pub(crate) mod hold;
 mod hops;
 mod host;
+mod hourglass;
 #[cfg(feature = "http3")]
 pub mod http3;
 pub mod inflow;

@@ -135,7 +135,8 @@ impl Vigil {
             .store(self.started.elapsed().as_millis() as u64, Relaxed);
     }
 
-    /// What it is at, and since when.
+    /// What it is at, and since when; [`Stage::Idle`] and [`Stage::Stalled`] also while the client reads what was written, of which the
+    /// library below keeps some: see [`Self::is_unsent`].
     pub fn stage(&self) -> (Stage, Instant) {
         let stage = if self.requests.load(Relaxed) > 0 {
             match self.offered.load(Relaxed) {
@@ -204,10 +205,13 @@ impl Vigil {
         self.heads.store(heads.unwrap_or(INSIDE), Relaxed);
     }
 
-    /// Whether a write waits for the client.
+    /// Whether a write waits for the client. Who took all of it is waited for from then on.
     pub fn set_unsent(&self, unsent: bool) {
         if self.unsent.load(Relaxed) != unsent {
             self.unsent.store(unsent, Relaxed);
+            if !unsent {
+                self.moved();
+            }
         }
     }
 

@@ -17,10 +17,10 @@ pub async fn run(pool: PgPool, leader: Arc<Leader>, shutdown: Shutdown) {
     let mut looks = interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while shutdown.or_requested(looks.tick()).await.is_some() {
-        let address = sqlx::query_scalar!("SELECT address FROM scheduler_leader").fetch_one(&pool);
-        let address = timeout(STATEMENT_TIMEOUT, address).await;
-        match address.map_err(too_slow).and_then(|address| address) {
-            Ok(address) => leader.is_at(address.as_deref()),
+        let row = sqlx::query!("SELECT epoch, address FROM scheduler_leader").fetch_one(&pool);
+        let row = timeout(STATEMENT_TIMEOUT, row).await;
+        match row.map_err(too_slow).and_then(|row| row) {
+            Ok(row) => leader.is_at(row.epoch, row.address.as_deref()),
             Err(error) => tracing::debug!(%error, "which scheduler leads can't be read"),
         }
     }

@@ -96,6 +96,8 @@ impl Terminator {
         let mut first = [0];
         if stream.peek(&mut first).await? == 1 && first[0] != HANDSHAKE_RECORD {
             if first[0].is_ascii_uppercase() {
+                // What stays unread would turn the end into a reset, and the answer could be lost.
+                let _ = stream.try_read(&mut [0; 4_096]);
                 stream.write_all(PLAIN).await?;
                 stream.shutdown().await?;
             }

@@ -326,6 +326,9 @@ impl Upstream {
         if asks_to_close(request.headers()) {
             link.retire();
         }
+        if let Some(progress) = &silence.progress {
+            progress.moved();
+        }
         let before = link.written();
         let sent = match link.sender() {
             Sender::Http1(single) => silence.bear(single.sender.try_send_request(request)).await,

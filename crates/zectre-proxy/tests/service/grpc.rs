@@ -217,6 +217,24 @@ async fn what_a_task_gave_back_is_sent_again_with_its_body() {
     proxy.stop().await;
 }
 
+/// Whoever is asked next has all the time that the first one had.
+#[tokio::test]
+async fn what_was_given_back_late_has_its_whole_time_again() {
+    let mut world = World::new().await;
+    world.configure("[proxy]\nresponse_timeout_ms = 2000");
+    let (late, slow) = (Duration::from_millis(1_500), Duration::from_millis(1_200));
+    let server = h2c::Server::slow(Giving::RefusedAfter(late), 1, slow).await;
+    world.grpc_at("late", &[server.address]).await;
+    let proxy = world.start().await;
+    let response = h2(&proxy)
+        .await
+        .unary(&full("late-default"), Bytes::from_static(b"once"))
+        .await;
+    let body = response.into_body().collect().await.expect("a body");
+    assert_eq!(body.to_bytes(), "once");
+    proxy.stop().await;
+}
+
 #[tokio::test]
 async fn a_body_too_long_to_be_kept_is_not_sent_twice() {
     let world = World::new().await;

@@ -18,6 +18,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
+    time::Duration,
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -141,6 +142,8 @@ impl Call {
 pub(crate) enum Giving {
     GoAway,
     Refused,
+    /// Not at once.
+    RefusedAfter(Duration),
 }
 
 /// Gives back the first call of its first connections, once it has all of it or much, and answers the others with themselves.
@@ -151,6 +154,11 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn new(giving: Giving, times: usize) -> Self {
+        Self::slow(giving, times, Duration::ZERO).await
+    }
+
+    /// One that takes `time` for each answer.
+    pub(crate) async fn slow(giving: Giving, times: usize, time: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let mut running = JoinSet::new();
@@ -163,7 +171,8 @@ impl Server {
                 if turn < times {
                     open.spawn(give_back(stream, giving));
                 } else {
-                    open.spawn(serve(stream, 100, |request: Request<Incoming>| async move {
+                    open.spawn(serve(stream, 100, move |request: Request<Incoming>| async move {
+                        tokio::time::sleep(time).await;
                         let mut trailers = HeaderMap::new();
                         trailers.insert("grpc-status", 0.into());
                         Response::new(
@@ -274,12 +283,17 @@ async fn give_back(mut stream: TcpStream, giving: Giving) {
             }
             bytes += if kind == DATA { length } else { 0 };
             if (kind == DATA || kind == HEADERS) && (flags & END_STREAM != 0 || bytes > MUCH) {
+                if let Giving::RefusedAfter(time) = giving {
+                    tokio::time::sleep(time).await;
+                }
                 let answer = match giving {
                     Giving::GoAway => frame(GOAWAY, 0, 0, &[0; 8]),
-                    Giving::Refused => frame(RST_STREAM, 0, id, &7_u32.to_be_bytes()),
+                    Giving::Refused | Giving::RefusedAfter(_) => {
+                        frame(RST_STREAM, 0, id, &7_u32.to_be_bytes())
+                    }
                 };
                 stream.write_all(&answer).await?;
-                if let Giving::Refused = giving {
+                if !matches!(giving, Giving::GoAway) {
                     // It takes nothing more, on this connection either.
                     stream.write_all(&frame(GOAWAY, 0, 0, &[0; 8])).await?;
                 }

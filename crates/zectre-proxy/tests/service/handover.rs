@@ -1,7 +1,7 @@
 //! An upgrade: one process takes over from another, and nobody notices.
 
 use crate::{
-    client::{full, raw, raw as send, read_until},
+    client::{full, metric, raw, raw as send, read_until},
     origin::{Origin, text},
     sockets,
     world::{SOON, World},
@@ -211,6 +211,34 @@ async fn read_all(mut stream: TcpStream) -> String {
     let read = timeout(SOON, stream.read_to_string(&mut answer)).await;
     read.expect("in time").expect("words");
     answer
+}
+
+/// It was accepted already: the next process can't serve it.
+#[tokio::test]
+async fn who_waits_for_a_place_is_served_at_a_take_over() {
+    let world = World::new().await;
+    let origin = Origin::saying("served").await;
+    world.app_at("steady", &[&origin]).await;
+    let path = world.directory.path().join("handover");
+    let more = format!("connections_max = 1\nhandover_path = \"{}\"", path.display());
+    let site = world.site("full", &more);
+    let first = site.ready().await;
+    let idle = TcpStream::connect(site.address).await.expect("it listens");
+    let request = format!(
+        "GET / HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+        full("steady-default")
+    );
+    let waiting = raw_socket(site.address, &request).await;
+    wait_until(SOON, "it waits", || async {
+        (metric(site.admin, "proxy_connections_waited_total").await > 0.5).then_some(())
+    })
+    .await;
+    let second = site.start();
+    assert!(read_all(waiting).await.ends_with("served"));
+    drop(idle);
+    first.ended().await;
+    second.terminate();
+    second.ended().await;
 }
 
 #[tokio::test]

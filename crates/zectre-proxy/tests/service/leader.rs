@@ -3,15 +3,16 @@
 use crate::{
     origin::{Body, Origin, text},
     wake::{api, asleep, awake},
-    world::{SOON, World},
+    world::{Running, SOON, World},
 };
 use http::{Response, StatusCode};
 use http_body_util::BodyExt;
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},
+    time::{Duration, Instant},
 };
-use tokio::sync::Semaphore;
+use tokio::{net::TcpListener, sync::Semaphore};
 use zectre_common::wire::{
     problem::Problem,
     scheduler::{SUPERSEDED, WakeRequest},
@@ -50,79 +51,173 @@ fn problem((status, code): (StatusCode, &str)) -> Response<Body> {
     response
 }
 
+/// The database says that it leads from now on.
+async fn elect(world: &World, address: SocketAddr) {
+    let update = sqlx::query("UPDATE scheduler_leader SET address = $1, epoch = epoch + 1");
+    let elected = update.bind(format!("http://{address}")).execute(&world.pool);
+    elected.await.expect("updated");
+}
+
+/// The machine of the leader has lost its power, say: it neither answers nor closes anything.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_leader_is_asked_and_the_api_where_it_has_no_word_on_it() {
+async fn who_waits_for_a_leader_that_says_nothing_hears_of_its_successor() {
     let mut world = World::new().await;
     let origin = Origin::saying("awake").await;
-    let gate = Arc::new(Semaphore::new(1_000));
-    let api = api(world.key.clone(), origin.address, gate).await;
-    let word = Arc::new(Mutex::new(None));
-    let leader = scheduler(world.key.clone(), origin.address, Arc::clone(&word)).await;
-    world.configure(&format!("[api]\npublic_url = \"http://{}\"", api.address));
+    world.configure("[api]\npublic_url = \"http://127.0.0.1:1\"\n[proxy]\nwake_timeout_ms = 50000");
     asleep(&world, "sleeper").await;
-    let elected = |address: SocketAddr| {
-        let update =
-            sqlx::query("UPDATE scheduler_leader SET address = $1").bind(format!("http://{address}"));
-        update.execute(&world.pool)
-    };
-    elected(leader.address).await.expect("updated");
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    elect(&world, silent.local_addr().expect("bound")).await;
     let proxy = world.start().await;
-    let wake = async || {
-        world.publish().await;
-        let got = proxy.get("sleeper-default").await;
+    world.publish().await;
+    let served = async {
+        // Until it is known that somebody leads nobody can be asked.
+        wait_until(SOON, "it is served", || async {
+            (proxy.get("sleeper-default").await.status == StatusCode::OK).then_some(())
+        })
+        .await;
+    };
+    let succeeded = async {
+        let (call, _) = silent.accept().await.expect("the proxy asks it");
+        let word = Arc::new(Mutex::new(None));
+        let successor = scheduler(world.key.clone(), origin.address, word).await;
+        elect(&world, successor.address).await;
+        (call, successor)
+    };
+    let began = Instant::now();
+    let ((), (_call, successor)) = tokio::join!(served, succeeded);
+    assert_eq!(successor.requests(), 1);
+    assert!(began.elapsed() < Duration::from_secs(40), "{:?}", began.elapsed());
+    proxy.stop().await;
+}
+
+/// A proxy that knows a leader, an API beside it, and a deployment that sleeps.
+struct Scene {
+    world: World,
+    proxy: Running,
+    api: Origin,
+    leader: Option<Origin>,
+    word: Arc<Mutex<Word>>,
+    /// Where both wake to.
+    origin: Origin,
+}
+
+/// What a request for what sleeps gets when it is served.
+const SERVED: (StatusCode, Option<String>) = (StatusCode::OK, None);
+
+impl Scene {
+    async fn new() -> Self {
+        let mut world = World::new().await;
+        let origin = Origin::saying("awake").await;
+        let gate = Arc::new(Semaphore::new(1_000));
+        let api = api(world.key.clone(), origin.address, gate).await;
+        world.configure(&format!("[api]\npublic_url = \"http://{}\"", api.address));
+        asleep(&world, "sleeper").await;
+        let proxy = world.start().await;
+        let mut scene = Self {
+            world,
+            proxy,
+            api,
+            leader: None,
+            word: Arc::default(),
+            origin,
+        };
+        scene.elect_another().await;
+        scene
+    }
+
+    /// Another one leads, and the proxy knows it.
+    async fn elect_another(&mut self) {
+        let (key, word) = (self.world.key.clone(), Arc::clone(&self.word));
+        let leader = scheduler(key, self.origin.address, word).await;
+        elect(&self.world, leader.address).await;
+        self.leader = Some(leader);
+        self.until_asked().await;
+    }
+
+    /// Waits until the leader was asked once more.
+    async fn until_asked(&self) {
+        let before = self.asked().0;
+        wait_until(SOON, "the proxy knows who leads", || async {
+            assert_eq!(self.wake().await, SERVED);
+            (self.asked().0 == before + 1).then_some(())
+        })
+        .await;
+    }
+
+    fn say(&self, word: Word) {
+        *self.word.lock().expect("whole") = word;
+    }
+
+    /// How often the leader and the API were asked.
+    fn asked(&self) -> (usize, usize) {
+        let leader = self.leader.as_ref().map_or(0, Origin::requests);
+        (leader, self.api.requests())
+    }
+
+    /// Asks for what sleeps.
+    async fn wake(&self) -> (StatusCode, Option<String>) {
+        self.world.publish().await;
+        let got = self.proxy.get("sleeper-default").await;
         let code = (got.status != StatusCode::OK).then(|| got.problem().code);
         (got.status, code)
-    };
-    let served = (StatusCode::OK, None);
-    wait_until(SOON, "the proxy knows who leads", || async {
-        assert_eq!(wake().await, served);
-        (leader.requests() == 1).then_some(())
-    })
-    .await;
-    let by_api = api.requests();
-    assert_eq!(wake().await, served);
-    assert_eq!((leader.requests(), api.requests()), (2, by_api), "no detour");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_leader_is_asked_and_the_api_where_it_has_no_word_on_it() {
+    let scene = Scene::new().await;
+    let (leader, api) = scene.asked();
+    assert_eq!(scene.wake().await, SERVED);
+    assert_eq!(scene.asked(), (leader + 1, api), "no detour");
 
     // Its word on the deployment is the last one.
-    let say = |status, code| *word.lock().expect("whole") = Some((status, code));
-    say(StatusCode::SERVICE_UNAVAILABLE, "NO_CAPACITY");
+    scene.say(Some((StatusCode::SERVICE_UNAVAILABLE, "NO_CAPACITY")));
     let refused = (StatusCode::SERVICE_UNAVAILABLE, Some("NO_CAPACITY".to_owned()));
-    assert_eq!(wake().await, refused);
-    assert_eq!((leader.requests(), api.requests()), (3, by_api));
+    assert_eq!(scene.wake().await, refused);
+    assert_eq!(scene.asked(), (leader + 2, api));
 
     // These are none.
-    for (count, (status, code)) in [
+    for (count, word) in [
         (StatusCode::CONFLICT, SUPERSEDED),
         (StatusCode::SERVICE_UNAVAILABLE, "NOT_LEADER"),
+        (StatusCode::SERVICE_UNAVAILABLE, "OVERLOADED"),
         (StatusCode::FORBIDDEN, "FORBIDDEN"),
         (StatusCode::UNPROCESSABLE_ENTITY, "INVALID_BODY"),
     ]
     .into_iter()
     .enumerate()
     {
-        say(status, code);
-        assert_eq!(wake().await, served, "{code}");
-        assert_eq!(
-            (leader.requests(), api.requests()),
-            (4 + count, by_api + 1 + count),
-            "{code}"
-        );
+        scene.say(Some(word));
+        assert_eq!(scene.wake().await, SERVED, "{word:?}");
+        assert_eq!(scene.asked(), (leader + 3 + count, api + 1 + count), "{word:?}");
     }
+    scene.proxy.stop().await;
+}
 
-    // One that is gone is not waited for, and its successor is asked at once.
-    let by_api = api.requests();
-    drop(leader);
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_in_whose_place_another_answers_is_passed_over_until_it_is_elected_again() {
+    let scene = Scene::new().await;
+    scene.say(Some((StatusCode::SERVICE_UNAVAILABLE, "UNEXPECTED_ANSWER")));
+    let (leader, api) = scene.asked();
     for count in 1..=2 {
-        assert_eq!(wake().await, served);
-        assert_eq!(api.requests(), by_api + count);
+        assert_eq!(scene.wake().await, SERVED);
+        assert_eq!(scene.asked(), (leader + 1, api + count));
     }
-    *word.lock().expect("whole") = None;
-    let successor = scheduler(world.key.clone(), origin.address, Arc::clone(&word)).await;
-    elected(successor.address).await.expect("updated");
-    wait_until(SOON, "the proxy knows who leads now", || async {
-        assert_eq!(wake().await, served);
-        (successor.requests() == 1).then_some(())
-    })
-    .await;
-    proxy.stop().await;
+    scene.say(None);
+    elect(&scene.world, scene.leader.as_ref().expect("one leads").address).await;
+    scene.until_asked().await;
+    scene.proxy.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_gone_is_not_waited_for_and_its_successor_is_asked_at_once() {
+    let mut scene = Scene::new().await;
+    scene.leader = None;
+    let (_, api) = scene.asked();
+    for count in 1..=2 {
+        assert_eq!(scene.wake().await, SERVED);
+        assert_eq!(scene.asked().1, api + count);
+    }
+    scene.elect_another().await;
+    scene.proxy.stop().await;
 }

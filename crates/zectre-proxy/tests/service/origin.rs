@@ -47,9 +47,18 @@ impl Origin {
         H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
+        Self::at(([127, 0, 0, 1], 0).into(), handler).await
+    }
+
+    /// The same at `address`, which is free.
+    pub(crate) async fn at<H, F>(address: SocketAddr, handler: H) -> Self
+    where
+        H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
         let (requests, connections) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (seen, accepted) = (Arc::clone(&requests), Arc::clone(&connections));
-        let program = Program::new(move |stream| {
+        let program = Program::at(address, move |stream| {
             accepted.fetch_add(1, SeqCst);
             let (seen, handler) = (Arc::clone(&seen), handler.clone());
             let service = service_fn(move |request| {

@@ -29,10 +29,12 @@ impl World {
         let master = if master.exists() { master } else { PathBuf::new() };
         let text = format!(
             "[database]\nurl = \"{}\"\nconnections_max = 4\n[secrets]\nservice_key_file = \"{}\"\nmaster_key_file = '{}'\n\
+             metrics_token_file = '{}'\n\
              [proxy]\nport = {port}\nadmin_port = {admin_port}\n{more}",
             self.database.url().expose_secret(),
             self.directory.path().join("service.key").display(),
             master.display(),
+            zectre_testkit::metrics_token_file(self.directory.path()).display(),
         );
         let config = self.directory.path().join(format!("{name}.toml"));
         std::fs::write(&config, text).expect("written");

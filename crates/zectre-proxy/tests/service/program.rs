@@ -15,9 +15,17 @@ pub(crate) struct Program {
 impl Program {
     /// `handle` has each connection, beside the others.
     pub(crate) async fn new<F: Future<Output = ()> + Send + 'static>(
+        handle: impl FnMut(TcpStream) -> F + Send + 'static,
+    ) -> Self {
+        Self::at(([127, 0, 0, 1], 0).into(), handle).await
+    }
+
+    /// The same at `address`, which is free.
+    pub(crate) async fn at<F: Future<Output = ()> + Send + 'static>(
+        address: SocketAddr,
         mut handle: impl FnMut(TcpStream) -> F + Send + 'static,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let listener = TcpListener::bind(address).await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let mut running = JoinSet::new();
         running.spawn(async move {

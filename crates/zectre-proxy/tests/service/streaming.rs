@@ -1,7 +1,7 @@
 //! Bytes both ways, as they come.
 
 use crate::{
-    client::{full, read_until},
+    client::{full, raw, read_until},
     origin::{Origin, text},
     world::{App, SOON, World},
 };
@@ -146,6 +146,48 @@ async fn told(world: &World, app: App, in_flight: i32) {
         (world.in_flight(app.deployment).await == Some(in_flight)).then_some(())
     })
     .await;
+}
+
+/// There are programs that take trailers for headers.
+#[tokio::test]
+async fn trailers_say_nothing_that_only_a_head_may() {
+    let world = World::new().await;
+    let origin = Origin::new(|request| async move {
+        let body = request.into_body().collect().await.expect("a body");
+        let trailers = body.trailers().cloned().unwrap_or_default();
+        let mut names: Vec<_> = trailers.keys().map(ToString::to_string).collect();
+        names.sort();
+        text(names.join(" "))
+    })
+    .await;
+    world.app_at("plain", &[&origin]).await;
+    world.grpc_at("shared", &[origin.address]).await;
+    let proxy = world.start().await;
+    let names = [
+        "x-forwarded-for",
+        "x_forwarded_for",
+        "forwarded",
+        "x-real-ip",
+        "x-request-id",
+        "authorization",
+        "keep-alive",
+        "x-checksum",
+    ];
+    let trailers = names.map(|name| format!("{name}: 10.0.0.1\r\n")).concat();
+    for app in ["plain-default", "shared-default"] {
+        let request = format!(
+            "POST / HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nTransfer-Encoding: chunked\r\nTrailer: {}\r\n\r\n1\r\na\r\n0\r\n{trailers}\r\n",
+            full(app),
+            names.join(", ")
+        );
+        let answer = raw(proxy.address, request.as_bytes()).await;
+        assert!(answer.contains("x-checksum"), "{app}: {answer}");
+        for gone in &names[..names.len() - 1] {
+            let (_, body) = answer.split_once("\r\n\r\n").expect("a head");
+            assert!(!body.contains(gone), "{app}: {gone}: {answer}");
+        }
+    }
+    proxy.stop().await;
 }
 
 #[tokio::test]

@@ -206,12 +206,23 @@ async fn plain_http_on_the_tls_port_is_told_so() {
         "{answer}"
     );
     assert!(body.contains("https://"), "{answer}");
+    // And sees the end of it, no reset, as it would where a request was left unread.
+    let mut stream = TcpStream::connect(proxy.secure()).await.expect("it listens");
+    let request = format!(
+        "GET / HTTP/1.1\r\nhost: a.test\r\nx-much: {}\r\n\r\n",
+        "a".repeat(2_000)
+    );
+    tokio::io::AsyncWriteExt::write_all(&mut stream, request.as_bytes())
+        .await
+        .expect("it reads");
+    let ended = timeout(SOON, stream.read_to_end(&mut Vec::new())).await;
+    ended.expect("in time").expect("an end");
     // What is neither is closed without a word that could be taken for one.
     assert_eq!(raw(proxy.secure(), b"\0\0\0\0").await, "");
     // It is counted when it is closed, which is seen a little earlier.
-    wait_until(SOON, "both are counted", || async {
+    wait_until(SOON, "all are counted", || async {
         let all = metrics(proxy.admin).await;
-        all.contains("proxy_tls_handshakes_total{outcome=\"plain\"} 2")
+        all.contains("proxy_tls_handshakes_total{outcome=\"plain\"} 3")
             .then_some(())
     })
     .await;

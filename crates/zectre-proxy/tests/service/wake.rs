@@ -2,7 +2,7 @@
 
 use crate::{
     client::{full, routes},
-    origin::{Body, Origin, text},
+    origin::{Body, Origin, nobody, text},
     world::{App, SOON, World},
 };
 use http::{Response, StatusCode};
@@ -17,8 +17,9 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    sync::Semaphore,
+    sync::{Notify, Semaphore},
     task::JoinSet,
+    time::timeout,
 };
 use zectre_common::{
     id::TaskId,
@@ -29,7 +30,7 @@ use zectre_common::{
     },
 };
 use zectre_service::{auth, key::ServiceKey, token};
-use zectre_testkit::wait_until;
+use zectre_testkit::{free_port, wait_until};
 
 /// Wakes to `address`, once `gate` has a permit; refuses callers that are not the proxy.
 pub(crate) async fn api(key: ServiceKey, address: SocketAddr, gate: Arc<Semaphore>) -> Origin {
@@ -81,6 +82,49 @@ pub(crate) async fn held(admin: SocketAddr, key: &ServiceKey, app: App) -> u64 {
     routes["deployments"][app.deployment.to_string()]["held"]
         .as_u64()
         .expect("a number")
+}
+
+/// Its task is gone when it is reached for, and by then another version serves, which sleeps.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_woken_in_vain_wakes_what_serves_instead() {
+    let mut world = World::new().await;
+    let origin = Origin::saying("awake").await;
+    let (gone, there) = (nobody(), origin.address);
+    let (application, environment) = world.environment("sleeper", "production").await;
+    let [first, second] = ["first", "second"].map(|label| world.deployment(application, environment, label));
+    let (first, second) = (first.await, second.await);
+    for deployment in [first, second] {
+        world.sleep(deployment).await;
+    }
+    world.make_current(environment, first).await;
+    let woken = Arc::new(Notify::new());
+    let tells = Arc::clone(&woken);
+    let api = Origin::new(move |request| {
+        let (tells, is_first) = (
+            Arc::clone(&tells),
+            request.uri().path().contains(&first.to_string()),
+        );
+        async move {
+            tells.notify_one();
+            awake(if is_first { gone } else { there }, None)
+        }
+    })
+    .await;
+    world.configure(&format!("[api]\npublic_url = \"http://{}\"", api.address));
+    let proxy = Arc::new(world.start().await);
+    let asking = Arc::clone(&proxy);
+    let mut request = JoinSet::new();
+    request.spawn(async move { asking.get("sleeper-default").await });
+    timeout(SOON, woken.notified())
+        .await
+        .expect("the first one is woken");
+    world.make_current(environment, second).await;
+    world.publish().await;
+    let got = timeout(SOON, request.join_next()).await.expect("in time");
+    let got = got.expect("one").expect("an answer");
+    assert_eq!((got.status, got.body.as_str()), (StatusCode::OK, "awake"));
+    assert_eq!(api.requests(), 2);
+    Arc::into_inner(proxy).expect("ours").stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -145,7 +189,10 @@ async fn a_wake_that_fails_says_why_and_when_to_come_back() {
         response
     })
     .await;
-    world.configure(&format!("[api]\npublic_url = \"http://{}/\"", api.address));
+    world.configure(&format!(
+        "[api]\npublic_url = \"http://{}/\"\n[proxy]\nwake_timeout_ms = 1500",
+        api.address
+    ));
     let app = asleep(&world, "big").await;
     let proxy = world.start().await;
     let got = proxy.get("big-default").await;
@@ -174,6 +221,42 @@ async fn a_wake_that_fails_says_why_and_when_to_come_back() {
     world.publish().await;
     assert_eq!(proxy.get("big-default").await.problem().code, "ASLEEP");
     proxy.stop().await;
+}
+
+/// The API is started again, say, or its database.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_while_nobody_can_wake_is_served_as_soon_as_somebody_can() {
+    let mut world = World::new().await;
+    let origin = Origin::saying("awake").await;
+    let address = origin.address;
+    let (asked, port) = (Arc::new(AtomicU64::new(0)), free_port());
+    world.configure(&format!("[api]\npublic_url = \"http://127.0.0.1:{port}\""));
+    asleep(&world, "patient").await;
+    let proxy = Arc::new(world.start().await);
+    let mut request = JoinSet::new();
+    let asking = Arc::clone(&proxy);
+    request.spawn(async move { asking.get("patient-default").await });
+    let early = timeout(std::time::Duration::from_millis(300), request.join_next()).await;
+    assert!(early.is_err(), "nobody listens there yet");
+    let asks = Arc::clone(&asked);
+    let _api = Origin::at(([127, 0, 0, 1], port).into(), move |_| {
+        let asks = Arc::clone(&asks);
+        async move {
+            if asks.fetch_add(1, SeqCst) == 0 {
+                let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "DATABASE_UNAVAILABLE", "away");
+                let mut response = text(serde_json::to_vec(&problem).expect("JSON"));
+                *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+                return response;
+            }
+            awake(address, None)
+        }
+    })
+    .await;
+    let got = timeout(SOON, request.join_next()).await.expect("in time");
+    let got = got.expect("one").expect("an answer");
+    assert_eq!((got.status, got.body.as_str()), (StatusCode::OK, "awake"));
+    assert_eq!(asked.load(SeqCst), 2);
+    Arc::into_inner(proxy).expect("ours").stop().await;
 }
 
 #[tokio::test]
