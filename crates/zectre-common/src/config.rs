@@ -406,6 +406,17 @@ mod tests {
     }
 
     #[test]
+    fn a_wake_is_waited_for_no_longer_than_the_scheduler_does() {
+        let read = |ms: u64| Config::load_with(None, &format!("[proxy]\nwake_timeout_ms = {ms}"));
+        assert!(read(50_000).is_ok());
+        let refused = read(50_001).expect_err("too long").to_string();
+        assert!(
+            refused.contains("proxy.wake_timeout_ms") && refused.contains("at most 50000"),
+            "{refused}"
+        );
+    }
+
+    #[test]
     fn urls_lead_to_the_port_that_clients_use() {
         for (keys, url) in [
             ("", "http://a.test:47000"),

@@ -1,8 +1,12 @@
 //! What `[proxy]` says about whom to believe, how much to take and what to write down.
 
 use super::ProxyConfig;
+use crate::wire::scheduler::WAKE_WAIT_MS_MAX;
 use serde::Deserialize;
 use std::net::SocketAddr;
+
+/// The longest that a request may be held for a wake: the scheduler waits no longer, and its word has to come back in time.
+const WAKE_TIMEOUT_MS_MAX: u64 = WAKE_WAIT_MS_MAX - 5_000;
 
 /// `[proxy.limits]`; 0 is no limit.
 #[derive(Debug, Clone, Deserialize)]
@@ -127,6 +131,13 @@ impl ProxyConfig {
             if !self.tls.enabled {
                 return Err("proxy.http3_listen needs proxy.tls.enabled: HTTP/3 is always encrypted".into());
             }
+        }
+        if self.wake_timeout_ms > WAKE_TIMEOUT_MS_MAX {
+            return Err(format!(
+                "proxy.wake_timeout_ms is {}, and may be at most {WAKE_TIMEOUT_MS_MAX}: the scheduler waits no longer for a start, so \
+                 that a longer time would hold requests for nothing",
+                self.wake_timeout_ms
+            ));
         }
         if !(0.0..=1.0).contains(&self.trace_sample_rate) {
             return Err("proxy.trace_sample_rate must be between 0 and 1".into());

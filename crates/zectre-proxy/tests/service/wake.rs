@@ -310,13 +310,13 @@ async fn who_leaves_with_its_body_on_the_way_frees_its_place_too_and_who_stays_s
     let api = api(world.key.clone(), origin.address, Arc::clone(&gate)).await;
     // Longer than anybody waits here for a place to be free.
     world.configure(&format!(
-        "[api]\npublic_url = \"http://{}\"\n[proxy]\nwake_timeout_ms = 300000",
+        "[api]\npublic_url = \"http://{}\"\n[proxy]\nwake_timeout_ms = 50000",
         api.address
     ));
     let app = asleep(&world, "upload").await;
     let proxy = world.start().await;
     let are_held = async |count: u64| {
-        wait_until(SOON, "so many are held", || async {
+        wait_until(SOON / 2, "so many are held", || async {
             (held(proxy.admin, &world.key, app).await == count).then_some(())
         })
         .await;
