@@ -320,11 +320,12 @@ async fn a_slow_client_of_which_something_moves_gets_all_of_its_answer() {
         .expect("it reads");
     // So little that the kernel takes nothing more for three time-outs.
     let mut taken = Vec::with_capacity(LARGE.len() + 1_000);
+    let mut pace = tokio::time::interval(Duration::from_millis(250));
     for _ in 0..30 {
+        pace.tick().await;
         let mut some = vec![0; 32 << 10];
         let n = slow.read(&mut some).await.expect("it still writes");
         taken.extend_from_slice(&some[..n]);
-        tokio::time::sleep(Duration::from_millis(250)).await;
     }
     slow.read_to_end(&mut taken).await.expect("it still writes");
     assert!(taken.len() > LARGE.len(), "{} bytes", taken.len());
