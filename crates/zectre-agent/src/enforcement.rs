@@ -21,6 +21,8 @@ use zectre_common::wire::node::Enforcement;
 const ROOT_DIR: &str = "root";
 /// What is said of a kernel that can do everything else: landlock knows no UDP, up to its version 7.
 const UDP_GAP: &str = "a native task can receive on any free UDP port of the node: the kernel has no rule against it (TCP ports are its own only)";
+/// What is said where an engine is: Docker's storage driver can bound a container's own layer on few file systems only, and Podman's not at all.
+const LAYER_GAP: &str = "a container can fill the disk that its engine keeps it on: what it writes outside of volumes has no bound; give the engine a disk of its own";
 /// The attempts take some 20 ms.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -64,6 +66,7 @@ pub(crate) async fn find_out(
 
 /// Keeps containers from what native tasks are kept from, or says why that can't be.
 pub(crate) fn hold_containers(report: &mut Enforcement) {
+    report.gaps.push(LAYER_GAP.into());
     if let Err(why) = metadata::refuse_containers(&resolver()) {
         report.gaps.push(format!(
             "containers can reach the cloud's metadata addresses, as no routing rule could be made ({why}); let the \

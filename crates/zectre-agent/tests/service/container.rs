@@ -314,6 +314,11 @@ async fn a_container_gets_the_volume_that_was_checked() {
         "{:?}",
         node.enforcement
     );
+    let gaps = &node.enforcement.gaps;
+    assert!(
+        gaps.iter().any(|gap| gap.starts_with("a container can fill")),
+        "{gaps:?}"
+    );
     let keeps = |name: &str, file: &str| {
         let mut order = container(&world, "keep");
         order.restart = RestartPolicy::Never;
