@@ -77,7 +77,7 @@ pub(crate) async fn run(options: &Options) -> Report {
         options,
         directory: directory.path(),
     };
-    memory(&servers, &mut report);
+    memory(&servers, &mut report).await;
     bench.side_by_side(&servers, &mut report);
     bench.added(&origin, &servers, &mut report);
     bench.hosts(&pool, &servers[0], &mut report).await;
@@ -236,13 +236,13 @@ impl Bench<'_> {
 }
 
 /// Memory at rest, and with idle connections that each have had an answer.
-fn memory(servers: &[Server; 3], report: &mut Report) {
+async fn memory(servers: &[Server; 3], report: &mut Report) {
     let mut shown = Vec::new();
     for server in servers {
         let rest = server.resident_mib();
         let open: Vec<TcpStream> = (0..IDLE).map(|_| visit(server.port)).collect();
         let at_once = server.resident_mib();
-        std::thread::sleep(IDLE_FOR);
+        tokio::time::sleep(IDLE_FOR).await;
         shown.push(format!(
             "{} {rest:.1} MiB at rest, {at_once:.1} MiB with them, {:.1} MiB a second later",
             server.name,

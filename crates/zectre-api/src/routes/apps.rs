@@ -152,7 +152,8 @@ async fn create(
     .await?;
     // Before the namespace's number of applications, as where one is deleted: or the two wait for each other.
     change.raise_routing_epoch().await?;
-    if !app::insert(change.connection(), id, namespace_id, &subdomain, &request).await? {
+    let is_preview = app::is_preview(change.connection(), &subdomain).await?;
+    if is_preview || !app::insert(change.connection(), id, namespace_id, &subdomain, &request).await? {
         let detail = format!(
             "`{namespace}` has an application `{}`, or another one has the subdomain `{subdomain}`; choose another name",
             request.name

@@ -112,6 +112,15 @@ pub(crate) async fn by_subdomain(pool: &PgPool, subdomain: &str) -> Result<Optio
         .await?)
 }
 
+/// Whether a version of some application has this label for its preview: it would go on serving there.
+pub(crate) async fn is_preview(connection: &mut PgConnection, subdomain: &str) -> Result<bool, Error> {
+    let taken = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM deployments WHERE preview_label = $1) AS "taken!""#,
+        subdomain
+    );
+    Ok(taken.fetch_one(connection).await?)
+}
+
 /// Makes one; false when its name or subdomain is taken.
 pub(crate) async fn insert(
     connection: &mut PgConnection,

@@ -72,6 +72,30 @@ async fn applications() {
     api.stop().await;
 }
 
+/// The version is served there: another organization's application would never be, or only once the version is gone.
+#[tokio::test]
+async fn a_preview_keeps_its_name_from_other_applications() {
+    let api = Harness::start().await;
+    let deployment = api.deployment().await;
+    let shown = api
+        .get(&format!("/deployments/{deployment}"))
+        .await
+        .expect(200)
+        .json();
+    let label = shown["preview_label"].as_str().expect("a label");
+    let namespace = label
+        .strip_prefix("hello-")
+        .expect("the application's name, and more");
+    api.post("/namespaces", json!({ "name": namespace }))
+        .await
+        .expect(201);
+    let body = json!({ "name": "hello", "namespace": namespace });
+    let refused = api.post("/apps", body).await.expect(409);
+    assert_eq!(refused.code(), "APP_EXISTS");
+    let body = json!({ "name": "other", "namespace": namespace });
+    api.post("/apps", body).await.expect(201);
+}
+
 #[tokio::test]
 async fn organizations_and_environments() {
     let api = Harness::start().await;
