@@ -359,6 +359,9 @@ pub(crate) async fn restart(
         if let Some(why) = given_up(&known, &all) {
             return Err(CliError::DeploymentFailed(not_restarted(now, &why)));
         }
+        if let Some(why) = left_alone(&known, &all) {
+            return Err(CliError::DeploymentFailed(not_replaced(now, &why)));
+        }
         Ok(old.is_disjoint(&live(&all, |_| true)) && matches!(now.health, Health::Healthy | Health::Asleep))
     };
     let now = wait::until(context, accepted.clone(), &mut progress, is_done).await?;
@@ -390,6 +393,29 @@ fn given_up(known: &[Task], now: &[Task]) -> Option<String> {
     (failed >= FAILURES_MAX)
         .then(|| pausing.message.clone())
         .flatten()
+}
+
+/// Why nothing takes over, if so: all that the restart started has ended, one by a failure, and what it was to replace is still there. That
+/// goes on serving, and nothing is started for it again.
+fn left_alone(known: &[Task], now: &[Task]) -> Option<String> {
+    let known: HashSet<TaskId> = known.iter().map(|task| task.id).collect();
+    let (old, started): (Vec<&Task>, Vec<&Task>) = now.iter().partition(|task| known.contains(&task.id));
+    let stays = old.iter().any(|task| !task.state.is_ended() && is_wanted(task));
+    let failed = started.iter().find(|task| task.state == TaskState::Failed)?;
+    let is_over = started.iter().all(|task| task.state.is_ended());
+    let why = failed
+        .message
+        .clone()
+        .unwrap_or_else(|| "its new task failed".into());
+    (stays && is_over).then_some(why)
+}
+
+fn not_replaced(deployment: &Deployment, why: &str) -> String {
+    let version = deployment.version;
+    format!(
+        "version {version} was not restarted: {why}\nWhat ran before goes on serving. `zectre logs --deployment {version}` shows what the new \
+         task printed; correct that (`zectre env list`), and run `zectre restart` again."
+    )
 }
 
 fn not_restarted(deployment: &Deployment, why: &str) -> String {
@@ -479,6 +505,32 @@ mod tests {
             said.contains("does not keep running: its last 3 tasks") && said.contains("exit code 3"),
             "{said}"
         );
+    }
+
+    #[test]
+    fn a_restart_of_which_nothing_is_left_is_given_up_while_what_ran_before_serves() {
+        let old = task("running", "run", None, None);
+        let mut failed = task("failed", "stop", Some("exited"), Some(3));
+        failed.message = Some("the program ended with code 3".into());
+        let known = vec![old.clone()];
+        let with = |more: &[Task]| [known.clone(), more.to_vec()].concat();
+        assert_eq!(left_alone(&known, &known), None, "nothing has begun yet");
+        let (next, ready) = (
+            task("pending", "run", None, None),
+            task("running", "run", None, None),
+        );
+        assert_eq!(
+            left_alone(&known, &with(&[failed.clone(), next])),
+            None,
+            "one is to come"
+        );
+        assert_eq!(left_alone(&known, &with(&[failed.clone(), ready])), None);
+        let why = left_alone(&known, &with(std::slice::from_ref(&failed)));
+        assert_eq!(why, failed.message);
+        // Nothing serves any more: the platform goes on trying.
+        let mut gone = old;
+        gone.state = TaskState::Failed;
+        assert_eq!(left_alone(&known, &[gone, failed]), None);
     }
 
     #[test]
