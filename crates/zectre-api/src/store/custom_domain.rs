@@ -191,8 +191,8 @@ pub(crate) enum Outcome {
     Verified,
     /// Another application holds it.
     Taken,
-    /// The claim was deleted meanwhile.
-    Gone,
+    /// The claim was deleted meanwhile, or another look verified it, no weaker.
+    Overtaken,
 }
 
 /// Takes the claim's name from another application that holds it by less than a record in its zone: that one is
@@ -227,7 +227,7 @@ pub(crate) async fn verified(
 ) -> Result<Outcome, Error> {
     let updated = sqlx::query_scalar!(
         r#"UPDATE custom_domains SET verified_at = now(), checked_at = now(), proof = $2, problem = NULL
-           WHERE id = $1 AND (verified_at IS NOT NULL OR expires_at > now())
+           WHERE id = $1 AND CASE WHEN verified_at IS NULL THEN expires_at > now() ELSE $2 = 'dns' AND proof <> 'dns' END
            RETURNING environment_id AS "id: EnvironmentId""#,
         claim.id as _,
         proof.as_str()
@@ -236,7 +236,7 @@ pub(crate) async fn verified(
     .await;
     let environment = match updated {
         Ok(Some(environment)) => environment,
-        Ok(None) => return Ok(Outcome::Gone),
+        Ok(None) => return Ok(Outcome::Overtaken),
         Err(error) if is_duplicate(&error) => return Ok(Outcome::Taken),
         Err(error) => return Err(error.into()),
     };
@@ -254,15 +254,14 @@ pub(crate) async fn verified(
     Ok(Outcome::Verified)
 }
 
-/// Keeps what a look found instead of a proof.
-pub(crate) async fn found_problem(pool: &PgPool, id: CustomDomainId, problem: &str) -> Result<(), Error> {
+/// Keeps what a look found instead of a proof; false when the claim is no longer pending.
+pub(crate) async fn found_problem(pool: &PgPool, id: CustomDomainId, problem: &str) -> Result<bool, Error> {
     let query = sqlx::query!(
         "UPDATE custom_domains SET checked_at = now(), problem = $2 WHERE id = $1 AND verified_at IS NULL",
         id as _,
         problem
     );
-    query.execute(pool).await?;
-    Ok(())
+    Ok(query.execute(pool).await?.rows_affected() > 0)
 }
 
 /// Up to `batch_max` pending claims that are due for a look. Each is due again later: whoever took it may die.

@@ -278,6 +278,58 @@ async fn a_page_under_the_name_shows_it_too() {
 }
 
 #[tokio::test]
+async fn a_look_that_ends_after_another_verified_the_claim_neither_complains_nor_weakens_it() {
+    let (dns, site) = (
+        DnsServer::start().await,
+        TcpListener::bind("127.0.0.1:0").await.expect("a port is free"),
+    );
+    let port = site.local_addr().expect("a listener has an address").port();
+    let server = dns.address;
+    let api = Harness::start_with(&format!(
+        "domains.dns_server = '{server}'\ndomains.http_port = {port}\n{PRIVATE}"
+    ))
+    .await;
+    let app = api.app("hello").await;
+    for (domain, holds_token) in [("shop.example.com", false), ("www.example.com", true)] {
+        let made = claim(&api, &app, domain).await;
+        dns.add_address(domain, HERE);
+        let page = if holds_token {
+            token(&made)
+        } else {
+            "welcome to the shop".to_owned()
+        };
+        let slow = verify(&api, &app, domain);
+        let overtaken = async {
+            let (mut stream, _) = site.accept().await.expect("the page is asked for");
+            let (name, value) = record(&made);
+            dns.add_txt(&name, &value);
+            assert_eq!(
+                verify(&api, &app, domain).await.expect(200).json()["proof"],
+                "dns"
+            );
+            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{page}", page.len());
+            stream
+                .write_all(answer.as_bytes())
+                .await
+                .expect("it waits for the page");
+            stream
+        };
+        let (answer, _stream) = tokio::join!(slow, overtaken);
+        let domain = answer.expect(200).json();
+        assert_eq!(
+            (&domain["state"], &domain["proof"]),
+            (&json!("verified"), &json!("dns"))
+        );
+    }
+    let verified = actions(&api, &app)
+        .await
+        .into_iter()
+        .filter(|action| action == "domain.verified");
+    assert_eq!(verified.count(), 2, "each is told of once");
+    api.stop().await;
+}
+
+#[tokio::test]
 async fn nothing_inside_is_reached_by_claiming_a_name_that_points_there() {
     let (dns, site) = (DnsServer::start().await, Site::start().await);
     let api = api_asking(&dns, &site, "").await;
