@@ -74,6 +74,7 @@ sections! {
         host: String, port: u16, admin_port: u16, http3_listen: String, domain: String, name: String, snapshot_path: PathBuf,
         handover_path: PathBuf,
         connections_max: usize, header_timeout_ms: u64, header_bytes_max: usize, response_timeout_ms: u64, repeat_lost_requests: bool,
+        reuse_for_unrepeatable: bool,
         connect_timeout_ms: u64, wake_timeout_ms: u64, waiting_page_after_ms: u64, held_requests_max: usize, drain_timeout_ms: u64,
         tls: TlsConfig, trusted_peers: Vec<Cidr>, trusted_header: TrustedHeader, proxy_protocol: bool, limits: ProxyLimits,
         trace_sample_rate: f64, tcp_port_range: PortRange, tcp_idle_timeout_ms: u64, tcp_proxy_protocol: bool, metrics: ProxyMetrics, access_log: AccessLogConfig,

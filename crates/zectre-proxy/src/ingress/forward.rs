@@ -202,7 +202,7 @@ impl Ingress {
                 }
             };
             let terms = Terms {
-                kept: kept(was_stale, spare.as_ref()),
+                kept: kept(was_stale, spare.as_ref(), self.limits.reuses),
                 response_timeout,
                 may_leave: &may_leave,
             };
@@ -382,14 +382,15 @@ enum At {
     Reachable,
 }
 
-/// What a request may go on that was, or was not, lost on a kept connection already.
-fn kept(was_stale: bool, spare: Option<&Spare>) -> Kept {
+/// What a request may go on that was, or was not, lost on a kept connection already; and whether one that may not be repeated
+/// may go on a kept one at all.
+fn kept(was_stale: bool, spare: Option<&Spare>, reuses: bool) -> Kept {
     match spare.filter(|spare| spare.lasts()) {
         _ if was_stale => Kept::None,
         Some(spare) if spare.is_repeatable() => Kept::Any,
-        Some(_) => Kept::Trusted,
+        Some(_) if reuses => Kept::Trusted,
         // It could not be sent again, whatever came of it.
-        None => Kept::Replaced,
+        _ => Kept::Replaced,
     }
 }
 

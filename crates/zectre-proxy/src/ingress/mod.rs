@@ -100,6 +100,8 @@ pub struct Limits {
     pub response_timeout: Duration,
     /// Whether a request that may be repeated is sent again when a task was lost with it.
     pub repeats: bool,
+    /// Whether one that may not be repeated goes on a kept connection.
+    pub reuses: bool,
     /// Of one request.
     pub header_count_max: usize,
     /// Of the head of a request of HTTP/2; the library bounds those of HTTP/1.1.
@@ -122,6 +124,7 @@ impl Limits {
                 .filter(|after| !after.is_zero()),
             response_timeout: Duration::from_millis(proxy.response_timeout_ms),
             repeats: proxy.repeat_lost_requests,
+            reuses: proxy.reuse_for_unrepeatable,
             header_count_max: proxy.limits.header_count_max,
             header_bytes_max: proxy.header_bytes_max.max(connection::HEADER_BYTES_LEAST),
             body: BodyBounds::new(&proxy.limits),

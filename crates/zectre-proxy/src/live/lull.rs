@@ -20,6 +20,9 @@ const AT_ONCE: Duration = Duration::from_millis(10);
 const RESTS_MAX: u32 = 8;
 /// Of the shortest rest that ended so, a connection is trusted for one part in so many: timers are late, and so are packets.
 const PART: u32 = 4;
+/// One that breaks with a request after so short a rest may do so for what was asked. A task of which so many did hangs up on kept
+/// connections, or on requests that need not be on one: nobody else's is put to that risk.
+const EARLY_MAX: u32 = 3;
 /// What was seen counts for so long, and for at most twice as long.
 const MEMORY_MS: u64 = 60_000;
 
@@ -29,24 +32,33 @@ struct Known {
     /// The shortest rest that ended in a close, of this span of [`MEMORY_MS`] and of the one before: what is seen again and again must
     /// not keep what was seen once.
     shortest: [Duration; 2],
+    /// Those that broke with a request after a rest that was too short to be the cause, of the same two spans.
+    early: [u32; 2],
     span: u64,
 }
 
 impl Known {
     const NOTHING: Self = Self {
         shortest: [TRUSTED_MAX; 2],
+        early: [0; 2],
         span: 0,
     };
 
     /// The same, at that time.
     fn at(self, now_ms: u64) -> Self {
-        let (span, [this, before]) = (now_ms / MEMORY_MS, self.shortest);
-        let shortest = match span.saturating_sub(self.span) {
-            0 => [this, before],
-            1 => [TRUSTED_MAX, this],
-            _ => [TRUSTED_MAX; 2],
-        };
-        Self { shortest, span }
+        let (span, [shortest, _], [early, _]) = (now_ms / MEMORY_MS, self.shortest, self.early);
+        match span.saturating_sub(self.span) {
+            0 => self,
+            1 => Self {
+                shortest: [TRUSTED_MAX, shortest],
+                early: [0, early],
+                span,
+            },
+            _ => Self {
+                span,
+                ..Self::NOTHING
+            },
+        }
     }
 
     /// A connection was closed without a word when it had rested for so long, in so many-th a rest.
@@ -58,12 +70,22 @@ impl Known {
         self.shortest[0] = self.shortest[0].min(rested);
     }
 
+    /// One broke with a request before its rest can have been the cause.
+    fn broke_early(&mut self, now_ms: u64) {
+        *self = self.at(now_ms);
+        self.early[0] = self.early[0].saturating_add(1);
+    }
+
     fn shortest(self, now_ms: u64) -> Option<Duration> {
         let [this, before] = self.at(now_ms).shortest;
         Some(this.min(before)).filter(|shortest| *shortest < TRUSTED_MAX)
     }
 
     fn trusted(self, now_ms: u64) -> Duration {
+        let [this, before] = self.at(now_ms).early;
+        if this.saturating_add(before) >= EARLY_MAX {
+            return Duration::ZERO;
+        }
         match self.shortest(now_ms) {
             None => TRUSTED_MAX,
             Some(shortest) if shortest <= AT_ONCE => Duration::ZERO,
@@ -72,11 +94,27 @@ impl Known {
     }
 }
 
-/// Whether a connection that ended with a request on it may have been closed for the rest before. After one that was as short it
-/// may be for what was asked, and says nothing about what is asked by others. And a close that crosses a request is heard of at once,
-/// however busy the machine: who was at it for longer than any rest is trusted for had read it, and died of it.
-fn is_for_its_rest(rested: Duration, worked: Duration) -> bool {
-    rested > AT_ONCE && worked <= TRUSTED_MAX
+/// Why a connection ended with a request on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// The rest before, as far as can be told.
+    Rest,
+    /// The rest was too short for that: what was asked, or a task that hangs up on kept connections. See [`EARLY_MAX`].
+    Early,
+    /// The request.
+    Request,
+}
+
+/// The cause of an end after such a rest and so long at work. A close that crosses a request is heard of at once, however busy the machine:
+/// who was at it for longer than any rest is trusted for had read it, and died of it.
+fn cause(rested: Duration, worked: Duration) -> Cause {
+    if worked > TRUSTED_MAX {
+        Cause::Request
+    } else if rested > AT_ONCE {
+        Cause::Rest
+    } else {
+        Cause::Early
+    }
 }
 
 /// What is known of one task.
@@ -113,10 +151,16 @@ impl Lull {
         self.any.store(true, Relaxed);
     }
 
-    /// It ended one that had rested for so long, without an answer to a request that had come so long before.
-    pub fn broke(&self, rested: Duration, worked: Duration) {
-        if is_for_its_rest(rested, worked) {
-            self.closed(rested, 1);
+    /// It ended one that had rested for so long, without an answer to a request that had come so long before, and that it may have had
+    /// if it is `lost`.
+    pub fn broke(&self, rested: Duration, worked: Duration, lost: bool) {
+        match cause(rested, worked) {
+            Cause::Rest => self.closed(rested, 1),
+            Cause::Early if lost => {
+                self.lock().broke_early(self.now_ms());
+                self.any.store(true, Relaxed);
+            }
+            Cause::Early | Cause::Request => {}
         }
     }
 
@@ -184,24 +228,38 @@ mod tests {
     #[test]
     fn a_crash_in_a_long_request_says_nothing_of_the_rest_before() {
         let rested = Duration::from_millis(50);
-        for (worked, is_told) in [
-            (Duration::ZERO, true),
-            (TRUSTED_MAX, true),
-            (TRUSTED_MAX + Duration::from_millis(1), false),
-            (Duration::from_secs(3_600), false),
-        ] {
-            assert_eq!(is_for_its_rest(rested, worked), is_told, "{worked:?}");
-            assert!(!is_for_its_rest(AT_ONCE, worked), "{worked:?}");
+        for worked in [Duration::ZERO, TRUSTED_MAX] {
+            assert_eq!(cause(rested, worked), Cause::Rest, "{worked:?}");
+            assert_eq!(cause(AT_ONCE, worked), Cause::Early, "{worked:?}");
         }
+        for worked in [TRUSTED_MAX + Duration::from_millis(1), Duration::from_secs(3_600)] {
+            assert_eq!(cause(rested, worked), Cause::Request, "{worked:?}");
+            assert_eq!(cause(AT_ONCE, worked), Cause::Request, "{worked:?}");
+        }
+    }
+
+    #[test]
+    fn a_task_that_hangs_up_again_and_again_is_not_trusted_for_a_while() {
+        let mut known = Known::NOTHING;
+        for _ in 1..EARLY_MAX {
+            known.broke_early(0);
+            assert_eq!(known.trusted(0), TRUSTED_MAX);
+        }
+        known.broke_early(MEMORY_MS);
+        assert_eq!(known.trusted(MEMORY_MS), Duration::ZERO);
+        assert_eq!(known.shortest(MEMORY_MS), None, "none of them was of its rest");
+        assert_eq!(known.trusted(2 * MEMORY_MS), TRUSTED_MAX);
     }
 
     #[test]
     fn it_is_told_what_was_seen() {
         let lull = Lull::default();
         assert_eq!((lull.trusted(), lull.shortest()), (TRUSTED_MAX, None));
-        lull.broke(AT_ONCE, Duration::ZERO);
-        assert_eq!(lull.shortest(), None);
-        lull.broke(Duration::from_millis(80), Duration::ZERO);
+        for lost in [false, false, false, true, true] {
+            lull.broke(AT_ONCE, Duration::ZERO, lost);
+            assert_eq!((lull.trusted(), lull.shortest()), (TRUSTED_MAX, None));
+        }
+        lull.broke(Duration::from_millis(80), Duration::ZERO, true);
         let shortest = Some(Duration::from_millis(80));
         assert_eq!(
             (lull.trusted(), lull.shortest()),

@@ -91,10 +91,10 @@ impl Link {
         }
     }
 
-    /// It ended without an answer to the request that it was lent for at `asked`.
-    pub(super) fn broke(&self, asked: Instant) {
+    /// It ended without an answer to the request that it was lent for at `asked`, which the task may have had if it is `lost`.
+    pub(super) fn broke(&self, asked: Instant, lost: bool) {
         if let (Sender::Http1(single), Some(since)) = (&self.sender, self.rested_since) {
-            single.rests.broke(since, asked, Instant::now());
+            single.rests.broke(since, asked, Instant::now(), lost);
         }
     }
 

@@ -335,10 +335,12 @@ impl Upstream {
             Sender::Http2(stream) => silence.bear(stream.sender().try_send_request(request)).await,
         };
         let response = sent.map_err(|failed| {
-            if matches!(failed, Failed::Unsent(..) | Failed::Lost(_)) && replica.is_reachable() {
-                link.broke(silence.began);
+            let ended = matches!(failed, Failed::Unsent(..) | Failed::Lost(_));
+            let failed = link.judge(failed, before);
+            if ended && replica.is_reachable() {
+                link.broke(silence.began, matches!(failed, Failed::Lost(_)));
             }
-            link.judge(failed, before)
+            failed
         })?;
         if let Some(progress) = &silence.progress {
             progress.answered();

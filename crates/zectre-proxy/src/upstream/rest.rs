@@ -60,10 +60,11 @@ impl Rests {
         }
     }
 
-    /// It rested since `since`, and ended `now` without an answer to the request that came at `asked`.
-    pub(super) fn broke(&self, since: Instant, asked: Instant, now: Instant) {
+    /// It rested since `since`, and ended `now` without an answer to the request that came at `asked`, and may have been had.
+    pub(super) fn broke(&self, since: Instant, asked: Instant, now: Instant, lost: bool) {
         let rested = asked.saturating_duration_since(since);
-        self.lull.broke(rested, now.saturating_duration_since(asked));
+        self.lull
+            .broke(rested, now.saturating_duration_since(asked), lost);
     }
 }
 
@@ -92,9 +93,9 @@ mod tests {
         let rests = Rests::new(&lull);
         let (rest, since) = (Duration::from_millis(50), Instant::now());
         let asked = since + rest;
-        rests.broke(since, asked, asked + Duration::from_secs(30));
+        rests.broke(since, asked, asked + Duration::from_secs(30), true);
         assert_eq!(lull.shortest(), None, "it died of the request");
-        rests.broke(since, asked, asked + Duration::from_millis(500));
+        rests.broke(since, asked, asked + Duration::from_millis(500), true);
         assert_eq!(lull.shortest(), Some(rest));
     }
 }

@@ -187,3 +187,38 @@ async fn what_was_lost_on_a_kept_connection_goes_on_a_new_one() {
     }
     Arc::into_inner(proxy).expect("no client is left").stop().await;
 }
+
+/// Answers a first request, and hangs up on the next one as soon as it has come, without reading any of it.
+async fn hang_up_on_the_second(mut stream: TcpStream, had: Arc<AtomicUsize>) {
+    if read(&mut stream, "sized").await {
+        had.fetch_add(1, SeqCst);
+        if stream.write_all(OK).await.is_ok() {
+            let _ = stream.peek(&mut [0]).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_program_that_hangs_up_on_what_has_come_to_a_kept_connection_loses_few_and_none_where_each_has_its_own()
+ {
+    const TIMES: usize = 20;
+    for (configured, lost) in [("", 1..=6), ("[proxy]\nreuse_for_unrepeatable = false", 0..=0)] {
+        let mut world = World::new().await;
+        world.configure(configured);
+        let app = world.app("shop").await;
+        let had = Arc::new(AtomicUsize::new(0));
+        let counts = Arc::clone(&had);
+        let program = Program::new(move |stream| hang_up_on_the_second(stream, Arc::clone(&counts))).await;
+        world.task(app.deployment, program.address).await;
+        let proxy = world.start().await;
+        let wrong = visit(proxy.address, "shop-default", TIMES, Duration::ZERO).await;
+        assert!(
+            wrong.iter().all(|answer| answer.starts_with("HTTP/1.1 502")),
+            "{wrong:?}"
+        );
+        // Three, and some more where a busy machine makes a rest long.
+        assert!(lost.contains(&wrong.len()), "{configured}: {wrong:?}");
+        assert_eq!(had.load(SeqCst), TIMES - wrong.len(), "none of them twice");
+        proxy.stop().await;
+    }
+}
