@@ -14,8 +14,9 @@ system_default = only
 MinProtocol = TLSv1.3
 Ciphersuites = TLS_AES_128_GCM_SHA256
 ";
-/// The script of [`Load::Hosts`], and the settings, beside each other.
+/// The scripts of [`Load::Hosts`] and [`Load::Post`], and the settings, beside each other.
 pub(crate) const SCRIPT_FILE: &str = "hosts.lua";
+pub(crate) const POST_FILE: &str = "post.lua";
 pub(crate) const OPENSSL_FILE: &str = "openssl.cnf";
 /// Where `h2load` leaves a line for each request, beside them.
 const REQUESTS_FILE: &str = "h2load-requests.tsv";
@@ -34,6 +35,8 @@ pub(crate) struct Told {
 pub(crate) enum Load {
     /// `wrk` with so many connections and a path.
     Http1(usize, &'static str),
+    /// The same, with a body of 30 bytes, by POST.
+    Post(usize, &'static str),
     /// The same, with a host drawn for each request from so many.
     Hosts(usize, i64),
     /// `h2load` with so many connections of 16 streams.
@@ -48,7 +51,7 @@ impl Load {
     /// Where `server` takes it.
     pub(crate) fn port(&self, server: &Server) -> u16 {
         match self {
-            Self::Http1(..) | Self::Hosts(..) => server.port,
+            Self::Http1(..) | Self::Post(..) | Self::Hosts(..) => server.port,
             Self::Http2(_) => server.http2_port,
             Self::Https1(..) | Self::Https2(_) => server.tls_port,
         }
@@ -63,9 +66,14 @@ impl Load {
         let url = |path: &str| format!("{scheme}://127.0.0.1:{port}{path}");
         let (secs, host) = (secs.to_string(), format!("Host: {HOST}"));
         match self {
-            Self::Http1(connections, path) | Self::Https1(connections, path) => {
+            Self::Http1(connections, path)
+            | Self::Post(connections, path)
+            | Self::Https1(connections, path) => {
                 let mut wrk = Command::new("wrk");
                 wrk.args(["-t1", "-d", &secs, "--latency", "-H", &host]);
+                if matches!(self, Self::Post(..)) {
+                    wrk.arg("-s").arg(directory.join(POST_FILE));
+                }
                 wrk.args(["-c", &connections.to_string(), &url(path)]);
                 wrk
             }
@@ -113,6 +121,9 @@ impl Load {
         })
     }
 }
+
+/// Sends a body of 30 bytes.
+pub(crate) const POST: &str = "wrk.method = 'POST'\nwrk.body = string.rep('x', 30)\n";
 
 /// Draws a host for each request.
 pub(crate) const SCRIPT: &str = "\

@@ -60,6 +60,7 @@ pub(crate) async fn run(options: &Options) -> Report {
     db::migrate(&pool).await.expect("an empty database");
     for (file, text) in [
         (load::SCRIPT_FILE, load::SCRIPT),
+        (load::POST_FILE, load::POST),
         (load::OPENSSL_FILE, load::OPENSSL),
     ] {
         fs::write(directory.path().join(file), text).expect("the directory is ours");
@@ -81,6 +82,8 @@ pub(crate) async fn run(options: &Options) -> Report {
     bench.side_by_side(&servers, &mut report);
     bench.added(&origin, &servers, &mut report);
     bench.hosts(&pool, &servers[0], &mut report).await;
+    // Last: it starts one more proxy, for whose word on the routes nobody need wait before.
+    bench.posts(&pool, &servers, &postgres.url(), &mut report).await;
     report
 }
 
@@ -108,14 +111,10 @@ impl Bench<'_> {
         words.join(" ")
     }
 
-    /// Each kind of load: the servers in turn, again and again, in an order that turns around.
+    /// The usual kinds of load.
     fn side_by_side(&self, servers: &[Server; 3], report: &mut Report) {
-        let mut table =
-            "| load | proxy | CPU per request | × nginx | requests/s | × nginx | p50 | p99 | × nginx |\n\
-                         |---|---|---|---|---|---|---|---|---|"
-                .to_owned();
-        let (mut commands, http1) = (Vec::new(), |c, path| Load::Http1(c, path));
-        for (name, load) in [
+        let http1 = |connections, path| Load::Http1(connections, path);
+        let loads = [
             ("30 bytes, 64 connections", http1(64, "/small")),
             ("64 KiB, 64 connections", http1(64, "/64k")),
             ("10 MiB, 8 connections", http1(8, "/10m")),
@@ -124,10 +123,36 @@ impl Bench<'_> {
             ("64 KiB, TLS, 64 connections", Load::Https1(64, "/64k")),
             ("10 MiB, TLS, 8 connections", Load::Https1(8, "/10m")),
             ("30 bytes, HTTP/2 over TLS, 16 × 16 streams", Load::Https2(16)),
-        ] {
+        ];
+        self.compare(&loads, &servers.each_ref(), report);
+        report.note(
+            "Over TLS: 1.3 with TLS_AES_128_GCM_SHA256 (by OPENSSL_CONF) and one P-256 certificate.".into(),
+        );
+    }
+
+    /// What may not be sent twice; with ours once more, where each such request has a connection of its own.
+    async fn posts(&self, pool: &PgPool, servers: &[Server; 3], database: &str, report: &mut Report) {
+        let [ours, nginx, haproxy] = servers;
+        let own = peers::ours_without_reuse(self.directory, database).await;
+        is_applied(pool).await;
+        let loads = [
+            ("POST of 30 bytes, 64 connections", Load::Post(64, "/small")),
+            ("POST of 30 bytes, one connection", Load::Post(1, "/small")),
+        ];
+        self.compare(&loads, &[ours, nginx, haproxy, &own], report);
+    }
+
+    /// Each kind of load: the servers (nginx is the second one) in turn, again and again, in an order that turns around.
+    fn compare(&self, loads: &[(&str, Load)], servers: &[&Server], report: &mut Report) {
+        let mut table =
+            "| load | proxy | CPU per request | × nginx | requests/s | × nginx | p50 | p99 | × nginx |\n\
+                         |---|---|---|---|---|---|---|---|---|"
+                .to_owned();
+        let mut commands = Vec::new();
+        for (name, load) in loads {
             eprintln!("proxy: {name} …");
-            commands.push(format!("`{}`", self.command(&load)));
-            let mut seen: [Vec<Seen>; 3] = Default::default();
+            commands.push(format!("`{}`", self.command(load)));
+            let mut seen: Vec<Vec<Seen>> = servers.iter().map(|_| Vec::new()).collect();
             for round in 0..self.options.rounds {
                 for turn in 0..servers.len() {
                     let at = if round % 2 == 0 {
@@ -135,7 +160,7 @@ impl Bench<'_> {
                     } else {
                         servers.len() - 1 - turn
                     };
-                    seen[at].push(self.round(&load, &servers[at]));
+                    seen[at].push(self.round(load, servers[at]));
                 }
             }
             let of = |at: usize, figure: fn(&Seen) -> f64| median(seen[at].iter().map(figure));
@@ -157,7 +182,7 @@ impl Bench<'_> {
         }
         report.note(table);
         report.note(format!(
-            "{} rounds of {} s each; over TLS 1.3 with TLS_AES_128_GCM_SHA256 (by OPENSSL_CONF) and one P-256 certificate. Commands: {}.",
+            "{} rounds of {} s each. Commands: {}.",
             self.options.rounds,
             self.options.round_secs,
             commands.join(", ")

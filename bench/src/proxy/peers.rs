@@ -178,15 +178,25 @@ pub(crate) async fn haproxy(directory: &Path, origin: u16) -> Server {
 
 /// The real program over a real PostgreSQL.
 pub(crate) async fn ours(directory: &Path, database: &str) -> Server {
+    start_ours("zectre-proxy", directory, database, "").await
+}
+
+/// The same, where what may not be sent twice goes on a connection of its own.
+pub(crate) async fn ours_without_reuse(directory: &Path, database: &str) -> Server {
+    let more = "name = \"without-reuse\"\nreuse_for_unrepeatable = false\n";
+    start_ours("zectre-proxy (no reuse)", directory, database, more).await
+}
+
+async fn start_ours(name: &'static str, directory: &Path, database: &str, more: &str) -> Server {
     let (port, tls, admin) = (free_port(), free_port(), free_port());
     let at = directory.display();
     let key = directory.join("service.key");
     zectre_service::key::ensure_key_file(&key).expect("the directory is ours");
-    let config = directory.join("zectre.toml");
+    let config = directory.join(format!("{name}.toml"));
     write(
         &config,
         &format!(
-            "[database]\nurl = \"{database}\"\n[proxy]\nport = {port}\nadmin_port = {admin}\n\
+            "[database]\nurl = \"{database}\"\n[proxy]\nport = {port}\nadmin_port = {admin}\n{more}\
              [proxy.tls]\nenabled = true\nport = {tls}\n\
              certificates = [{{ cert = \"{at}/{CERTIFICATE}\", key = \"{at}/{KEY}\" }}]\n\
              [secrets]\nservice_key_file = \"{}\"\n",
@@ -195,5 +205,5 @@ pub(crate) async fn ours(directory: &Path, database: &str) -> Server {
     );
     let mut command = Command::new(zectre_e2e::program("zectre-proxy"));
     command.arg("--config").arg(config);
-    Server::start("zectre-proxy", command, [port, port, tls], directory).await
+    Server::start(name, command, [port, port, tls], directory).await
 }

@@ -70,9 +70,9 @@ pub(crate) async fn raise(pool: &PgPool) -> i64 {
         .expect("the function is there")
 }
 
-/// The epoch that the proxy routes by.
+/// The epoch that every proxy routes by.
 pub(crate) async fn applied(pool: &PgPool) -> i64 {
-    let epoch: Option<i64> = sqlx::query_scalar("SELECT max(applied_epoch) FROM proxies")
+    let epoch: Option<i64> = sqlx::query_scalar("SELECT min(applied_epoch) FROM proxies")
         .fetch_one(pool)
         .await
         .expect("the table is there");
