@@ -35,6 +35,7 @@ mod open;
 mod patience;
 mod projects;
 mod ps;
+mod restart;
 mod rollout;
 mod schema;
 mod sleep;
@@ -49,7 +50,8 @@ mod webhooks;
 
 pub(crate) use begun::interrupted;
 use begun::{Begun, interruptible};
-use rollout::{promote, restart, rollback, scale};
+use restart::restart;
+use rollout::{promote, rollback, scale};
 
 /// Runs the command, until it is done or Ctrl-C ends it.
 pub(crate) async fn run(args: Args, output: Output) -> Result<Shown, CliError> {
