@@ -8,7 +8,7 @@ use crate::{
     ingress::cause::publicly,
     leader::{Leader, Term},
     metrics::Metrics,
-    table::Deployment,
+    table::{Deployment, Idle},
     tables::Tables,
 };
 use std::{
@@ -34,6 +34,8 @@ const MARGIN_MAX: Duration = Duration::from_secs(1);
 /// Between two tries where nobody could say anything: at first, and at most.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Of a deployment that is down, and stays so, nobody is asked more often, however many ask for it.
+const REFUSAL_MEMORY: Duration = Duration::from_millis(250);
 /// With less time left nobody could answer.
 const ASKED_WITHIN_MIN: Duration = Duration::from_millis(20);
 /// What the scheduler and the API say when no task was ready in time.
@@ -48,25 +50,40 @@ pub struct WakeFailure {
     pub detail: String,
 }
 
+impl WakeFailure {
+    /// Whether it says why nothing of the deployment is on its way, and not that nobody could say.
+    pub fn is_of_the_deployment(&self) -> bool {
+        reason(&self.code).is_some()
+    }
+}
+
 /// How a wake went.
 pub type WakeResult = Result<Phases, Arc<WakeFailure>>;
 
 /// A wake call under way.
 #[derive(Debug, Clone)]
-pub struct Waking(watch::Receiver<Option<WakeResult>>);
+pub struct Waking {
+    result: watch::Receiver<Option<WakeResult>>,
+    slept: bool,
+}
 
 impl Waking {
     /// What it said of its phases, if it has succeeded by now.
     pub fn phases(&self) -> Option<Phases> {
-        self.0
+        self.result
             .borrow()
             .as_ref()
             .and_then(|result| result.as_ref().ok().copied())
     }
 
+    /// Whether the deployment slept. Of one that is awake and has no replica it is only asked whether one is on its way.
+    pub fn is_wake(&self) -> bool {
+        self.slept
+    }
+
     /// Waits for its result.
     pub async fn result(&mut self) -> WakeResult {
-        let answered = self.0.wait_for(Option::is_some).await;
+        let answered = self.result.wait_for(Option::is_some).await;
         match answered.as_deref() {
             Ok(Some(result)) => result.clone(),
             _ => Err(Arc::new(WakeFailure {
@@ -136,21 +153,25 @@ impl Waker {
         Arc::clone(&self.leader)
     }
 
-    /// The wake call of `deployment`: the one under way, or a new one on behalf of the request `id`.
+    /// The wake call of `deployment`: the one under way, or a new one on behalf of the request `id`. Where it is awake and down, the call
+    /// asks whether a replica is on its way.
     pub fn wake(self: &Arc<Self>, deployment: &Arc<Deployment>, id: &str) -> Waking {
         let mut slot = deployment
             .traffic
             .waking
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if let Some(waking) = &*slot {
+        let slept = deployment.idle() == Idle::Wake;
+        if let Some(waking) = &*slot
+            && (waking.slept || !slept)
+        {
             return waking.clone();
         }
-        let (answer, waking) = watch::channel(None);
-        let waking = Waking(waking);
+        let (answer, result) = watch::channel(None);
+        let waking = Waking { result, slept };
         *slot = Some(waking.clone());
         drop(slot);
-        let call = Arc::clone(self).call(Arc::clone(deployment), answer);
+        let call = Arc::clone(self).call(Arc::clone(deployment), slept, answer);
         let (id, cut) = (id.to_owned(), self.calls.cut.clone());
         self.calls
             .tasks
@@ -158,17 +179,28 @@ impl Waker {
         waking
     }
 
-    async fn call(self: Arc<Self>, deployment: Arc<Deployment>, answer: watch::Sender<Option<WakeResult>>) {
+    async fn call(
+        self: Arc<Self>,
+        deployment: Arc<Deployment>,
+        slept: bool,
+        answer: watch::Sender<Option<WakeResult>>,
+    ) {
         let started = Instant::now();
         let result = match self.ask(&deployment, started).await {
             Ok(phases) => {
-                self.metrics.wakes.inc();
-                self.metrics.wake_seconds.observe(started.elapsed().as_secs_f64());
+                if slept {
+                    self.metrics.wakes.inc();
+                    self.metrics.wake_seconds.observe(started.elapsed().as_secs_f64());
+                }
                 Ok(phases)
             }
             Err(error) => {
-                self.metrics.wakes_failed.inc();
-                tracing::warn!(deployment = %deployment.id, %error, "a deployment could not be woken");
+                if slept {
+                    self.metrics.wakes_failed.inc();
+                    tracing::warn!(deployment = %deployment.id, %error, "a deployment could not be woken");
+                } else {
+                    tracing::debug!(deployment = %deployment.id, %error, "no replica is on its way");
+                }
                 let failure = if self.left(started).is_zero() {
                     too_late()
                 } else {
@@ -177,12 +209,13 @@ impl Waker {
                 Err(Arc::new(failure))
             }
         };
+        if !slept && result.is_err() {
+            answer.send_replace(Some(result));
+            tokio::time::sleep(REFUSAL_MEMORY).await;
+            return end(&deployment, &answer);
+        }
         // First the replicas, then the slot, then the news: a request in between finds one or the other.
-        *deployment
-            .traffic
-            .waking
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = None;
+        end(&deployment, &answer);
         answer.send_replace(Some(result));
     }
 }
@@ -282,6 +315,19 @@ impl Waker {
 }
 
 /// What is left of that for somebody who is asked, so that whoever is nearer to the cause tells it.
+/// The call is none any more that others may wait for; another one may be by now.
+fn end(deployment: &Deployment, answer: &watch::Sender<Option<WakeResult>>) {
+    let slot = &deployment.traffic.waking;
+    let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+    let own = answer.subscribe();
+    if slot
+        .as_ref()
+        .is_some_and(|waking| waking.result.same_channel(&own))
+    {
+        *slot = None;
+    }
+}
+
 fn less_a_margin(left: Duration) -> Duration {
     left.saturating_sub((left / 10).min(MARGIN_MAX))
 }

@@ -6,7 +6,7 @@ use crate::{
     access::Entry,
     live::{Held, Lease, Replica, Visit, roll},
     table::{self, Deployment, Idle},
-    wake::Waking,
+    wake::{WakeFailure, Waking},
 };
 use http::{HeaderValue, Method, StatusCode, request::Parts};
 use std::{
@@ -39,6 +39,8 @@ pub(crate) struct Waiting<'r> {
     slept: bool,
     /// What the wake said.
     woken: Option<Phases>,
+    /// Its deployment was down, and it was asked whether a replica is on its way.
+    asked: bool,
     /// The wake that it waited for, when the table told of a replica first.
     waking: Option<Waking>,
     /// The last replica that could not be reached.
@@ -84,6 +86,7 @@ impl<'r> Waiting<'r> {
             slept: false,
             woken: None,
             waking: None,
+            asked: false,
             unreachable: None,
             losses: 0,
             avoided: Vec::new(),
@@ -354,16 +357,28 @@ impl Ingress {
             }
             return Ok(());
         }
+        let asks = deployment.is_down() && !waiting.asked;
+        let asked = asks.then(|| {
+            self.waker
+                .wake(deployment, waiting.id.to_str().unwrap_or_default())
+        });
         let waited = timeout_at(until.into(), async {
             tokio::select! {
-                _ = changes.changed() => {}
-                () = self.ejections_over(deployment) => {}
+                _ = changes.changed() => Ok(false),
+                () = self.ejections_over(deployment) => Ok(false),
+                told = is_on_its_way(asked) => told.map(|()| true),
             }
         });
-        waited.await.map_err(|_| match waiting.unreachable.take() {
-            Some(cause) => Refusal::BadGateway(cause),
-            None => Refusal::NoReplica(bound.as_secs()),
-        })
+        match waited.await {
+            Ok(told) => waiting.asked |= told.map_err(Refusal::WakeFailed)?,
+            Err(_) => {
+                return Err(match waiting.unreachable.take() {
+                    Some(cause) => Refusal::BadGateway(cause),
+                    None => Refusal::NoReplica(bound.as_secs()),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Resolves when the first ejected replica may be tried again; never when there are none.
@@ -376,6 +391,18 @@ impl Ingress {
             }
             None => std::future::pending().await,
         }
+    }
+}
+
+/// Resolves when a replica is there, or with why none is on its way; never where nobody can say.
+async fn is_on_its_way(asked: Option<Waking>) -> Result<(), Arc<WakeFailure>> {
+    let Some(mut asked) = asked else {
+        return std::future::pending().await;
+    };
+    match asked.result().await {
+        Ok(_) => Ok(()),
+        Err(failure) if failure.is_of_the_deployment() => Err(failure),
+        Err(_) => std::future::pending().await,
     }
 }
 

@@ -124,10 +124,10 @@ impl Traffic {
         taken.is_ok().then(|| Held(Arc::clone(self)))
     }
 
-    /// Whether a wake call is under way.
+    /// Whether a wake call is under way, of one that slept.
     pub fn is_being_woken(&self) -> bool {
         let waking = self.waking.lock().unwrap_or_else(PoisonError::into_inner);
-        waking.is_some()
+        waking.as_ref().is_some_and(crate::wake::Waking::is_wake)
     }
 
     /// What the last wake answered.

@@ -105,6 +105,11 @@ impl Deployment {
         !self.has_replicas() && self.traffic.is_being_woken()
     }
 
+    /// It should serve, and nothing of it does.
+    pub fn is_down(&self) -> bool {
+        self.status == DeploymentStatus::Succeeded && self.idle() == Idle::Await && !self.has_replicas()
+    }
+
     fn has_replicas(&self) -> bool {
         self.with_replicas(|replicas| !replicas.is_empty())
     }

@@ -7,6 +7,7 @@ mod balance;
 mod certificates;
 mod client;
 mod dead;
+mod down;
 mod errors;
 mod grpc;
 mod h2c;
