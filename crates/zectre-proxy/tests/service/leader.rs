@@ -8,11 +8,15 @@ use crate::{
 use http::{Response, StatusCode};
 use http_body_util::BodyExt;
 use std::{
+    future::pending,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     time::{Duration, Instant},
 };
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{net::TcpListener, sync::Semaphore, time::sleep};
 use zectre_common::wire::{
     problem::Problem,
     scheduler::{SUPERSEDED, WakeRequest},
@@ -199,6 +203,7 @@ async fn a_leader_in_whose_place_another_answers_is_passed_over_until_it_is_elec
     let scene = Scene::new().await;
     scene.say(Some((StatusCode::SERVICE_UNAVAILABLE, "UNEXPECTED_ANSWER")));
     let (leader, api) = scene.asked();
+    let silent = Instant::now();
     for count in 1..=2 {
         assert_eq!(scene.wake().await, SERVED);
         assert_eq!(scene.asked(), (leader + 1, api + count));
@@ -206,6 +211,12 @@ async fn a_leader_in_whose_place_another_answers_is_passed_over_until_it_is_elec
     scene.say(None);
     elect(&scene.world, scene.leader.as_ref().expect("one leads").address).await;
     scene.until_asked().await;
+    // As long as one is passed over that was not elected again.
+    assert!(
+        silent.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        silent.elapsed()
+    );
     scene.proxy.stop().await;
 }
 
@@ -220,4 +231,45 @@ async fn a_leader_that_is_gone_is_not_waited_for_and_its_successor_is_asked_at_o
     }
     scene.elect_another().await;
     scene.proxy.stop().await;
+}
+
+/// Which part of the platform has trouble, and with what, is no visitor's business.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_in_vain_is_told_that_nobody_answers_or_that_the_time_is_over() {
+    let mut world = World::new().await;
+    let is_mute = Arc::new(AtomicBool::new(false));
+    let mute = Arc::clone(&is_mute);
+    let api = Origin::new(move |_| {
+        let is_mute = mute.load(SeqCst);
+        async move {
+            if is_mute {
+                pending::<()>().await;
+            }
+            problem((StatusCode::SERVICE_UNAVAILABLE, "DATABASE_UNAVAILABLE"))
+        }
+    })
+    .await;
+    world.configure(&format!(
+        "[api]\npublic_url = \"http://{}\"\n[proxy]\nwake_timeout_ms = 2000",
+        api.address
+    ));
+    asleep(&world, "sleeper").await;
+    let proxy = world.start().await;
+    let told = async || proxy.get("sleeper-default").await.problem().code;
+    assert_eq!(told().await, "WAKE_UNAVAILABLE");
+    let asked = api.requests();
+    assert!(asked > 1, "nobody had spoken about it");
+    is_mute.store(true, SeqCst);
+    // Who comes later has time left when the call has none.
+    let later = async {
+        wait_until(SOON, "the wake is asked for", || async {
+            (api.requests() > asked).then_some(())
+        })
+        .await;
+        sleep(Duration::from_millis(300)).await;
+        told().await
+    };
+    let (first, second) = tokio::join!(told(), later);
+    assert_eq!([first, second], ["WAKE_TIMEOUT"; 2]);
+    proxy.stop().await;
 }

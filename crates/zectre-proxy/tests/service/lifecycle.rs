@@ -228,14 +228,38 @@ async fn the_row_goes_though_the_last_words_find_no_ear() {
     deaf.rollback().await.expect("unlocked");
 }
 
+/// Whoever took its row away was mistaken.
+#[tokio::test]
+async fn a_proxy_without_a_row_makes_it_anew() {
+    let world = World::new().await;
+    let proxy = world.start().await;
+    let its_row = async || (world.proxies().await.len() == 1).then_some(());
+    wait_until(SOON, "its row is there", &its_row).await;
+    let gone = sqlx::query("DELETE FROM proxies").execute(&world.pool);
+    gone.await.expect("deleted");
+    wait_until(SOON, "it is there again", its_row).await;
+    proxy.stop().await;
+    assert!(world.proxies().await.is_empty());
+}
+
 /// PostgreSQL carries out what it was sent, whoever has gone meanwhile.
 #[tokio::test]
 async fn a_renewal_that_comes_late_brings_no_proxy_back() {
     let world = World::new().await;
-    let site = world.site("late", "");
+    // One connection beside the one that listens: it knows the statement of the renewal before, so that the next one is carried out where it
+    // waits for a lock, and not only read.
+    let site = world.site("late", "").but("late.toml", |text| {
+        text.replace("connections_max = 4", "connections_max = 2")
+    });
     let killed = site.ready().await;
-    wait_until(SOON, "its row is there", || async {
-        (world.proxies().await.len() == 1).then_some(())
+    let lease = async || -> Option<String> {
+        let lease =
+            sqlx::query_scalar("SELECT lease_expires_at::text FROM proxies").fetch_optional(&world.pool);
+        lease.await.expect("readable")
+    };
+    let first = wait_until(SOON, "its row is there", &lease).await;
+    wait_until(SOON, "it is renewed", || async {
+        (lease().await.as_ref() != Some(&first)).then_some(())
     })
     .await;
     let mut slow = world.pool.begin().await.expect("a transaction");
@@ -244,9 +268,10 @@ async fn a_renewal_that_comes_late_brings_no_proxy_back() {
         .await
         .expect("locked");
     let waiting = async || {
+        // What clears away others' rows is no renewal.
         let count: i64 = sqlx::query_scalar(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-             AND application_name = 'zectre-proxy' AND wait_event_type = 'Lock'",
+             AND application_name = 'zectre-proxy' AND wait_event_type = 'Lock' AND query LIKE 'WITH %'",
         )
         .fetch_one(&world.pool)
         .await

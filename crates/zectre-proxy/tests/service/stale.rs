@@ -39,7 +39,7 @@ async fn read(stream: &mut TcpStream, end: &str) -> bool {
     true
 }
 
-/// Answers, and closes what rests for so long, without a word.
+/// Answers, and closes what rests for so long, without a word: by a reset, which does not tell what of a request was taken.
 async fn close_after(rest: Duration, mut stream: TcpStream, had: Arc<AtomicUsize>) {
     if !read(&mut stream, "sized").await {
         return;
@@ -51,9 +51,10 @@ async fn close_after(rest: Duration, mut stream: TcpStream, had: Arc<AtomicUsize
         }
         match timeout(rest, read(&mut stream, "sized")).await {
             Ok(true) => {}
-            Ok(false) | Err(_) => return,
+            Ok(false) | Err(_) => break,
         }
     }
+    stream.set_zero_linger().expect("an option");
 }
 
 async fn seen(proxy: &Running, world: &World, deployment: DeploymentId) -> Value {

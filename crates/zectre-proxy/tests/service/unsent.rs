@@ -68,7 +68,9 @@ async fn an_answer_that_waits_for_its_client_ends_as_it_was_asked_to() {
         text(vec![b'x'; size])
     })
     .await;
-    let world = World::new().await;
+    let mut world = World::new().await;
+    // Shorter than the pause: it begins when the client has read everything.
+    world.configure("[proxy.limits]\nkeepalive_timeout_ms = 200");
     world.app_at("large", &[&origin]).await;
     let proxy = world.start().await;
     // The largest answer that the proxy takes whole: its end is in the proxy's own buffer.

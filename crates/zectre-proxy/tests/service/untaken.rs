@@ -224,7 +224,7 @@ async fn what_a_program_reads_a_part_of_is_never_sent_again() {
     }
 }
 
-/// Answers with how many requests the connection has had.
+/// Asks for bodies that wait, and answers with how many requests the connection has had.
 async fn count(mut stream: TcpStream, open: Arc<AtomicUsize>) {
     open.fetch_add(1, SeqCst);
     for number in 1.. {
@@ -234,17 +234,22 @@ async fn count(mut stream: TcpStream, open: Arc<AtomicUsize>) {
                 open.fetch_sub(1, SeqCst);
                 return;
             }
+            let head = String::from_utf8_lossy(&bytes);
+            if head.ends_with("\r\n\r\n") && head.contains("100-continue") {
+                let asks = stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
+                asks.await.expect("it reads");
+            }
         }
         let answer = format!("HTTP/1.1 200 OK\r\nX-Number: {number}\r\nContent-Length: 2\r\n\r\nok");
         stream.write_all(answer.as_bytes()).await.expect("it reads");
     }
 }
 
-/// The number that the program answers a request with a body of so many bytes with.
-async fn number(proxy: &Running, bytes: usize) -> String {
+/// The number that the program answers a request with a body of so many bytes with, whose head has `more`.
+async fn number(proxy: &Running, bytes: usize, more: &str) -> String {
     let mut stream = TcpStream::connect(proxy.address).await.expect("it listens");
     let host = full("shop-default");
-    let head = format!("POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: {bytes}\r\n\r\n");
+    let head = format!("POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: {bytes}\r\n{more}\r\n");
     let mut body = vec![b'x'; bytes];
     body[bytes - END.len()..].copy_from_slice(END);
     stream.write_all(head.as_bytes()).await.expect("it reads");
@@ -266,10 +271,13 @@ async fn what_is_too_long_to_be_kept_goes_on_a_new_connection_in_place_of_one() 
     let proxy = world.start().await;
     // As many as there are threads, each of which keeps connections of its own.
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    for _ in 0..4 * threads {
-        assert_eq!(number(&proxy, KEPT_MAX + 1).await, "1");
+    for more in ["", "Expect: 100-continue\r\n"] {
+        for _ in 0..4 * threads {
+            assert_eq!(number(&proxy, KEPT_MAX + 1, more).await, "1", "{more}");
+        }
     }
-    wait_until(SOON, "the others are closed", async || {
+    // Long before what rests is closed in any case.
+    wait_until(SOON / 4, "the others are closed", async || {
         (open.load(SeqCst) <= threads).then_some(())
     })
     .await;
