@@ -233,6 +233,9 @@ async fn a_leader_that_is_gone_is_not_waited_for_and_its_successor_is_asked_at_o
     scene.proxy.stop().await;
 }
 
+/// Who comes so much later than another has so much time left when the call for both is over.
+const LATER: Duration = Duration::from_millis(300);
+
 /// Which part of the platform has trouble, and with what, is no visitor's business.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_waits_in_vain_is_told_that_nobody_answers_or_that_the_time_is_over() {
@@ -266,7 +269,7 @@ async fn who_waits_in_vain_is_told_that_nobody_answers_or_that_the_time_is_over(
             (api.requests() > asked).then_some(())
         })
         .await;
-        sleep(Duration::from_millis(300)).await;
+        sleep(LATER).await;
         told().await
     };
     let (first, second) = tokio::join!(told(), later);
