@@ -323,6 +323,32 @@ async fn a_request_waits_for_a_program_that_takes_its_time_to_start() {
     assert_eq!(answer.status, 200, "{}", answer.text());
 }
 
+/// A person puts it to sleep while a request waits for its start.
+#[tokio::test]
+async fn who_waits_for_what_is_put_to_sleep_wakes_it_again() {
+    let platform = Daemons::start().await;
+    let (http, gate) = (platform.http(), Gate::open().await);
+    let app = App::create(&http, "drowsy").await;
+    let request = json!({"env": {"GATE": gate.address()}});
+    let program = server_program();
+    let (deployment, _first) = tokio::join!(
+        app.deploy_program(&program, request),
+        arrives(&gate, Duration::ZERO)
+    );
+    let deployment = deployment.succeeded();
+    let sleep = format!("/deployments/{}/sleep", deployment.id());
+    http.post(&sleep, json!({})).await.expect_ok();
+    app.wait_asleep(deployment.id()).await;
+    let put_to_sleep = async {
+        let started = gate.arrival().await;
+        http.post(&sleep, json!({})).await.expect_ok();
+        // The one that was started before is told to stop, and never passes.
+        (started, arrives(&gate, Duration::ZERO).await)
+    };
+    let (answer, _held) = tokio::join!(http.app(&app.subdomain, "/"), put_to_sleep);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
 #[tokio::test]
 async fn scaling_goes_up_and_down_and_to_zero() {
     let platform = Daemons::start().await;
@@ -446,10 +472,15 @@ async fn what_ends_with_zero_is_done_and_what_fails_is_started_again(http: &Http
         );
     }
 
-    // Whoever asks in the pause before its next start is told so, and does not wait for it. The pauses double: on a machine that is too busy for
-    // one a later one will do.
+    who_asks_in_the_pause_of_a_crash_loop_is_told(http, &app, id).await;
+}
+
+/// It has failed three times by now, and runs.
+async fn who_asks_in_the_pause_of_a_crash_loop_is_told(http: &Http, app: &App, id: &str) {
+    // The pauses double: on a machine that is too busy for one a later one will do.
     for failures in 4..=8 {
-        tell("/crash").await;
+        let crash = http.app_request(reqwest::Method::POST, &app.subdomain, "/crash");
+        drop(crash.send().await.expect("the proxy answers"));
         wait_until(Duration::from_secs(60), "its failure is told", async || {
             (app.tasks(id, &["failed"]).await.len() == failures).then_some(())
         })

@@ -86,6 +86,17 @@ pub struct ProjectArgs {
     pub project: Option<String>,
 }
 
+/// Arguments of `zectre status`.
+#[derive(Debug, ClapArgs)]
+pub struct StatusArgs {
+    /// The project.
+    #[command(flatten)]
+    pub project: ProjectArgs,
+    /// Show all versions, and not only the newest five and those in use
+    #[arg(long)]
+    pub all: bool,
+}
+
 /// Which environment of the project.
 #[derive(Debug, Clone, Default, ClapArgs)]
 pub struct EnvironmentArgs {
@@ -138,7 +149,7 @@ pub enum Command {
     /// Builds and deploys this directory
     Deploy(DeployArgs),
     /// Shows what runs, environment by environment
-    Status(ProjectArgs),
+    Status(StatusArgs),
     /// Shows the tasks of a project
     Ps(PsArgs),
     /// Shows what the program printed

@@ -15,6 +15,7 @@ use zectre_client::{AppFilter, ClientError, Paging, collect};
 use zectre_common::{
     id::{ApplicationId, DeploymentId},
     manifest::Manifest,
+    spec::valid_slug,
     wire::{
         app::{App, CreateAppRequest, Environment},
         deployment::Deployment,
@@ -113,12 +114,15 @@ pub(crate) async fn named(context: &Context, project: &str) -> Result<App, CliEr
     };
     found.ok_or_else(|| {
         let makes = match project.split_once('/') {
-            Some((namespace, name)) => format!("{name} --namespace {namespace}"),
-            None => project.to_owned(),
+            Some((namespace, name)) if valid_slug(namespace) && valid_slug(name) => {
+                format!("; `zectre projects create {name} --namespace {namespace}` makes it")
+            }
+            None if valid_slug(project) => format!("; `zectre projects create {project}` makes it"),
+            // None of that name can be.
+            _ => String::new(),
         };
         CliError::NotFound(format!(
-            "there is no project `{project}`. `zectre projects list` shows what there is; `zectre projects create \
-             {makes}` makes it."
+            "there is no project `{project}`. `zectre projects list` shows what there is{makes}."
         ))
     })
 }
@@ -170,8 +174,8 @@ pub(crate) async fn find_or_create(
     }
     let Some(name) = manifest.name() else {
         return Err(CliError::Usage(
-            "this directory is not linked to a project and has no `name` in zectre.yaml. Run `zectre init` to write \
-             one, or `zectre link NAME`."
+            "this directory is not linked to a project and has no `name` in zectre.yaml. `zectre projects create NAME` makes a \
+             project and links it, `zectre link NAME` links one that is there, `zectre init` writes a first program."
                 .into(),
         ));
     };

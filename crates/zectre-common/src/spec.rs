@@ -18,7 +18,7 @@ mod validate;
 pub use constraint::{Constraint, ConstraintOperator, Labels};
 pub use strategy::{Strategy, canary_size};
 pub(crate) use validate::range_of;
-pub use validate::{FieldError, range_in_words, valid_env_key, valid_slug};
+pub use validate::{ASSIGNED_ENV, FieldError, range_in_words, valid_env_key, valid_slug};
 
 /// The most replicas one deployment may have; a bound on every loop over slots.
 pub const REPLICAS_MAX: u32 = 1_000;

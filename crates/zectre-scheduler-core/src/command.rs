@@ -82,6 +82,8 @@ pub enum Command {
     },
     /// A task of the deployment takes requests now: answer those who wait for it.
     Ready(DeploymentId),
+    /// The deployment went to sleep: whoever waits for it still wakes it again, as whoever comes now would.
+    Asleep(DeploymentId),
     /// The deployment can't take requests: answer those who wait for it.
     WakeFailed {
         /// Which.

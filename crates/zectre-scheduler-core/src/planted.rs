@@ -70,6 +70,8 @@ pub enum Planted {
     UnplacedForgotten,
     /// Who waits for room that another one gets is not told.
     RefusalForgotten,
+    /// Who waits for what is put to sleep goes on waiting.
+    SleepForgetsWaiting,
     /// All successors of a deployment start at once.
     SuccessorsAllAtOnce,
     /// A server whose time is nearly over gets no successor.
@@ -156,6 +158,7 @@ impl Planted {
         Self::StartNotRepeated,
         Self::UnplacedForgotten,
         Self::RefusalForgotten,
+        Self::SleepForgetsWaiting,
         Self::SuccessorsAllAtOnce,
         Self::ReliefForgotten,
         Self::ReliefRepeated,

@@ -86,6 +86,9 @@ pub(super) fn put_to_sleep(cluster: &mut Cluster, id: DeploymentId, why: &str) -
             (deployment.reason, deployment.message, deployment.evidence) = (None, None, None);
         }
     });
+    if !crate::planted::planted!(SleepForgetsWaiting) {
+        cluster.say(Command::Asleep(id));
+    }
     let (deployment_id, message, reason) = (Some(id), why.to_owned(), Some(Reason::Idle));
     cluster.record(Happening {
         action: "deployment.asleep",

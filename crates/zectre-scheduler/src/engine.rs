@@ -42,6 +42,8 @@ pub struct Engine {
     queues: Queues,
     handle: Handle,
     waiters: Waiters,
+    /// What went to sleep in the step under way, while somebody waits for it.
+    rewoken: Vec<DeploymentId>,
     /// Decided, not handed in for commit yet.
     work: Work,
     /// The commit under way.
@@ -110,6 +112,7 @@ impl Engine {
             queues,
             handle: handle.clone(),
             waiters: Waiters::default(),
+            rewoken: Vec::new(),
             work: Work::default(),
             flight: None,
             heard: 0,
@@ -219,6 +222,10 @@ impl Engine {
         self.work.events += 1;
         let commands = step(&mut self.cluster, event, now);
         let orders = self.absorb(commands, now);
+        // Each is awake then, so that this ends.
+        for id in std::mem::take(&mut self.rewoken) {
+            self.decide(Event::Wake(id), None);
+        }
         if self.work.since.is_none() && !self.work.batch.is_empty() {
             self.work.since = Some(Instant::now());
         }
@@ -256,6 +263,7 @@ impl Engine {
                 Ok(order) => orders.push(order),
                 // The address is known and the port is open: nobody has to wait for the commit of that news.
                 Err(Command::Ready(id)) => self.answered |= self.waiters.answer_ready(&self.cluster, id),
+                Err(Command::Asleep(id)) if self.waiters.wait_for(id) => self.rewoken.push(id),
                 Err(Command::WakeFailed {
                     deployment_id,
                     reason,

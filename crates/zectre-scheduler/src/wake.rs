@@ -53,9 +53,14 @@ impl Waiters {
         self.count += 1;
     }
 
+    /// Whether anybody waits for it.
+    pub fn wait_for(&self, id: DeploymentId) -> bool {
+        self.by_deployment.contains_key(&id)
+    }
+
     /// Answers all who wait for it, if it has a task that takes requests; whether anybody was.
     pub fn answer_ready(&mut self, cluster: &Cluster, id: DeploymentId) -> bool {
-        if !self.by_deployment.contains_key(&id) {
+        if !self.wait_for(id) {
             return false;
         }
         let backend = |task: &crate::core::Task| {

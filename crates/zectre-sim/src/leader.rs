@@ -371,11 +371,14 @@ impl Sim {
 
     /// Sorts a step's commands: rows into the batch, answers to whoever waits, orders to the caller.
     fn absorb(&mut self, index: usize, id: u64, commands: Vec<Command>) -> Vec<Command> {
-        let mut orders = Vec::new();
+        let (mut orders, mut rewoken) = (Vec::new(), Vec::new());
         for command in commands {
             let Some(term) = self.term(index, id) else { break };
             match term.work.batch.absorb(command) {
                 None => {}
+                Some(Command::Asleep(deployment)) => {
+                    rewoken.extend(term.waiters.contains_key(&deployment).then_some(deployment));
+                }
                 Some(Command::Ready(deployment)) => self.answer_ready(index, id, deployment),
                 Some(Command::WakeFailed {
                     deployment_id,
@@ -386,6 +389,9 @@ impl Sim {
                 }
                 Some(order) => orders.push(order),
             }
+        }
+        for deployment in rewoken {
+            self.decide(index, id, Event::Wake(deployment), Reply::Nobody);
         }
         orders
     }

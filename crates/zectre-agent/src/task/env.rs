@@ -1,7 +1,7 @@
 //! The environment of a task: nothing of the agent's own gets in.
 
 use std::collections::BTreeMap;
-use zectre_common::{id::TaskId, wire::agent::TaskOrder};
+use zectre_common::{id::TaskId, spec::ASSIGNED_ENV, wire::agent::TaskOrder};
 
 /// Where programs that a task starts are looked for.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
@@ -17,14 +17,14 @@ pub(super) fn environment(task: TaskId, order: &TaskOrder, port: u16) -> BTreeMa
     ]);
     env.extend(order.env.clone());
     let assigned = [
-        ("PORT", port.to_string()),
-        ("DEPLOYMENT_ID", order.deployment_id.to_string()),
-        ("TASK_ID", task.to_string()),
-        ("ZECTRE_APP", order.application.clone()),
-        ("ZECTRE_NAMESPACE", order.namespace.clone()),
-        ("ZECTRE_ENVIRONMENT", order.environment.clone()),
+        port.to_string(),
+        order.deployment_id.to_string(),
+        task.to_string(),
+        order.application.clone(),
+        order.namespace.clone(),
+        order.environment.clone(),
     ];
-    env.extend(assigned.map(|(key, value)| (key.to_owned(), value)));
+    env.extend(ASSIGNED_ENV.map(str::to_owned).into_iter().zip(assigned));
     // The operating system can't hold them; a variable that slipped in must not keep the rest from starting.
     env.retain(|key, value| !key.is_empty() && !key.contains(['=', '\0']) && !value.contains('\0'));
     env

@@ -23,7 +23,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use zectre_common::{
     id::ApplicationId,
-    spec::{ENV_BYTES_MAX, ENV_VARS_MAX, FieldError, valid_env_key},
+    spec::{ASSIGNED_ENV, ENV_BYTES_MAX, ENV_VARS_MAX, FieldError, valid_env_key},
     state::Role,
     wire::{
         app::{SetVariableRequest, Variable, VariableChange},
@@ -285,10 +285,11 @@ fn check(one: &VariableChange) -> Option<FieldError> {
     if !valid_env_key(&one.key) {
         return wrong("letters, digits and `_`, not starting with a digit, at most 128".into());
     }
-    if one.key == "PORT" && one.value.is_some() {
-        return wrong(
-            "the platform gives each task a PORT of its own; a variable of that name has no effect".into(),
-        );
+    if ASSIGNED_ENV.contains(&one.key.as_str()) && one.value.is_some() {
+        return wrong(format!(
+            "the platform gives each task a {} of its own; a variable of that name has no effect",
+            one.key
+        ));
     }
     if one
         .environment

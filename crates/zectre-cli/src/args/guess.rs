@@ -137,9 +137,9 @@ pub fn of(error: &Error, root: &Command, words: &[OsString]) -> Option<String> {
     }
     let (command, path, word) = unknown(root, words)?;
     if path == root.get_name() {
-        let (_, instead) = ELSEWHERE
-            .iter()
-            .find(|(guesses, _)| guesses.contains(&word.as_str()))?;
+        // Others write what belongs together with a colon, as in `config:set`.
+        let topic = word.split(':').next().unwrap_or(&word);
+        let (_, instead) = ELSEWHERE.iter().find(|(guesses, _)| guesses.contains(&topic))?;
         return Some(format!(
             "zectre has no `{word}`. {instead}\n`zectre --help` lists all commands."
         ));
@@ -207,6 +207,7 @@ mod tests {
             ("zectre start", "`zectre up`"),
             ("zectre apps", "`zectre projects list`"),
             ("zectre config", "`zectre env list`"),
+            ("zectre config:set A=1", "`zectre env add KEY=value`"),
             ("zectre exec shop sh", "inside of a task"),
             ("zectre releases", "`zectre rollback VERSION`"),
             (

@@ -22,16 +22,10 @@ use zectre_client::{Upload, collect};
 use zectre_common::{
     id::ArtifactId,
     manifest::Manifest,
-    spec::DeploymentRequest,
+    spec::{ASSIGNED_ENV, DeploymentRequest},
     state::ArtifactKind,
     wire::{app::App, artifact::CreateArtifactRequest, deployment::Deployment},
 };
-
-/// The variable that tells a program where to listen.
-pub(crate) const PORT: &str = "PORT";
-/// What is said to whoever sets it.
-pub(crate) const PORT_IS_ASSIGNED: &str =
-    "Note: PORT has no effect as a variable: every task gets the port that the platform assigned to it.";
 
 pub(crate) async fn run(args: &DeployArgs, context: &Context, begun: &Begun) -> Result<Shown, CliError> {
     let began = Instant::now();
@@ -130,8 +124,12 @@ async fn request(
     }
     // What the platform would refuse is refused before anything is built.
     check(&request)?;
-    if request.env.as_ref().is_some_and(|env| env.contains_key(PORT)) {
-        context.output.say(PORT_IS_ASSIGNED);
+    for name in ASSIGNED_ENV {
+        if request.env.as_ref().is_some_and(|env| env.contains_key(name)) {
+            context.output.say(format!(
+                "Note: {name} has no effect as a variable: the platform gives every task its own."
+            ));
+        }
     }
     if let Some(environment) = &args.env {
         project::ensure_environment(context, app, environment).await?;

@@ -4,7 +4,7 @@ use crate::{
     args::{EnvironmentArgs, PickArgs, ScaleArgs},
     command::{
         begun::{Begun, Work},
-        wait,
+        wait, waiting,
     },
     context::Context,
     describe,
@@ -24,11 +24,14 @@ use zectre_common::{
     wire::{
         app::{App, Environment},
         deployment::{Deployment, UpdateDeploymentRequest},
+        task::Task,
     },
 };
 
 /// How long the platform may take to begin a rollback that it has accepted.
 const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(30);
+/// A scaling of which nothing came up for so long, for want of room, is not waited for any longer.
+const STANDSTILL: Duration = Duration::from_secs(30);
 /// How often it is looked whether it has.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -51,10 +54,26 @@ pub(crate) async fn scale(args: &ScaleArgs, context: &Context, begun: &Begun) ->
         .output
         .progress(format!("Scaling {} to {}", app.name, args.replicas));
     let mut rest = Rest::new(before.replicas, args.replicas);
+    let mut standstill = Standstill::new(Instant::now());
     let is_done = async |now: &Deployment| {
         refuse_if_left(&app, &before, now)?;
-        let is_up = now.health == Health::Healthy && args.replicas > 0;
-        Ok(rest.is_final(now.health) || (is_up && running(context, now.id).await? == args.replicas as usize))
+        if rest.is_final(now.health) {
+            return Ok(true);
+        }
+        let tasks = collect(async |paging| context.client.deployment_tasks(now.id, paging).await).await?;
+        let running = running(&tasks);
+        if waiting::lacks_room(&tasks)
+            && standstill.is_seen(running, Instant::now())
+            && let Some(why) = waiting::told(now, &tasks)
+        {
+            return Err(CliError::DeploymentFailed(no_room(
+                &app,
+                running,
+                args.replicas,
+                &why,
+            )));
+        }
+        Ok(now.health == Health::Healthy && args.replicas > 0 && running == args.replicas as usize)
     };
     let now = wait::until(context, changed, &mut progress, is_done).await?;
     let name = format!("{} ({})", app.name, now.environment);
@@ -128,12 +147,47 @@ fn replicas(count: u32) -> String {
 }
 
 /// The tasks that take requests.
-async fn running(context: &Context, id: DeploymentId) -> Result<usize, CliError> {
-    let tasks = collect(async |paging| context.client.deployment_tasks(id, paging).await).await?;
-    Ok(tasks
+fn running(tasks: &[Task]) -> usize {
+    tasks
         .iter()
         .filter(|task| task.state == TaskState::Running && task.healthy && task.routed)
-        .count())
+        .count()
+}
+
+/// A scaling that has come as far as the nodes have room.
+#[derive(Debug)]
+struct Standstill {
+    running: usize,
+    since: Instant,
+}
+
+impl Standstill {
+    fn new(now: Instant) -> Self {
+        Self {
+            running: 0,
+            since: now,
+        }
+    }
+
+    /// Whether so many have been running for [`STANDSTILL`].
+    fn is_seen(&mut self, running: usize, now: Instant) -> bool {
+        if running != self.running {
+            *self = Self { running, since: now };
+        }
+        now.duration_since(self.since) >= STANDSTILL
+    }
+}
+
+fn no_room(app: &App, running: usize, wanted: u32, why: &str) -> String {
+    let fewer = match running {
+        0 => String::new(),
+        some => format!("; `zectre scale {some}` asks for no more than there are"),
+    };
+    format!(
+        "{} has {running} of {}: {why}\nThe others start as soon as there is room (`zectre nodes list` shows it){fewer}.",
+        app.name,
+        replicas(wanted)
+    )
 }
 
 /// What the next `zectre deploy` here will ask for; none where it isn't known.
@@ -358,6 +412,18 @@ mod tests {
         assert_eq!(ends(0, 5, &[asleep, awake, asleep]), [false, false, true]);
         assert_eq!(ends(2, 0, &[awake, asleep]), [false, true]);
         assert_eq!(ends(0, 0, &[asleep]), [true]);
+    }
+
+    #[test]
+    fn a_scaling_is_waited_for_as_long_as_something_comes_up() {
+        let start = Instant::now();
+        let at = |secs| start + Duration::from_secs(secs);
+        let mut standstill = Standstill::new(start);
+        assert!(!standstill.is_seen(0, at(29)));
+        assert!(!standstill.is_seen(1, at(29)));
+        assert!(!standstill.is_seen(1, at(58)));
+        assert!(standstill.is_seen(1, at(59)));
+        assert!(!standstill.is_seen(2, at(60)), "one more has come up after all");
     }
 
     #[test]

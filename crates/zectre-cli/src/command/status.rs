@@ -2,7 +2,7 @@
 
 use super::waiting;
 use crate::{
-    args::ProjectArgs,
+    args::StatusArgs,
     context::Context,
     describe,
     error::{CliError, sentence},
@@ -12,7 +12,7 @@ use crate::{
 };
 use serde::Serialize;
 use std::collections::BTreeSet;
-use zectre_client::Paging;
+use zectre_client::{Paging, collect};
 use zectre_common::{
     state::{BuildStatus, Health},
     wire::{
@@ -36,14 +36,17 @@ struct Status {
 /// How many of the newest deployments are shown beside those in use.
 const NEWEST: u32 = 5;
 
-pub(crate) async fn run(args: &ProjectArgs, context: &Context) -> Result<Shown, CliError> {
-    let project = project::find(context, args).await?;
+pub(crate) async fn run(args: &StatusArgs, context: &Context) -> Result<Shown, CliError> {
+    let project = project::find(context, &args.project).await?;
     let environments = context.client.environments(project.id).await?.data;
-    let mut deployments = context
+    let newest = context
         .client
         .deployments(project.id, Paging::first(NEWEST))
-        .await?
-        .data;
+        .await?;
+    let (total, mut deployments) = (newest.total, newest.data);
+    if args.all {
+        deployments = collect(async |paging| context.client.deployments(project.id, paging).await).await?;
+    }
     let used = environments
         .iter()
         .flat_map(|one| [one.current_deployment_id, one.target_deployment_id])
@@ -80,7 +83,21 @@ pub(crate) async fn run(args: &ProjectArgs, context: &Context) -> Result<Shown, 
         for why in &waits {
             context.output.say(why);
         }
+        if let Some(more) = more(total, status.deployments.len()) {
+            context.output.say(more);
+        }
     }))
+}
+
+/// How to see what is not shown.
+fn more(total: i64, shown: usize) -> Option<String> {
+    let left = usize::try_from(total).unwrap_or_default().saturating_sub(shown);
+    (left > 0).then(|| {
+        format!(
+            "\n`zectre status --all` shows {} more.",
+            describe::counted(left, "version")
+        )
+    })
 }
 
 /// How a build stands of which nothing has come yet.
@@ -147,4 +164,19 @@ fn newest_of_each(status: &Status) -> impl Iterator<Item = &Deployment> {
     let mut seen = BTreeSet::new();
     let all = status.deployments.iter();
     all.filter(move |one| seen.insert(one.environment.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_shown_is_told_of() {
+        assert_eq!(more(5, 5), None);
+        assert_eq!(more(5, 6), None, "one came meanwhile");
+        assert_eq!(
+            more(6, 5).expect("one more").trim(),
+            "`zectre status --all` shows 1 version more."
+        );
+    }
 }

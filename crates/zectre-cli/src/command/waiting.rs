@@ -22,7 +22,14 @@ pub(crate) async fn why(context: &Context, deployment: &Deployment) -> Result<Op
     Ok(told(deployment, &tasks))
 }
 
-fn told(deployment: &Deployment, tasks: &[Task]) -> Option<String> {
+/// Whether what has no place finds none on the nodes as they are.
+pub(crate) fn lacks_room(tasks: &[Task]) -> bool {
+    let room = |task: &&Task| matches!(task.reason, Some(Reason::NoCapacity | Reason::NoEligibleNode));
+    tasks.iter().filter(|task| waits(task)).any(|task| room(&task))
+}
+
+/// The same, of tasks that were looked at.
+pub(crate) fn told(deployment: &Deployment, tasks: &[Task]) -> Option<String> {
     let waiting: Vec<&Task> = tasks.iter().filter(|task| waits(task)).collect();
     let message = waiting.iter().find_map(|task| task.message.as_deref())?;
     let count = waiting.len().max(missing(deployment, tasks));

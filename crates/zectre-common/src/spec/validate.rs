@@ -39,6 +39,17 @@ pub fn valid_slug(text: &str) -> bool {
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
 }
 
+/// What the platform sets in every task's environment: its port, the ids of its deployment and its own, and the names of its application,
+/// namespace and environment, in this order. A variable of such a name has no effect.
+pub const ASSIGNED_ENV: [&str; 6] = [
+    "PORT",
+    "DEPLOYMENT_ID",
+    "TASK_ID",
+    "ZECTRE_APP",
+    "ZECTRE_NAMESPACE",
+    "ZECTRE_ENVIRONMENT",
+];
+
 /// Names of environment variables: a letter or `_`, then letters, digits and `_`; at most 128 characters.
 pub fn valid_env_key(text: &str) -> bool {
     let bytes = text.as_bytes();

@@ -107,6 +107,10 @@ impl<'r> Waiting<'r> {
         self.is_affine && self.mark.as_deref() != Some(mark)
     }
 
+    fn id_text(&self) -> &str {
+        self.id.to_str().unwrap_or_default()
+    }
+
     /// Whether it waited for a wake, of which its client will be told.
     pub(super) fn has_slept(&self) -> bool {
         self.slept
@@ -215,7 +219,7 @@ impl Ingress {
                     waiting.visit = Some(found.traffic.visit());
                     waiting.entry.led_to(&found.traffic);
                     // Another one's wake says nothing about this one.
-                    (waiting.woken, waiting.waking) = (None, None);
+                    (waiting.woken, waiting.waking, waiting.asked) = (None, None, false);
                     if is_first {
                         self.door.admit_to(&found.traffic, || self.now_ns())?;
                     }
@@ -325,46 +329,25 @@ impl Ingress {
                     .ok_or(Refusal::TooManyHeld)?,
             );
         }
-        let Some(changes) = &mut waiting.changes else {
+        if waiting.changes.is_none() {
             // What changes from now on is told; what changed before is seen in the next turn.
             waiting.changes = Some(self.tables.changes());
             return Ok(());
-        };
-        let bound = if wake {
-            self.limits.wake_timeout
-        } else {
-            self.limits.replace_timeout
-        };
-        let until = waiting.patience.until(Instant::now(), wake, bound);
-        if wake {
-            waiting.slept = true;
-            let mut waking = self
-                .waker
-                .wake(deployment, waiting.id.to_str().unwrap_or_default());
-            let page_at = self.limits.page_at(waiting.navigates, until);
-            let waited = timeout_at(page_at.unwrap_or(until).into(), async {
-                tokio::select! {
-                    result = waking.result() => Some(result),
-                    _ = changes.changed() => None,
-                }
-            });
-            match waited.await {
-                Ok(Some(Ok(phases))) => waiting.woken = Some(phases),
-                Ok(Some(Err(failure))) => return Err(Refusal::WakeFailed(failure)),
-                Ok(None) => waiting.waking = Some(waking),
-                Err(_) if page_at.is_some() => return Err(Refusal::Waking),
-                Err(_) => return Err(Refusal::WakeTimeout(bound.as_secs())),
-            }
-            return Ok(());
         }
+        if wake {
+            let until = waiting
+                .patience
+                .until(Instant::now(), true, self.limits.wake_timeout);
+            return self.wait_awake(waiting, deployment, until).await;
+        }
+        let until = waiting
+            .patience
+            .until(Instant::now(), false, self.limits.replace_timeout);
         let asks = deployment.is_down() && !waiting.asked;
-        let asked = asks.then(|| {
-            self.waker
-                .wake(deployment, waiting.id.to_str().unwrap_or_default())
-        });
+        let asked = asks.then(|| self.waker.wake(deployment, waiting.id_text()));
         let waited = timeout_at(until.into(), async {
             tokio::select! {
-                _ = changes.changed() => Ok(false),
+                () = changed(&mut waiting.changes) => Ok(false),
                 () = self.ejections_over(deployment) => Ok(false),
                 told = is_on_its_way(asked) => told.map(|()| true),
             }
@@ -374,9 +357,36 @@ impl Ingress {
             Err(_) => {
                 return Err(match waiting.unreachable.take() {
                     Some(cause) => Refusal::BadGateway(cause),
-                    None => Refusal::NoReplica(bound.as_secs()),
+                    None => Refusal::NoReplica(self.limits.replace_timeout.as_secs()),
                 });
             }
+        }
+        Ok(())
+    }
+
+    /// Waits for a wake, or for the table to change meanwhile.
+    async fn wait_awake(
+        &self,
+        waiting: &mut Waiting<'_>,
+        deployment: &Arc<Deployment>,
+        until: Instant,
+    ) -> Result<(), Refusal> {
+        waiting.slept = true;
+        let mut waking = self.waker.wake(deployment, waiting.id_text());
+        let page_at = self.limits.page_at(waiting.navigates, until);
+        let changes = &mut waiting.changes;
+        let waited = timeout_at(page_at.unwrap_or(until).into(), async {
+            tokio::select! {
+                result = waking.result() => Some(result),
+                () = changed(changes) => None,
+            }
+        });
+        match waited.await {
+            Ok(Some(Ok(phases))) => waiting.woken = Some(phases),
+            Ok(Some(Err(failure))) => return Err(Refusal::WakeFailed(failure)),
+            Ok(None) => waiting.waking = Some(waking),
+            Err(_) if page_at.is_some() => return Err(Refusal::Waking),
+            Err(_) => return Err(Refusal::WakeTimeout(self.limits.wake_timeout.as_secs())),
         }
         Ok(())
     }
@@ -391,6 +401,14 @@ impl Ingress {
             }
             None => std::future::pending().await,
         }
+    }
+}
+
+/// Resolves with the next table; never where nobody asked for its news.
+async fn changed(changes: &mut Option<watch::Receiver<u64>>) {
+    match changes {
+        Some(changes) => drop(changes.changed().await),
+        None => std::future::pending().await,
     }
 }
 

@@ -96,9 +96,7 @@ pub enum Refusal {
     )]
     Asleep(i32),
     /// It runs to completion.
-    #[error(
-        "version {0} is a program that runs to completion: it serves nothing, and `zectre logs` shows what it printed"
-    )]
+    #[error("version {0} is a program that runs to completion: it answers no requests")]
     ServesNothing(i32),
     /// The wake call failed.
     #[error("the application could not be started: {}", .0.detail)]

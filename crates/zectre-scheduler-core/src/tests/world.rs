@@ -250,7 +250,7 @@ impl World {
             Command::Start { .. } | Command::Forget { .. } => self.undelivered.push(command),
             Command::Ready(_) | Command::WakeFailed { .. } => self.answers.push(command),
             Command::Woken { node_id } => *self.woken.entry(node_id).or_default() += 1,
-            Command::RaiseEpoch | Command::OperationApplied(_) | Command::Record(_) => {}
+            Command::RaiseEpoch | Command::Asleep(_) | Command::OperationApplied(_) | Command::Record(_) => {}
         }
     }
 

@@ -1,4 +1,4 @@
-//! Who waits for a deployment without room is told so, as soon as no room is about to be free.
+//! Who waits for a deployment without room is told so, as soon as no room is about to be free; and what somebody waits for doesn't sleep.
 
 use crate::sim::Sim;
 use std::{collections::BTreeSet, time::Duration};
@@ -7,7 +7,7 @@ use zectre_common::{
     state::{Eligibility, NodeStatus, Reason, TaskState, Wanted},
     time::Time,
 };
-use zectre_scheduler_core::{Cluster, Command};
+use zectre_scheduler_core::{Cluster, Command, Deployment};
 
 /// The scheduler looks every second.
 const REFUSAL_LATE: Duration = Duration::from_secs(3);
@@ -24,7 +24,8 @@ impl Sim {
         };
         let answered: BTreeSet<DeploymentId> = commands.iter().filter_map(answered).collect();
         let waiting = term.waiters.keys().copied();
-        let in_vain = waiting.filter(|id| !answered.contains(id) && waits_in_vain(cluster, *id));
+        let in_vain = waiting
+            .filter(|id| !answered.contains(id) && (waits_in_vain(cluster, *id) || sleeps_on(cluster, *id)));
         let since = |deployment: DeploymentId| {
             let before = known.get(&deployment).copied().filter(|(of, _)| *of == id);
             (deployment, before.unwrap_or((id, now)))
@@ -32,8 +33,9 @@ impl Sim {
         self.checks.unrefused = in_vain.map(since).collect();
         let mut all = self.checks.unrefused.iter();
         if let Some((deployment, (_, since))) = all.find(|(_, (_, since))| now.since(*since) > REFUSAL_LATE) {
-            let detail = format!("{deployment} has no room since {since}, and requests wait for it");
-            self.fail("who waits for room that does not come is told", detail);
+            let detail =
+                format!("{deployment} sleeps, or has no room, since {since}, and requests wait for it");
+            self.fail("who waits for what does not come is told", detail);
         }
     }
 }
@@ -44,6 +46,12 @@ fn answered(command: &Command) -> Option<DeploymentId> {
         Command::WakeFailed { deployment_id, .. } => Some(*deployment_id),
         _ => None,
     }
+}
+
+/// It serves its environment, and sleeps until somebody asks for it.
+fn sleeps_on(cluster: &Cluster, id: DeploymentId) -> bool {
+    let sleeps = |deployment: &Deployment| deployment.asleep && deployment.cold_start_enabled;
+    cluster.deployment(id).is_some_and(sleeps) && !cluster.comes_back(id)
 }
 
 /// All that is wanted of it finds no room, and nothing is on any node that is to end.

@@ -39,9 +39,15 @@ fn only_one(user: &User, least: Role) -> Result<String, CliError> {
         (Some(one), None) => Ok(one.organization.clone()),
         // An admin of the cluster may do it anywhere.
         (None, _) if user.is_admin => Ok(ORGANIZATION_DEFAULT.into()),
-        (None, _) => Err(CliError::Usage(format!(
-            "you are {least} of no organization: have someone invite you, or make one with `zectre orgs create NAME`."
-        ))),
+        (None, _) => Err(CliError::Usage(match &user.memberships[..] {
+            [only] => format!(
+                "this takes the role {least}, and you are {} of {}, your only organization: ask one of its owners.",
+                only.role, only.organization
+            ),
+            _ => format!(
+                "you are {least} of no organization: have someone invite you, or make one with `zectre orgs create NAME`."
+            ),
+        })),
         (Some(_), Some(_)) => Err(CliError::Usage(format!(
             "you are {least} of several organizations: name one with --org. `zectre whoami` shows them."
         ))),
@@ -77,6 +83,9 @@ mod tests {
         assert_eq!(only_one(&both(false), Role::Admin).ok().as_deref(), Some("acme"));
         assert!(only_one(&both(false), Role::Viewer).is_err());
         assert!(only_one(&both(true), Role::Viewer).is_err());
+        let viewer = user(false, vec![of("hobby", Role::Viewer)]);
+        let refused = only_one(&viewer, Role::Admin).expect_err("a viewer").to_string();
+        assert!(refused.contains("you are viewer of hobby"), "{refused}");
         let none = |is_admin| only_one(&user(is_admin, Vec::new()), Role::Viewer).ok();
         assert_eq!((none(true).as_deref(), none(false)), (Some("default"), None));
     }
