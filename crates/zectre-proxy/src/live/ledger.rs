@@ -197,9 +197,10 @@ impl Kept {
             Some(index) => self.leaving.swap_remove(index),
             None => {
                 let own_series = self.own_series < self.backends_max;
+                let (drained, lull) = (Arc::clone(&self.drained), Arc::clone(traffic.lull()));
                 self.own_series += usize::from(own_series);
                 Backend {
-                    replica: Replica::new(task, address, port, http2, Arc::clone(&self.drained)),
+                    replica: Replica::new(task, address, port, http2, drained, lull),
                     traffic: Arc::clone(traffic),
                     own_series,
                     listed: false,

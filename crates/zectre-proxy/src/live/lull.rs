@@ -1,6 +1,6 @@
-//! How long a task lets a kept connection rest. Where it closes one without having said so, a request that is on its way at
+//! How long the tasks of a deployment let a kept connection rest. Where it closes one without having said so, a request that is on its way at
 //! that moment is lost, and one that may not be repeated is an error to its visitor. So such a request goes only on a
-//! connection that rests for far shorter than any that this task has closed so, of late.
+//! connection that rests for far shorter than any that one of these tasks has closed so, of late.
 
 use std::{
     sync::{
@@ -117,7 +117,7 @@ fn cause(rested: Duration, worked: Duration) -> Cause {
     }
 }
 
-/// What is known of one task.
+/// What is known of one deployment's tasks.
 #[derive(Debug)]
 pub struct Lull {
     known: Mutex<Known>,

@@ -65,8 +65,15 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// A task in the table. `drained` is told when its last request ends after it was removed.
-    pub fn new(task: TaskId, address: &str, port: u16, http2: bool, drained: Arc<Notify>) -> Arc<Self> {
+    /// A task in the table. `drained` is told when its last request ends after it was removed; `lull` is what is known of its program.
+    pub fn new(
+        task: TaskId,
+        address: &str,
+        port: u16,
+        http2: bool,
+        drained: Arc<Notify>,
+        lull: Arc<Lull>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             task,
             address: address.into(),
@@ -86,7 +93,7 @@ impl Replica {
             unreachable: AtomicBool::new(false),
             knocking: AtomicBool::new(false),
             pace: Arc::default(),
-            lull: Arc::default(),
+            lull,
             mark: OnceLock::new(),
             node: OnceLock::new(),
             drained,
@@ -337,7 +344,14 @@ mod tests {
 
     #[test]
     fn a_removed_replica_takes_no_more_and_counts_what_it_has() {
-        let replica = Replica::new(TaskId::new(), "127.0.0.1", 1, false, Arc::new(Notify::new()));
+        let replica = Replica::new(
+            TaskId::new(),
+            "127.0.0.1",
+            1,
+            false,
+            Arc::default(),
+            Arc::default(),
+        );
         let first = replica.lease().expect("it is in the table");
         replica.remove(7);
         assert!(replica.lease().is_none());
@@ -350,7 +364,14 @@ mod tests {
 
     #[test]
     fn failures_in_a_row_eject_for_longer_and_an_answer_forgives() {
-        let replica = Replica::new(TaskId::new(), "127.0.0.1", 1, false, Arc::new(Notify::new()));
+        let replica = Replica::new(
+            TaskId::new(),
+            "127.0.0.1",
+            1,
+            false,
+            Arc::default(),
+            Arc::default(),
+        );
         let mut now_ms = 0;
         for pause_ms in [1_000, 2_000, 2_000] {
             replica.eject(now_ms);
@@ -366,7 +387,14 @@ mod tests {
 
     #[test]
     fn one_knocks_at_a_time() {
-        let replica = Replica::new(TaskId::new(), "127.0.0.1", 1, false, Arc::new(Notify::new()));
+        let replica = Replica::new(
+            TaskId::new(),
+            "127.0.0.1",
+            1,
+            false,
+            Arc::default(),
+            Arc::default(),
+        );
         let knock = replica.knock().expect("nobody knocks yet");
         assert!(replica.knock().is_none());
         drop(knock);

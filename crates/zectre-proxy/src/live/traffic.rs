@@ -1,6 +1,6 @@
 //! One deployment as its visitors see it: who is here, who waits for it to wake, when the last one left.
 
-use super::{Budget, Replica, Route, red::Red};
+use super::{Budget, Lull, Replica, Route, red::Red};
 use arc_swap::ArcSwapOption;
 use std::{
     sync::{
@@ -47,6 +47,7 @@ pub struct Traffic {
     log: Arc<Changed>,
     woken: ArcSwapOption<Woken>,
     budget: Budget,
+    lull: Arc<Lull>,
     judging: Mutex<()>,
     /// The wake call under way, if any; see [`crate::wake`].
     pub(crate) waking: Mutex<Option<crate::wake::Waking>>,
@@ -65,6 +66,7 @@ impl Traffic {
             log,
             woken: ArcSwapOption::empty(),
             budget: Budget::default(),
+            lull: Arc::default(),
             judging: Mutex::new(()),
             waking: Mutex::new(None),
         })
@@ -102,6 +104,11 @@ impl Traffic {
         self.budget.earn();
         self.mark();
         Visit(Arc::clone(self))
+    }
+
+    /// How long its tasks let connections rest: all are of one program, and what the last one taught need not be learned again.
+    pub fn lull(&self) -> &Arc<Lull> {
+        &self.lull
     }
 
     /// For second tries.

@@ -52,7 +52,16 @@ mod tests {
 
     fn replicas(count: usize) -> Vec<Arc<Replica>> {
         let drained = Arc::new(Notify::new());
-        let one = |port| Replica::new(TaskId::new(), "127.0.0.1", port, false, Arc::clone(&drained));
+        let one = |port| {
+            Replica::new(
+                TaskId::new(),
+                "127.0.0.1",
+                port,
+                false,
+                Arc::clone(&drained),
+                Arc::default(),
+            )
+        };
         (0..count as u16).map(one).collect()
     }
 

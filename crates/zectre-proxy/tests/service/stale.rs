@@ -132,6 +132,30 @@ async fn a_request_at_the_very_end_of_a_rest_is_not_lost() {
     race(rest, rest, 16).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_task_taught_is_known_of_its_successor() {
+    let rest = Duration::from_millis(50);
+    let world = World::new().await;
+    let app = world.app("shop").await;
+    let start = async || {
+        let program = Program::new(move |stream| close_after(rest, stream, Arc::default())).await;
+        (world.task(app.deployment, program.address).await, program)
+    };
+    let (first, _program) = start().await;
+    let proxy = world.start().await;
+    let is_seen = async || seen(&proxy, &world, app.deployment).await.is_u64();
+    wait_until(SOON, "the proxy sees how soon it is closed", async || {
+        visit(proxy.address, "shop-default", 1, 2 * rest).await;
+        is_seen().await.then_some(())
+    })
+    .await;
+    let (_second, _other) = start().await;
+    world.unroute(first).await;
+    world.publish().await;
+    assert!(is_seen().await, "before it closed any");
+    proxy.stop().await;
+}
+
 #[tokio::test]
 async fn who_says_that_it_closes_is_not_doubted() {
     let world = World::new().await;
