@@ -10,7 +10,7 @@ use zectre_common::{
     spec::Strategy,
     state::{DeploymentStatus, Health, Reason},
     time::Time,
-    wire::deployment::Deployment,
+    wire::{deployment::Deployment, event::Event},
 };
 
 /// How often a rollout is looked at.
@@ -27,6 +27,8 @@ const WHY_AFTER: Duration = Duration::from_secs(2);
 const FEED_INTERVAL: Duration = Duration::from_secs(1);
 /// How many of the newest events are looked at.
 const FEED_EVENTS: u32 = 5;
+/// What the platform records when a deployment takes its environment over, again or for the first time.
+const TOOK_OVER: &str = "deployment.succeeded";
 /// What the platform records when it can't go back to a deployment.
 const RETURN_FAILED: &str = "deployment.return_failed";
 /// So many of a failed version's tasks are asked whether they were started.
@@ -96,18 +98,33 @@ async fn refuse_if_given_up(
         .client
         .deployment_events(deployment.id, Paging::first(FEED_EVENTS))
         .await?;
-    let given_up = events
+    let since = events
         .data
         .into_iter()
-        .find(|event| event.action == RETURN_FAILED && Some(event.time) > asked_at);
-    match given_up {
+        .filter(|event| Some(event.time) > asked_at);
+    match ended_otherwise(deployment, since) {
+        // It may have taken over since it was looked at.
+        Some(_) if context.client.deployment(deployment.id).await?.current => Ok(()),
+        Some(why) => Err(CliError::DeploymentFailed(why)),
         None => Ok(()),
-        Some(event) => Err(CliError::DeploymentFailed(format!(
-            "version {} could not come back: {}\nWhat serves goes on serving. `zectre logs --deployment {}` shows all it \
-             printed.",
-            deployment.version, event.message, deployment.version
-        ))),
     }
+}
+
+/// Why a deployment that is not current will not become so by what was asked, as the events since then tell.
+fn ended_otherwise(deployment: &Deployment, since: impl Iterator<Item = Event>) -> Option<String> {
+    let version = deployment.version;
+    let mut told = since.filter(|event| [TOOK_OVER, RETURN_FAILED].contains(&event.action.as_str()));
+    told.next().map(|event| match event.action.as_str() {
+        TOOK_OVER => format!(
+            "version {version} served, and another version has taken its place since: somebody else is at it, too. `zectre status` shows \
+             what serves, `zectre events` who asked for it."
+        ),
+        _ => format!(
+            "version {version} could not come back: {}\nWhat serves goes on serving. `zectre logs --deployment {version}` shows all it \
+             printed.",
+            event.message
+        ),
+    })
 }
 
 /// Looks at a deployment until `is_done`, within the rollout's own deadline, the time of a canary that is promoted by
@@ -223,9 +240,12 @@ async fn explain(context: &Context, deployment: &Deployment) -> String {
     // Whoever reads JSON gets the whole of it, failed or not.
     let _ = context.output.going_on().value(deployment, |_| {});
     let mut lines = describe::failure(deployment);
-    let before = if describe::is_job(deployment) {
+    let is_job = describe::is_job(deployment);
+    let replaces = !is_job && serves_another(context, deployment).await;
+    lines.extend(makes_room(deployment, replaces).map(str::to_owned));
+    let before = if is_job {
         ""
-    } else if serves_another(context, deployment).await {
+    } else if replaces {
         "It never took over; what served before it goes on serving. "
     } else {
         "It never took over, and nothing served before it. "
@@ -240,6 +260,19 @@ async fn explain(context: &Context, deployment: &Deployment) -> String {
         format!("{before}Nothing of it ran; `zectre status` shows how it stands.")
     });
     lines.join("\n")
+}
+
+/// What helps a version that found no room beside the one that serves.
+fn makes_room(deployment: &Deployment, replaces: bool) -> Option<&'static str> {
+    let is_beside = match deployment.spec.strategy {
+        Strategy::Rolling { max_unavailable, .. } => max_unavailable == 0,
+        Strategy::BlueGreen | Strategy::Canary { .. } => true,
+        Strategy::Recreate => false,
+    };
+    (replaces && is_beside && deployment.reason == Some(Reason::NoCapacity)).then_some(
+        "Its first task needs room beside those that serve: a node more, or something that sleeps or is smaller. Or have the old ones make \
+         room first, with a moment in which fewer answer: `strategy: { type: rolling, max_surge: 0, max_unavailable: 1 }` in zectre.yaml.",
+    )
 }
 
 /// Whether something of it was started, and so may have printed something.
@@ -288,5 +321,49 @@ mod tests {
             "{}",
             said(WHY_AFTER)
         );
+    }
+
+    #[test]
+    fn a_return_that_somebody_else_overtook_is_not_waited_for() {
+        let event = |action: &str| -> Event {
+            let event = json!({"id": zectre_common::id::EventId::new(), "time": Time::now(), "actor": "user:ada@example.test",
+                "action": action, "message": "its image is gone"});
+            serde_json::from_value(event).expect("an event")
+        };
+        let told = |actions: &[&str]| {
+            let one = deployment("always", &json!({"current": false}));
+            ended_otherwise(&one, actions.iter().map(|action| event(action)))
+        };
+        assert_eq!(told(&["deployment.rollback", "deployment.awake"]), None);
+        let overtaken = told(&["deployment.asleep", TOOK_OVER]).expect("it served");
+        assert!(
+            overtaken.contains("another version has taken its place"),
+            "{overtaken}"
+        );
+        let gone = told(&[RETURN_FAILED]).expect("given up");
+        assert!(gone.contains("could not come back: its image is gone"), "{gone}");
+    }
+
+    #[test]
+    fn who_finds_no_room_beside_what_serves_is_told_how_to_make_it() {
+        let failed = |reason, strategy: &serde_json::Value| {
+            let mut one = deployment("always", &json!({"status": "failed", "reason": reason}));
+            one.spec.strategy = serde_json::from_value(strategy.clone()).expect("a strategy");
+            one
+        };
+        let rolling = json!("rolling");
+        let told = |reason, strategy: &serde_json::Value, replaces| {
+            makes_room(&failed(reason, strategy), replaces).is_some()
+        };
+        assert!(told("no_capacity", &rolling, true));
+        assert!(told("no_capacity", &json!("blue_green"), true));
+        assert!(
+            !told("no_capacity", &rolling, false),
+            "nothing is there to make room"
+        );
+        assert!(!told("exited", &rolling, true));
+        assert!(!told("no_capacity", &json!("recreate"), true));
+        let makes = json!({"type": "rolling", "max_surge": 0, "max_unavailable": 1});
+        assert!(!told("no_capacity", &makes, true));
     }
 }
