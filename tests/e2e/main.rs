@@ -12,6 +12,7 @@ mod first_run;
 mod identity;
 mod interrupt;
 mod json;
+mod listing;
 mod main_path;
 mod orchestration;
 mod push;

@@ -24,6 +24,7 @@ pub use api::{
     artifacts::Upload,
     deployments::LogQuery,
     paging::{Paging, collect},
+    tasks::TaskFilter,
 };
 pub use catalog::{CatalogTokens, CodeGrant};
 pub use credential::Credential;

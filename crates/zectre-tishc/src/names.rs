@@ -55,6 +55,17 @@ const GLOBALS: [&str; 40] = [
     "setTimeout",
 ];
 
+/// What is written in JavaScript and means nothing in Tish, and what does.
+const OF_JAVASCRIPT: [(&str, &str); 4] = [
+    ("undefined", "Tish has `null`, and no `undefined`"),
+    ("var", "Tish has no `var`: write `let`, or `const`"),
+    (
+        "class",
+        "Tish has no classes: write functions that return objects",
+    ),
+    ("require", "Tish has no `require`: write `import … from …`"),
+];
+
 /// Where the undefined `name` is used. Empty only when it isn't in the program at all.
 pub(crate) fn undefined(project: &Project, name: &str) -> Vec<Diagnostic> {
     let imports = missing_exports(project, name);
@@ -72,10 +83,11 @@ pub(crate) fn undefined(project: &Project, name: &str) -> Vec<Diagnostic> {
             .collect();
     }
     let diagnostics = unbound.into_iter().map(|(module, found)| {
-        let hint = match closest(name, &found.visible) {
-            _ if name == "undefined" => "Tish has `null`, and no `undefined`".to_owned(),
-            Some(other) => format!("did you mean `{other}`?"),
-            None => format!("declare it with `let {name} = …`, or import it from the file that does"),
+        let foreign = OF_JAVASCRIPT.iter().find(|(word, _)| *word == name);
+        let hint = match (foreign, closest(name, &found.visible)) {
+            (Some((_, instead)), _) => (*instead).to_owned(),
+            (None, Some(other)) => format!("did you mean `{other}`?"),
+            (None, None) => format!("declare it with `let {name} = …`, or import it from the file that does"),
         };
         at(module, found, format!("`{name}` is not defined")).hint(hint)
     });

@@ -332,6 +332,16 @@ fn names_that_rustc_misses_are_told_on_the_authors_line() {
         (&"`marc` is not defined".into(), &"did you mean `mark`?".into())
     );
 
+    let foreign = Project::new(&[("src/main.tish", "var q = 1\nconsole.log(q)\n")]);
+    let (_, found) = foreign.refused();
+    assert_eq!(
+        (&found["message"], &found["hint"]),
+        (
+            &"`var` is not defined".into(),
+            &"Tish has no `var`: write `let`, or `const`".into()
+        )
+    );
+
     let not_exported = Project::new(&[
         (
             "src/main.tish",

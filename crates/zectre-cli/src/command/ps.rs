@@ -6,13 +6,18 @@ use crate::{
     describe,
     error::CliError,
     output::Shown,
-    project,
+    project::{self, absent_is_none},
     table::{Table, age, or_dash, short},
 };
-use zectre_client::{Paging, collect};
-use zectre_common::wire::{app::App, deployment::Deployment, task::Task};
+use std::collections::BTreeSet;
+use zectre_client::{Paging, TaskFilter, collect};
+use zectre_common::{
+    id::DeploymentId,
+    state::TaskState,
+    wire::{app::App, deployment::Deployment, task::Task},
+};
 
-/// How many deployments back tasks that have ended, or still drain, are looked for.
+/// How many deployments back tasks that have ended are looked for.
 const DEPLOYMENTS: u32 = 20;
 
 pub(crate) async fn run(args: &PsArgs, context: &Context) -> Result<Shown, CliError> {
@@ -42,7 +47,7 @@ pub(crate) async fn run(args: &PsArgs, context: &Context) -> Result<Shown, CliEr
     }))
 }
 
-/// The newest deployments, then what serves and what is to serve, however old it is.
+/// The newest deployments, then what serves, what is to serve and what runs, however old it is.
 async fn of_interest(context: &Context, app: &App) -> Result<Vec<Deployment>, CliError> {
     let newest = Paging::first(DEPLOYMENTS);
     let mut deployments = context.client.deployments(app.id, newest).await?.data;
@@ -57,7 +62,27 @@ async fn of_interest(context: &Context, app: &App) -> Result<Vec<Deployment>, Cl
             }
         }
     }
+    for id in running(context, app).await? {
+        if deployments.iter().all(|one| one.id != id) {
+            // It may have been deleted since.
+            deployments.extend(absent_is_none(context.client.deployment(id).await)?);
+        }
+    }
     Ok(deployments)
+}
+
+/// What has tasks that have not ended: versions of which nobody speaks any more may run for their preview.
+async fn running(context: &Context, app: &App) -> Result<BTreeSet<DeploymentId>, CliError> {
+    let mut running = BTreeSet::new();
+    for state in TaskState::ALL.iter().filter(|state| !state.is_ended()) {
+        let filter = TaskFilter {
+            application: Some(app.id),
+            state: Some(*state),
+        };
+        let tasks = collect(async |paging| context.client.tasks(&filter, paging).await).await?;
+        running.extend(tasks.iter().map(|task| task.deployment_id));
+    }
+    Ok(running)
 }
 
 fn table(tasks: &[(Deployment, Task)]) -> Table {

@@ -12,6 +12,6 @@ mod nodes;
 mod orgs;
 pub(crate) mod paging;
 mod sign_in;
-mod tasks;
+pub(crate) mod tasks;
 mod users;
 mod webhooks;

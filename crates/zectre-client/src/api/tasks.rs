@@ -2,14 +2,27 @@
 
 use crate::{Client, ClientError, LogQuery, LogStream, Paging, transport::CALL_TIMEOUT};
 use zectre_common::{
-    id::TaskId,
+    id::{ApplicationId, TaskId},
+    state::TaskState,
     wire::{log::LogLine, page::Page, task::Task},
 };
 
+/// Of tasks.
+#[derive(Debug, Clone, Default)]
+pub struct TaskFilter {
+    /// Only those of this application.
+    pub application: Option<ApplicationId>,
+    /// Only those in this state.
+    pub state: Option<TaskState>,
+}
+
 impl Client {
     /// `GET /tasks`
-    pub async fn tasks(&self, paging: Paging) -> Result<Page<Task>, ClientError> {
-        self.get("/tasks", &paging.query()).await
+    pub async fn tasks(&self, filter: &TaskFilter, paging: Paging) -> Result<Page<Task>, ClientError> {
+        let mut query = paging.query();
+        query.extend(filter.application.map(|id| ("application_id", id.to_string())));
+        query.extend(filter.state.map(|state| ("state", state.to_string())));
+        self.get("/tasks", &query).await
     }
 
     /// `GET /tasks/{id}`
