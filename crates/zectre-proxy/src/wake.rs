@@ -55,6 +55,14 @@ impl WakeFailure {
     pub fn is_of_the_deployment(&self) -> bool {
         reason(&self.code).is_some()
     }
+
+    /// Whether what it says may be over in a moment: a node comes back, or something else ends.
+    pub fn may_pass(&self) -> bool {
+        matches!(
+            reason(&self.code),
+            Some(Reason::NoCapacity | Reason::NoEligibleNode)
+        )
+    }
 }
 
 /// How a wake went.

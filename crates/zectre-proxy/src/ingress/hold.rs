@@ -41,6 +41,8 @@ pub(crate) struct Waiting<'r> {
     woken: Option<Phases>,
     /// Its deployment was down, and it was asked whether a replica is on its way.
     asked: bool,
+    /// Why none was.
+    in_vain: Option<Arc<WakeFailure>>,
     /// The wake that it waited for, when the table told of a replica first.
     waking: Option<Waking>,
     /// The last replica that could not be reached.
@@ -87,6 +89,7 @@ impl<'r> Waiting<'r> {
             woken: None,
             waking: None,
             asked: false,
+            in_vain: None,
             unreachable: None,
             losses: 0,
             avoided: Vec::new(),
@@ -219,7 +222,8 @@ impl Ingress {
                     waiting.visit = Some(found.traffic.visit());
                     waiting.entry.led_to(&found.traffic);
                     // Another one's wake says nothing about this one.
-                    (waiting.woken, waiting.waking, waiting.asked) = (None, None, false);
+                    (waiting.woken, waiting.waking) = (None, None);
+                    (waiting.asked, waiting.in_vain) = (false, None);
                     if is_first {
                         self.door.admit_to(&found.traffic, || self.now_ns())?;
                     }
@@ -347,19 +351,23 @@ impl Ingress {
         let asked = asks.then(|| self.waker.wake(deployment, waiting.id_text()));
         let waited = timeout_at(until.into(), async {
             tokio::select! {
-                () = changed(&mut waiting.changes) => Ok(false),
-                () = self.ejections_over(deployment) => Ok(false),
-                told = is_on_its_way(asked) => told.map(|()| true),
+                () = changed(&mut waiting.changes) => None,
+                () = self.ejections_over(deployment) => None,
+                told = is_on_its_way(asked) => Some(told),
             }
         });
-        match waited.await {
-            Ok(told) => waiting.asked |= told.map_err(Refusal::WakeFailed)?,
-            Err(_) => {
-                return Err(match waiting.unreachable.take() {
-                    Some(cause) => Refusal::BadGateway(cause),
-                    None => Refusal::NoReplica(self.limits.replace_timeout.as_secs()),
-                });
-            }
+        let Ok(told) = waited.await else {
+            return Err(match (waiting.in_vain.take(), waiting.unreachable.take()) {
+                (Some(failure), _) => Refusal::WakeFailed(failure),
+                (None, Some(cause)) => Refusal::BadGateway(cause),
+                (None, None) => Refusal::NoReplica(self.limits.replace_timeout.as_secs()),
+            });
+        };
+        waiting.asked |= told.is_some();
+        match told {
+            Some(Err(failure)) if failure.may_pass() => waiting.in_vain = Some(failure),
+            Some(Err(failure)) => return Err(Refusal::WakeFailed(failure)),
+            Some(Ok(())) | None => {}
         }
         Ok(())
     }

@@ -7,8 +7,14 @@ use crate::{
     world::World,
 };
 use http::StatusCode;
-use std::{net::SocketAddr, time::Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 use zectre_common::wire::problem::Problem;
+
+/// For how long a replacement is waited for.
+const WAIT: Duration = Duration::from_millis(1_500);
 
 /// What the scheduler says of such a deployment.
 #[derive(Clone)]
@@ -36,8 +42,9 @@ async fn visits(word: Word, count: usize) -> (Vec<Got>, usize) {
     })
     .await;
     world.configure(&format!(
-        "[api]\npublic_url = \"http://{}\"\n[proxy]\nwake_timeout_ms = 1500",
-        api.address
+        "[api]\npublic_url = \"http://{}\"\n[proxy]\nwake_timeout_ms = {}",
+        api.address,
+        WAIT.as_millis()
     ));
     world.app("shop").await;
     let proxy = world.start().await;
@@ -69,6 +76,15 @@ async fn who_asks_in_the_pause_of_a_crash_loop_is_told_so_at_once() {
     // Four times a second, and never for each.
     let most = 2 + began.elapsed().as_millis() as usize / 250;
     assert!((1..=most).contains(&asked), "{asked} of at most {most}");
+}
+
+#[tokio::test]
+async fn who_asks_where_there_is_no_room_waits_for_it_and_is_told_so() {
+    let began = Instant::now();
+    let (told, asked) = visits(Word::Refused("NO_CAPACITY"), 1).await;
+    assert_eq!(told[0].problem().code, "NO_CAPACITY");
+    assert_eq!(asked, 1, "its table tells of room");
+    assert!(began.elapsed() >= WAIT, "a node may come back");
 }
 
 #[tokio::test]
