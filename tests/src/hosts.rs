@@ -17,6 +17,7 @@ use std::{
     time::Duration,
 };
 use tempfile::TempDir;
+use zectre_service::given_ports::Given;
 use zectre_testkit::wait_until;
 
 /// The hosts that run tasks; each has an agent and a proxy.
@@ -254,6 +255,17 @@ impl Hosts {
     /// The database server, and the network it is on.
     pub fn postgres(&mut self) -> (&mut Postgres, &Network) {
         (&mut self.postgres, &self.network)
+    }
+
+    /// Whether the system of a host keeps the agent's port from its connections, also while there is no agent.
+    pub fn keeps_agent_port(&self, host: &str) -> bool {
+        let read = |name: &str| {
+            let path = format!("/proc/sys/net/ipv4/{name}");
+            let output = self.network.command(host, "cat").arg(path).output();
+            String::from_utf8(output.expect("cat runs").stdout).expect("numbers")
+        };
+        let given = Given::parse(&read("ip_local_port_range"), &read("ip_local_reserved_ports"));
+        !given.expect("Linux tells").includes(AGENT_PORT)
     }
 
     /// The test's own directory.

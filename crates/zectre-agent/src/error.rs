@@ -3,7 +3,7 @@
 use crate::core::order::StaleEpoch;
 use std::{io, path::PathBuf};
 use zectre_common::state::Reason;
-use zectre_service::{key::KeyError, problem::Failure, server::BindError};
+use zectre_service::{key::KeyError, listen::BindError, problem::Failure};
 
 /// The agent can't work, or refuses an order.
 #[derive(Debug, thiserror::Error)]

@@ -53,6 +53,7 @@ use zectre_common::config::Config;
 use zectre_service::{
     call::{Caller, Identity as CallerIdentity},
     key::MetricsKey,
+    listen,
     server::{self, Base, Limits},
     tasks::{Shutdown, Tasks},
 };
@@ -112,7 +113,7 @@ impl Service {
     pub async fn new(config: &Config) -> Result<Self, Error> {
         let metrics_key = MetricsKey::load(&config.secrets)?;
         let lock = claim(config).await?;
-        let listener = server::bind("zectre-agent", "agent", &config.agent.host, config.agent.port).await?;
+        let listener = listen::bind("zectre-agent", "agent", &config.agent.host, config.agent.port).await?;
         let address = listener.local_addr().map_err(|source| Error::Io {
             doing: "reading the own address",
             source,

@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use zectre_common::{db::DbError, spec::FieldError, wire::problem::Problem};
 use zectre_service::{
-    call::CallError, key::KeyError, problem::Failure, rotation::RotationError, server::BindError,
+    call::CallError, key::KeyError, listen::BindError, problem::Failure, rotation::RotationError,
 };
 
 /// Why the API could not start, or could not do what it was asked.

@@ -72,6 +72,7 @@ use zectre_service::{
     call::Caller,
     forwarded::{self, Trust},
     key::Keys,
+    listen,
     server::{self, Base, Limits},
     tasks::{Shutdown, Tasks},
     token::name,
@@ -104,7 +105,7 @@ impl Service {
     pub async fn new(config: &Config) -> Result<Self, Error> {
         let keys = Keys::load(&config.secrets)?;
         let (service_key, token_key, master_key) = (keys.service()?, keys.token()?, keys.master()?);
-        let listener = server::bind(name::API, "api", &config.api.host, config.api.port).await?;
+        let listener = listen::bind(name::API, "api", &config.api.host, config.api.port).await?;
         let address = listener
             .local_addr()
             .map_err(|error| Error::Internal(format!("the listener has no address: {error}")))?;

@@ -3,7 +3,7 @@
 use axum::{http::StatusCode, response::IntoResponse};
 use std::{io, path::PathBuf};
 use zectre_common::{db::DbError, id::BuildId, state::BuildStatus};
-use zectre_service::{key::KeyError, problem::Failure, server::BindError};
+use zectre_service::{key::KeyError, listen::BindError, problem::Failure};
 
 /// An error of the build worker.
 #[derive(Debug, thiserror::Error)]

@@ -41,6 +41,7 @@ use zectre_common::{config::Config, db};
 use zectre_service::{
     call::Caller,
     key::{Keys, ServiceKey},
+    listen,
     ring::KeyRing,
     server::{self, Base, Limits},
     tasks::{Shutdown, Tasks},
@@ -71,7 +72,7 @@ impl Service {
         let pool = db::connect(&config.database.url, name::BUILD, config.database.connections_max).await?;
         let work_dir = WorkDir::open(&config.build.work_dir)?;
         take_over(&pool, &work_dir).await?;
-        let listener = server::bind(name::BUILD, "build", &config.build.host, config.build.port).await?;
+        let listener = listen::bind(name::BUILD, "build", &config.build.host, config.build.port).await?;
         let address = listener.local_addr().map_err(Error::Serve)?;
         let base = Base::new(name::BUILD).readable_by(keys.metrics());
         // Only tokens of private repositories need it.

@@ -4,7 +4,7 @@ use crate::{code::Code, keys::KeyFailure};
 use axum::response::{IntoResponse, Response};
 use std::io;
 use zectre_common::{config::ConfigError, spec::FieldError};
-use zectre_service::{key::KeyError, problem::Failure, seal::OpenError, server::BindError};
+use zectre_service::{key::KeyError, listen::BindError, problem::Failure, seal::OpenError};
 
 /// Why the catalog could not start, or could not do what it was asked.
 #[derive(Debug, thiserror::Error)]

@@ -29,7 +29,8 @@ use std::{net::SocketAddr, time::Duration};
 use tokio::net::TcpListener;
 use zectre_service::{
     key::{self, KeyError, MasterKey, MetricsKey},
-    server::{self, Base, BindError, Limits},
+    listen,
+    server::{self, Base, Limits},
     tasks::{Shutdown, Tasks},
 };
 
@@ -58,7 +59,9 @@ impl Service {
         let github = github::Github::new(&config.github, config.client_secret()?, callback);
         let pool = store::connect(&config.database).await?;
         let keyring = Keyring::open(pool.clone(), master.clone(), config.tokens.clone()).await?;
-        let listener = bind(config).await?;
+        // Its variables are its own.
+        let key = "ZECTRE_CATALOG_SERVER__PORT";
+        let listener = listen::bind_with_key(NAME, key, &config.server.host, config.server.port).await?;
         let address = listener.local_addr().map_err(Error::Serve)?;
         let base = Base::new(NAME).readable_by(metrics.map(MetricsKey::from_bytes));
         let logins = Logins::new(&base.metrics);
@@ -104,19 +107,6 @@ impl Service {
         self.app.pool.close().await;
         Ok(())
     }
-}
-
-async fn bind(config: &Config) -> Result<TcpListener, Error> {
-    let bound = server::bind(NAME, "server", &config.server.host, config.server.port).await;
-    Ok(bound.map_err(|error| match error {
-        // Its variables are its own.
-        BindError::Taken { service, address, .. } => BindError::Taken {
-            service,
-            address,
-            key: "ZECTRE_CATALOG_SERVER__PORT".into(),
-        },
-        other @ BindError::Other { .. } => other,
-    })?)
 }
 
 /// Without its database or a key that signs it gives nobody a token.

@@ -1,7 +1,7 @@
 //! Why the proxy can't start. What goes wrong with one request is a [`crate::ingress::Refusal`].
 
 use zectre_common::db::DbError;
-use zectre_service::{key::KeyError, server::BindError};
+use zectre_service::{key::KeyError, listen::BindError};
 
 /// The proxy's errors.
 #[derive(Debug, thiserror::Error)]

@@ -39,7 +39,7 @@ use tokio::{
     time::timeout,
 };
 use zectre_common::config::ProxyConfig;
-use zectre_service::{server, tasks::Shutdown};
+use zectre_service::{listen, tasks::Shutdown};
 
 /// For the old process to send what it has.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -118,7 +118,7 @@ impl Sources {
         }
         match self.old.as_mut().and_then(|old| old.take(role, host, port)) {
             Some(listener) => Ok(listener),
-            None => Ok(server::bind(NAME, role.section(), host, port).await?),
+            None => Ok(listen::bind(NAME, role.section(), host, port).await?),
         }
     }
 

@@ -3,7 +3,7 @@
 use axum::{http::StatusCode, response::IntoResponse};
 use std::{io, path::PathBuf};
 use zectre_common::{db::DbError, id::ArtifactId};
-use zectre_service::{key::KeyError, problem::Failure, server::BindError};
+use zectre_service::{key::KeyError, listen::BindError, problem::Failure};
 
 use crate::digest::{Digest, DigestError};
 

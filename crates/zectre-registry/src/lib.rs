@@ -22,6 +22,7 @@ use tokio::net::TcpListener;
 use zectre_common::{config::Config, db};
 use zectre_service::{
     key::Keys,
+    listen,
     server::{self, Base, Limits},
     tasks::{Shutdown, Tasks},
     token::name,
@@ -50,7 +51,7 @@ impl Service {
         )
         .await?;
         let blobs = Arc::new(Blobs::open(&config.registry.store)?);
-        let listener = server::bind(
+        let listener = listen::bind(
             name::REGISTRY,
             "registry",
             &config.registry.host,

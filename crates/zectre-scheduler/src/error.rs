@@ -7,7 +7,7 @@ use zectre_common::{
     state::Reason,
     wire::scheduler::SUPERSEDED,
 };
-use zectre_service::{key::KeyError, problem::Failure, server::BindError};
+use zectre_service::{key::KeyError, listen::BindError, problem::Failure};
 
 /// What can go wrong in the scheduler.
 #[derive(Debug, thiserror::Error)]

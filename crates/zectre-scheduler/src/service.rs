@@ -20,6 +20,7 @@ use zectre_common::{config::Config, db};
 use zectre_service::{
     call::Caller,
     key::Keys,
+    listen,
     server::{self, Apart, Base, Limits},
     tasks::{Shutdown, Tasks},
     token::name,
@@ -77,7 +78,7 @@ impl Service {
         .await?;
         db::migrate(&pool).await?;
         let scheduler = &config.scheduler;
-        let listener = server::bind(name::SCHEDULER, "scheduler", &scheduler.host, scheduler.port).await?;
+        let listener = listen::bind(name::SCHEDULER, "scheduler", &scheduler.host, scheduler.port).await?;
         let address = listener.local_addr().map_err(sqlx::Error::Io)?;
         // With a port of the system's choice, the configured URL can't be right.
         let own_url = if scheduler.port == 0 {

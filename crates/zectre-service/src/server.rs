@@ -25,7 +25,6 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use std::{
-    io,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -36,31 +35,6 @@ use tokio::{
 };
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument;
-
-/// A listener could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum BindError {
-    /// Someone else has it.
-    #[error("{service} can't listen on {address}: the port is taken. Stop what holds it, or set {key}")]
-    Taken {
-        /// Which daemon.
-        service: &'static str,
-        /// Where.
-        address: String,
-        /// What to set, as an environment variable.
-        key: String,
-    },
-    /// Any other reason.
-    #[error("{service} can't listen on {address}: {source}")]
-    Other {
-        /// Which daemon.
-        service: &'static str,
-        /// Where.
-        address: String,
-        /// Why.
-        source: io::Error,
-    },
-}
 
 /// Room for the requests to one path.
 #[derive(Debug, Clone, Copy)]
@@ -105,31 +79,6 @@ impl Default for Limits {
             drain_timeout: Duration::from_secs(10),
         }
     }
-}
-
-/// Opens the listener of `service`; `section` is its part of the configuration (`api`, `proxy`, …).
-pub async fn bind(
-    service: &'static str,
-    section: &str,
-    host: &str,
-    port: u16,
-) -> Result<TcpListener, BindError> {
-    let address = format!("{host}:{port}");
-    TcpListener::bind(&address).await.map_err(|source| {
-        if source.kind() == io::ErrorKind::AddrInUse {
-            BindError::Taken {
-                service,
-                address,
-                key: format!("ZECTRE__{}__PORT", section.to_uppercase()),
-            }
-        } else {
-            BindError::Other {
-                service,
-                address,
-                source,
-            }
-        }
-    })
 }
 
 /// What every daemon's router starts from and is wrapped in.

@@ -17,7 +17,7 @@ use zectre_service::{
     call::{CallError, Caller},
     extract::{Json, Path},
     key::{KEY_BYTES, MetricsKey, ServiceKey, to_hex},
-    request_id,
+    listen, request_id,
     server::{self, Base, Limits},
     tasks::{Shutdown, Tasks},
     token,
@@ -40,7 +40,7 @@ struct Server {
 
 impl Server {
     async fn start(limits: Limits, release: Arc<Notify>) -> Self {
-        let listener = server::bind("zectre-test", "test", "127.0.0.1", 0)
+        let listener = listen::bind("zectre-test", "test", "127.0.0.1", 0)
             .await
             .expect("port 0 is free");
         let address = listener.local_addr().expect("it is bound");
@@ -266,11 +266,11 @@ async fn a_request_under_way_is_finished_at_shutdown() {
 
 #[tokio::test]
 async fn a_taken_port_is_told_with_what_to_set() {
-    let holder = server::bind("zectre-test", "test", "127.0.0.1", 0)
+    let holder = listen::bind("zectre-test", "test", "127.0.0.1", 0)
         .await
         .expect("port 0 is free");
     let port = holder.local_addr().expect("it is bound").port();
-    let error = server::bind("zectre-proxy", "proxy", "127.0.0.1", port)
+    let error = listen::bind("zectre-proxy", "proxy", "127.0.0.1", port)
         .await
         .expect_err("it is taken")
         .to_string();

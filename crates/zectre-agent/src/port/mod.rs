@@ -3,7 +3,6 @@
 //! A Tish server listens with `SO_REUSEPORT`: two tasks given one port would share its traffic without any
 //! error. So a port is checked before the start, and its listeners are looked up after it.
 
-mod diag;
 mod range;
 
 pub(crate) use range::overlap;
@@ -13,6 +12,7 @@ use std::{
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
+use zectre_service::listeners;
 
 /// The state of a listening socket in `/proc/net/tcp`.
 const LISTEN: &str = "0A";
@@ -25,7 +25,7 @@ pub(crate) fn is_free(port: u16) -> bool {
 
 /// The listening sockets of a port, by inode, with their addresses.
 fn sockets_on(port: u16) -> HashMap<u64, IpAddr> {
-    match diag::listening(port) {
+    match listeners::on(port) {
         Ok(sockets) => sockets.into_iter().collect(),
         // A kernel built without it still has the slow way.
         Err(_) => from_proc(port),
@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(listener(port, "192.0.2.1", || vec![me]), Listener::Unreachable);
         assert_eq!(
             from_proc(port).into_iter().collect::<Vec<_>>(),
-            diag::listening(port).expect("answered")
+            listeners::on(port).expect("answered")
         );
         drop(held);
         assert_eq!(listener(port, "127.0.0.1", || vec![me]), Listener::Nobody);

@@ -22,6 +22,7 @@ use zectre_common::wire::problem::Problem;
 use zectre_service::{
     auth,
     key::{ServiceKey, to_hex},
+    listen,
     server::{self, Limits},
     tasks::{Shutdown, Tasks},
     token::name,
@@ -41,7 +42,7 @@ pub(crate) struct Upstream {
 impl Upstream {
     /// Listens on a port of its own.
     pub(crate) async fn start(tasks: &Tasks, shutdown: &Shutdown, pool: PgPool, key: ServiceKey) -> Self {
-        let listener = server::bind("upstream", "api", "127.0.0.1", 0)
+        let listener = listen::bind("upstream", "api", "127.0.0.1", 0)
             .await
             .expect("a port is free");
         let address = listener.local_addr().expect("a listener has an address");

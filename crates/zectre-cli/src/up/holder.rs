@@ -50,10 +50,11 @@ pub(super) fn of_port(port: u16) -> Holder {
             };
         }
         return Holder {
-            name: "something that this user can't see".into(),
-            remedy: format!("`ss -tanp 'sport = :{port}'`, run as root, tells what it is; stop it"),
-            prevention: String::new(),
-            passes: false,
+            // Whoever listens is in the table: it has ended a moment ago, or is bound and deaf.
+            name: "something that does not listen on it".into(),
+            remedy: "It is a program that has just taken it, or what is left of one that had it: try again in a moment".into(),
+            prevention: prevention(port),
+            passes: true,
         };
     };
     let process = process_with(socket.inode);

@@ -9,11 +9,8 @@ use std::{
 };
 use tokio::{net::TcpSocket, time::Instant};
 use zectre_common::config::Config;
+use zectre_service::listen::{LISTENER_TIMEOUT, PASSING_TIMEOUT};
 
-/// How long a port is waited for that gets free by itself: the kernel keeps that of a connection for a minute after its end.
-const PASSING_TIMEOUT: Duration = Duration::from_secs(75);
-/// The same where somebody listens on it, who may have been killed a moment ago.
-const LISTENER_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often it is tried.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 

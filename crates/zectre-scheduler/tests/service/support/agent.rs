@@ -24,6 +24,7 @@ use zectre_common::{
 use zectre_service::{
     call::{CallError, Caller, Identity},
     key::NodeKey,
+    listen,
     server::{self, Base, Limits},
     tasks::{Shutdown, Tasks},
     token::{self, name},
@@ -203,7 +204,7 @@ impl Agent {
         programs: Programs,
         schedulers: &[&Scheduler],
     ) -> Self {
-        let listener = server::bind("agent", "agent", "127.0.0.1", 0)
+        let listener = listen::bind("agent", "agent", "127.0.0.1", 0)
             .await
             .expect("a free port");
         let caller = Caller::with_identity(Identity::Anonymous);

@@ -1,0 +1,104 @@
+//! The ports that the kernel gives to outgoing connections, of which a daemon keeps its own.
+//!
+//! The default ports lie among them. While a daemon is away any connection of the machine may get its port, and
+//! keep it for hours: the daemon could not come back. What is reserved is given to nobody, and still listened on by
+//! whoever asks for it by number.
+
+use nix::fcntl::{Flock, FlockArg};
+use std::{
+    fs::{self, File},
+    io::{self, Read as _, Seek as _, Write as _},
+    ops::RangeInclusive,
+};
+
+const RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+const RESERVED: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
+
+/// The ports that this machine (or its network namespace) gives to connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Given {
+    range: RangeInclusive<u16>,
+    reserved: Vec<RangeInclusive<u16>>,
+}
+
+impl Given {
+    /// As the kernel has it now; none where it does not tell.
+    pub fn read() -> Option<Self> {
+        let read = |path| fs::read_to_string(path).unwrap_or_default();
+        Self::parse(&read(RANGE), &read(RESERVED))
+    }
+
+    /// From the texts of `ip_local_port_range` (`32768 60999`) and `ip_local_reserved_ports` (`8080,47000-47100`).
+    pub fn parse(range: &str, reserved: &str) -> Option<Self> {
+        let mut bounds = range
+            .split_ascii_whitespace()
+            .filter_map(|bound| bound.parse::<u16>().ok());
+        let range = bounds.next()?..=bounds.next()?;
+        let reserved = reserved.split(',').filter_map(|part| {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            Some(first.trim().parse().ok()?..=last.trim().parse().ok()?)
+        });
+        Some(Self {
+            range,
+            reserved: reserved.collect(),
+        })
+    }
+
+    /// From the first to the last, those included that are reserved.
+    pub fn range(&self) -> &RangeInclusive<u16> {
+        &self.range
+    }
+
+    /// Whether a connection may get this port.
+    pub fn includes(&self, port: u16) -> bool {
+        self.range.contains(&port) && !self.reserved.iter().any(|range| range.contains(&port))
+    }
+}
+
+/// Keeps `port` from connections until the machine starts again; whether there was anything to do.
+///
+/// # Errors
+/// Whoever may not change the machine's settings: not root, or `/proc/sys` is read-only, as in most containers.
+pub(crate) fn reserve(port: u16) -> io::Result<bool> {
+    if Given::read().is_none_or(|given| !given.includes(port)) {
+        return Ok(false);
+    }
+    // What is written takes the place of what was there: daemons that start together would undo each other's.
+    let file = File::options().read(true).write(true).open(RESERVED)?;
+    let mut file = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| error)?;
+    let mut reserved = String::new();
+    file.read_to_string(&mut reserved)?;
+    file.rewind()?;
+    file.write_all(with(&reserved, port).as_bytes())?;
+    Ok(true)
+}
+
+/// A list with one port more.
+fn with(reserved: &str, port: u16) -> String {
+    match reserved.trim() {
+        "" => format!("{port}\n"),
+        others => format!("{others},{port}\n"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_reserved_is_not_given() {
+        let given = Given::parse("32768\t60999\n", "1,40000-40002,47080\n").expect("as Linux has it");
+        assert_eq!(given.range(), &(32_768..=60_999));
+        assert!(given.includes(32_768) && given.includes(60_999) && given.includes(40_003));
+        for port in [32_767, 61_000, 40_000, 40_002, 47_080] {
+            assert!(!given.includes(port), "{port}");
+        }
+        assert_eq!(Given::parse("nonsense", ""), None);
+    }
+
+    #[test]
+    fn a_port_comes_to_those_that_are_reserved() {
+        assert_eq!(with("\n", 47_092), "47092\n");
+        assert_eq!(with("1,40000-40002\n", 47_092), "1,40000-40002,47092\n");
+    }
+}

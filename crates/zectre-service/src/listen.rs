@@ -1,0 +1,204 @@
+//! Opening the port of a daemon, and keeping it.
+
+use crate::{given_ports, listeners};
+use std::{io, time::Duration};
+use tokio::{net::TcpListener, time::Instant};
+
+/// How long a port is waited for that an outgoing connection has: the kernel keeps it for a minute after its end.
+pub const PASSING_TIMEOUT: Duration = Duration::from_secs(75);
+/// The same where somebody listens on it, who may have been killed a moment ago.
+pub const LISTENER_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often it is tried.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A listener could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Somebody listens on it.
+    #[error("{service} can't listen on {address}: the port is taken. Stop what holds it, or set {key}")]
+    Taken {
+        /// Which daemon.
+        service: &'static str,
+        /// Where.
+        address: String,
+        /// What to set, as an environment variable.
+        key: String,
+    },
+    /// Nobody listens on it, but a connection that goes out from this machine has it, and does not end.
+    #[error(
+        "{service} can't listen on {address}: the kernel has given the port to an outgoing connection \
+         (`ss -tanp 'sport = :{port}'` tells whose). End it, or set {key}; \
+         `sysctl -w net.ipv4.ip_local_reserved_ports={port}` keeps it from happening again"
+    )]
+    Given {
+        /// Which daemon.
+        service: &'static str,
+        /// Where.
+        address: String,
+        /// Its port.
+        port: u16,
+        /// What to set, as an environment variable.
+        key: String,
+    },
+    /// Any other reason.
+    #[error("{service} can't listen on {address}: {source}")]
+    Other {
+        /// Which daemon.
+        service: &'static str,
+        /// Where.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Opens the listener of `service`; `section` is its part of the configuration (`api`, `proxy`, …). A port that an
+/// outgoing connection has is waited for ([`PASSING_TIMEOUT`]), and reserved once it is ours, so that no connection
+/// gets it while the daemon is away.
+///
+/// # Errors
+/// [`BindError`]: after [`LISTENER_TIMEOUT`] where somebody listens on it.
+pub async fn bind(
+    service: &'static str,
+    section: &str,
+    host: &str,
+    port: u16,
+) -> Result<TcpListener, BindError> {
+    let key = format!("ZECTRE__{}__PORT", section.to_uppercase());
+    bind_with_key(service, &key, host, port).await
+}
+
+/// The same for a daemon whose variables are its own: `key` is the one that sets its port.
+///
+/// # Errors
+/// As [`bind`].
+pub async fn bind_with_key(
+    service: &'static str,
+    key: &str,
+    host: &str,
+    port: u16,
+) -> Result<TcpListener, BindError> {
+    let listener = bind_within(PASSING_TIMEOUT, service, key, host, port).await?;
+    keep(port);
+    Ok(listener)
+}
+
+async fn bind_within(
+    passing_timeout: Duration,
+    service: &'static str,
+    key: &str,
+    host: &str,
+    port: u16,
+) -> Result<TcpListener, BindError> {
+    let address = format!("{host}:{port}");
+    let (began, mut is_told) = (Instant::now(), false);
+    let mut ticks = tokio::time::interval(POLL_INTERVAL);
+    loop {
+        ticks.tick().await;
+        let source = match TcpListener::bind(&address).await {
+            Ok(listener) => return Ok(listener),
+            Err(source) => source,
+        };
+        if source.kind() != io::ErrorKind::AddrInUse {
+            return Err(BindError::Other {
+                service,
+                address,
+                source,
+            });
+        }
+        // Who can't ask tries for as long as it could be a connection.
+        let is_listened_on = listeners::on(port).is_ok_and(|sockets| !sockets.is_empty());
+        if is_listened_on && began.elapsed() >= LISTENER_TIMEOUT {
+            let key = key.to_owned();
+            return Err(BindError::Taken {
+                service,
+                address,
+                key,
+            });
+        }
+        if began.elapsed() >= passing_timeout {
+            let key = key.to_owned();
+            return Err(BindError::Given {
+                service,
+                address,
+                port,
+                key,
+            });
+        }
+        if !is_listened_on && !is_told {
+            let timeout_secs = passing_timeout.as_secs();
+            tracing::warn!(
+                address,
+                timeout_secs,
+                "waits for its port, which an outgoing connection has"
+            );
+            is_told = true;
+        }
+    }
+}
+
+/// Best effort: without it the port is waited for when it comes to that.
+fn keep(port: u16) {
+    // A port that the system chose is not asked for again.
+    if port == 0 {
+        return;
+    }
+    match given_ports::reserve(port) {
+        Ok(true) => tracing::info!(
+            port,
+            "reserved: the system gives this port to no connection any more"
+        ),
+        Ok(false) => {}
+        Err(error) => tracing::debug!(port, %error, "could not be reserved: a connection may get this port"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpStream;
+
+    /// A port from which a connection goes out, and both its ends.
+    fn connected() -> (u16, TcpStream, TcpStream) {
+        let far = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let near = TcpStream::connect(far.local_addr().expect("bound")).expect("it listens");
+        let (accepted, _) = far.accept().expect("it came");
+        (near.local_addr().expect("connected").port(), near, accepted)
+    }
+
+    #[tokio::test]
+    async fn a_port_that_an_outgoing_connection_has_is_waited_for() {
+        let (port, near, accepted) = connected();
+        let waits = bind_within(
+            PASSING_TIMEOUT,
+            "zectre-agent",
+            "ZECTRE__AGENT__PORT",
+            "127.0.0.1",
+            port,
+        );
+        tokio::pin!(waits);
+        // Longer than a listener would be waited for.
+        let early = tokio::time::timeout(2 * LISTENER_TIMEOUT, waits.as_mut()).await;
+        assert!(early.is_err(), "{early:?}");
+        // Closed by the other side first, so that nothing of it stays with this one.
+        drop(accepted);
+        drop(near);
+        let listener = waits.await.expect("it has become free");
+        assert_eq!(listener.local_addr().expect("bound").port(), port);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_does_not_end_is_told_as_one() {
+        let (port, _near, _accepted) = connected();
+        let key = "ZECTRE__AGENT__PORT";
+        let refused = bind_within(Duration::from_millis(200), "zectre-agent", key, "127.0.0.1", port).await;
+        let error = refused.expect_err("taken").to_string();
+        for part in [
+            "outgoing connection",
+            "ZECTRE__AGENT__PORT",
+            &format!("ip_local_reserved_ports={port}"),
+        ] {
+            assert!(error.contains(part), "{part} in: {error}");
+        }
+    }
+}
