@@ -2,6 +2,7 @@
 //! (`framing`). The HTTP library would repair some of that; a request that needs repair is refused instead.
 
 use super::{
+    bare,
     frames::Allowance,
     framing::{Framing, Part},
     vigil::Vigil,
@@ -21,11 +22,6 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Takes the place of what must not be read: no parser takes it for a part of HTTP, so the answer is a 400. The empty
 /// line ends the head, which is looked at only then.
 const POISON: &[u8] = b"\0\r\n\r\n";
-
-/// For a client that began a head and did not end it in time.
-const LATE: &[u8] =
-    b"HTTP/1.1 408 Request Timeout\r\nx-error-detail: the head of the request did not come in time\r\n\
-    content-length: 0\r\nconnection: close\r\n\r\n";
 
 /// Which HTTP a client speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +74,8 @@ pub struct Guarded<S> {
     writing: Option<Watch>,
     /// What is left to give instead of the client's bytes, once they are broken off.
     poison: &'static [u8],
+    /// How much of what is said in the library's place has been.
+    said: usize,
     early: Early,
 }
 
@@ -97,6 +95,7 @@ impl<S> Guarded<S> {
             vigil,
             writing,
             poison: POISON,
+            said: 0,
             early: Early::default(),
         }
     }
@@ -105,6 +104,14 @@ impl<S> Guarded<S> {
     pub(super) fn unfinished(self) -> Option<S> {
         let has_requests = !matches!(self.framing.part, Part::Frames | Part::Opaque);
         (has_requests && self.framing.between().is_none()).then_some(self.stream)
+    }
+
+    /// What is said in place of these bytes, where they are the library's own answer to a head that nobody begins with.
+    fn in_place_of(&self, written: &[u8]) -> Option<&'static [u8]> {
+        let own = bare::in_place_of(written)?;
+        let is_http1 = !matches!(self.framing.part, Part::Frames | Part::Opaque) && !self.vigil.is_upgraded();
+        let is_refused = self.framing.part == Part::Broken || !self.vigil.all_begun();
+        (is_http1 && is_refused).then_some(own)
     }
 
     /// Looks at what came of writing so many bytes.
@@ -140,12 +147,24 @@ impl<S> Guarded<S> {
 }
 
 impl<S: AsyncWrite + Unpin> Guarded<S> {
+    /// All of `own`.
+    fn poll_say(&mut self, cx: &mut Context<'_>, own: &'static [u8]) -> Poll<io::Result<()>> {
+        while let Some(rest @ [_, ..]) = own.get(self.said..) {
+            let polled = Pin::new(&mut self.stream).poll_write(cx, rest);
+            match ready!(self.written(cx, polled, |bytes| *bytes))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                bytes => self.said += bytes,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Tells the client, if it can be told at once, and hears nothing more from it.
     fn break_off(&mut self, cx: &mut Context<'_>) {
         self.framing.part = Part::Broken;
         self.poison = b"";
         let mut stream = Pin::new(&mut self.stream);
-        if matches!(stream.as_mut().poll_write(cx, LATE), Poll::Ready(Ok(_))) {
+        if matches!(stream.as_mut().poll_write(cx, bare::LATE), Poll::Ready(Ok(_))) {
             let _ = stream.poll_flush(cx);
         }
     }
@@ -249,6 +268,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guarded<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if let Some(own) = self.in_place_of(bytes) {
+            ready!(self.poll_say(cx, own))?;
+            return Poll::Ready(Ok(bytes.len()));
+        }
         let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.written(cx, polled, |bytes| *bytes)
     }
@@ -258,6 +281,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let [only] = bytes
+            && let Some(own) = self.in_place_of(only)
+        {
+            ready!(self.poll_say(cx, own))?;
+            return Poll::Ready(Ok(only.len()));
+        }
         let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
         self.written(cx, polled, |bytes| *bytes)
     }

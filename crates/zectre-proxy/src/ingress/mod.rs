@@ -19,6 +19,7 @@
 pub mod accept;
 pub mod admit;
 mod affinity;
+mod bare;
 pub mod bell;
 pub mod body;
 pub(crate) mod cause;

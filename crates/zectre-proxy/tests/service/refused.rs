@@ -33,18 +33,27 @@ async fn heads_that_the_library_refuses_are_counted_once() {
     ] {
         let answer = raw(proxy.address, bad.as_bytes()).await;
         assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+        assert!(
+            answer.contains("\r\nx-error-detail: the head of the request is not HTTP"),
+            "{answer}"
+        );
     }
     refused(&proxy, "BAD_REQUEST", 3.0).await;
     let large = format!(
         "GET / HTTP/1.1\r\nHost: a.example\r\nX: {}\r\n\r\n",
         "a".repeat(20_000)
     );
-    assert!(
-        raw(proxy.address, large.as_bytes())
-            .await
-            .starts_with("HTTP/1.1 431")
-    );
+    let answer = raw(proxy.address, large.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+    assert!(answer.contains("proxy.header_bytes_max"), "{answer}");
     refused(&proxy, "HEADERS_TOO_LARGE", 1.0).await;
+    // The one before it has its own answer, whole.
+    let behind = "GET / HTTP/1.1\r\nHost: a.example\r\n\r\nGET / HTTP/1.1\r\nHost : a.example\r\n\r\n";
+    let answer = raw(proxy.address, behind.as_bytes()).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 404 ") && answer.contains("HTTP/1.1 400 "),
+        "{answer}"
+    );
     // What only leaves, or is late, is not refused.
     drop(TcpStream::connect(proxy.address).await.expect("it listens"));
     raw(proxy.address, b"GET / HTTP/1.1\r\nHost: a.exam").await;
@@ -53,7 +62,7 @@ async fn heads_that_the_library_refuses_are_counted_once() {
         (metric(proxy.admin, late).await > 0.9).then_some(())
     })
     .await;
-    refused(&proxy, "BAD_REQUEST", 3.0).await;
+    refused(&proxy, "BAD_REQUEST", 4.0).await;
     proxy.stop().await;
 }
 
