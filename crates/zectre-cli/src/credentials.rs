@@ -1,6 +1,6 @@
 //! Sign-ins, one an API, in the user's own configuration directory; nobody else may read the file.
 
-use crate::error::CliError;
+use crate::{error::CliError, home};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -196,15 +196,10 @@ fn lock(path: &Path) -> Result<fs::File, CliError> {
 
 /// Where they are kept: `$XDG_CONFIG_HOME` or `~/.config`, then `zectre/credentials.json`.
 fn path() -> Result<PathBuf, CliError> {
-    let absolute = |name: &str| {
-        std::env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
-    let config = absolute("XDG_CONFIG_HOME").or_else(|| absolute("HOME").map(|home| home.join(".config")));
-    let config = config.ok_or_else(|| {
+    let config = home::directory("XDG_CONFIG_HOME", ".config").ok_or_else(|| {
         CliError::Usage(
-            "neither XDG_CONFIG_HOME nor HOME is set: set HOME, or sign in with ZECTRE_API_KEY".into(),
+            "neither XDG_CONFIG_HOME nor HOME is set, and this user has no home: set HOME, or sign in with ZECTRE_API_KEY"
+                .into(),
         )
     })?;
     Ok(config.join("zectre").join("credentials.json"))

@@ -13,6 +13,7 @@ mod describe;
 mod error;
 mod gone;
 mod here;
+mod home;
 mod link;
 mod output;
 mod pack;

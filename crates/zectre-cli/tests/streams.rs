@@ -51,6 +51,17 @@ fn a_word_from_elsewhere_is_a_wrong_use_that_says_the_right_one() {
     assert!(String::from_utf8_lossy(&help.stdout).contains("Usage: zectre deploy"));
 }
 
+/// As in a unit of systemd that names no user.
+#[test]
+fn without_home_the_home_of_the_account_is_meant() {
+    let (mut command, _home) = zectre(&["whoami", "--api-url", "http://127.0.0.1:1"]);
+    let output = command.env_remove("HOME").output().expect("it was built");
+    let said = stderr(&output);
+    assert!(!said.contains("HOME"), "{said}");
+    // Not signed in, or no answer: what lies there is this account's own.
+    assert!(matches!(output.status.code(), Some(3 | 5)), "{said}");
+}
+
 #[test]
 fn a_reader_that_leaves_ends_the_program_in_peace() {
     let (mut command, _home) = zectre(&["schema"]);

@@ -159,10 +159,8 @@ pub(crate) fn build(cache: &Path, home: &Path, say: &mut dyn FnMut(&str)) -> Res
 
 /// For every crate. Paths of this machine have no place in programs that run elsewhere.
 fn flags(target_dir: &Path) -> Vec<String> {
-    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| {
-        let home = std::env::var_os("HOME")?;
-        Some(PathBuf::from(home).join(".cargo"))
-    });
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(std::env::home_dir()?.join(".cargo")));
     let mut flags: Vec<String> = CODEGEN_FLAGS.iter().map(ToString::to_string).collect();
     flags.extend(home.map(|home| format!("--remap-path-prefix={}=/cargo", home.display())));
     flags.push(format!("--remap-path-prefix={}=/build", target_dir.display()));

@@ -5,9 +5,9 @@ use super::{
     lock::{self, Lock},
     stopping,
 };
+use crate::home;
 use serde::{Deserialize, Serialize};
 use std::{
-    env,
     fs::{self, DirBuilder, DirEntry},
     io::{self, ErrorKind},
     os::unix::fs::DirBuilderExt,
@@ -44,13 +44,7 @@ pub(super) fn resolve(named: Option<&Path>) -> Result<PathBuf, UpError> {
     } else if nix::unistd::geteuid().is_root() {
         PathBuf::from("/var/lib/zectre")
     } else {
-        let absolute = |name: &str| {
-            env::var_os(name)
-                .map(PathBuf::from)
-                .filter(|path| path.is_absolute())
-        };
-        let data =
-            absolute("XDG_DATA_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/share")));
+        let data = home::directory("XDG_DATA_HOME", ".local/share");
         data.ok_or(UpError::NoHome)?.join("zectre")
     };
     let path = std::path::absolute(&path).map_err(UpError::at(path, "found"))?;
