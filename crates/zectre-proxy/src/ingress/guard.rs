@@ -23,6 +23,20 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// line ends the head, which is looked at only then.
 const POISON: &[u8] = b"\0\r\n\r\n";
 
+/// What is written in several pieces and is no longer than this, as a small answer's head and body, is written as one: to copy it costs
+/// less than what the system does for a list of pieces.
+const WHOLE_BYTES_MAX: usize = 1_024;
+
+/// `pieces` one after the other, where there is room for them.
+fn joined<'r>(pieces: &[io::IoSlice<'_>], room: &'r mut [u8; WHOLE_BYTES_MAX]) -> Option<&'r [u8]> {
+    let mut end = 0;
+    for piece in pieces {
+        room.get_mut(end..end + piece.len())?.copy_from_slice(piece);
+        end += piece.len();
+    }
+    Some(&room[..end])
+}
+
 /// Which HTTP a client speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
@@ -281,13 +295,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if let [only] = bytes
-            && let Some(own) = self.in_place_of(only)
-        {
-            ready!(self.poll_say(cx, own))?;
-            return Poll::Ready(Ok(only.len()));
+        if let [only] = bytes {
+            return self.poll_write(cx, only);
         }
-        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
+        let stream = Pin::new(&mut self.stream);
+        let polled = match joined(bytes, &mut [0; WHOLE_BYTES_MAX]) {
+            Some(whole) => stream.poll_write(cx, whole),
+            None => stream.poll_write_vectored(cx, bytes),
+        };
         self.written(cx, polled, |bytes| *bytes)
     }
 
@@ -306,5 +321,75 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         }
         let polled = Pin::new(&mut self.stream).poll_shutdown(cx);
         self.written(cx, polled, |()| 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ingress::connection::allowance;
+    use prometheus_client::metrics::counter::Counter;
+    use std::io::IoSlice;
+
+    /// Takes all that it is given, and notes how.
+    #[derive(Debug, Default)]
+    struct Calls {
+        bytes: Vec<u8>,
+        pieces: Vec<usize>,
+    }
+
+    impl AsyncWrite for Calls {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.pieces.push(1);
+            self.bytes.extend_from_slice(bytes);
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_write_vectored(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            self.pieces.push(bytes.len());
+            let before = self.bytes.len();
+            for piece in bytes {
+                self.bytes.extend_from_slice(piece);
+            }
+            Poll::Ready(Ok(self.bytes.len() - before))
+        }
+
+        fn is_write_vectored(&self) -> bool {
+            true
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn a_small_answer_is_written_as_one_piece_and_a_large_one_is_not_copied() {
+        let vigil = Vigil::new(Counter::default(), None);
+        let mut guarded = Guarded::new(Calls::default(), 8_192, vigil, None, allowance());
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let head = [b'h'; 24];
+        let mut all = Vec::new();
+        for (body, pieces) in [(30, 1), (WHOLE_BYTES_MAX - 24, 1), (WHOLE_BYTES_MAX - 23, 2)] {
+            let body = vec![b'b'; body];
+            let parts = [IoSlice::new(&head), IoSlice::new(&body)];
+            let wrote = Pin::new(&mut guarded).poll_write_vectored(&mut cx, &parts);
+            assert!(matches!(wrote, Poll::Ready(Ok(bytes)) if bytes == head.len() + body.len()));
+            assert_eq!(guarded.stream.pieces.pop(), Some(pieces));
+            all.extend([&head[..], &body[..]].concat());
+        }
+        assert_eq!(guarded.stream.bytes, all);
     }
 }

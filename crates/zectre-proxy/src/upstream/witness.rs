@@ -139,6 +139,10 @@ impl AsyncWrite for Witness {
         cx: &mut Context<'_>,
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        // As most requests are: the system does more for a list than for a piece.
+        if let [only] = bytes {
+            return self.poll_write(cx, only);
+        }
         let wrote = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bytes));
         Poll::Ready(self.wrote(wrote))
     }
