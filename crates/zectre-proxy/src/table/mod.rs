@@ -16,7 +16,7 @@ pub use rows::{
 };
 
 use crate::live::{Kept, Replica, Shift, Traffic, Woken};
-use shards::Shards;
+use shards::{Hashed, Shards};
 use site::Site;
 use std::{collections::HashSet, sync::Arc};
 use zectre_common::{
@@ -347,18 +347,23 @@ impl Table {
 
     /// Where a normalised host leads.
     pub fn resolve(&self, host: &str) -> Option<Route<'_>> {
-        let label = platform_label(host, &self.platform_domain);
-        let preview = label.and_then(|label| self.previews.get(label));
+        let label = platform_label(host, &self.platform_domain).map(Hashed::new);
+        let host = Hashed::new(host);
+        let preview = label.as_ref().and_then(|label| self.previews.get_hashed(label));
         if let Some(deployment) = preview
-            .or_else(|| self.pinned.get(host).map(|(_, deployment)| deployment))
+            .or_else(|| self.pinned.get_hashed(&host).map(|(_, deployment)| deployment))
             .and_then(|id| self.deployments.get(id))
         {
             return Some(Route::Pinned(deployment));
         }
-        if let Some(environment) = self.domains.get(host).and_then(|id| self.environments.get(id)) {
+        if let Some(environment) = self
+            .domains
+            .get_hashed(&host)
+            .and_then(|id| self.environments.get(id))
+        {
             return Some(Route::Environment(environment));
         }
-        let candidates = self.subdomains.get(label?)?;
+        let candidates = self.subdomains.get_hashed(&label?)?;
         let environments = || candidates.iter().filter_map(|id| self.environments.get(id));
         let serving = environments().find(|environment| environment.current.is_some());
         let deployed = || environments().find(|environment| environment.newest.is_some());

@@ -1,22 +1,24 @@
 //! A map of which a changed copy costs what changed: its entries lie in many small tables, and a copy shares all but those that
-//! it changes. A look-up hashes once, as in any map.
+//! it changes. A look-up hashes once, as in any map, and one name may be looked for in many maps with one hash.
 
 use hashbrown::HashTable;
 use std::{
     borrow::Borrow,
     hash::{BuildHasher, Hash, RandomState},
-    sync::Arc,
+    sync::{Arc, LazyLock},
 };
 
 /// Of 100,000 entries 400 are copied with a changed one.
 const COUNT: usize = 256;
+
+/// Of all maps, so that what is hashed for one of them is for the others, too.
+static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 type Shard<K, V> = Arc<HashTable<(K, V)>>;
 
 /// The map.
 #[derive(Debug, Clone)]
 pub(super) struct Shards<K, V> {
-    hasher: RandomState,
     shards: Box<[Shard<K, V>]>,
 }
 
@@ -24,7 +26,6 @@ impl<K, V> Default for Shards<K, V> {
     fn default() -> Self {
         let empty = Arc::new(HashTable::new());
         Self {
-            hasher: RandomState::new(),
             shards: vec![empty; COUNT].into(),
         }
     }
@@ -48,6 +49,23 @@ impl<K, V> Shards<K, V> {
     }
 }
 
+/// A key with its hash.
+#[derive(Debug)]
+pub(super) struct Hashed<'k, Q: ?Sized> {
+    key: &'k Q,
+    hash: u64,
+}
+
+impl<'k, Q: Hash + ?Sized> Hashed<'k, Q> {
+    /// To be looked for in more than one map.
+    pub(super) fn new(key: &'k Q) -> Self {
+        Self {
+            key,
+            hash: HASHER.hash_one(key),
+        }
+    }
+}
+
 /// A table chooses its places by the lowest and the highest bits of a hash; its shard is chosen by others.
 fn shard_of(hash: u64) -> usize {
     (hash >> 40) as usize % COUNT
@@ -60,8 +78,16 @@ impl<K: Eq + Hash, V> Shards<K, V> {
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
     {
-        let hash = self.hasher.hash_one(key);
-        let found = self.shards[shard_of(hash)].find(hash, |(known, _)| known.borrow() == key);
+        self.get_hashed(&Hashed::new(key))
+    }
+
+    /// The same.
+    pub(super) fn get_hashed<Q>(&self, of: &Hashed<'_, Q>) -> Option<&V>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let found = self.shards[shard_of(of.hash)].find(of.hash, |(known, _)| known.borrow() == of.key);
         found.map(|(_, value)| value)
     }
 }
@@ -69,11 +95,11 @@ impl<K: Eq + Hash, V> Shards<K, V> {
 impl<K: Clone + Eq + Hash, V: Clone> Shards<K, V> {
     /// Lets `key` lead to `value`.
     pub(super) fn insert(&mut self, key: K, value: V) {
-        let hash = self.hasher.hash_one(&key);
+        let hash = HASHER.hash_one(&key);
         let shard = Arc::make_mut(&mut self.shards[shard_of(hash)]);
         match shard.find_mut(hash, |(known, _)| *known == key) {
             Some(entry) => entry.1 = value,
-            None => drop(shard.insert_unique(hash, (key, value), |(key, _)| self.hasher.hash_one(key))),
+            None => drop(shard.insert_unique(hash, (key, value), |(key, _)| HASHER.hash_one(key))),
         }
     }
 
@@ -83,9 +109,10 @@ impl<K: Clone + Eq + Hash, V: Clone> Shards<K, V> {
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
     {
+        let of = Hashed::new(key);
         // What is not there needs no copy.
-        self.get(key)?;
-        let hash = self.hasher.hash_one(key);
+        self.get_hashed(&of)?;
+        let hash = of.hash;
         let shard = Arc::make_mut(&mut self.shards[shard_of(hash)]);
         let entry = shard.find_entry(hash, |(known, _)| known.borrow() == key);
         let ((_, value), _) = entry.ok()?.remove();

@@ -7,6 +7,7 @@ use super::{
 use crate::live::{Pace, Replica};
 use std::{
     collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
     mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -18,6 +19,25 @@ use zectre_common::id::TaskId;
 const IDLE_MAX: usize = 256;
 /// An idle connection is closed after so long.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Half of the bits of an id are random: they are as good as a hash of them, which would cost a request two.
+#[derive(Debug, Default)]
+struct Bits(u64);
+
+impl Hasher for Bits {
+    fn write(&mut self, bytes: &[u8]) {
+        // The last ones count, which are the random ones.
+        for byte in bytes {
+            self.0 = self.0 << 8 | u64::from(*byte);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+type ByTask = HashMap<TaskId, Kept, BuildHasherDefault<Bits>>;
 
 #[derive(Debug)]
 struct Idle {
@@ -34,7 +54,7 @@ struct Kept {
 /// The pool.
 #[derive(Debug)]
 pub(super) struct Pool {
-    kept: Mutex<HashMap<TaskId, Kept>>,
+    kept: Mutex<ByTask>,
     /// Where connections are waited for that are about to be ready.
     tasks: TaskTracker,
 }
@@ -47,7 +67,7 @@ impl Pool {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<TaskId, Kept>> {
+    fn lock(&self) -> MutexGuard<'_, ByTask> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
