@@ -26,6 +26,7 @@ pub mod problem;
 pub mod request_id;
 pub mod ring;
 pub mod rotation;
+pub mod scrap;
 pub mod seal;
 pub mod server;
 pub mod signed_url;

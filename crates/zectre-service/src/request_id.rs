@@ -1,7 +1,7 @@
 //! The id that follows a request across services: taken from `X-Request-Id` or made, logged with every line,
 //! and handed on to every call made on the request's behalf.
 
-use crate::dice::roll;
+use crate::{dice::roll, scrap};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::{
     future::Future,
@@ -36,7 +36,12 @@ pub fn from_headers(headers: &HeaderMap) -> String {
 pub fn value_from_headers(headers: &HeaderMap) -> HeaderValue {
     match given(headers) {
         Some(value) => value.clone(),
-        None => header_value(fresh().simple().encode_lower(&mut Uuid::encode_buffer())),
+        None => {
+            let id = fresh();
+            let mut digits = Uuid::encode_buffer();
+            let digits = id.simple().encode_lower(&mut digits);
+            scrap::header_value(digits.as_bytes()).expect("hexadecimal digits")
+        }
     }
 }
 

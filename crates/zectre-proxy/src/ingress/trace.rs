@@ -5,7 +5,7 @@
 //! a parent that nobody recorded would be a hole in the trace. Where there is none, one begins here.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use zectre_service::dice::roll;
+use zectre_service::{dice::roll, scrap};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
@@ -97,7 +97,7 @@ fn make(random: [u64; 3], sampled: bool) -> HeaderValue {
     write(19, random[1]);
     write(36, random[2]);
     text[LEN - 1] = if sampled { b'1' } else { b'0' };
-    HeaderValue::from_bytes(&text).expect("digits and dashes")
+    scrap::header_value(&text).expect("digits and dashes")
 }
 
 #[cfg(test)]
