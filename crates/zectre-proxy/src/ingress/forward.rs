@@ -89,7 +89,10 @@ impl Ingress {
         };
         let (visit, woken) = waiting.finish();
         let visit = visit.expect("a place is given to a counted request only");
-        let (status, after) = (answered.reply.response.status(), began.elapsed());
+        let (status, after) = (
+            answered.reply.response.status(),
+            answered.reply.came.duration_since(began),
+        );
         visit.red().answered(status, after);
         if let Some(node) = answered.lease.replica().node() {
             node.answered(status, after);
@@ -336,7 +339,9 @@ impl Ingress {
         in_flight: Counted,
         entry: &mut Entry,
     ) -> Response<Answer> {
-        let Reply { mut response, link } = answered.reply;
+        let Reply {
+            mut response, link, ..
+        } = answered.reply;
         let counts = Counts {
             lease: answered.lease,
             visit,

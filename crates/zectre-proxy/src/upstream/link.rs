@@ -1,6 +1,6 @@
 //! One connection to a task, on loan to a request.
 
-use super::{Failed, pool::Pool, receipt::Receipt, rest::Rests, shared::Stream};
+use super::{Failed, alarm::Alarm, pool::Pool, receipt::Receipt, rest::Rests, shared::Stream};
 use crate::{
     ingress::body::Upload,
     live::{Pace, Replica},
@@ -18,6 +18,8 @@ pub(super) struct Single {
     pub(super) sender: http1::SendRequest<Upload>,
     pub(super) rests: Arc<Rests>,
     pub(super) receipt: Arc<Receipt>,
+    /// Of its requests. Like all of it, it is of the runtime on which the connection was made.
+    pub(super) alarm: Alarm,
 }
 
 /// What requests are handed to.

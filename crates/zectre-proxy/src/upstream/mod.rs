@@ -5,6 +5,7 @@
 //! knocked at: a new connection that nobody answers tells that the host is gone, one that is made tells that the task
 //! is only slow. Socket options can't tell the two apart: TCP_USER_TIMEOUT also breaks an upload that the task is slow to read.
 
+mod alarm;
 mod link;
 mod pool;
 mod receipt;
@@ -25,6 +26,7 @@ use crate::{
     live::Replica,
     workers,
 };
+use alarm::Alarm;
 use futures_util::FutureExt;
 use http::{HeaderMap, Request, Response, Version, header};
 use hyper::{
@@ -107,6 +109,8 @@ pub struct Reply {
     pub response: Response<Incoming>,
     /// To be released after the body.
     pub link: Link,
+    /// When the head came.
+    pub came: Instant,
 }
 
 /// A task did not answer.
@@ -331,8 +335,14 @@ impl Upstream {
         }
         let before = link.written();
         let sent = match link.sender() {
-            Sender::Http1(single) => silence.bear(single.sender.try_send_request(request)).await,
-            Sender::Http2(stream) => silence.bear(stream.sender().try_send_request(request)).await,
+            Sender::Http1(single) => {
+                let sending = single.sender.try_send_request(request);
+                silence.bear(sending, &mut single.alarm).await
+            }
+            Sender::Http2(stream) => {
+                let sending = stream.sender().try_send_request(request);
+                silence.bear(sending, &mut Alarm::default()).await
+            }
         };
         let response = sent.map_err(|failed| {
             let ended = matches!(failed, Failed::Unsent(..) | Failed::Lost(_));
@@ -350,8 +360,9 @@ impl Upstream {
             link.retire();
         }
         replica.answered();
-        replica.pace().answered(silence.began.elapsed());
-        Ok(Reply { response, link })
+        let came = Instant::now();
+        replica.pace().answered(came.duration_since(silence.began));
+        Ok(Reply { response, link, came })
     }
 
     /// A new connection; `None` when the task's queue has no room for it.
@@ -391,6 +402,7 @@ impl Upstream {
             sender,
             rests,
             receipt,
+            alarm: Alarm::default(),
         };
         Ok(Some(self.pool().lend(replica, single)))
     }

@@ -1,6 +1,6 @@
 //! Waiting for an answer: how long, and for whom.
 
-use super::{Failed, KNOCK_EVERY, Terms, Upstream};
+use super::{Failed, KNOCK_EVERY, Terms, Upstream, alarm::Alarm};
 use crate::{
     ingress::body::{Progress, Upload},
     live::Replica,
@@ -9,11 +9,12 @@ use http::{Request, Response};
 use hyper::{body::Incoming, client::conn::TrySendError};
 use std::{
     error::Error,
+    future::poll_fn,
     pin::Pin,
     sync::Arc,
+    task::Poll,
     time::{Duration, Instant},
 };
-use tokio::time::timeout;
 
 /// What came of a request that hyper took.
 type Sent = Result<Response<Incoming>, TrySendError<Request<Upload>>>;
@@ -31,12 +32,21 @@ pub(super) struct Silence<'r> {
 
 impl Silence<'_> {
     /// Waits for the answer, for as long as somebody is there who may give it.
-    pub(super) async fn bear(&self, sent: impl Future<Output = Sent>) -> Result<Response<Incoming>, Failed> {
+    pub(super) async fn bear(
+        &self,
+        sent: impl Future<Output = Sent>,
+        alarm: &mut Alarm,
+    ) -> Result<Response<Incoming>, Failed> {
         let mut sent = std::pin::pin!(sent);
         let patience = self.terms.response_timeout;
         let mut wait = KNOCK_EVERY.min(patience);
+        let mut until = self.began + wait;
         loop {
-            if let Ok(sent) = timeout(wait, sent.as_mut()).await {
+            let sent_or_rung = poll_fn(|cx| match sent.as_mut().poll(cx) {
+                Poll::Ready(sent) => Poll::Ready(Some(sent)),
+                Poll::Pending => alarm.poll(until, cx).map(|()| None),
+            });
+            if let Some(sent) = sent_or_rung.await {
                 return self.taken(sent);
             }
             let quiet = self.quiet();
@@ -50,6 +60,7 @@ impl Silence<'_> {
                 return told;
             }
             wait = KNOCK_EVERY.min(left);
+            until = Instant::now() + wait;
         }
     }
 
