@@ -104,7 +104,7 @@ pub(super) fn upgrade(parts: &Parts, has_body: bool) -> Option<HeaderValue> {
     if has_body
         || parts.method != Method::GET
         || parts.version != Version::HTTP_11
-        || !connection_options(&parts.headers).any(|option| option.eq_ignore_ascii_case("upgrade"))
+        || !connection_options(&parts.headers).any(|option| option.eq_ignore_ascii_case(b"upgrade"))
     {
         return None;
     }
@@ -139,12 +139,16 @@ pub(super) fn frame(parts: &mut Parts, length: Option<u64>) {
     }
 }
 
-fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+/// What a message says of its connection, as far as it is text.
+pub(crate) fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     let values = headers
         .get_all(header::CONNECTION)
         .iter()
         .filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(str::trim)
+    // By bytes: to split text by characters takes twice as long.
+    values
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
 }
 
 /// Removes what belongs to the connection it came on.
@@ -176,8 +180,8 @@ fn strip(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
         .collect();
     if found.contains(&header::CONNECTION) {
         // The usual one is known, and found already.
-        let named = connection_options(headers).filter(|option| !option.eq_ignore_ascii_case("keep-alive"));
-        let named = named.filter_map(|option| option.parse().ok());
+        let named = connection_options(headers).filter(|option| !option.eq_ignore_ascii_case(b"keep-alive"));
+        let named = named.filter_map(|option| HeaderName::from_bytes(option).ok());
         found.extend(named.filter(|name| !END_TO_END.contains(name)));
     }
     for name in found {

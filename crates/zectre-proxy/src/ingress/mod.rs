@@ -57,6 +57,7 @@ pub mod vigil;
 pub mod watch;
 
 pub use affinity::Marks;
+pub(crate) use headers::connection_options;
 pub use refusal::{ERROR_DETAIL, Form, Refusal};
 
 use crate::{

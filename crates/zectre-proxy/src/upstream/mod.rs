@@ -22,6 +22,7 @@ use crate::{
     ingress::{
         bell::until,
         body::{Fault, Upload},
+        connection_options,
     },
     live::Replica,
     workers,
@@ -436,22 +437,17 @@ fn idle_max(replica: &Replica, terms: Terms<'_>) -> Option<Duration> {
 
 /// Whether the task says that this is the last answer of its connection: what closes then is no surprise.
 fn is_last(response: &Response<Incoming>) -> bool {
-    let says = |word: &str| {
-        let values = response.headers().get_all(header::CONNECTION).iter();
-        let mut options = values
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','));
-        options.any(|option| option.trim().eq_ignore_ascii_case(word))
-    };
+    let says =
+        |word: &[u8]| connection_options(response.headers()).any(|option| option.eq_ignore_ascii_case(word));
     match response.version() {
-        Version::HTTP_10 => return !says("keep-alive"),
+        Version::HTTP_10 => return !says(b"keep-alive"),
         Version::HTTP_11 => {}
         _ => return false,
     }
     // One that does not say how long it is ends with its connection.
     let has_end = response.body().size_hint().exact().is_some()
         || response.headers().contains_key(header::TRANSFER_ENCODING);
-    !has_end || says("close")
+    !has_end || says(b"close")
 }
 
 /// Whether the task is told that this is the last request of its connection.
