@@ -23,8 +23,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use zectre_service::tasks::Shutdown;
 
 /// Each worker has a timer that runs out so often, and nobody waits for it. A runtime that sleeps is woken (a write and a read that the
-/// system sees) for each new timer that runs out before all it knew when it fell asleep. Every request sets one, and without
-/// another request under way it would be the first: so a request waits for its answer by no shorter timer than this.
+/// system sees) for each new timer that runs out before all it knew when it fell asleep. The first request for a while on a connection to a
+/// task sets one, which would be the first of all: so a request waits for its answer by no shorter timer than this.
 pub const BEAT: Duration = Duration::from_millis(500);
 
 thread_local! {
