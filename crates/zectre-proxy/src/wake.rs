@@ -21,7 +21,11 @@ use zectre_common::{
     config::ProxyConfig,
     id::DeploymentId,
     state::Reason,
-    wire::{deployment::WakeResponse, scheduler::WakeRequest, task::Phases},
+    wire::{
+        deployment::WakeResponse,
+        scheduler::{SUPERSEDED, WakeRequest},
+        task::Phases,
+    },
 };
 use zectre_service::{
     call::{CallError, Caller, UNEXPECTED_ANSWER},
@@ -194,7 +198,9 @@ impl Waker {
         answer: watch::Sender<Option<WakeResult>>,
     ) {
         let started = Instant::now();
-        let result = match self.ask(&deployment, started).await {
+        // One is the slot's, for those who come yet.
+        let is_awaited = || answer.receiver_count() > 1;
+        let result = match self.ask(&deployment, started, is_awaited).await {
             Ok(phases) => {
                 if slept {
                     self.metrics.wakes.inc();
@@ -203,7 +209,7 @@ impl Waker {
                 Ok(phases)
             }
             Err(error) => {
-                if slept {
+                if slept && !is_superseded(&error) {
                     self.metrics.wakes_failed.inc();
                     tracing::warn!(deployment = %deployment.id, %error, "a deployment could not be woken");
                 } else {
@@ -232,10 +238,19 @@ impl Waker {
     /// Asks, and once more when the table was newer than the answer, whose tasks may be gone by then. A second such answer means
     /// that the table is about to tell of them. Where nobody can say anything now (a part of the platform is started again, say),
     /// it is asked until somebody can, as long as there is time: whoever waits for it has nothing better.
-    async fn ask(&self, deployment: &Deployment, started: Instant) -> Result<Phases, CallError> {
+    async fn ask(
+        &self,
+        deployment: &Deployment,
+        started: Instant,
+        is_awaited: impl Fn() -> bool,
+    ) -> Result<Phases, CallError> {
         let (mut is_second, mut pause) = (false, PAUSE_MIN);
         loop {
             let answer = match self.ask_scheduler(deployment.id, started).await {
+                // It may have been superseded meanwhile: who waited for what serves was led there, and nobody wants this version.
+                Some(Err(error)) if is_superseded(&error) && is_awaited() => {
+                    self.ask_api(deployment.id, started).await
+                }
                 Some(answer) => answer,
                 None => self.ask_api(deployment.id, started).await,
             };
@@ -314,7 +329,7 @@ impl Waker {
         let Err(error) = &answer else {
             return Some(answer);
         };
-        if is_final(error) {
+        if is_final(error) || is_superseded(error) {
             return Some(answer);
         }
         tracing::debug!(deployment = %id, %error, "the API is asked for a wake");
@@ -363,6 +378,12 @@ fn is_final(error: &CallError) -> bool {
         let is_word = problem.code == WAKE_TIMEOUT || reason(&problem.code).is_some();
         problem.status == 503 && is_word
     })
+}
+
+/// Whether the scheduler leaves it to the API to wake a version that serves no more.
+fn is_superseded(error: &CallError) -> bool {
+    let problem = error.problem();
+    problem.is_some_and(|problem| problem.status == 409 && problem.code == SUPERSEDED)
 }
 
 /// The reason of a deployment that a code stands for.

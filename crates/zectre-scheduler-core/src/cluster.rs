@@ -9,6 +9,7 @@ use super::{
     roster::{Roster, Standing},
     shelf::Key,
     shelves::Shelves,
+    spare::Spare,
     timer::{Timer, Timers},
     waiting::Waiting,
     withheld::Withheld,
@@ -58,6 +59,10 @@ pub struct Cluster {
     pub(super) waiting: Waiting,
     /// Whose wake is not refused yet although it waits. Not stored: nobody waits at a new leader.
     pub(super) withheld: Withheld,
+    /// What may give way to those who serve and wait. Follows from the deployments and their tasks.
+    pub(super) spare: Spare,
+    /// What serves no more and sleeps since, until proxies know. Not stored: nobody waits at a new leader.
+    pub(super) displaced: Acks<DeploymentId>,
     /// Tasks taken out of routing that may not be told to stop yet.
     pub(super) draining: Acks<TaskId>,
     /// Those of them whose drain time is over.
@@ -93,6 +98,9 @@ pub struct Cluster {
     /// Looks for room to come so far.
     #[cfg(test)]
     pub(super) looks_for_passing: u64,
+    /// How many that might give way were looked at so far.
+    #[cfg(test)]
+    pub(super) looks_at_spare: usize,
     counts: BTreeMap<TaskState, usize>,
     applied: BTreeSet<i64>,
     resting: Resting,
@@ -124,6 +132,8 @@ impl Cluster {
             shelves: Shelves::default(),
             waiting: Waiting::default(),
             withheld: Withheld::default(),
+            spare: Spare::default(),
+            displaced: Acks::default(),
             draining: Acks::default(),
             overdue: Acks::default(),
             revived: BTreeSet::new(),
@@ -141,6 +151,8 @@ impl Cluster {
             searches: 0,
             #[cfg(test)]
             looks_for_passing: 0,
+            #[cfg(test)]
+            looks_at_spare: 0,
             counts: BTreeMap::new(),
             applied: BTreeSet::new(),
             resting: Resting::default(),
@@ -418,6 +430,8 @@ impl Cluster {
         self.resting.remove(id);
         self.waiting.forget(id);
         self.withheld.remove(id);
+        self.spare.remove(id);
+        self.displaced.remove(id);
         self.confirming.remove(id);
         self.timers.arm(Timer::Deployment(id), None);
         self.pass.deployments.remove(&id);

@@ -84,6 +84,9 @@ pub enum Command {
     Ready(DeploymentId),
     /// The deployment went to sleep: whoever waits for it still wakes it again, as whoever comes now would.
     Asleep(DeploymentId),
+    /// The deployment serves no more and sleeps since, and all proxies know: whoever waits for it still asks anew, as whoever comes
+    /// now does.
+    Displaced(DeploymentId),
     /// The deployment can't take requests: answer those who wait for it.
     WakeFailed {
         /// Which.

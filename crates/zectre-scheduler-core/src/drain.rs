@@ -215,12 +215,14 @@ pub(super) fn epoch_raised(cluster: &mut Cluster, epoch: u64, now: Time) {
     cluster.overdue.committed(epoch);
     cluster.stranded.committed(epoch);
     cluster.confirming.committed(epoch);
+    cluster.displaced.committed(epoch);
     check_all(cluster, now);
 }
 
 /// Proxies moved on, or went away: what waited for them goes on.
 pub(super) fn check_all(cluster: &mut Cluster, now: Time) {
     confirm::check_all(cluster, now);
+    sleep::tell_displaced(cluster);
     let applied = cluster.applied_epoch();
     for node in cluster.stranded.up_to(applied) {
         cluster.stranded.remove(node);

@@ -37,6 +37,7 @@ mod shelves;
 mod shortage;
 mod sleep;
 mod snapshot;
+mod spare;
 mod succession;
 mod task;
 mod timer;

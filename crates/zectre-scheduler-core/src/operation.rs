@@ -263,6 +263,11 @@ fn delete(cluster: &mut Cluster, id: DeploymentId, now: Time) {
                 (Some(Reason::Cancelled), Some("it is being deleted".into()));
             deployment.finished_at = deployment.finished_at.or(Some(now));
         });
+        cluster.say(Command::WakeFailed {
+            deployment_id: resident,
+            reason: Reason::Cancelled,
+            message: "it is being deleted".into(),
+        });
     }
     cluster.returning.remove(&environment_id);
     let environment = cluster.environments.get(&environment_id);

@@ -6,7 +6,7 @@
 
 use super::{
     Cluster, Command, Happening, Task, drain, report, shelf::Key, shelves::is_suitable, shortage::shortage,
-    sleep, succession, timer::Timer, waiting::Kind, withheld,
+    sleep, spare, succession, timer::Timer, waiting::Kind, withheld,
 };
 use std::time::Duration;
 use zectre_common::{
@@ -168,7 +168,9 @@ fn put(cluster: &mut Cluster, search: &Search, id: TaskId, node_id: NodeId, now:
 }
 
 fn wait_for_room(cluster: &mut Cluster, kind: &Kind, deployment_id: DeploymentId, id: TaskId, now: Time) {
-    cluster.waiting.add(kind, deployment_id, id, now);
+    let is_beside = !spare::serves(cluster, deployment_id);
+    cluster.waiting.add(kind, deployment_id, id, is_beside, now);
+    spare::make_room(cluster, deployment_id, now);
     if let Some((reason, message)) = shortage_of_kind(cluster, kind, deployment_id, now) {
         tell_shortage(cluster, deployment_id, id, reason, message, now);
     }

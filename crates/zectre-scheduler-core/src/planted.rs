@@ -72,6 +72,12 @@ pub enum Planted {
     RefusalForgotten,
     /// Who waits for what is put to sleep goes on waiting.
     SleepForgetsWaiting,
+    /// Who waits for what serves no more goes on waiting.
+    DisplacedForgotten,
+    /// What serves waits for room that idle superseded versions have.
+    NoWayGiven,
+    /// What was asked for just now is put to sleep to make room.
+    BusyGivesWay,
     /// All successors of a deployment start at once.
     SuccessorsAllAtOnce,
     /// A server whose time is nearly over gets no successor.
@@ -159,6 +165,9 @@ impl Planted {
         Self::UnplacedForgotten,
         Self::RefusalForgotten,
         Self::SleepForgetsWaiting,
+        Self::DisplacedForgotten,
+        Self::NoWayGiven,
+        Self::BusyGivesWay,
         Self::SuccessorsAllAtOnce,
         Self::ReliefForgotten,
         Self::ReliefRepeated,

@@ -237,7 +237,7 @@ fn begin(cluster: &mut Cluster, environment_id: EnvironmentId, id: DeploymentId,
 /// A return that is under way gives way to something else: what was woken for it sleeps again.
 fn abandon_return(cluster: &mut Cluster, environment_id: EnvironmentId) {
     if let Some(id) = cluster.returning.remove(&environment_id) {
-        cluster.update_deployment(id, |deployment| deployment.asleep = true);
+        sleep::displace(cluster, id);
     }
     let Some(environment) = cluster.environments.get(&environment_id) else {
         return;
@@ -250,7 +250,7 @@ fn abandon_return(cluster: &mut Cluster, environment_id: EnvironmentId) {
         return;
     };
     let id = target.id;
-    cluster.update_deployment(id, |deployment| deployment.asleep = true);
+    sleep::displace(cluster, id);
     cluster.update_environment(environment_id, |e| (e.target, e.target_weight) = (None, None));
 }
 
@@ -436,7 +436,7 @@ pub(super) fn take_over(
     });
     if let Some(old) = old {
         confirm::confirm(cluster, old, now);
-        cluster.update_deployment(old, |deployment| deployment.asleep = true);
+        sleep::displace(cluster, old);
     }
     if returns {
         confirm::record(cluster, id);

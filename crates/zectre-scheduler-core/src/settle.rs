@@ -1,6 +1,8 @@
 //! After an event: every deployment that it touched is brought closer to what is wanted, until nothing moves.
 
-use super::{Cluster, health, job, placement, progress, replicas, rollout, sleep, timer::Timer, withheld};
+use super::{
+    Cluster, health, job, placement, progress, replicas, rollout, sleep, spare, timer::Timer, withheld,
+};
 use zectre_common::{id::DeploymentId, time::Time};
 
 /// The most looks at deployments within one step. Each look moves something or is the last; what is left
@@ -13,6 +15,7 @@ pub(super) const STEP_ROWS_MAX: usize = 4_096;
 const RETRIES_MAX: usize = 1_000;
 
 pub(super) fn settle(cluster: &mut Cluster, now: Time) {
+    spare::look_again(cluster, now);
     let mut retries = 0;
     for _ in 0..LOOKS_MAX {
         if cluster.rows_to_save() >= STEP_ROWS_MAX {
@@ -31,6 +34,8 @@ pub(super) fn settle(cluster: &mut Cluster, now: Time) {
     withheld::look_again(cluster, now);
     cluster.timers.arm(Timer::Words, cluster.waiting.tells_at(now));
     cluster.timers.arm(Timer::Withheld, cluster.withheld.next());
+    let looks_at = spare::looks_at(cluster, now);
+    cluster.timers.arm(Timer::Spare, looks_at);
     if cluster.is_unsettled() {
         cluster.timers.arm(Timer::Rest, Some(now));
     }
@@ -73,4 +78,5 @@ fn look_at(cluster: &mut Cluster, id: DeploymentId, now: Time) {
         .timers
         .arm(Timer::Deployment(id), deadline.filter(|at| *at > now));
     cluster.note_rest(id);
+    spare::note(cluster, id);
 }

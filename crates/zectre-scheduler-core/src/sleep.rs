@@ -100,6 +100,26 @@ pub(super) fn put_to_sleep(cluster: &mut Cluster, id: DeploymentId, why: &str) -
     true
 }
 
+/// It no longer serves, and sleeps. Whoever waits for it is told when all proxies route without it: only those are left then who want
+/// this version.
+pub(super) fn displace(cluster: &mut Cluster, id: DeploymentId) {
+    cluster.update_deployment(id, |deployment| deployment.asleep = true);
+    if !crate::planted::planted!(DisplacedForgotten) {
+        cluster.displaced.add(id, None);
+    }
+}
+
+/// Proxies moved on: they know by now what serves no more.
+pub(super) fn tell_displaced(cluster: &mut Cluster) {
+    for id in cluster.displaced.up_to(cluster.applied_epoch()) {
+        cluster.displaced.remove(id);
+        // It may have been woken since, or serve again.
+        if cluster.comes_back(id) {
+            cluster.say(Command::Displaced(id));
+        }
+    }
+}
+
 /// A request waits for it.
 pub(super) fn wake_on_request(cluster: &mut Cluster, id: DeploymentId, now: Time) {
     let Some(deployment) = cluster.deployments.get(&id) else {

@@ -33,6 +33,8 @@ pub(super) enum Timer {
     Words,
     /// Refusals that are held back are looked at again.
     Withheld,
+    /// Room is looked for again for those who serve and wait.
+    Spare,
     /// What the bound of a step left over.
     Rest,
 }
@@ -113,8 +115,8 @@ pub(super) fn fire_due(cluster: &mut Cluster, now: Time) {
             Some(Timer::Deployment(_)) if crate::planted::planted!(DeadlineUnseen) => {}
             Some(Timer::Deployment(id)) => cluster.touch(id),
             Some(Timer::Ports(id)) => failure::wake_ports(cluster, id, now),
-            // Told when this step settles.
-            Some(Timer::Words | Timer::Withheld) => {}
+            // Told, and looked for, when this step settles.
+            Some(Timer::Words | Timer::Withheld | Timer::Spare) => {}
             // Deployments are settled after any event; draining tasks are not.
             Some(Timer::Rest) => drain::stop_all_drained(cluster, now),
         }

@@ -2,7 +2,7 @@
 //! until room appears.
 //!
 //! A try costs what it places, and a logarithm; how many wait doesn't matter. In turn: what was tried last longest
-//! ago, and of that the oldest deployment.
+//! ago, and of that what serves, and the oldest deployment.
 
 use super::Deployment;
 use std::{
@@ -61,15 +61,21 @@ struct Versions {
 /// Everyone who waits for the same.
 #[derive(Debug, Clone)]
 struct Group {
-    deployments: BTreeSet<DeploymentId>,
+    /// What serves comes before what is awake beside it.
+    deployments: BTreeSet<Rank>,
     /// With the room of this version nobody of it found any.
     tried: u64,
     /// With the room of this version these could do nothing with a place, up to this one.
-    passed: Option<(u64, DeploymentId)>,
+    passed: Option<(u64, Rank)>,
     found: Option<(Versions, Time, (Reason, String))>,
     /// Whether room for it was about to be free.
     passing: Option<Passing>,
+    /// Until then it is known that nothing can give way to it.
+    vain_until: Option<Time>,
 }
+
+/// A deployment, after whether it is only beside what serves.
+type Rank = (bool, DeploymentId);
 
 /// What was found of room to come.
 #[derive(Debug, Clone, Copy)]
@@ -84,15 +90,17 @@ struct Passing {
 impl Group {
     /// Whose turn it is.
     fn next(&self, room: u64) -> Option<DeploymentId> {
-        let passed = self.passed.filter(|(of, _)| *of == room).map(|(_, id)| id);
+        let passed = self.passed.filter(|(of, _)| *of == room).map(|(_, rank)| rank);
         let from = passed.map_or(Bound::Unbounded, Bound::Excluded);
-        self.deployments.range((from, Bound::Unbounded)).next().copied()
+        let mut rest = self.deployments.range((from, Bound::Unbounded));
+        rest.next().map(|(_, id)| *id)
     }
 }
 
 #[derive(Debug, Clone)]
 struct Wait {
     kind: Kind,
+    is_beside: bool,
     tasks: BTreeSet<TaskId>,
     told_at: Time,
     told_of: Versions,
@@ -103,8 +111,10 @@ struct Wait {
 pub(super) struct Waiting {
     by_deployment: BTreeMap<DeploymentId, Wait>,
     groups: BTreeMap<Kind, Group>,
-    /// The oldest deployment of each group, after the version of room that the group was tried with.
-    turns: BTreeSet<(u64, DeploymentId)>,
+    /// The first deployment of each group, after the version of room that the group was tried with.
+    turns: BTreeSet<(u64, Rank)>,
+    /// Those that serve.
+    serving: BTreeSet<DeploymentId>,
     /// What was so when each was told why it waits; whoever was told first is told anew first.
     words: BTreeSet<(Versions, DeploymentId)>,
     versions: Versions,
@@ -116,21 +126,52 @@ pub(super) struct Waiting {
 
 impl Waiting {
     /// It waits: a search for it found nothing.
-    pub(super) fn add(&mut self, kind: &Kind, deployment: DeploymentId, task: TaskId, now: Time) {
+    pub(super) fn add(
+        &mut self,
+        kind: &Kind,
+        deployment: DeploymentId,
+        task: TaskId,
+        is_beside: bool,
+        now: Time,
+    ) {
+        self.rank(deployment, is_beside);
         let (words, told_of) = (&mut self.words, self.versions);
         let wait = self.by_deployment.entry(deployment).or_insert_with(|| {
             words.insert((told_of, deployment));
             Wait {
                 kind: kind.clone(),
+                is_beside,
                 tasks: BTreeSet::new(),
                 told_at: now,
                 told_of,
             }
         });
         wait.tasks.insert(task);
+        if !is_beside {
+            self.serving.insert(deployment);
+        }
         self.regroup(kind, |group, room| {
-            group.deployments.insert(deployment);
+            group.deployments.insert((is_beside, deployment));
             group.tried = room;
+        });
+    }
+
+    /// Whether it is only beside what serves: it has its turn after all that serves and needs the same.
+    pub(super) fn rank(&mut self, deployment: DeploymentId, is_beside: bool) {
+        let wait = self.by_deployment.get_mut(&deployment);
+        let Some(wait) = wait.filter(|wait| wait.is_beside != is_beside) else {
+            return;
+        };
+        wait.is_beside = is_beside;
+        let kind = wait.kind.clone();
+        if is_beside {
+            self.serving.remove(&deployment);
+        } else {
+            self.serving.insert(deployment);
+        }
+        self.regroup(&kind, |group, _| {
+            group.deployments.remove(&(!is_beside, deployment));
+            group.deployments.insert((is_beside, deployment));
         });
     }
 
@@ -149,8 +190,9 @@ impl Waiting {
     pub(super) fn forget(&mut self, deployment: DeploymentId) {
         if let Some(wait) = self.by_deployment.remove(&deployment) {
             self.words.remove(&(wait.told_of, deployment));
+            self.serving.remove(&deployment);
             self.regroup(&wait.kind, |group, _| {
-                group.deployments.remove(&deployment);
+                group.deployments.remove(&(wait.is_beside, deployment));
             });
         }
     }
@@ -165,6 +207,7 @@ impl Waiting {
                 passed: None,
                 found: None,
                 passing: None,
+                vain_until: None,
             };
             self.groups.insert(kind.clone(), group);
         }
@@ -240,7 +283,7 @@ impl Waiting {
     /// The next to be tried. Whoever asks tells what came of it, unless a task of it got a place.
     pub(super) fn next(&self) -> Option<DeploymentId> {
         let (_, first) = self.turns.first().filter(|_| self.is_due())?;
-        let group = self.groups.get(&self.by_deployment.get(first)?.kind)?;
+        let group = self.groups.get(&self.by_deployment.get(&first.1)?.kind)?;
         group.next(self.versions.room)
     }
 
@@ -255,9 +298,9 @@ impl Waiting {
     /// It has no use for the place that there is: the next one's turn.
     pub(super) fn pass_over(&mut self, deployment: DeploymentId) {
         if let Some(wait) = self.by_deployment.get(&deployment) {
-            let kind = wait.kind.clone();
+            let (kind, rank) = (wait.kind.clone(), (wait.is_beside, deployment));
             self.regroup(&kind, |group, room| {
-                group.passed = Some((room, deployment));
+                group.passed = Some((room, rank));
                 if group.next(room).is_none() {
                     group.tried = room;
                 }
@@ -300,6 +343,34 @@ impl Waiting {
                 at: now,
                 found,
             });
+        }
+    }
+
+    /// Whether anything that serves waits.
+    pub(super) fn has_serving(&self) -> bool {
+        !self.serving.is_empty()
+    }
+
+    /// At most so many that serve and wait, behind this one.
+    pub(super) fn serving_after(&self, last: Option<DeploymentId>, max: usize) -> Vec<DeploymentId> {
+        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
+        self.serving
+            .range((from, Bound::Unbounded))
+            .take(max)
+            .copied()
+            .collect()
+    }
+
+    /// Whether it is known that nothing can give way to those of this kind.
+    pub(super) fn is_vain(&self, kind: &Kind, now: Time) -> bool {
+        let until = self.groups.get(kind).and_then(|group| group.vain_until);
+        until.is_some_and(|until| until > now)
+    }
+
+    /// Nothing can give way to those of this kind; that holds until then.
+    pub(super) fn note_vain(&mut self, kind: &Kind, until: Time) {
+        if let Some(group) = self.groups.get_mut(kind) {
+            group.vain_until = Some(until);
         }
     }
 

@@ -93,7 +93,7 @@ fn starts(cluster: &Cluster, id: DeploymentId) -> bool {
 }
 
 /// Whether room is about to be free for what the deployment needs, looked for once for all that need the same.
-fn has_room_to_come(cluster: &mut Cluster, id: DeploymentId, now: Time) -> bool {
+pub(super) fn has_room_to_come(cluster: &mut Cluster, id: DeploymentId, now: Time) -> bool {
     let Some(deployment) = cluster.deployments.get(&id) else {
         return false;
     };

@@ -201,7 +201,7 @@ impl Engine {
                     drop(reply.send(WakeReply::Superseded));
                     return;
                 }
-                self.waiters.add(id, reply);
+                self.waiters.add(id, unless_superseded, reply);
                 self.decide(Event::Wake(id), None);
                 self.answered |= self.waiters.answer_ready(&self.cluster, id);
             }
@@ -264,6 +264,11 @@ impl Engine {
                 // The address is known and the port is open: nobody has to wait for the commit of that news.
                 Err(Command::Ready(id)) => self.answered |= self.waiters.answer_ready(&self.cluster, id),
                 Err(Command::Asleep(id)) if self.waiters.wait_for(id) => self.rewoken.push(id),
+                Err(Command::Displaced(id)) => {
+                    if self.waiters.answer_superseded(id) {
+                        self.rewoken.push(id);
+                    }
+                }
                 Err(Command::WakeFailed {
                     deployment_id,
                     reason,

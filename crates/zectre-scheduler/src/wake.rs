@@ -32,16 +32,24 @@ pub enum WakeReply {
     Overloaded,
 }
 
+/// One who waits.
+#[derive(Debug)]
+struct Waiter {
+    /// A request of a proxy: a superseded version is the API's to wake.
+    unless_superseded: bool,
+    reply: oneshot::Sender<WakeReply>,
+}
+
 /// Who waits for what.
 #[derive(Debug, Default)]
 pub struct Waiters {
-    by_deployment: BTreeMap<DeploymentId, Vec<oneshot::Sender<WakeReply>>>,
+    by_deployment: BTreeMap<DeploymentId, Vec<Waiter>>,
     count: usize,
 }
 
 impl Waiters {
     /// One more.
-    pub fn add(&mut self, id: DeploymentId, reply: oneshot::Sender<WakeReply>) {
+    pub fn add(&mut self, id: DeploymentId, unless_superseded: bool, reply: oneshot::Sender<WakeReply>) {
         if self.count >= WAITERS_MAX {
             self.forget_gone();
         }
@@ -49,7 +57,11 @@ impl Waiters {
             drop(reply.send(WakeReply::Overloaded));
             return;
         }
-        self.by_deployment.entry(id).or_default().push(reply);
+        let waiter = Waiter {
+            unless_superseded,
+            reply,
+        };
+        self.by_deployment.entry(id).or_default().push(waiter);
         self.count += 1;
     }
 
@@ -81,7 +93,7 @@ impl Waiters {
             .and_then(|task| task.phases)
             .unwrap_or_default();
         for waiter in self.take(id) {
-            drop(waiter.send(WakeReply::Ready(WakeResponse {
+            drop(waiter.reply.send(WakeReply::Ready(WakeResponse {
                 backends: backends.clone(),
                 phases,
                 routing_epoch: Some(cluster.routing_epoch()),
@@ -93,14 +105,30 @@ impl Waiters {
     /// Answers all who wait for it with its failure.
     pub fn answer_failure(&mut self, id: DeploymentId, reason: Reason, message: &str) {
         for waiter in self.take(id) {
-            drop(waiter.send(WakeReply::Failed {
+            drop(waiter.reply.send(WakeReply::Failed {
                 reason,
                 message: message.to_owned(),
             }));
         }
     }
 
-    fn take(&mut self, id: DeploymentId) -> Vec<oneshot::Sender<WakeReply>> {
+    /// It serves no more: proxies' requests for this very version go by the API, like those that come now. Whether others wait on.
+    pub fn answer_superseded(&mut self, id: DeploymentId) -> bool {
+        let (refused, others): (Vec<_>, Vec<_>) = self
+            .take(id)
+            .into_iter()
+            .partition(|waiter| waiter.unless_superseded);
+        for waiter in refused {
+            drop(waiter.reply.send(WakeReply::Superseded));
+        }
+        self.count += others.len();
+        if !others.is_empty() {
+            self.by_deployment.insert(id, others);
+        }
+        self.wait_for(id)
+    }
+
+    fn take(&mut self, id: DeploymentId) -> Vec<Waiter> {
         let waiters = self.by_deployment.remove(&id).unwrap_or_default();
         self.count -= waiters.len();
         waiters
@@ -109,7 +137,7 @@ impl Waiters {
     /// Those whose callers gave up are not counted.
     fn forget_gone(&mut self) {
         for waiters in self.by_deployment.values_mut() {
-            waiters.retain(|waiter| !waiter.is_closed());
+            waiters.retain(|waiter| !waiter.reply.is_closed());
         }
         self.by_deployment.retain(|_, waiters| !waiters.is_empty());
         self.count = self.by_deployment.values().map(Vec::len).sum();

@@ -15,6 +15,7 @@ mod before;
 mod machine;
 mod refusals;
 mod rest;
+mod room;
 mod slots;
 mod state;
 mod words;
@@ -59,6 +60,8 @@ pub(crate) struct Checks {
     unrelieved: BTreeMap<TaskId, (u64, Time)>,
     /// For which deployments requests wait in vain: the term, and since when.
     unrefused: BTreeMap<DeploymentId, (u64, Time)>,
+    /// What serves and waits for room that idle superseded versions have: the term, and since when.
+    roomless: BTreeMap<DeploymentId, (u64, Time)>,
     /// Looks in a row that found nothing moving.
     calm_looks: u32,
     /// The reason codes that were given to a task, to a deployment or to the activity feed.

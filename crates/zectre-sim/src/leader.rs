@@ -379,6 +379,10 @@ impl Sim {
                 Some(Command::Asleep(deployment)) => {
                     rewoken.extend(term.waiters.contains_key(&deployment).then_some(deployment));
                 }
+                // Its proxies ask anew, where somebody still wants that version.
+                Some(Command::Displaced(deployment)) => {
+                    self.answer_failure(index, id, deployment, Reason::Superseded);
+                }
                 Some(Command::Ready(deployment)) => self.answer_ready(index, id, deployment),
                 Some(Command::WakeFailed {
                     deployment_id,

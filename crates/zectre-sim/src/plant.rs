@@ -15,6 +15,7 @@ const SEEDS_MAX: u64 = 2_000;
 const KNOWN: &[(Planted, u64)] = &[
     (Planted::DeadProxyAwaited, 164),
     (Planted::RevivedToldEarly, 339),
+    (Planted::NoWayGiven, 530),
     (Planted::IdleWhileUnheard, 563),
     (Planted::NoAgentFence, 67),
     (Planted::StartOutlivesTask, 536),

@@ -233,6 +233,53 @@ async fn a_leader_that_is_gone_is_not_waited_for_and_its_successor_is_asked_at_o
     scene.proxy.stop().await;
 }
 
+/// While it was woken another version took its place, and the request was led there: nobody is left who wants it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_that_nobody_waits_for_any_more_is_not_woken_by_the_api() {
+    let mut world = World::new().await;
+    let origin = Origin::saying("awake").await;
+    let api = api(world.key.clone(), origin.address, Arc::new(Semaphore::new(1_000))).await;
+    world.configure(&format!("[api]\npublic_url = \"http://{}\"", api.address));
+    let (application, environment) = world.environment("sleeper", "production").await;
+    let first = world.deployment(application, environment, "first").await;
+    let second = world.deployment(application, environment, "second").await;
+    for deployment in [first, second] {
+        world.sleep(deployment).await;
+    }
+    world.make_current(environment, first).await;
+    asleep(&world, "other").await;
+    let (asked, told) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (asks, tells, task) = (Arc::clone(&asked), Arc::clone(&told), origin.address);
+    let leader = Origin::new(move |request| {
+        let (asks, tells) = (Arc::clone(&asks), Arc::clone(&tells));
+        async move {
+            let body = request.into_body().collect().await.expect("a body").to_bytes();
+            let wake: WakeRequest = serde_json::from_slice(&body).expect("a wake");
+            if wake.deployment_id != first {
+                return awake(task, None);
+            }
+            asks.add_permits(1);
+            tells.acquire().await.expect("open").forget();
+            problem((StatusCode::CONFLICT, SUPERSEDED))
+        }
+    })
+    .await;
+    elect(&world, leader.address).await;
+    let proxy = world.start().await;
+    let led_elsewhere = async {
+        asked.acquire().await.expect("open").forget();
+        world.make_current(environment, second).await;
+        world.publish().await;
+    };
+    let (got, ()) = tokio::join!(proxy.get("sleeper-default"), led_elsewhere);
+    assert_eq!((got.status, leader.requests()), (StatusCode::OK, 2));
+    told.add_permits(1);
+    // By the time that others are served it would have been asked.
+    assert_eq!(proxy.get("other-default").await.status, StatusCode::OK);
+    proxy.stop().await;
+    assert_eq!(api.requests(), 0);
+}
+
 /// Who comes so much later than another has so much time left when the call for both is over.
 const LATER: Duration = Duration::from_millis(300);
 

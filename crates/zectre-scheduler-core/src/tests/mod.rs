@@ -12,6 +12,7 @@ mod named;
 mod pairs;
 mod placement;
 mod ports;
+mod room;
 mod rows;
 mod rules;
 mod shortage;

@@ -67,6 +67,9 @@ pub(super) struct World {
     pub(super) versions: Vec<DeploymentId>,
     pub(super) environment: EnvironmentId,
     pub(super) answers: Vec<Command>,
+    /// Of which those who wait were told to ask anew.
+    pub(super) displaced: Vec<DeploymentId>,
+    pub(super) happenings: Vec<Happening>,
     /// Wakes that nodes were counted.
     pub(super) woken: BTreeMap<NodeId, u32>,
     pub(super) epoch: u64,
@@ -126,6 +129,8 @@ impl World {
             versions: Vec::new(),
             environment: EnvironmentId::from_uuid(uuid::Uuid::from_u128(1)),
             answers: Vec::new(),
+            displaced: Vec::new(),
+            happenings: Vec::new(),
             woken: BTreeMap::new(),
             epoch: 1,
             operations: 0,
@@ -250,7 +255,9 @@ impl World {
             Command::Start { .. } | Command::Forget { .. } => self.undelivered.push(command),
             Command::Ready(_) | Command::WakeFailed { .. } => self.answers.push(command),
             Command::Woken { node_id } => *self.woken.entry(node_id).or_default() += 1,
-            Command::RaiseEpoch | Command::Asleep(_) | Command::OperationApplied(_) | Command::Record(_) => {}
+            Command::Displaced(id) => self.displaced.push(id),
+            Command::Record(happening) => self.happenings.push(*happening),
+            Command::RaiseEpoch | Command::Asleep(_) | Command::OperationApplied(_) => {}
         }
     }
 

@@ -6,12 +6,13 @@ use crate::{
 };
 use zectre_common::{
     id::DeploymentId,
-    state::DeploymentStatus,
+    state::{DeploymentStatus, Eligibility},
     wire::{
         deployment::WakeResponse,
         scheduler::{SUPERSEDED, WakeRequest},
     },
 };
+use zectre_scheduler::core::Event;
 use zectre_service::{
     call::{CallError, Caller},
     token::name,
@@ -111,5 +112,76 @@ async fn a_proxys_request_brings_no_superseded_version_back() {
         .await;
     let refused = nudge.expect_err("that is not a proxy's to ask");
     assert_eq!(refused.problem().map(|problem| problem.status), Some(403));
+    scheduler.stop().await;
+}
+
+/// What it waited for serves no more, and nothing of it comes: its proxy goes by the API, as with whoever asks for that version now, and
+/// what the API asks for comes back.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_what_is_superseded_meanwhile_is_told_so() {
+    let (world, app, scheduler, _agent) = cluster(Programs::Serve).await;
+    let old = app.deploy(1, "{}").await;
+    scheduler.nudge().await;
+    app.becomes(old, DeploymentStatus::Succeeded).await;
+    let use_nodes = async |eligibility: Eligibility| {
+        sqlx::query("UPDATE nodes SET eligibility = $1")
+            .bind(eligibility.as_str())
+            .execute(&app.pool)
+            .await
+            .expect("it is there");
+        let nodes: Vec<_> = scheduler.state().await.nodes().map(|node| node.id).collect();
+        for id in nodes {
+            let wanted = Event::NodeWanted { id, eligibility };
+            scheduler.engine().apply(wanted).await.expect("it leads");
+        }
+    };
+    // The old one makes room for the new one, which finds none.
+    use_nodes(Eligibility::Cordoned).await;
+    let new = app.deploy(2, r#"{"strategy":"recreate"}"#).await;
+    scheduler.nudge().await;
+    wait_until(PATIENCE, "the old one is gone", async || {
+        (app.live(old).await == 0).then_some(())
+    })
+    .await;
+    let proxy = Caller::new(name::PROXY, world.key.clone());
+    let ask = async |caller: &Caller, unless_superseded| {
+        let url = format!("{}/api/v1/scheduler/wake", scheduler.url);
+        let body = WakeRequest {
+            deployment_id: old,
+            wait_ms: 30_000,
+            unless_superseded,
+        };
+        let answer: Result<WakeResponse, _> = caller.post_json(&url, name::SCHEDULER, &body, PATIENCE).await;
+        answer
+    };
+    let asked_at = async || {
+        let state = scheduler.state().await;
+        state.deployment(old).and_then(|old| old.last_active_at)
+    };
+    let is_asked = async |before| {
+        wait_until(PATIENCE, "it is asked for", async || {
+            let at = asked_at().await;
+            (at > before).then_some(at)
+        })
+        .await
+    };
+    let before = asked_at().await;
+    let others = async {
+        let first = is_asked(before).await;
+        let takes_over = async {
+            is_asked(first).await;
+            use_nodes(Eligibility::Eligible).await;
+            app.becomes(new, DeploymentStatus::Succeeded).await;
+        };
+        tokio::join!(ask(&world.api, false), takes_over).0
+    };
+    let (refused, woken) = tokio::join!(ask(&proxy, true), others);
+    let refused = refused.expect_err("it serves no more");
+    let problem = refused
+        .problem()
+        .map(|problem| (problem.status, problem.code.as_str()));
+    assert_eq!(problem, Some((409, SUPERSEDED)));
+    assert_eq!(woken.expect("the API may").backends.len(), 1);
+    assert_eq!(app.current().await, Some(new));
     scheduler.stop().await;
 }

@@ -11,6 +11,8 @@ use zectre_scheduler_core::{Cluster, Command, Deployment};
 
 /// The scheduler looks every second.
 const REFUSAL_LATE: Duration = Duration::from_secs(3);
+/// Who waits for what serves no more is told once proxies know, and one that is silent counts until its lease ends.
+const DISPLACED_LATE: Duration = Duration::from_secs(30);
 
 impl Sim {
     /// Of those who wait in the term under way. What `commands` answer is answered after this look.
@@ -31,8 +33,12 @@ impl Sim {
             (deployment, before.unwrap_or((id, now)))
         };
         self.checks.unrefused = in_vain.map(since).collect();
+        let late = |id: DeploymentId| match cluster.comes_back(id) {
+            true => DISPLACED_LATE,
+            false => REFUSAL_LATE,
+        };
         let mut all = self.checks.unrefused.iter();
-        if let Some((deployment, (_, since))) = all.find(|(_, (_, since))| now.since(*since) > REFUSAL_LATE) {
+        if let Some((deployment, (_, since))) = all.find(|(id, (_, since))| now.since(*since) > late(**id)) {
             let detail =
                 format!("{deployment} sleeps, or has no room, since {since}, and requests wait for it");
             self.fail("who waits for what does not come is told", detail);
@@ -48,10 +54,10 @@ fn answered(command: &Command) -> Option<DeploymentId> {
     }
 }
 
-/// It serves its environment, and sleeps until somebody asks for it.
+/// It sleeps until somebody asks for it.
 fn sleeps_on(cluster: &Cluster, id: DeploymentId) -> bool {
     let sleeps = |deployment: &Deployment| deployment.asleep && deployment.cold_start_enabled;
-    cluster.deployment(id).is_some_and(sleeps) && !cluster.comes_back(id)
+    cluster.deployment(id).is_some_and(sleeps)
 }
 
 /// All that is wanted of it finds no room, and nothing is on any node that is to end.

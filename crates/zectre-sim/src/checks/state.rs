@@ -1,6 +1,6 @@
 //! What holds of the state that a leader decides by.
 
-use super::{Before, routed, slots, words};
+use super::{Before, room, routed, slots, words};
 use crate::sim::{SECOND, Sim, Us};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -62,6 +62,7 @@ impl Sim {
             .or_else(|| broken_starts(cluster, commands, now))
             .or_else(|| words::broken_words(commands))
             .or_else(|| told.and_then(|told| broken_sleep(cluster, before, told, now)))
+            .or_else(|| told.and_then(|told| room::broken_way(commands, told, now)))
             .or_else(|| {
                 let environments = cluster.environments();
                 let mut checked = environments.filter_map(|e| lost_availability(cluster, e, before, now));
@@ -74,6 +75,7 @@ impl Sim {
         }
         self.check_relief(id, unrelieved, before.is_tick, now);
         self.check_refusals(index, id, commands, now);
+        self.check_room(index, id, now);
     }
 
     /// In a calm world no node is silent about a start: what was lost on its way is ordered again.
