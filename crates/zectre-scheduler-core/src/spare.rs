@@ -130,9 +130,10 @@ pub(super) fn make_room(cluster: &mut Cluster, id: DeploymentId, now: Time) {
             .deployments
             .get(&gives_way)
             .is_some_and(|d| d.application_id == whom.0);
-        let whom = match is_sibling {
-            true => format!("version {} of its application", whom.1),
-            false => "another application".into(),
+        let whom = if is_sibling {
+            format!("version {} of its application", whom.1)
+        } else {
+            "another application".into()
         };
         give_way(cluster, gives_way, &whom, unasked, now);
     }

@@ -14,11 +14,12 @@ const SEEDS_MAX: u64 = 2_000;
 /// more, because the worlds have changed, is searched for from the first seed on; then its new seed belongs here.
 const KNOWN: &[(Planted, u64)] = &[
     (Planted::DeadProxyAwaited, 164),
+    (Planted::AvailabilityForgotten, 256),
     (Planted::RevivedToldEarly, 339),
     (Planted::NoWayGiven, 530),
     (Planted::IdleWhileUnheard, 563),
-    (Planted::NoAgentFence, 67),
-    (Planted::StartOutlivesTask, 536),
+    (Planted::NoAgentFence, 28),
+    (Planted::StartOutlivesTask, 49),
 ];
 
 #[cfg(feature = "planted")]

@@ -33,9 +33,12 @@ impl Sim {
             (deployment, before.unwrap_or((id, now)))
         };
         self.checks.unrefused = in_vain.map(since).collect();
-        let late = |id: DeploymentId| match cluster.comes_back(id) {
-            true => DISPLACED_LATE,
-            false => REFUSAL_LATE,
+        let late = |id: DeploymentId| {
+            if cluster.comes_back(id) {
+                DISPLACED_LATE
+            } else {
+                REFUSAL_LATE
+            }
         };
         let mut all = self.checks.unrefused.iter();
         if let Some((deployment, (_, since))) = all.find(|(id, (_, since))| now.since(*since) > late(**id)) {
