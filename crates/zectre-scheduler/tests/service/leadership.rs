@@ -14,9 +14,11 @@ use std::{
 use zectre_common::state::DeploymentStatus;
 use zectre_testkit::{free_port, wait_until};
 
-/// The longest that a cluster may be without a leader. A killed one is replaced within half a second, one that the server
-/// hears nothing of in about three; the rest is for a machine that does much else.
+/// The longest that a cluster may be without a leader once the server knows that it lost one. A killed one is replaced within
+/// half a second; the rest is for a machine that does much else.
 const TAKE_OVER_MAX: Duration = Duration::from_secs(5);
+/// The server waits so long for one that it hears nothing of: `idle_session_timeout`, within which it asks thrice.
+const SILENCE: Duration = Duration::from_secs(3);
 
 /// `zectre-scheduler` as a process; killed with the value.
 struct Daemon {
@@ -67,13 +69,10 @@ impl Drop for Daemon {
     }
 }
 
-fn took_over(since: Instant) {
+fn took_over(since: Instant, most: Duration) {
     let took = since.elapsed();
     eprintln!("took over after {} ms", took.as_millis());
-    assert!(
-        took <= TAKE_OVER_MAX,
-        "{took:?} without a leader: more than {TAKE_OVER_MAX:?}"
-    );
+    assert!(took <= most, "{took:?} without a leader: more than {most:?}");
 }
 
 async fn answers(scheduler: &Scheduler) {
@@ -110,7 +109,7 @@ async fn killed_leaders_are_replaced_and_nothing_is_lost_or_doubled() {
         });
         let killed = Instant::now();
         follower.scheduler.leads().await;
-        took_over(killed);
+        took_over(killed, TAKE_OVER_MAX);
         app.becomes(next, DeploymentStatus::Succeeded).await;
         wait_until(PATIENCE, "only the new version runs", async || {
             (agent.running() == 3 && app.live(before).await == 0).then_some(())
@@ -147,7 +146,7 @@ async fn a_leader_that_is_cut_off_is_replaced_and_changes_nothing_any_more() {
     line.set(State::Silent);
     let since = Instant::now();
     other.leads().await;
-    took_over(since);
+    took_over(since, SILENCE + TAKE_OVER_MAX);
     let second = app.deploy(2, "{}").await;
     other.nudge().await;
     app.becomes(second, DeploymentStatus::Succeeded).await;
