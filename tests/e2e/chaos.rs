@@ -35,8 +35,10 @@ const REPLACE: Duration = Duration::from_secs(5);
 /// What a request may take while nothing is cut off: programs answer in 0.1 s, the rest is the machine's. Less than a lease,
 /// and far less than an outage: it waits for neither.
 const PROMPT: Duration = Duration::from_secs(9);
-/// Within how long another scheduler leads.
+/// Within how long another scheduler leads, once the database knows that the former one is gone.
 const SUCCESSION: Duration = Duration::from_secs(5);
+/// How long the database waits for a leader that it hears nothing of (`idle_session_timeout`).
+const SILENCE: Duration = Duration::from_secs(3);
 /// What the proxy says of a request that a task may have done.
 const PERHAPS_DONE: &str = "BAD_GATEWAY";
 /// An outage of the database.
@@ -221,7 +223,7 @@ async fn every_daemon_is_killed_in_turn_and_no_request_fails() {
         let away = Instant::now();
         stage.hosts.kill(daemon).await;
         if led {
-            expect_other_leader(&stage.hosts, daemon).await;
+            expect_other_leader(&stage.hosts, daemon, SUCCESSION).await;
         }
         load.more(100).await;
         stage.hosts.start_daemon(daemon);
@@ -258,9 +260,9 @@ async fn every_daemon_is_killed_in_turn_and_no_request_fails() {
 }
 
 /// A follower takes over soon.
-async fn expect_other_leader(hosts: &Hosts, former: Daemon) {
+async fn expect_other_leader(hosts: &Hosts, former: Daemon, within: Duration) {
     let began = Instant::now();
-    wait_until(SUCCESSION, "another scheduler leads", async || {
+    wait_until(within, "another scheduler leads", async || {
         (hosts.leader().await != former).then_some(())
     })
     .await;
@@ -278,7 +280,7 @@ async fn a_scheduler_that_stays_away_costs_no_node_and_no_wake() {
     // The one that agents and the API ask first.
     let first = (CONTROL, "zectre-scheduler");
     stage.hosts.kill(first).await;
-    expect_other_leader(&stage.hosts, first).await;
+    expect_other_leader(&stage.hosts, first, SUCCESSION).await;
     tokio::time::sleep(2 * NODE_LEASE).await;
     stage.hosts.wait_nodes_ready().await;
     stage.hosts.expect_settled().await;
@@ -309,13 +311,13 @@ async fn the_host_of_the_leader_is_cut_off_and_the_other_one_leads() {
     // Agents and the API speak to the first scheduler; the leader is to be the other one.
     let first = (CONTROL, "zectre-scheduler");
     stage.hosts.kill(first).await;
-    expect_other_leader(&stage.hosts, first).await;
+    expect_other_leader(&stage.hosts, first, SUCCESSION).await;
     stage.hosts.start_daemon(first);
     stage.hosts.wait_ready(first).await;
     stage.hosts.wait_nodes_ready().await;
 
     stage.hosts.network().cut(STANDBY);
-    expect_other_leader(&stage.hosts, (STANDBY, "zectre-scheduler")).await;
+    expect_other_leader(&stage.hosts, (STANDBY, "zectre-scheduler"), SILENCE + SUCCESSION).await;
     deploy(&stage.app, 3).await.id().clone_into(&mut stage.deployment);
     stage.hosts.network().mend(STANDBY);
     stage.expect_at_work().await;
