@@ -106,6 +106,11 @@ async fn reserve_within(
         for &(service, _, port, variable) in &missing {
             let holder = holder::of_port(port);
             let patience = if holder.passes {
+                let secs = passing_timeout.as_secs();
+                say(format!(
+                    "Waiting up to {secs} s for port {port} ({service}), which is still that of {}",
+                    holder.name
+                ));
                 passing_timeout
             } else {
                 LISTENER_TIMEOUT
@@ -119,13 +124,6 @@ async fn reserve_within(
                     variable,
                     prevention: holder.prevention,
                 });
-            }
-            if holder.passes {
-                let secs = passing_timeout.as_secs();
-                say(format!(
-                    "Waiting up to {secs} s for port {port} ({service}), which is still that of {}",
-                    holder.name
-                ));
             }
         }
     }
