@@ -53,8 +53,8 @@ pub enum BindError {
 }
 
 /// Opens the listener of `service`; `section` is its part of the configuration (`api`, `proxy`, …). A port that an
-/// outgoing connection has is waited for ([`PASSING_TIMEOUT`]), and reserved once it is ours, so that no connection
-/// gets it while the daemon is away.
+/// outgoing connection has is waited for ([`PASSING_TIMEOUT`]), and reserved, so that no connection gets it then, or
+/// while the daemon is away.
 ///
 /// # Errors
 /// [`BindError`]: after [`LISTENER_TIMEOUT`] where somebody listens on it.
@@ -78,9 +78,8 @@ pub async fn bind_with_key(
     host: &str,
     port: u16,
 ) -> Result<TcpListener, BindError> {
-    let listener = bind_within(PASSING_TIMEOUT, service, key, host, port).await?;
     keep(port);
-    Ok(listener)
+    bind_within(PASSING_TIMEOUT, service, key, host, port).await
 }
 
 async fn bind_within(
@@ -137,8 +136,8 @@ async fn bind_within(
     }
 }
 
-/// Best effort: without it the port is waited for when it comes to that.
-fn keep(port: u16) {
+/// Keeps a port from connections, also of those that come while it is waited for. Best effort: whoever may not waits the longer.
+pub fn keep(port: u16) {
     // A port that the system chose is not asked for again.
     if port == 0 {
         return;
@@ -156,46 +155,65 @@ fn keep(port: u16) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::TcpStream;
+    use std::net::SocketAddr;
+    use tokio::{
+        io::AsyncReadExt,
+        net::{TcpSocket, TcpStream},
+    };
+
+    const KEY: &str = "ZECTRE__AGENT__PORT";
+    /// One that nobody else on this machine has connections from: what they leave would be waited for, too.
+    const OWN: &str = "127.86.0.1";
 
     /// A port from which a connection goes out, and both its ends.
-    fn connected() -> (u16, TcpStream, TcpStream) {
-        let far = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let near = TcpStream::connect(far.local_addr().expect("bound")).expect("it listens");
-        let (accepted, _) = far.accept().expect("it came");
+    async fn connected() -> (u16, TcpStream, TcpStream) {
+        let far = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let near = TcpSocket::new_v4().expect("a socket");
+        let own: SocketAddr = format!("{OWN}:0").parse().expect("an address");
+        near.bind(own).expect("a free port");
+        let near = near.connect(far.local_addr().expect("bound"));
+        let (near, accepted) = tokio::join!(near, far.accept());
+        let (near, (accepted, _)) = (near.expect("it listens"), accepted.expect("it came"));
         (near.local_addr().expect("connected").port(), near, accepted)
     }
 
     #[tokio::test]
     async fn a_port_that_an_outgoing_connection_has_is_waited_for() {
-        let (port, near, accepted) = connected();
-        let waits = bind_within(
-            PASSING_TIMEOUT,
-            "zectre-agent",
-            "ZECTRE__AGENT__PORT",
-            "127.0.0.1",
-            port,
-        );
+        let (port, mut near, accepted) = connected().await;
+        let waits = bind_within(PASSING_TIMEOUT, "zectre-agent", KEY, OWN, port);
         tokio::pin!(waits);
         // Longer than a listener would be waited for.
         let early = tokio::time::timeout(2 * LISTENER_TIMEOUT, waits.as_mut()).await;
         assert!(early.is_err(), "{early:?}");
-        // Closed by the other side first, so that nothing of it stays with this one.
         drop(accepted);
+        // Once it has heard that the other side closed first, nothing of it stays with this one.
+        assert_eq!(near.read(&mut [0]).await.expect("it was closed"), 0);
         drop(near);
         let listener = waits.await.expect("it has become free");
         assert_eq!(listener.local_addr().expect("bound").port(), port);
     }
 
     #[tokio::test]
+    async fn a_taken_port_is_told_with_what_to_set() {
+        let holder = bind("zectre-test", "test", OWN, 0).await.expect("port 0 is free");
+        let port = holder.local_addr().expect("bound").port();
+        let refused = bind_within(PASSING_TIMEOUT, "zectre-agent", KEY, OWN, port).await;
+        let error = refused.expect_err("it is taken").to_string();
+        assert!(
+            error.contains(&format!("{OWN}:{port}: the port is taken")),
+            "{error}"
+        );
+        assert!(error.contains(KEY), "{error}");
+    }
+
+    #[tokio::test]
     async fn a_connection_that_does_not_end_is_told_as_one() {
-        let (port, _near, _accepted) = connected();
-        let key = "ZECTRE__AGENT__PORT";
-        let refused = bind_within(Duration::from_millis(200), "zectre-agent", key, "127.0.0.1", port).await;
+        let (port, _near, _accepted) = connected().await;
+        let refused = bind_within(Duration::from_millis(200), "zectre-agent", KEY, OWN, port).await;
         let error = refused.expect_err("taken").to_string();
         for part in [
             "outgoing connection",
-            "ZECTRE__AGENT__PORT",
+            KEY,
             &format!("ip_local_reserved_ports={port}"),
         ] {
             assert!(error.contains(part), "{part} in: {error}");

@@ -264,22 +264,6 @@ async fn a_request_under_way_is_finished_at_shutdown() {
     );
 }
 
-#[tokio::test]
-async fn a_taken_port_is_told_with_what_to_set() {
-    let holder = listen::bind("zectre-test", "test", "127.0.0.1", 0)
-        .await
-        .expect("port 0 is free");
-    let port = holder.local_addr().expect("it is bound").port();
-    let error = listen::bind("zectre-proxy", "proxy", "127.0.0.1", port)
-        .await
-        .expect_err("it is taken")
-        .to_string();
-    assert!(
-        error.contains(&port.to_string()) && error.contains("ZECTRE__PROXY__PORT"),
-        "{error}"
-    );
-}
-
 /// Answers whose client takes nothing; then nobody else would ever be let in.
 #[tokio::test]
 async fn a_client_that_takes_nothing_of_its_answer_gives_its_place_up() {

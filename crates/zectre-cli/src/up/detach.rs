@@ -30,13 +30,16 @@ pub(super) async fn start(args: &UpArgs, output: Output) -> Result<Summary, CliE
     let directory = tempfile::tempdir()?;
     let ready_file = directory.path().join("ready.json");
     let mut child = command(args, &path, &ready_file)?.spawn()?;
-    let progress = output.progress("Starting the platform");
+    let mut progress = output.progress("Starting the platform");
     let deadline = Instant::now() + READY_TIMEOUT;
     let mut ticks = tokio::time::interval(POLL_INTERVAL);
     loop {
         if let Some(answer) = read(&ready_file) {
             progress.clear();
             return answer.map_err(|error| UpError::Background(error).into());
+        }
+        if let Ok(word) = fs::read_to_string(word_file(&ready_file)) {
+            progress.update(word);
         }
         tokio::select! {
             _ = ticks.tick() => {}
@@ -82,12 +85,29 @@ fn command(args: &UpArgs, data_dir: &Path, ready_file: &Path) -> Result<Command,
     Ok(command)
 }
 
-/// Tells how the start went: written beside and moved into place, so that it is never read half.
+/// Tells how the start went.
 pub(super) fn tell(file: &Path, answer: &Result<Summary, String>) {
+    write(
+        file,
+        &serde_json::to_string(answer).expect("a summary is valid JSON"),
+    );
+}
+
+/// Tells what is waited for meanwhile.
+pub(super) fn say(file: &Path, word: &str) {
+    write(&word_file(file), word);
+}
+
+/// Beside the file that tells how the start went.
+fn word_file(file: &Path) -> PathBuf {
+    file.with_extension("word")
+}
+
+/// Written beside and moved into place, so that it is never read half.
+fn write(file: &Path, text: &str) {
     let fresh: PathBuf = file.with_extension("new");
-    let text = serde_json::to_string(answer).expect("a summary is valid JSON");
     if let Err(error) = fs::write(&fresh, text).and_then(|()| fs::rename(&fresh, file)) {
-        tracing::warn!(%error, "whoever started this can't be told how it went");
+        tracing::warn!(%error, "whoever started this can't be told how it goes");
     }
 }
 

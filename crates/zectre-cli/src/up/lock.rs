@@ -20,6 +20,8 @@ pub(super) const FILE: &str = "lock";
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// How long a holder may take to write its name into the file.
 const NAMED_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long one that was killed may take to let go of the directory.
+const ENDING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The directory is this process's until this is dropped.
 #[derive(Debug)]
@@ -72,22 +74,24 @@ pub(super) fn take(directory: &Path) -> Result<Lock, UpError> {
 }
 
 /// The process that has the directory; none when it is free (or isn't there), whatever the file says: a process that is
-/// gone holds nothing, and neither does a later one of its pid.
+/// gone holds nothing, and neither does a later one of its pid. One that is being killed is waited for.
 pub(super) async fn holder(directory: &Path) -> Result<Option<Process>, UpError> {
     if !fs::exists(file_in(directory)).map_err(UpError::at(directory, "read"))? {
         return Ok(None);
     }
-    let deadline = Instant::now() + NAMED_TIMEOUT;
+    let began = Instant::now();
     let mut ticks = tokio::time::interval(POLL_INTERVAL);
     loop {
         ticks.tick().await;
+        let waited = began.elapsed();
         let Err(file) = try_lock(directory)? else {
             return Ok(None);
         };
         // Whoever has just taken it writes its name next.
         match read(file) {
+            Some(process) if process.is_ending() && waited < ENDING_TIMEOUT => {}
             Some(process) if process.is_alive() => return Ok(Some(process)),
-            _ if Instant::now() >= deadline => return Err(UpError::HeldUnseen(directory.into())),
+            _ if waited >= NAMED_TIMEOUT => return Err(UpError::HeldUnseen(directory.into())),
             _ => {}
         }
     }

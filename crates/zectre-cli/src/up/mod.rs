@@ -72,6 +72,8 @@ async fn foreground(args: &UpArgs, output: Output) -> Result<Shown, CliError> {
     }
     zectre_service::open_files::raise();
     let mut signals = Signals::new()?;
+    // One that was killed a moment ago still has it.
+    lock::holder(&data_dir::resolve(args.data_dir.as_deref())?).await?;
     let data = DataDir::open(args.data_dir.as_deref())?;
     let mut postgres = None;
     let mut services = Services::new();
@@ -121,7 +123,13 @@ async fn start(
     let binaries = Binaries::find()?;
     settings::init_log(&preview, data)?;
     Postgres::stop_stale(data).await?;
-    let reserved = ports::reserve(&preview, |word| progress.update(word)).await?;
+    let reserved = ports::reserve(&preview, |word| {
+        if let Some(file) = &args.ready_file {
+            detach::say(file, &word);
+        }
+        progress.update(word);
+    })
+    .await?;
     progress.update("Starting PostgreSQL");
     keys::ensure(data)?;
     Postgres::start_over_remains(postgres, &binaries, data).await?;

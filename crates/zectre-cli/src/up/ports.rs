@@ -9,7 +9,7 @@ use std::{
 };
 use tokio::{net::TcpSocket, time::Instant};
 use zectre_common::config::Config;
-use zectre_service::listen::{LISTENER_TIMEOUT, PASSING_TIMEOUT};
+use zectre_service::listen::{self, LISTENER_TIMEOUT, PASSING_TIMEOUT};
 
 /// How often it is tried.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -80,6 +80,9 @@ pub(super) struct Reserved(#[expect(dead_code, reason = "held for its drop")] Ve
 /// Takes all ports. One that a connection has is waited for; one on which somebody listens is refused. `say` is told what is
 /// waited for.
 pub(super) async fn reserve(config: &Config, say: impl FnMut(String)) -> Result<Reserved, UpError> {
+    for (_, _, port, _) in wanted(config) {
+        listen::keep(port);
+    }
     reserve_within(PASSING_TIMEOUT, config, say).await
 }
 
@@ -162,11 +165,16 @@ fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
 mod tests {
     use super::*;
     use std::net::TcpListener;
+    use tokio::io::AsyncReadExt as _;
+
+    const LOCALHOST: &str = "127.0.0.1";
+    /// One that nobody else on this machine has connections from: what they leave would be waited for, too.
+    const OWN: &str = "127.86.0.2";
 
     /// A configuration whose build port is the only fixed one.
-    fn with_build_port(port: u16) -> Config {
+    fn with_build_port(host: &str, port: u16) -> Config {
         let text = format!(
-            "[build]\nport = {port}\n[api]\nport = 0\n[scheduler]\nport = 0\n[agent]\nport = 0\n[registry]\nport = 0\n[proxy]\nport = 0\nadmin_port = 0"
+            "[build]\nhost = \"{host}\"\nport = {port}\n[api]\nport = 0\n[scheduler]\nport = 0\n[agent]\nport = 0\n[registry]\nport = 0\n[proxy]\nport = 0\nadmin_port = 0"
         );
         Config::load_with(None, &text).expect("valid")
     }
@@ -176,7 +184,7 @@ mod tests {
         // None of those that the kernel gives to whoever connects somewhere meanwhile.
         let port = zectre_testkit::free_port();
         let taken = TcpListener::bind(("127.0.0.1", port)).expect("a free port");
-        let config = with_build_port(port);
+        let config = with_build_port(LOCALHOST, port);
         let error = reserve(&config, |_| ()).await.expect_err("taken").to_string();
         assert!(
             error.contains(&format!("port {port} (build) is taken by")),
@@ -190,11 +198,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_that_an_outgoing_connection_has_is_waited_for_and_told_as_one() {
-        let server = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let server = TcpListener::bind((LOCALHOST, 0)).expect("a free port");
         let far = server.local_addr().expect("bound");
-        let connection = std::net::TcpStream::connect(far).expect("it listens");
+        let socket = TcpSocket::new_v4().expect("a socket");
+        let own: SocketAddr = format!("{OWN}:0").parse().expect("an address");
+        socket.bind(own).expect("a free port");
+        let mut connection = socket.connect(far).await.expect("it listens");
         let port = connection.local_addr().expect("connected").port();
-        let config = with_build_port(port);
+        let config = with_build_port(OWN, port);
         let mut said = Vec::new();
         let patience = Duration::from_millis(200);
         let refused = reserve_within(patience, &config, |word| said.push(word)).await;
@@ -209,21 +220,28 @@ mod tests {
         }
         assert!(said[0].contains(&format!("for port {port} (build)")), "{said:?}");
 
-        let mut connection = Some(connection);
-        // Closed by the other side first, so that nothing of it stays with this one.
-        let mut accepted = Some(server.accept().expect("it came"));
-        let waited = reserve(&config, |_| {
-            drop(accepted.take());
-            drop(connection.take());
+        let (say, mut said) = tokio::sync::mpsc::unbounded_channel();
+        let waited = reserve_within(PASSING_TIMEOUT, &config, |word| {
+            say.send(word).expect("it is heard");
         });
-        waited.await.expect("it has become free");
-        assert!(connection.is_none(), "it was waited for");
+        let accepted = server.accept().expect("it came");
+        let ends = async {
+            said.recv().await.expect("it is waited for");
+            drop(accepted);
+            // Once it has heard that the other side closed first, nothing of it stays with this one.
+            assert_eq!(connection.read(&mut [0]).await.expect("it was closed"), 0);
+            drop(connection);
+        };
+        let (waited, ()) = tokio::join!(waited, ends);
+        waited.expect("it has become free");
     }
 
     #[tokio::test]
     async fn what_is_reserved_is_the_services_and_nobody_elses() {
         let port = zectre_testkit::free_port();
-        let reserved = reserve(&with_build_port(port), |_| ()).await.expect("free");
+        let reserved = reserve(&with_build_port(LOCALHOST, port), |_| ())
+            .await
+            .expect("free");
         let other = TcpSocket::new_v4().expect("a socket");
         other.set_reuseaddr(false).expect("an option");
         let refused = other.bind(SocketAddr::from(([127, 0, 0, 1], port)));

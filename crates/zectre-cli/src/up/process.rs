@@ -39,6 +39,12 @@ impl Process {
         start_ticks(self.pid) == Some(self.start_ticks)
     }
 
+    /// Whether it was killed and has not let go of all that it holds: that takes a moment, and longer the more it is.
+    pub(super) fn is_ending(self) -> bool {
+        let read = |name| fs::read_to_string(format!("/proc/{}/{name}", self.pid)).unwrap_or_default();
+        self.is_alive() && (is_exiting(&read("stat")) || is_being_killed(&read("status")))
+    }
+
     /// Its program and arguments.
     pub(super) fn command_line(self) -> Vec<String> {
         let bytes = fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
@@ -93,19 +99,55 @@ impl Process {
 /// None when there is no such process, or only its zombie.
 fn start_ticks(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may hold anything, parentheses too; after its end come fields 3 and on.
-    let mut fields = stat[stat.rfind(')')? + 1..].split_whitespace();
-    let state = fields.next()?;
+    let state = field(&stat, 3)?;
     if matches!(state, "Z" | "X" | "x") {
         return None;
     }
-    // Field 22 is 18 fields after field 4, which is next.
-    fields.nth(18)?.parse().ok()
+    field(&stat, 22)?.parse().ok()
+}
+
+/// A field of the text of `stat`, from the third on, as proc(5) counts them.
+fn field(stat: &str, number: usize) -> Option<&str> {
+    // The name in parentheses may hold anything, parentheses too; after its end come fields 3 and on.
+    stat[stat.rfind(')')? + 1..].split_whitespace().nth(number - 3)
+}
+
+/// `PF_EXITING` of the kernel's linux/sched.h.
+const EXITING: u32 = 0x4;
+
+fn is_exiting(stat: &str) -> bool {
+    let flags = field(stat, 9).and_then(|flags| flags.parse::<u32>().ok());
+    flags.is_some_and(|flags| flags & EXITING != 0)
+}
+
+/// By the text of `status`: signals of a thread and of all of them.
+fn is_being_killed(status: &str) -> bool {
+    let pending = status.lines().filter_map(|line| {
+        let mask = line
+            .strip_prefix("SigPnd:")
+            .or_else(|| line.strip_prefix("ShdPnd:"))?;
+        u64::from_str_radix(mask.trim(), 16).ok()
+    });
+    let kill = 1 << (Signal::SIGKILL as u32 - 1);
+    pending.fold(0, |all, mask| all | mask) & kill != 0
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_that_was_killed_is_known_by_its_flags_and_by_the_signal() {
+        assert!(!Process::own().is_ending());
+        let stat = |flags| format!("17 (a) b) R 1 17 17 0 -1 {flags} 0 0 0 0");
+        assert!(is_exiting(&stat("4194308")) && !is_exiting(&stat("4194304")) && !is_exiting(""));
+        let status = |thread, all| {
+            format!("Name:\tup\nSigPnd:\t{thread}\nShdPnd:\t{all}\nSigBlk:\t0000000000000100\n")
+        };
+        let (none, kill) = ("0000000000000000", "0000000000000100");
+        assert!(is_being_killed(&status(kill, none)) && is_being_killed(&status(none, kill)));
+        assert!(!is_being_killed(&status(none, none)));
+    }
 
     #[tokio::test]
     async fn a_process_is_known_until_it_ends() {
