@@ -215,7 +215,7 @@ impl Preparer {
                 Preparation::Failed(reason) => return Err(reason),
                 Preparation::Underway(line) => {
                     if !waiting {
-                        log.say("preparing the compiler: this happens once on a machine")
+                        log.say("preparing the compiler: this happens once for each data directory")
                             .await;
                         waiting = true;
                     } else if !line.is_empty() && said.elapsed() >= SAY_EVERY {

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, Request, header};
 use http_body_util::Full;
 use reqwest::Url;
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
 };
 use tokio::{net::TcpStream, time::timeout};
@@ -70,9 +70,10 @@ impl Poster {
         self.timeout
     }
 
-    /// Refuses a host that is an address nobody outside has; names are looked at when they are called.
+    /// Refuses a host that is an address nobody outside has; names are looked at when they are called, but for those that are
+    /// always this machine's.
     pub(crate) fn check_address(&self, url: &Url) -> Result<(), String> {
-        match literal(url) {
+        match literal(url).or_else(|| is_localhost(url).then_some(Ipv4Addr::LOCALHOST.into())) {
             Some(address) => self
                 .names
                 .usable(&address.to_string(), vec![address], PRIVATE_KEY)
@@ -116,6 +117,12 @@ impl Poster {
 
 fn literal(url: &Url) -> Option<IpAddr> {
     bare_host(url.host_str()?).parse().ok()
+}
+
+/// RFC 6761, section 6.3: `localhost` and all names below it.
+fn is_localhost(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_end_matches('.');
+    host == "localhost" || host.ends_with(".localhost")
 }
 
 async fn connect(addresses: &[IpAddr], port: u16) -> Result<TcpStream, String> {
@@ -185,6 +192,8 @@ mod tests {
         let poster = Poster::new(&config.webhooks, &config.domains);
         for inside in [
             "http://127.0.0.1/",
+            "http://LOCALHOST:8080/",
+            "http://shop.localhost./",
             "http://0x7f.1/",
             "http://2130706433/",
             "http://0177.0.0.1/",

@@ -219,7 +219,7 @@ fn queued_because(worker: Option<&ServiceStatus>) -> String {
             "The build worker is busy with other builds; this one waits for its turn.".into()
         }
         Some(worker) if worker.reasons.iter().any(|reason| reason.contains(PREPARING)) => format!(
-            "The build worker is preparing the Tish compiler, which happens once on a machine; the build waits for it, {} \
+            "The build worker is preparing the Tish compiler, which happens once for each data directory; the build waits for it, {} \
              minutes at most.",
             BUILD_TIMEOUT.as_secs() / 60
         ),
