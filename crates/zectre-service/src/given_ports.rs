@@ -6,7 +6,7 @@
 
 use nix::fcntl::{Flock, FlockArg};
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{self, Read as _, Seek as _, Write as _},
     ops::RangeInclusive,
 };
@@ -24,8 +24,8 @@ pub struct Given {
 impl Given {
     /// As the kernel has it now; none where it does not tell.
     pub fn read() -> Option<Self> {
-        let read = |path| fs::read_to_string(path).unwrap_or_default();
-        Self::parse(&read(RANGE), &read(RESERVED))
+        let read = |path| whole(&mut File::open(path)?);
+        Self::parse(&read(RANGE).ok()?, &read(RESERVED).unwrap_or_default())
     }
 
     /// From the texts of `ip_local_port_range` (`32768 60999`) and `ip_local_reserved_ports` (`8080,47000-47100`).
@@ -66,11 +66,25 @@ pub(crate) fn reserve(port: u16) -> io::Result<bool> {
     // What is written takes the place of what was there: daemons that start together would undo each other's.
     let file = File::options().read(true).write(true).open(RESERVED)?;
     let mut file = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| error)?;
-    let mut reserved = String::new();
-    file.read_to_string(&mut reserved)?;
+    let reserved = whole(&mut file)?;
     file.rewind()?;
     file.write_all(with(&reserved, port).as_bytes())?;
     Ok(true)
+}
+
+/// The longest list that is read: every second port by itself is longer, and nobody's.
+const LIST_BYTES_MAX: usize = 64 << 10;
+
+/// All of such a file. The kernel gives it to one reading from its beginning and nothing to the next, so that whoever reads a piece at
+/// first has that piece alone, and would write it back as the whole.
+fn whole(file: &mut File) -> io::Result<String> {
+    let mut bytes = vec![0; LIST_BYTES_MAX];
+    let length = file.read(&mut bytes)?;
+    if length == LIST_BYTES_MAX {
+        return Err(io::Error::other("the list is too long to be read whole"));
+    }
+    bytes.truncate(length);
+    String::from_utf8(bytes).map_err(io::Error::other)
 }
 
 /// A list with one port more.
@@ -94,6 +108,23 @@ mod tests {
             assert!(!given.includes(port), "{port}");
         }
         assert_eq!(Given::parse("nonsense", ""), None);
+    }
+
+    /// In a network namespace of its own, which has lists of its own. Needs root.
+    #[test]
+    fn whatever_else_is_reserved_stays_so() {
+        let lists = std::thread::spawn(|| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root may");
+            let others: Vec<String> = (0..200).map(|index| (33_001 + 2 * index).to_string()).collect();
+            std::fs::write(RESERVED, others.join(",")).expect("root may");
+            let done = [47_092, 47_080, 47_092].map(|port| reserve(port).expect("root may"));
+            let list = whole(&mut File::open(RESERVED).expect("it is there")).expect("it is short");
+            (others, done, list, Given::read().expect("Linux tells"))
+        });
+        let (others, done, list, given) = lists.join().expect("no panic");
+        assert_eq!(done, [true, true, false]);
+        assert_eq!(list.trim(), format!("{},47080,47092", others.join(",")));
+        assert!(!given.includes(47_080) && !given.includes(33_399) && given.includes(33_400));
     }
 
     #[test]

@@ -148,7 +148,15 @@ pub fn keep(port: u16) {
             "reserved: the system gives this port to no connection any more"
         ),
         Ok(false) => {}
-        Err(error) => tracing::debug!(port, %error, "could not be reserved: a connection may get this port"),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+            ) =>
+        {
+            tracing::debug!(port, %error, "may not be reserved: a connection may get this port");
+        }
+        Err(error) => tracing::warn!(port, %error, "could not be reserved: a connection may get this port"),
     }
 }
 
