@@ -23,6 +23,9 @@ const HEADERS_EACH_MAX: u32 = 8;
 /// The largest extension header (long names and the like).
 const EXTENSION_BYTES_MAX: u64 = 64 * 1024;
 
+/// So much of a name, or of a library's sentence, is shown.
+const SHOWN_CHARS_MAX: usize = 120;
+
 /// How much an archive may hold.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
@@ -260,8 +263,14 @@ fn copy(from: &mut impl Read, to: &mut fs::File) -> Result<u64, SourceError> {
 
 #[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
 fn unreadable(error: io::Error) -> SourceError {
-    // The libraries' own sentences may quote what they read.
-    let why = shown(error.to_string().as_bytes());
+    // The libraries' own sentences may quote what they read, which says nothing where it is no text.
+    let why = error.to_string();
+    let is_text = why.len() <= SHOWN_CHARS_MAX && why.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    let why = if is_text {
+        why
+    } else {
+        "there are other bytes where a header of a tar archive has its numbers".into()
+    };
     SourceError::Refused(format!(
         "the source is not a whole tar archive (plain or gzip): {why}"
     ))
@@ -361,7 +370,10 @@ fn inside(name: &[u8]) -> Result<PathBuf, SourceError> {
 
 /// A name for a sentence: printable, and not long.
 fn shown(name: &[u8]) -> String {
-    let text: String = String::from_utf8_lossy(name).chars().take(120).collect();
+    let text: String = String::from_utf8_lossy(name)
+        .chars()
+        .take(SHOWN_CHARS_MAX)
+        .collect();
     text.escape_debug().to_string()
 }
 

@@ -123,3 +123,32 @@ fn what_the_doctor_found_is_its_exit_code_however_much_was_read() {
         .expect("it ran");
     assert_eq!(status.code(), Some(1));
 }
+
+#[test]
+fn an_artifact_is_looked_at_before_a_project_is_made_for_it() {
+    let (mut command, home) = zectre(&[
+        "deploy",
+        "--artifact",
+        "server",
+        "--api-url",
+        "http://127.0.0.1:1",
+    ]);
+    std::fs::write(home.path().join("zectre.yaml"), "name: shop\n").expect("written");
+    command.env("ZECTRE_API_KEY", "zk_nobody");
+    for (content, says) in [
+        (None, "is not there"),
+        (Some(""), "is empty"),
+        (Some("text"), "is neither a program"),
+    ] {
+        if let Some(content) = content {
+            std::fs::write(home.path().join("server"), content).expect("written");
+        }
+        let output = command.output().expect("it was built");
+        let said = stderr(&output);
+        assert!(
+            said.starts_with("error: server ") && said.contains(says),
+            "{said}"
+        );
+        assert_eq!(output.status.code(), Some(2), "{said}");
+    }
+}

@@ -341,9 +341,20 @@ fn a_gzip_bomb_stops_at_the_bound() {
 #[test]
 fn what_is_no_archive_is_refused() {
     let dir = || tempfile::tempdir().expect("a directory");
-    for bytes in [&b"hello, I am text"[..], &[0x1f, 0x8b, 1, 2, 3], &[7; 2_048]] {
+    for bytes in [
+        &b"hello, I am text"[..],
+        &[0x1f, 0x8b, 1, 2, 3],
+        &[7; 2_048],
+        &[0x9c; 2_048],
+    ] {
         let (_dir, result) = unpack_bytes(dir(), bytes);
-        assert!(matches!(result, Err(SourceError::Refused(_))), "{result:?}");
+        let Err(SourceError::Refused(message)) = result else {
+            panic!("it must be refused, not {result:?}");
+        };
+        assert!(
+            message.is_ascii() && message.contains("not a whole tar archive"),
+            "{message}"
+        );
     }
     assert!(Case::new().refused().contains("no files"));
     let mut bytes = Case::new()

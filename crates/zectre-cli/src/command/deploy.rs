@@ -31,6 +31,10 @@ pub(crate) async fn run(args: &DeployArgs, context: &Context, begun: &Begun) -> 
     let began = Instant::now();
     source::check_directory(&args.dir)?;
     let manifest = Manifest::load_dir(&args.dir)?;
+    // Before a project is made for what can't be run.
+    if let Some(named) = &args.artifact {
+        check_artifact(named)?;
+    }
     let builds = args.image.is_none() && args.artifact.is_none() && manifest.image().is_none();
     if builds {
         source::check_entry(&manifest, &args.dir)?;
@@ -169,7 +173,35 @@ fn check_file(path: &Path, text: &str) -> Result<(), CliError> {
     }
 }
 
-/// The artifact named by its id, or a file uploaded as a new one.
+/// That it is an id, or a file that could be run as far as its beginning tells.
+fn check_artifact(named: &OsStr) -> Result<(), CliError> {
+    let text = named.to_string_lossy();
+    if text.parse::<ArtifactId>().is_ok() {
+        return Ok(());
+    }
+    let path = Path::new(named);
+    check_file(path, &text)?;
+    let start = start(path).map_err(CliError::read(path))?;
+    if start.is_empty() {
+        return Err(CliError::Usage(format!(
+            "{text} is empty: an artifact is a program or a bundle of one. Build it and run the command again."
+        )));
+    }
+    if !is_bundle(path) && start != b"\x7fELF" && !start.starts_with(b"#!") {
+        return Err(CliError::Usage(format!(
+            "{text} is neither a program (ELF) nor a script (`#!`). Name the compiled program, or a .tar.gz of one."
+        )));
+    }
+    Ok(())
+}
+
+/// By its name.
+fn is_bundle(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    [".tar", ".tar.gz", ".tgz"].iter().any(|end| name.ends_with(end))
+}
+
+/// The artifact named by its id, or a file, which was checked, uploaded as a new one.
 async fn artifact(context: &Context, app: &App, named: &OsStr) -> Result<ArtifactId, CliError> {
     // A file may have a name that is no text; an id is one.
     let text = named.to_string_lossy();
@@ -178,28 +210,16 @@ async fn artifact(context: &Context, app: &App, named: &OsStr) -> Result<Artifac
         return Ok(id);
     }
     let path = Path::new(named);
-    check_file(path, text)?;
     let progress = context.output.progress(format!("Uploading {text}"));
     let hashed = path.to_owned();
     let (size_bytes, digest) = tokio::task::spawn_blocking(move || digest(&hashed))
         .await
         .map_err(std::io::Error::other)?
         .map_err(CliError::read(path))?;
-    if size_bytes == 0 {
-        return Err(CliError::Usage(format!(
-            "{text} is empty: an artifact is a program or a bundle of one. Build it and run the command again."
-        )));
-    }
     let name = path
         .file_name()
         .map(|name| name.to_string_lossy().into_owned())
         .unwrap_or_default();
-    let is_bundle = [".tar", ".tar.gz", ".tgz"].iter().any(|end| name.ends_with(end));
-    if !is_bundle && !starts_as_program(path).map_err(CliError::read(path))? {
-        return Err(CliError::Usage(format!(
-            "{text} is neither a program (ELF) nor a script (`#!`). Name the compiled program, or a .tar.gz of one."
-        )));
-    }
     let announced = CreateArtifactRequest {
         name: name
             .chars()
@@ -212,7 +232,7 @@ async fn artifact(context: &Context, app: &App, named: &OsStr) -> Result<Artifac
             })
             .collect(),
         content_type: None,
-        kind: Some(if is_bundle {
+        kind: Some(if is_bundle(path) {
             ArtifactKind::Bundle
         } else {
             ArtifactKind::Binary
@@ -236,11 +256,11 @@ async fn artifact(context: &Context, app: &App, named: &OsStr) -> Result<Artifac
     Ok(artifact.id)
 }
 
-/// Whether a kernel could run it, as far as its first bytes tell.
-fn starts_as_program(path: &Path) -> std::io::Result<bool> {
+/// Its first bytes, by which a kernel tells a program.
+fn start(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut start = Vec::with_capacity(4);
     std::fs::File::open(path)?.take(4).read_to_end(&mut start)?;
-    Ok(start == b"\x7fELF" || start.starts_with(b"#!"))
+    Ok(start)
 }
 
 /// The organization that owns the project's namespace; none where only that would tell.

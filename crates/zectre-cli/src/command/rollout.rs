@@ -300,6 +300,8 @@ pub(crate) async fn rollback(args: &PickArgs, context: &Context, begun: &Begun) 
     let from = from(&app, &environment)?;
     let serving = context.client.deployment(from).await?;
     refuse_job(&app, &serving, "`zectre deploy` runs it again")?;
+    // Where it leads isn't known yet; and what comes of it may be over by the time that it is.
+    let asked_at = wait::newest_event_of_app(context, app.id).await?;
     begun.asks(Work::Rollback);
     let accepted = context.client.rollback(from).await?;
     begun.accepted(Work::Rollback, &accepted);
@@ -312,8 +314,6 @@ pub(crate) async fn rollback(args: &PickArgs, context: &Context, begun: &Begun) 
         ));
         return Ok(show(context, &left));
     };
-    // What it says about itself up to now is of earlier times.
-    let asked_at = wait::newest_event(context, target).await?;
     let target = context.client.deployment(target).await?;
     let now = wait::until_current(context, target, asked_at, &mut progress).await?;
     progress.done(&format!(

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use zectre_client::Paging;
 use zectre_common::{
-    id::DeploymentId,
+    id::{ApplicationId, DeploymentId},
     spec::Strategy,
     state::{DeploymentStatus, Health, Reason},
     time::Time,
@@ -62,7 +62,8 @@ pub(crate) async fn until_rolled_out(
     }
 }
 
-/// Waits until `deployment`, which was asked back, is the current one of its environment.
+/// Waits until `deployment`, which was asked back, is the current one of its environment. `asked_at` is of before the platform was asked:
+/// what happened to it after that ends the waiting, however soon it did.
 pub(crate) async fn until_current(
     context: &Context,
     deployment: Deployment,
@@ -89,6 +90,15 @@ pub(crate) async fn newest_event(context: &Context, id: DeploymentId) -> Result<
     Ok(events.first().map(|event| event.time))
 }
 
+/// The same of a whole application.
+pub(crate) async fn newest_event_of_app(
+    context: &Context,
+    id: ApplicationId,
+) -> Result<Option<Time>, CliError> {
+    let events = context.client.events(Some(id), Paging::first(1)).await?.data;
+    Ok(events.first().map(|event| event.time))
+}
+
 async fn refuse_if_given_up(
     context: &Context,
     deployment: &Deployment,
@@ -98,11 +108,7 @@ async fn refuse_if_given_up(
         .client
         .deployment_events(deployment.id, Paging::first(FEED_EVENTS))
         .await?;
-    let since = events
-        .data
-        .into_iter()
-        .filter(|event| Some(event.time) > asked_at);
-    match ended_otherwise(deployment, since) {
+    match ended_otherwise(deployment, events.data, asked_at) {
         // It may have taken over since it was looked at.
         Some(_) if context.client.deployment(deployment.id).await?.current => Ok(()),
         Some(why) => Err(CliError::DeploymentFailed(why)),
@@ -110,10 +116,12 @@ async fn refuse_if_given_up(
     }
 }
 
-/// Why a deployment that is not current will not become so by what was asked, as the events since then tell.
-fn ended_otherwise(deployment: &Deployment, since: impl Iterator<Item = Event>) -> Option<String> {
+/// Why a deployment that is not current will not become so by what was asked, as its events since then tell.
+fn ended_otherwise(deployment: &Deployment, events: Vec<Event>, asked_at: Option<Time>) -> Option<String> {
     let version = deployment.version;
-    let mut told = since.filter(|event| [TOOK_OVER, RETURN_FAILED].contains(&event.action.as_str()));
+    let mut told = events.into_iter().filter(|event| {
+        Some(event.time) > asked_at && [TOOK_OVER, RETURN_FAILED].contains(&event.action.as_str())
+    });
     told.next().map(|event| match event.action.as_str() {
         TOOK_OVER => format!(
             "version {version} served, and another version has taken its place since: somebody else is at it, too. `zectre status` shows \
@@ -325,15 +333,25 @@ mod tests {
 
     #[test]
     fn a_return_that_somebody_else_overtook_is_not_waited_for() {
-        let event = |action: &str| -> Event {
-            let event = json!({"id": zectre_common::id::EventId::new(), "time": Time::now(), "actor": "user:ada@example.test",
+        let event = |action: &str, time: &str| -> Event {
+            let event = json!({"id": zectre_common::id::EventId::new(), "time": time, "actor": "user:ada@example.test",
                 "action": action, "message": "its image is gone"});
             serde_json::from_value(event).expect("an event")
         };
-        let told = |actions: &[&str]| {
+        let [before, asked, after] =
+            ["07:00:00.1", "07:00:00.2", "07:00:00.3"].map(|time| format!("2026-11-29T{time}Z"));
+        let asked_at = Some(event("deployment.rollback_requested", &asked).time);
+        let told_of = |actions: &[&str], time: &str| {
             let one = deployment("always", &json!({"current": false}));
-            ended_otherwise(&one, actions.iter().map(|action| event(action)))
+            let events = actions.iter().map(|action| event(action, time)).collect();
+            ended_otherwise(&one, events, asked_at)
         };
+        let told = |actions: &[&str]| told_of(actions, &after);
+        assert_eq!(
+            told_of(&[TOOK_OVER, RETURN_FAILED], &before),
+            None,
+            "of earlier times"
+        );
         assert_eq!(told(&["deployment.rollback", "deployment.awake"]), None);
         let overtaken = told(&["deployment.asleep", TOOK_OVER]).expect("it served");
         assert!(
