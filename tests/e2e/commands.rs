@@ -239,7 +239,7 @@ async fn the_doctor_and_a_stranger_are_told_what_is_wrong() {
     let refused = zectre(&["env", "add", "PORT=1"]).await;
     assert_eq!(refused.code, 2, "bad input: {}", refused.stderr);
     fs::write(shop.join("zectre.yaml"), "name: store\n").expect("it is ours");
-    let renamed = zectre(&["deploy", "--artifact", "/nowhere"]).await;
+    let renamed = zectre(&["deploy", "--artifact", "01900000-0000-7000-8000-000000000000"]).await;
     assert!(
         renamed
             .failure()
