@@ -58,14 +58,16 @@ impl Given {
 /// Keeps `port` from connections until the machine starts again; whether there was anything to do.
 ///
 /// # Errors
-/// Whoever may not change the machine's settings: not root, or `/proc/sys` is read-only, as in most containers.
+/// Whoever may not change the machine's settings: not root, or `/proc/sys` is read-only, as in most containers. And
+/// [`io::ErrorKind::WouldBlock`] while somebody else changes them, which takes no time: try again.
 pub(crate) fn reserve(port: u16) -> io::Result<bool> {
     if Given::read().is_none_or(|given| !given.includes(port)) {
         return Ok(false);
     }
-    // What is written takes the place of what was there: daemons that start together would undo each other's.
+    // What is written takes the place of what was there: daemons that start together would undo each other's. Everybody may
+    // lock what everybody may read, so that it is not waited for here.
     let file = File::options().read(true).write(true).open(RESERVED)?;
-    let mut file = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| error)?;
+    let mut file = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| error)?;
     let reserved = whole(&mut file)?;
     file.rewind()?;
     file.write_all(with(&reserved, port).as_bytes())?;

@@ -10,6 +10,9 @@ pub const PASSING_TIMEOUT: Duration = Duration::from_secs(75);
 pub const LISTENER_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often it is tried.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// How often, and how many times at most, a list is tried that somebody else changes.
+const KEEP_POLL_INTERVAL: Duration = Duration::from_millis(10);
+const KEEP_TRIES_MAX: usize = 50;
 
 /// A listener could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +81,7 @@ pub async fn bind_with_key(
     host: &str,
     port: u16,
 ) -> Result<TcpListener, BindError> {
-    keep(port);
+    keep(port).await;
     bind_within(PASSING_TIMEOUT, service, key, host, port).await
 }
 
@@ -137,23 +140,31 @@ async fn bind_within(
 }
 
 /// Keeps a port from connections, also of those that come while it is waited for. Best effort: whoever may not waits the longer.
-pub fn keep(port: u16) {
+pub async fn keep(port: u16) {
     // A port that the system chose is not asked for again.
     if port == 0 {
         return;
     }
-    match given_ports::reserve(port) {
+    let mut tries = tokio::time::interval(KEEP_POLL_INTERVAL);
+    for _ in 1..KEEP_TRIES_MAX {
+        tries.tick().await;
+        match given_ports::reserve(port) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            done => return tell(port, done),
+        }
+    }
+    tell(port, given_ports::reserve(port));
+}
+
+fn tell(port: u16, done: io::Result<bool>) {
+    use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    match done {
         Ok(true) => tracing::info!(
             port,
             "reserved: the system gives this port to no connection any more"
         ),
         Ok(false) => {}
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
-            ) =>
-        {
+        Err(error) if matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem) => {
             tracing::debug!(port, %error, "may not be reserved: a connection may get this port");
         }
         Err(error) => tracing::warn!(port, %error, "could not be reserved: a connection may get this port"),

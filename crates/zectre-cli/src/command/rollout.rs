@@ -373,15 +373,22 @@ async fn begun_rollback(
 
 /// Where a rollback leads, as its environment shows it; none while it hasn't begun.
 fn destination(from: DeploymentId, before: &Environment, now: &Environment) -> Option<Destination> {
-    let (begun, leads_to) = if before.target_deployment_id == Some(from) {
-        // A rollout is given up, and what served goes on.
-        (now.target_deployment_id != Some(from), now.current_deployment_id)
+    let (target, serves) = (now.target_deployment_id, now.current_deployment_id);
+    if target == Some(from) {
+        return None;
+    }
+    if serves == Some(from) {
+        // Also where it was a rollout, which ended well before it could be given up.
+        return target.map(Destination::Deployment);
+    }
+    let was_given_up = before.target_deployment_id == Some(from) && serves == before.current_deployment_id;
+    let leads_to = if was_given_up {
+        // What served goes on.
+        serves
     } else {
-        let target = now.target_deployment_id;
-        let moved = now.current_deployment_id != before.current_deployment_id;
-        (target.is_some() || moved, target.or(now.current_deployment_id))
+        target.or(serves)
     };
-    begun.then(|| leads_to.map_or(Destination::Nothing, Destination::Deployment))
+    Some(leads_to.map_or(Destination::Nothing, Destination::Deployment))
 }
 
 /// The deployment: its URL, or the whole as JSON.
@@ -462,6 +469,19 @@ mod tests {
         let rollout = environment(Some(old), Some(new));
         assert_eq!(destination(new, &rollout, &rollout), None, "not given up yet");
         assert_eq!(destination(new, &rollout, &gone), back);
+        // It took over before it could be given up, or was about to be told of as succeeded: what it leads to is yet to come.
+        let confirming = environment(Some(new), Some(new));
+        let further = DeploymentId::new();
+        for before in [&rollout, &confirming] {
+            assert_eq!(destination(new, before, &served), None);
+            for now in [
+                environment(Some(new), Some(further)),
+                environment(Some(further), None),
+            ] {
+                let back = Some(Destination::Deployment(further));
+                assert_eq!(destination(new, before, &now), back);
+            }
+        }
         let first = environment(None, Some(new));
         let none = environment(None, None);
         assert_eq!(destination(new, &first, &none), Some(Destination::Nothing));

@@ -81,7 +81,7 @@ pub(super) struct Reserved(#[expect(dead_code, reason = "held for its drop")] Ve
 /// waited for.
 pub(super) async fn reserve(config: &Config, say: impl FnMut(String)) -> Result<Reserved, UpError> {
     for (_, _, port, _) in wanted(config) {
-        listen::keep(port);
+        listen::keep(port).await;
     }
     reserve_within(PASSING_TIMEOUT, config, say).await
 }
