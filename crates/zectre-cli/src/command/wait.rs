@@ -53,17 +53,23 @@ pub(crate) async fn until_rolled_out(
         Ok(now.status.is_ended() || (waits_for_people && now.health == Health::Healthy))
     };
     let ended = until(context, deployment, progress, is_done).await?;
-    match ended.status {
-        DeploymentStatus::Failed | DeploymentStatus::Cancelled => {
-            progress.clear();
-            Err(CliError::DeploymentFailed(explain(context, &ended).await))
-        }
-        _ => Ok(ended),
+    if is_given_up(&ended) {
+        progress.clear();
+        return Err(CliError::DeploymentFailed(explain(context, &ended).await));
     }
+    Ok(ended)
+}
+
+fn is_given_up(deployment: &Deployment) -> bool {
+    matches!(
+        deployment.status,
+        DeploymentStatus::Failed | DeploymentStatus::Cancelled
+    )
 }
 
 /// Waits until `deployment`, which was asked back, is the current one of its environment. `asked_at` is of before the platform was asked:
-/// what happened to it after that ends the waiting, however soon it did.
+/// what happened to it after that ends the waiting, however soon it did. A rollout that was given up comes no more; what is
+/// gone back to stays what it was.
 pub(crate) async fn until_current(
     context: &Context,
     deployment: Deployment,
@@ -72,7 +78,7 @@ pub(crate) async fn until_current(
 ) -> Result<Deployment, CliError> {
     let mut asked_feed = Instant::now();
     let is_done = async |now: &Deployment| {
-        if now.current {
+        if now.current || is_given_up(now) {
             return Ok(true);
         }
         if asked_feed.elapsed() >= FEED_INTERVAL {
@@ -81,7 +87,12 @@ pub(crate) async fn until_current(
         }
         Ok(false)
     };
-    until(context, deployment, progress, is_done).await
+    let now = until(context, deployment, progress, is_done).await?;
+    if now.current {
+        return Ok(now);
+    }
+    progress.clear();
+    Err(CliError::DeploymentFailed(explain(context, &now).await))
 }
 
 /// When the newest event of a deployment happened, by the platform's clock.

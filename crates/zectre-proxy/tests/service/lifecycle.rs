@@ -7,7 +7,11 @@ use crate::{
 };
 use http::StatusCode;
 use std::sync::Arc;
-use tokio::{net::TcpStream, sync::Notify, task::JoinSet};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Notify,
+    task::JoinSet,
+};
 use zectre_common::id::ProxyId;
 use zectre_testkit::wait_until;
 
@@ -173,16 +177,18 @@ async fn a_lost_database_connection_is_made_again_and_changes_are_caught_up_with
 #[tokio::test]
 async fn a_taken_port_is_a_sentence() {
     let world = World::new().await;
-    let proxy = world.start().await;
     let mut config = world.config();
-    config.proxy.port = proxy.address.port();
+    // None of those that the kernel gives to connections: it would be reserved on this machine.
+    config.proxy.port = zectre_testkit::free_port();
+    let held = TcpListener::bind((config.proxy.host.as_str(), config.proxy.port)).await;
+    let held = held.expect("a free port");
     let error = zectre_proxy::Service::new(&config)
         .await
         .err()
         .expect("the port is taken")
         .to_string();
     assert!(error.contains("the port is taken"), "{error}");
-    proxy.stop().await;
+    drop(held);
 }
 
 #[tokio::test]
